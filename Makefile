@@ -1,0 +1,36 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up what they need first.
+SHELL := /bin/bash
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup:  ## install everything into .venv
+	@scripts/setup
+
+demo: setup  ## fetch the models, start Triton and a sidecar, moderate real content, show what policies do
+	@$(BIN)/baleen demo
+
+test: setup  ## run every check and test
+	@$(BIN)/baleen models fetch
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: setup  ## format, lint, types and layers alone
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: setup  ## put the code in its form
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: setup  ## measure; NAME=... measures one figure's script
+	@$(BIN)/python bench/run.py $(NAME)
+
+lock: setup  ## write the lock file anew from pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--extra operator --extra sidecar --extra video --extra local --extra dev \
+		--output-file requirements/baleen.lock pyproject.toml
+
+clean:  ## remove what setup made (caches in the user's cache folder stay)
+	@rm -rf .venv .state
