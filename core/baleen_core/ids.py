@@ -1,0 +1,17 @@
+"""Names for decisions: sortable by time, unguessable in the rest."""
+
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def decision_id(milliseconds: int, chance: bytes) -> str:
+    """Write a ULID in lower case: 48 bits of time, 80 bits of chance, 26 characters of Crockford's base 32.
+
+    Raises:
+        ValueError: `chance` is not 10 bytes, or the time does not fit 48 bits.
+    """
+    if len(chance) != 10 or not 0 <= milliseconds < 1 << 48:
+        raise ValueError("a decision id is made of 48 bits of milliseconds and 10 bytes of chance")
+    number = (milliseconds << 80) | int.from_bytes(chance)
+    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))

@@ -1,0 +1,92 @@
+"""What is in force: a pure function of route, override and revisions at hand, so that every process answers alike."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from baleen_core.errors import PolicyError, Problem
+from baleen_core.policy.parse import MAX_TEXT, digest, not_yet, read_header
+from baleen_core.reading import Reader, boolean, name, text
+
+KIND: Final = "ModerationOverride"
+MAX_REJECTED: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What was decided to be in force for a policy, and what was before, newest first; all are digests of revisions."""
+
+    stable: str = ""
+    recent_stable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """This revision and no other, and why."""
+
+    digest: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """What the person on call says; all of it binds to digests, so that nothing can go stale onto a later edit."""
+
+    pin: Pin | None = None
+    reject: frozenset[str] = frozenset()
+
+
+def in_force(route: Route, override: Override | None, present: Collection[str]) -> str | None:
+    """Return the digest of the revision that is in force, or None when there is none.
+
+    The pin, if its revision is present (and verified); else the stable one, or the newest of those that were, that is
+    present and not rejected.
+    """
+    said = override or Override()
+    if said.pin and said.pin.digest in present:
+        return said.pin.digest
+    allowed = (each for each in (route.stable, *route.recent_stable) if each not in said.reject)
+    return next((each for each in allowed if each in present), None)
+
+
+def parse_override(manifest: Mapping[str, object]) -> Override:
+    """Read a ModerationOverride from its whole manifest.
+
+    Raises:
+        PolicyError: lists every problem, each with its field's path and what would be right.
+    """
+    problems: list[Problem] = []
+    override = _read_manifest(Reader(manifest, "", problems))
+    if problems:
+        raise PolicyError(problems)
+    return override
+
+
+def _read_manifest(manifest: Reader) -> Override:
+    read_header(manifest, kind=KIND)
+    metadata = manifest.mapping("metadata", required=True)
+    # Its name is that of the policy, which whoever puts the two together has to read anyway.
+    metadata.required("name", name, "")
+    spec = manifest.mapping("spec", required=True)
+    manifest.done()
+    spec.refuse("approve", not_yet("`approve` is not built yet, as there are no rollouts to approve; leave it out"))
+    if spec.optional("paused", boolean, False):
+        spec.report("paused", not_yet("`paused: true` is not built yet; leave it out"))
+    override = Override(
+        pin=_read_pin(spec.mapping("pin")) if spec.has("pin") else None,
+        reject=frozenset(spec.values("reject", digest, limit=MAX_REJECTED)),
+    )
+    if override.pin and override.pin.digest in override.reject:
+        spec.report("pin", "is rejected too; take its digest out of reject, or pin another revision")
+    spec.done()
+    return override
+
+
+def _read_pin(pin: Reader) -> Pin:
+    pin.refuse("expireTime", not_yet("`expireTime` is not built yet; leave it out and delete the pin by hand"))
+    found = Pin(
+        digest=pin.required("digest", digest, ""),
+        reason=pin.optional("reason", text(min_length=0, max_length=MAX_TEXT), ""),
+    )
+    pin.done()
+    return found

@@ -1,0 +1,415 @@
+"""From a ModerationPolicy as YAML gives it to a typed one, or everything that is wrong with it at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from baleen_core.errors import PolicyError, Problem
+from baleen_core.policy.schema import (
+    API_VERSION,
+    MAX_CATEGORIES,
+    MAX_LISTS,
+    MAX_MODELS,
+    MAX_NAME_LENGTH,
+    MAX_PARAMETERS,
+    MAX_RULE_LENGTH,
+    MAX_RULES,
+    MAX_SIGNALS_PER_CATEGORY,
+    MAX_TESTS,
+    Category,
+    Enforcement,
+    ListSource,
+    ListSourceType,
+    ListType,
+    ModelRequirement,
+    OnLanguageUnsupported,
+    OnModelFailure,
+    OnSignalMissing,
+    Policy,
+    PolicyContent,
+    PolicyList,
+    PolicyTest,
+    Require,
+    Requirement,
+    Role,
+    Rule,
+    Scope,
+    Threshold,
+    Verdict,
+    VideoSettings,
+)
+from baleen_core.ratio import format_ratio
+from baleen_core.reading import (
+    SIGNAL_NAME,
+    Reader,
+    boolean,
+    integer,
+    name,
+    one_of,
+    pattern,
+    ratio,
+    report_duplicates,
+    show,
+    text,
+)
+
+KIND: Final = "ModerationPolicy"
+DEFAULT_NAMESPACE: Final = "default"
+DEFAULT_MAX_DISTANCE: Final = 31
+"""Bits of 256 in which PDQ hashes of the same picture may differ, as PDQ's authors recommend."""
+
+MAX_DISTANCE: Final = 64
+MAX_LANGUAGES: Final = 64
+MAX_FRAMES_PER_MINUTE: Final = 3600
+MAX_TEST_TEXT: Final = 4096
+MAX_TEST_SIGNALS: Final = 256
+MAX_TEXT: Final = 256
+MAX_DESCRIPTION: Final = 1024
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PLACE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+
+_signal = pattern(
+    rf"{_LABEL}\.{SIGNAL_NAME}", "a signal; write <model>.<signal>, such as toxicity.insult", max_length=127
+)
+_language = pattern(r"[a-z]{2,3}", "a language; write its ISO 639 code, such as en", max_length=3)
+type_word = pattern(
+    r"[A-Za-z][A-Za-z0-9-]{0,62}", "a type; write one word, such as Moderation", max_length=MAX_NAME_LENGTH
+)
+_place = pattern(
+    _PLACE, "a name of letters, digits and . _ - within; to mean any, leave the field out", max_length=MAX_NAME_LENGTH
+)
+_source_path = pattern(
+    rf"{_PLACE}(?:/{_PLACE})*(?:/\*)?",
+    "a path such as site-7/camera-3 or site-7/*; to mean any, leave the field out",
+    max_length=253,
+)
+_object_name = pattern(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "the name of a ConfigMap or Secret", max_length=253)
+_object_key = pattern(r"[A-Za-z0-9._-]+", "a key of a ConfigMap or Secret", max_length=253)
+digest = pattern(r"sha256:[0-9a-f]{64}", "a digest: sha256: and 64 lower-case hexadecimal digits", max_length=71)
+_parameter = pattern(
+    r"[A-Za-z_][A-Za-z0-9_]*", "a parameter's name of letters, digits and _", max_length=MAX_NAME_LENGTH
+)
+_author_field = pattern(r"[A-Za-z][A-Za-z0-9]*", "a field of an author, such as ageDays", max_length=MAX_NAME_LENGTH)
+_version = text(max_length=MAX_NAME_LENGTH)
+
+M = TypeVar("M", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notation:
+    """What differs between a policy as authors and as revisions write it: ratios, and what a list points at."""
+
+    ratio: Callable[[object], int]
+    is_revision: bool
+
+
+_AUTHORED: Final = Notation(ratio=ratio, is_revision=False)
+
+
+def parse_policy(manifest: Mapping[str, object]) -> Policy:
+    """Read a policy from its whole manifest.
+
+    Raises:
+        PolicyError: lists every problem, each with its field's path and what would be right.
+    """
+    problems: list[Problem] = []
+    policy = _read_manifest(Reader(manifest, "", problems))
+    if problems:
+        raise PolicyError(problems)
+    return policy
+
+
+def _read_manifest(manifest: Reader) -> Policy:
+    read_header(manifest, kind=KIND)
+    metadata = manifest.mapping("metadata", required=True)
+    spec = manifest.mapping("spec", required=True)
+    manifest.done()
+    return _read_spec(
+        spec,
+        name=metadata.required("name", name, ""),
+        namespace=metadata.optional("namespace", name, DEFAULT_NAMESPACE),
+    )
+
+
+def read_header(manifest: Reader, *, kind: str) -> None:
+    """Check that a manifest is of the group, version and kind that it is taken for, and pass over its status."""
+    for field, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+        found = manifest.required(field, text(max_length=MAX_TEXT), expected)
+        if found != expected:
+            manifest.report(field, f"{show(found)} is not {expected}")
+    manifest.has("status")
+
+
+def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
+    for later in ("gates", "rollout"):
+        spec.refuse(later, not_yet(f"`{later}` is not built yet; leave it out: every valid edit acts at once"))
+    if spec.optional("paused", boolean, False):
+        spec.report("paused", not_yet("`paused: true` is not built yet; leave it out"))
+    # Nothing is pruned yet, so that every limit is kept.
+    spec.optional("revisionHistoryLimit", integer(0, 1000), 10)
+    content = spec.mapping("policy", required=True)
+    policy = Policy(
+        name=name,
+        namespace=namespace,
+        scope=read_scope(spec.mapping("scope")),
+        type=spec.optional("type", type_word, "Moderation"),
+        role=spec.optional("role", one_of(Role), Role.POLICY),
+        version=spec.optional("version", _version, ""),
+        description=spec.optional("description", text(min_length=0, max_length=MAX_DESCRIPTION), ""),
+        content=read_content(content, _AUTHORED),
+        tests=_read_tests(spec),
+    )
+    spec.done()
+    return policy
+
+
+def read_scope(scope: Reader) -> Scope:
+    """Read where a policy counts."""
+    found = Scope(
+        tenant=scope.optional("tenant", _place, None),
+        surface=scope.optional("surface", _place, None),
+        source=scope.optional("source", _source_path, None),
+    )
+    scope.done()
+    return found
+
+
+def read_content(content: Reader, notation: Notation) -> PolicyContent:
+    """Read what is digested, as its author or as a revision writes it."""
+    for later in ("anonymization", "retention"):
+        content.refuse(later, not_yet(f"`{later}` is not built yet; leave it out"))
+    found = PolicyContent(
+        enforcement=content.optional("enforcement", one_of(Enforcement), Enforcement.ENFORCE),
+        categories=_read_categories(content, notation),
+        lists=_read_lists(content, notation),
+        rules=_read_rules(content),
+        parameters=content.entries(
+            "parameters", _parameter, text(min_length=0, max_length=MAX_TEXT), limit=MAX_PARAMETERS
+        ),
+        models=_read_models(content),
+        on_model_failure=_supported(
+            content, "onModelFailure", OnModelFailure, OnModelFailure.REVIEW, later="AllowAndRescan"
+        ),
+        video=_read_video(content.mapping("video"), notation),
+    )
+    if content.is_mapping and not (found.categories or found.lists or found.rules):
+        content.report("", "says nothing; give it categories, lists or rules")
+    content.done()
+    return found
+
+
+def _read_categories(content: Reader, notation: Notation) -> tuple[Category, ...]:
+    readers = content.mappings("categories", limit=MAX_CATEGORIES)
+    categories = tuple(_read_category(reader, notation) for reader in readers)
+    report_duplicates(readers, [category.name for category in categories], "name")
+    return categories
+
+
+def _read_category(category: Reader, notation: Notation) -> Category:
+    signals = category.mappings("signals", limit=MAX_SIGNALS_PER_CATEGORY)
+    thresholds = tuple(_read_threshold(signal, notation) for signal in signals)
+    report_duplicates(signals, [threshold.signal for threshold in thresholds], "name")
+    found = Category(
+        name=category.required("name", name, ""),
+        signals=thresholds,
+        require=_read_requirement(category.mapping("require"), signals, thresholds),
+        on_signal_missing=category.optional("onSignalMissing", one_of(OnSignalMissing), OnSignalMissing.MODEL_FAILURE),
+        languages=category.values("languages", _language, limit=MAX_LANGUAGES),
+        on_language_unsupported=category.optional("onLanguageUnsupported", one_of(OnLanguageUnsupported), None),
+    )
+    if category.is_mapping and not signals:
+        category.report("signals", "needs at least one entry such as {name: toxicity.insult, review: 70%, block: 90%}")
+    if len(set(found.languages)) < len(found.languages):
+        category.report("languages", "names a language twice")
+    if found.languages and not category.has("onLanguageUnsupported"):
+        category.report("onLanguageUnsupported", "is required with languages: Skip or Review text in all others")
+    if category.has("onLanguageUnsupported") and not found.languages:
+        category.report("onLanguageUnsupported", "means nothing without languages; name them or leave it out")
+    category.done()
+    return found
+
+
+def _read_threshold(signal: Reader, notation: Notation) -> Threshold:
+    review = signal.optional("review", notation.ratio, None)
+    block = signal.optional("block", notation.ratio, None)
+    if signal.is_mapping and not signal.has("review") and not signal.has("block"):
+        signal.report("", "has no threshold; give review, block or both")
+    if review is not None and block is not None and review > block:
+        signal.report(
+            "review",
+            f"{format_ratio(review)} is above block, {format_ratio(block)}, so it would never count; lower it",
+        )
+    found = Threshold(signal=signal.required("name", _signal, ""), review=review, block=block)
+    signal.done()
+    return found
+
+
+def _read_requirement(require: Reader, signals: Sequence[Reader], thresholds: Sequence[Threshold]) -> Requirement:
+    found = Requirement(
+        review=require.optional("review", one_of(Require), Require.ANY),
+        block=require.optional("block", one_of(Require), Require.ANY),
+    )
+    for verdict, wanted, given in (
+        ("review", found.review, [signal.has("review") for signal in signals]),
+        ("block", found.block, [signal.has("block") for signal in signals]),
+    ):
+        if wanted is Require.ALL and not all(given):
+            without = ", ".join(each.signal for each, is_given in zip(thresholds, given, strict=True) if not is_given)
+            require.report(verdict, f"All needs a {verdict} threshold for every signal; there is none for {without}")
+    require.done()
+    return found
+
+
+def _read_lists(content: Reader, notation: Notation) -> tuple[PolicyList, ...]:
+    readers = content.mappings("lists", limit=MAX_LISTS)
+    lists = tuple(_read_list(reader, notation) for reader in readers)
+    report_duplicates(readers, [each.name for each in lists], "name")
+    return lists
+
+
+def _read_list(reader: Reader, notation: Notation) -> PolicyList:
+    kind = reader.required("type", one_of(ListType), ListType.TERMS)
+    action = reader.required("action", one_of(Verdict), Verdict.BLOCK)
+    if action is Verdict.ALLOW and kind is not ListType.DIGEST:
+        reader.report(
+            "action",
+            f"Allow is for lists of type Digest only: with {kind.value}, all content that merely contains or resembles "
+            "an entry would pass; use Review or Block",
+        )
+    max_distance = None
+    if kind is ListType.PERCEPTUAL_HASH:
+        max_distance = reader.optional("maxDistance", integer(0, MAX_DISTANCE), DEFAULT_MAX_DISTANCE)
+    else:
+        reader.refuse("maxDistance", f"is for lists of type PerceptualHash only, not {kind.value}; leave it out")
+    found = PolicyList(
+        name=reader.required("name", name, ""),
+        type=kind,
+        action=action,
+        max_distance=max_distance,
+        source=None if notation.is_revision else _read_source(reader.mapping("source", required=True)),
+        digest=reader.required("digest", digest, "") if notation.is_revision else None,
+    )
+    reader.done()
+    return found
+
+
+def _read_source(source: Reader) -> ListSource:
+    found = ListSource(
+        type=_supported(source, "type", ListSourceType, None, later="Store"),
+        name=source.required("name", _object_name, ""),
+        key=source.required("key", _object_key, ""),
+    )
+    source.done()
+    return found
+
+
+def _read_rules(content: Reader) -> tuple[Rule, ...]:
+    readers = content.mappings("rules", limit=MAX_RULES)
+    rules = tuple(_read_rule(reader) for reader in readers)
+    report_duplicates(readers, [rule.name for rule in rules], "name")
+    return rules
+
+
+def _read_rule(reader: Reader) -> Rule:
+    action = reader.required("action", one_of(Verdict), Verdict.BLOCK)
+    if action is Verdict.ALLOW:
+        reader.report("action", "Allow would change nothing, since the strictest match counts; use Review or Block")
+    found = Rule(
+        name=reader.required("name", name, ""),
+        when=reader.required("when", text(max_length=MAX_RULE_LENGTH), ""),
+        action=action,
+        reason=reader.optional("reason", text(min_length=0, max_length=MAX_TEXT), ""),
+    )
+    reader.done()
+    return found
+
+
+def _read_models(content: Reader) -> tuple[ModelRequirement, ...]:
+    readers = content.mappings("models", limit=MAX_MODELS)
+    models = tuple(_read_model(reader) for reader in readers)
+    report_duplicates(readers, [model.name for model in models], "name")
+    return models
+
+
+def _read_model(reader: Reader) -> ModelRequirement:
+    found = ModelRequirement(name=reader.required("name", name, ""), version=reader.required("version", _version, ""))
+    reader.done()
+    return found
+
+
+def _read_video(video: Reader, notation: Notation) -> VideoSettings:
+    for field, only in (
+        ("windowMilliseconds", 10_000),
+        ("overlapMilliseconds", 2_000),
+        ("sampling", "Auto"),
+        ("aggregation", "Max"),
+    ):
+        video.optional(field, _only(field, only), None)
+    usual = VideoSettings()
+    found = VideoSettings(
+        frames_per_minute=video.optional("framesPerMinute", integer(1, MAX_FRAMES_PER_MINUTE), usual.frames_per_minute),
+        early_exit=video.optional("earlyExit", boolean, usual.early_exit),
+        min_coverage=video.optional("minCoverage", notation.ratio, usual.min_coverage),
+    )
+    video.done()
+    return found
+
+
+def _read_tests(spec: Reader) -> tuple[PolicyTest, ...]:
+    readers = spec.mappings("tests", limit=MAX_TESTS)
+    tests = tuple(_read_test(reader) for reader in readers)
+    report_duplicates(readers, [test.name for test in tests], "name")
+    return tests
+
+
+def _read_test(reader: Reader) -> PolicyTest:
+    found = PolicyTest(
+        name=reader.required("name", text(max_length=MAX_NAME_LENGTH), ""),
+        expect=reader.required("expect", one_of(Verdict), Verdict.BLOCK),
+        signals=reader.entries("signals", _signal, ratio, limit=MAX_TEST_SIGNALS),
+        text=reader.optional("text", text(min_length=0, max_length=MAX_TEST_TEXT), None),
+        language=reader.optional("language", _language, None),
+        author=reader.entries("author", _author_field, _author_value, limit=MAX_PARAMETERS),
+    )
+    reader.done()
+    return found
+
+
+def _author_value(value: object) -> str | int | bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return integer(-(2**53), 2**53)(value)
+    if isinstance(value, str):
+        return text(min_length=0, max_length=MAX_TEXT)(value)
+    raise ValueError(f"{show(value)} is not a string, a whole number, true or false")
+
+
+def _supported(reader: Reader, field: str, enum: type[M], default: M | None, *, later: str) -> M:
+    """Read a member of an enum, one more value of which is known but not built; without a default it is required."""
+
+    def convert(value: object) -> M:
+        if value == later:
+            raise ValueError(not_yet(f"`{field}: {later}` is not built yet; use {' or '.join(enum)}"))
+        return one_of(enum)(value)
+
+    if default is None:
+        return reader.required(field, convert, next(iter(enum)))
+    return reader.optional(field, convert, default)
+
+
+def _only(field: str, only: object) -> Callable[[object], object]:
+    def convert(value: object) -> object:
+        # Python holds 1.0 and True for equal to 1.
+        if type(value) is not type(only) or value != only:
+            raise ValueError(not_yet(f"`{field}` other than {only} is not built yet; leave it out"))
+        return value
+
+    return convert
+
+
+def not_yet(message: str) -> str:
+    """Mark a refusal of something that is known and that a later release will take."""
+    return f"NotYetSupported: {message}"

@@ -1,0 +1,217 @@
+"""Evidence, decisions and their records; the JSON form of each is msgspec's, with field names as they stand here.
+
+A record holds everything that the decision was made from: it can be made again, bit for bit, from the record and the
+revisions that it names.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from baleen_core.policy.schema import Verdict
+
+ContentType = Literal["text", "image", "video"]
+
+
+class Missing(StrEnum):
+    """Why a signal that a policy wants has no score."""
+
+    FAILED = "Failed"
+    """The model was asked and did not answer, or answered nonsense."""
+    NOT_SERVED = "NotServed"
+    """No model at hand offers the signal."""
+    NOT_APPLICABLE = "NotApplicable"
+    """The model does not take this type of content."""
+
+
+class Cohort(StrEnum):
+    """Which side of a rollout judged."""
+
+    STABLE = "Stable"
+    CANDIDATE = "Candidate"
+
+
+class PolicyRole(StrEnum):
+    """Why a policy was asked."""
+
+    WINNER = "Winner"
+    FLOOR = "Floor"
+    DRY_RUN = "DryRun"
+
+
+class Risk(StrEnum):
+    """The score over the block threshold: below 0.5, 0.8, 1, and above."""
+
+    LOW = "Low"
+    MEDIUM = "Medium"
+    HIGH = "High"
+    CRITICAL = "Critical"
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The common form of everything recorded: immutable, no unknown fields."""
+
+
+class ListHit(Frozen, frozen=True, omit_defaults=True):
+    """An entry of a list (by the digest of the list's content) that the content matched."""
+
+    list_digest: str
+    entry: str
+    distance: int | None = None
+
+
+class FrameSignals(Frozen, frozen=True):
+    """The scores (millionths by signal) of one frame, at its time in the video."""
+
+    at_milliseconds: int
+    signals: dict[str, int]
+
+
+class Coverage(Frozen, frozen=True, omit_defaults=True):
+    """What of a video was looked at. `ratio` is in millionths; an early exit leaves the rest unscanned on purpose."""
+
+    frames_expected: int
+    frames_judged: int
+    frames_undecodable: int
+    ratio: int
+    early_exit: bool = False
+
+
+class VideoEvidence(Frozen, frozen=True):
+    """A video's length and what was seen of it."""
+
+    duration_milliseconds: int
+    coverage: Coverage
+
+
+class ContentFacts(Frozen, frozen=True, omit_defaults=True):
+    """What rules may read of the content itself: its length (characters of text, bytes of media), and links in text."""
+
+    type: ContentType
+    digest: str
+    length: int
+    links: int = 0
+    media_type: str = ""
+    width: int = 0
+    height: int = 0
+
+
+class Context(Frozen, frozen=True, omit_defaults=True):
+    """Where content comes from; `author` holds only fields that rules may read (rules.AUTHOR_FIELDS)."""
+
+    tenant: str | None = None
+    surface: str | None = None
+    source: str | None = None
+    session: str | None = None
+    language: str | None = None
+    author: dict[str, str | int | bool] = {}
+
+
+class ModelIdentity(Frozen, frozen=True):
+    """Which model answered, exactly."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Evidence(Frozen, frozen=True, omit_defaults=True):
+    """Everything that a decision is made from, apart from the policies.
+
+    `signals` holds millionths by `<model>.<signal>`; for video, the highest over all frames. `frames` is empty for text
+    and still images. `limits` names limits that were hit (`TextTooLong`). A wanted signal is in `signals` or in
+    `missing`; one that is in neither counts as NotServed.
+    """
+
+    content: ContentFacts
+    context: Context
+    signals: dict[str, int] = {}
+    missing: dict[str, Missing] = {}
+    language: str | None = None
+    lists: tuple[ListHit, ...] = ()
+    limits: tuple[str, ...] = ()
+    frames: tuple[FrameSignals, ...] = ()
+    video: VideoEvidence | None = None
+    models: tuple[ModelIdentity, ...] = ()
+
+
+class PolicyRef(Frozen, frozen=True):
+    """A policy that judged, in which role, and the revision it was."""
+
+    role: PolicyRole
+    name: str
+    type: str
+    version: str
+    digest: str
+    cohort: Cohort = Cohort.STABLE
+
+
+class CategoryResult(Frozen, frozen=True):
+    """A category's highest score (millionths; None when it could not be scored) and what it led to."""
+
+    name: str
+    score: int | None
+    decision: Verdict
+    signals: dict[str, int]
+
+
+class Reason(Frozen, frozen=True):
+    """Why the decision is stricter than Allow (or why a list allowed): the kind of cause, its name, and words."""
+
+    type: str
+    name: str
+    text: str
+
+
+class Segment(Frozen, frozen=True):
+    """A stretch of a video, in milliseconds, whose frames led to `decision` in `category`."""
+
+    start_milliseconds: int
+    end_milliseconds: int
+    category: str
+    decision: Verdict
+    score: int
+
+
+class Decision(Frozen, frozen=True):
+    """What is answered, as far as it follows from evidence and policies alone (no id, no time)."""
+
+    decision: Verdict
+    would_be: Verdict | None
+    risk: Risk
+    score: int
+    categories: tuple[CategoryResult, ...]
+    reasons: tuple[Reason, ...]
+    policies: tuple[PolicyRef, ...]
+    degraded: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+
+class DecisionRecord(Frozen, frozen=True):
+    """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for."""
+
+    id: str
+    time: str
+    evidence: Evidence
+    decision: Decision
+    latency_microseconds: int = 0
+    request_id: str = ""
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_RECORD = msgspec.json.Decoder(DecisionRecord)
+
+
+def encode(value: Any) -> bytes:
+    """Write a record, or a part of one, as JSON with a fixed order: equal values have equal bytes."""
+    return _ENCODER.encode(value)
+
+
+def decode_record(data: bytes) -> DecisionRecord:
+    """Read a record as it was written.
+
+    Raises:
+        msgspec.ValidationError: the bytes are not a record.
+    """
+    return _RECORD.decode(data)
