@@ -1,0 +1,1 @@
+"""Models: reading ModelDeployments, preparing inputs, rendering Triton's files, checking golden answers."""

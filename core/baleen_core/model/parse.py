@@ -1,0 +1,383 @@
+"""From a ModelDeployment as YAML gives it to a typed one, or everything that is wrong with it at once."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from baleen_core.errors import ModelError, Problem
+from baleen_core.model.recipes import RecipeInfo, find_recipe
+from baleen_core.model.schema import (
+    Asset,
+    Backend,
+    Batching,
+    DataType,
+    Device,
+    Expectation,
+    Golden,
+    GoldenInput,
+    Instances,
+    Model,
+    ModelDeployment,
+    ModelSignal,
+    Optimization,
+    Precision,
+    Preprocessing,
+    Source,
+    SourceType,
+    Tensor,
+)
+from baleen_core.policy.schema import API_VERSION
+from baleen_core.reading import (
+    Reader,
+    boolean,
+    integer,
+    name,
+    one_of,
+    pattern,
+    ratio,
+    report_duplicates,
+    show,
+    signal_name,
+    text,
+    unknown_name,
+)
+
+KIND: Final = "ModelDeployment"
+
+MAX_MODELS: Final = 32
+MAX_TENSORS: Final = 16
+MAX_DIMS: Final = 8
+MAX_SIGNALS: Final = 64
+MAX_ASSETS: Final = 16
+MAX_GOLDEN: Final = 32
+MAX_ENDPOINTS: Final = 64
+MAX_MEMORY_BYTES: Final = 1 << 40
+
+_LATER: Final = ("autoscaling", "rollout", "resilience", "drain", "retraining", "podTemplate", "gpu")
+_LATER_SOURCES: Final = ("PVC", "OCI", "S3", "HTTP")
+_QUANTITY = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?", re.ASCII)
+_UNITS: Final[Mapping[str | None, int]] = {
+    None: 1,
+    **{unit: 1024**power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti"), start=1)},
+    **{unit: 1000**power for power, unit in enumerate(("k", "M", "G", "T"), start=1)},
+}
+
+_sha256 = pattern(r"[0-9a-f]{64}", "a SHA-256: 64 lower-case hexadecimal digits", max_length=64)
+_file_name = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a plain file name", max_length=64)
+_tensor_name = pattern(r"[A-Za-z0-9_./:-]+", "a tensor's name: letters, digits and _ . / : -", max_length=128)
+# Triton names the folder of a version by its number.
+_version = pattern(r"[1-9][0-9]{0,8}", 'a version of Triton: a quoted whole number such as "3"', max_length=9)
+_endpoint = pattern(r"[A-Za-z0-9.-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5}", "host:port of a Triton", max_length=260)
+
+T = TypeVar("T")
+
+
+def parse_model_deployment(manifest: Mapping[str, Any]) -> ModelDeployment:
+    """Read a ModelDeployment from its whole manifest.
+
+    Raises:
+        ModelError: lists every problem, each with its field's path and what would be right.
+    """
+    problems: list[Problem] = []
+    top = Reader(manifest, "", problems)
+    top.required("apiVersion", _exactly(API_VERSION), API_VERSION)
+    top.required("kind", _exactly(KIND), KIND)
+    top.has("status")
+    metadata = top.mapping("metadata", required=True)
+    spec = top.mapping("spec", required=True)
+    top.done()
+    deployment = _read_spec(
+        spec,
+        deployment_name=metadata.required("name", name, ""),
+        namespace=metadata.optional("namespace", name, "default"),
+    )
+    if problems:
+        raise ModelError(problems)
+    return deployment
+
+
+def parse_model(entry: Mapping[str, Any]) -> Model:
+    """Read one entry of `spec.models`, such as a shipped model's.
+
+    Raises:
+        ModelError: lists every problem.
+    """
+    problems: list[Problem] = []
+    model = _read_model(Reader(entry, "", problems))
+    if problems:
+        raise ModelError(problems)
+    return model
+
+
+def memory_bytes(value: object) -> int:
+    """Read a Kubernetes quantity of memory, such as `900Mi` or a number of bytes.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    match = _QUANTITY.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    if not match:
+        raise ValueError(f"{show(value)} is not an amount of memory; write one such as 900Mi or 2Gi")
+    amount = int(match[1]) * _UNITS[match[2]]
+    if not 0 < amount <= MAX_MEMORY_BYTES:
+        raise ValueError(f"{show(value)} is out of range; give an amount above 0 and up to 1Ti")
+    return amount
+
+
+def _read_spec(spec: Reader, *, deployment_name: str, namespace: str) -> ModelDeployment:
+    for field in _LATER:
+        _refuse_for_now(spec, field)
+    if spec.optional("replicas", integer(0, 1_000_000), 1) != 1:
+        spec.report("replicas", "NotYetSupported: for now every deployment has one replica; leave it out or write 1")
+    if spec.has("runtime") and spec.has("external"):
+        spec.report("external", "is for a Triton that someone else runs; it cannot stand beside runtime")
+    runtime, external = spec.mapping("runtime"), spec.mapping("external")
+    readers = _some(spec, "models", limit=MAX_MODELS)
+    models = tuple(_read_model(reader) for reader in readers)
+    report_duplicates(readers, [model.name for model in models], "name")
+    deployment = ModelDeployment(
+        name=deployment_name,
+        namespace=namespace,
+        models=models,
+        backend=runtime.optional("backend", one_of(Backend), Backend.PYTHON),
+        image=runtime.optional("image", text(max_length=512), None),
+        endpoints=external.values("endpoints", _endpoint, limit=MAX_ENDPOINTS),
+        verify_interval_seconds=spec.optional("verifyIntervalSeconds", integer(5, 3600), 30),
+    )
+    if spec.has("external") and not deployment.endpoints:
+        external.report("endpoints", "must name at least one host:port")
+    for reader in (runtime, external, spec):
+        reader.done()
+    return deployment
+
+
+def _read_model(reader: Reader) -> Model:
+    outputs = _read_tensors(reader, "outputs")
+    signals = _read_signals(reader, outputs)
+    preprocessing = _read_preprocessing(reader.mapping("preprocessing", required=True))
+    recipe = find_recipe(preprocessing.recipe) if preprocessing.recipe else None
+    model = Model(
+        name=reader.required("name", name, ""),
+        version=reader.required("version", _version, "1"),
+        source=_read_source(reader.mapping("source", required=True)),
+        inputs=_read_tensors(reader, "inputs"),
+        outputs=outputs,
+        preprocessing=preprocessing,
+        signals=signals,
+        batching=_read_batching(reader.mapping("batching")),
+        instances=_read_instances(reader.mapping("instances")),
+        optimization=_read_optimization(reader.mapping("optimization")),
+        warmup_iterations=_only(reader.mapping("warmup"), "iterations", integer(0, 100), 1),
+        golden=_read_golden(reader, signals, recipe),
+        memory_bytes=reader.optional("memory", memory_bytes, None),
+    )
+    if recipe:
+        _check_recipe(reader, model, recipe)
+    _check_device(reader, model)
+    reader.done()
+    return model
+
+
+def _read_source(reader: Reader) -> Source:
+    _refuse_for_now(reader, "credentialsSecretRef")
+    source = Source(
+        type=reader.required("type", _source_type, SourceType.PACKAGE),
+        uri=reader.required("uri", text(max_length=512), ""),
+        sha256=reader.optional("sha256", _sha256, None),
+    )
+    reader.done()
+    return source
+
+
+def _source_type(value: object) -> SourceType:
+    if value in _LATER_SOURCES:
+        raise ValueError(f"NotYetSupported: {show(value)}; for now a source is one of {', '.join(SourceType)}")
+    return one_of(SourceType)(value)
+
+
+def _read_tensors(reader: Reader, key: str) -> tuple[Tensor, ...]:
+    readers = _some(reader, key, limit=MAX_TENSORS)
+    tensors = tuple(_read_tensor(tensor) for tensor in readers)
+    report_duplicates(readers, [tensor.name for tensor in tensors], "name")
+    return tensors
+
+
+def _read_tensor(reader: Reader) -> Tensor:
+    tensor = Tensor(
+        name=reader.required("name", _tensor_name, ""),
+        data_type=reader.required("dataType", one_of(DataType), DataType.FP32),
+        dims=reader.values("dims", _dim, limit=MAX_DIMS),
+    )
+    if not tensor.dims and reader.is_mapping:
+        reader.report("dims", "must list the size of each axis after the batch axis, -1 where it varies")
+    reader.done()
+    return tensor
+
+
+def _dim(value: object) -> int:
+    try:
+        return -1 if value == -1 else integer(1, 65536)(value)
+    except ValueError as wrong:
+        raise ValueError(f"{wrong}, or -1 where the size varies") from wrong
+
+
+def _read_signals(reader: Reader, outputs: Sequence[Tensor]) -> tuple[ModelSignal, ...]:
+    readers = reader.mappings("signals", limit=MAX_SIGNALS)
+    signals = tuple(_read_signal(signal, outputs) for signal in readers)
+    report_duplicates(readers, [signal.name for signal in signals], "name")
+    return signals
+
+
+def _read_signal(reader: Reader, outputs: Sequence[Tensor]) -> ModelSignal:
+    _refuse_for_now(reader, "fallback")
+    signal = ModelSignal(
+        name=reader.required("name", signal_name, ""),
+        output=reader.required("output", _tensor_name, ""),
+        index=reader.optional("index", integer(0, 65535), None),
+    )
+    sizes = {tensor.name: tensor.dims[-1] for tensor in outputs if tensor.dims}
+    if signal.output and signal.output not in sizes:
+        reader.report("output", unknown_name(signal.output, sizes, "output"))
+    elif signal.index is not None and 0 < sizes.get(signal.output, 0) <= signal.index:
+        size = sizes[signal.output]
+        reader.report("index", f"{signal.index} is beyond {signal.output!r}; its indices are 0 to {size - 1}")
+    reader.done()
+    return signal
+
+
+def _read_preprocessing(reader: Reader) -> Preprocessing:
+    readers = reader.mappings("assets", limit=MAX_ASSETS)
+    assets = tuple(_read_asset(asset) for asset in readers)
+    report_duplicates(readers, [asset.name for asset in assets], "name")
+    preprocessing = Preprocessing(recipe=reader.required("recipe", _recipe, ""), assets=assets)
+    reader.done()
+    return preprocessing
+
+
+def _read_asset(reader: Reader) -> Asset:
+    asset = Asset(name=reader.required("name", _file_name, ""), sha256=reader.required("sha256", _sha256, ""))
+    reader.done()
+    return asset
+
+
+def _recipe(value: object) -> str:
+    try:
+        return find_recipe(text(max_length=64)(value)).name
+    except ModelError as unknown:
+        raise ValueError(str(unknown)) from unknown
+
+
+def _read_batching(reader: Reader) -> Batching:
+    _refuse_for_now(reader, "priorityLevels")
+    batching = Batching(
+        max_batch_size=reader.optional("maxBatchSize", integer(1, 128), 8),
+        max_queue_delay_microseconds=reader.optional("maxQueueDelayMicroseconds", integer(0, 1_000_000), 0),
+    )
+    if batching.max_batch_size == 1 and batching.max_queue_delay_microseconds > 0:
+        reader.report("maxQueueDelayMicroseconds", "waits for nothing when maxBatchSize is 1; leave it out")
+    reader.done()
+    return batching
+
+
+def _read_instances(reader: Reader) -> Instances:
+    instances = Instances(
+        count=reader.optional("count", integer(1, 8), 1), kind=reader.optional("kind", one_of(Device), Device.CPU)
+    )
+    reader.done()
+    return instances
+
+
+def _read_optimization(reader: Reader) -> Optimization:
+    optimization = Optimization(
+        intra_op_threads=reader.optional("intraOpThreads", integer(1, 64), 1),
+        precision=reader.optional("precision", one_of(Precision), Precision.FP32),
+        engine_cache=reader.optional("engineCache", boolean, False),
+    )
+    reader.done()
+    return optimization
+
+
+def _read_golden(reader: Reader, signals: Sequence[ModelSignal], recipe: RecipeInfo | None) -> tuple[Golden, ...]:
+    names = [signal.name for signal in signals]
+    return tuple(_read_one_golden(golden, names, recipe) for golden in reader.mappings("golden", limit=MAX_GOLDEN))
+
+
+def _read_one_golden(reader: Reader, signals: Sequence[str], recipe: RecipeInfo | None) -> Golden:
+    given = reader.mapping("input", required=True)
+    golden = Golden(
+        input=GoldenInput(
+            text=given.optional("text", text(max_length=4096), None),
+            name=given.optional("name", _file_name, None),
+            sha256=given.optional("sha256", _sha256, None),
+        ),
+        expect=tuple(_read_expectation(expected, signals) for expected in _some(reader, "expect", limit=MAX_SIGNALS)),
+    )
+    if given.is_mapping and given.has("text") == given.has("name"):
+        given.report("", "must have either text, or a file's name with its sha256")
+    elif recipe and given.has("text") and recipe.accepts != "text":
+        given.report("text", f"recipe {recipe.name} takes images; name a file")
+    elif recipe and given.has("name") and recipe.accepts == "text":
+        given.report("name", f"recipe {recipe.name} takes text; write it under text")
+    if given.has("name") != given.has("sha256"):
+        given.report("sha256", "belongs to a file's name, and every file's name needs it")
+    given.done()
+    reader.done()
+    return golden
+
+
+def _read_expectation(reader: Reader, signals: Sequence[str]) -> Expectation:
+    expected = Expectation(
+        signal=reader.required("signal", signal_name, ""),
+        value=reader.required("value", ratio, 0),
+        tolerance=reader.required("tolerance", ratio, 0),
+    )
+    if expected.signal and expected.signal not in signals:
+        reader.report("signal", unknown_name(expected.signal, signals, "signal"))
+    reader.done()
+    return expected
+
+
+def _check_recipe(reader: Reader, model: Model, recipe: RecipeInfo) -> None:
+    """A recipe fills certain inputs and needs certain assets; a model with others could not be asked."""
+    declared = {tensor.name for tensor in model.inputs}
+    if recipe.accepts == "image" and len(declared) > 1:
+        reader.report("inputs", f"recipe {recipe.name} fills one input; {len(declared)} are declared")
+    if recipe.accepts == "text" and declared and declared != set(recipe.inputs):
+        found = ", ".join(sorted(declared))
+        reader.report("inputs", f"recipe {recipe.name} fills {', '.join(recipe.inputs)}; declared are {found}")
+    if missing := set(recipe.assets) - {asset.name for asset in model.preprocessing.assets}:
+        reader.report("preprocessing", f"recipe {recipe.name} needs the assets {', '.join(sorted(missing))} too")
+
+
+def _check_device(reader: Reader, model: Model) -> None:
+    optimization = model.optimization
+    if model.instances.kind == Device.CPU and (optimization.precision != Precision.FP32 or optimization.engine_cache):
+        reader.report("optimization", "precision and engineCache are TensorRT's; they need instances.kind GPU")
+
+
+def _some(reader: Reader, key: str, *, limit: int) -> list[Reader]:
+    """Go down into a list that must have an entry."""
+    found = reader.mappings(key, limit=limit)
+    if not found and reader.is_mapping:
+        reader.report(key, "must have at least one entry")
+    return found
+
+
+def _only(reader: Reader, key: str, convert: Callable[[object], T], default: T) -> T:
+    """Read a mapping that has one field."""
+    value = reader.optional(key, convert, default)
+    reader.done()
+    return value
+
+
+def _refuse_for_now(reader: Reader, key: str) -> None:
+    reader.refuse(key, f"NotYetSupported: {key} belongs to a later version; leave it out")
+
+
+def _exactly(expected: str) -> Callable[[object], str]:
+    def convert(value: object) -> str:
+        if value != expected:
+            raise ValueError(f"{show(value)} must be {expected}")
+        return expected
+
+    return convert

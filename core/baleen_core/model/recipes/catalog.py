@@ -1,0 +1,89 @@
+"""Every recipe by its name."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from baleen_core.errors import ModelError
+from baleen_core.model.recipes import me5, pictures, tox_block
+from baleen_core.model.recipes.windows import TextRecipe
+
+ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeInfo:
+    """What a recipe takes: pictures or text, the names of the tensors it makes, and the assets it needs.
+
+    `inputs` is empty for images, whose one tensor goes to the model's one input.
+    """
+
+    name: str
+    accepts: Literal["image", "text"]
+    inputs: tuple[str, ...] = ()
+    assets: tuple[str, ...] = ()
+
+
+_IMAGE_RECIPES: Final[Mapping[str, ImageRecipe]] = {
+    "centerface/1": pictures.prepare_centerface,
+    "clp-det/1": pictures.prepare_clp_det,
+    "nsfwjs/1": pictures.prepare_nsfwjs,
+    "open-nsfw/1": pictures.prepare_open_nsfw,
+    "owen-s/1": pictures.prepare_owen_s,
+}
+
+_TEXT_RECIPES: Final[Mapping[str, Callable[[Mapping[str, bytes]], TextRecipe]]] = {
+    "me5/1": me5.read_recipe,
+    "tox-block/1": tox_block.read_recipe,
+}
+
+_INFOS: Final[Mapping[str, RecipeInfo]] = {
+    **{name: RecipeInfo(name=name, accepts="image") for name in _IMAGE_RECIPES},
+    "me5/1": RecipeInfo(
+        name="me5/1", accepts="text", inputs=("input_ids", "attention_mask"), assets=("norm.json", "tokenizer.json")
+    ),
+    "tox-block/1": RecipeInfo(name="tox-block/1", accepts="text", inputs=("input_ids",), assets=("vocab.json",)),
+}
+
+
+def find_recipe(name: str) -> RecipeInfo:
+    """Look a recipe up.
+
+    Raises:
+        ModelError: no recipe has that name; the nearest one is suggested.
+    """
+    if info := _INFOS.get(name):
+        return info
+    near = difflib.get_close_matches(name, _INFOS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the recipes are {', '.join(sorted(_INFOS))}"
+    raise ModelError(f"there is no recipe {name!r}; {hint}")
+
+
+def image_recipe(name: str) -> ImageRecipe:
+    """Return the function that turns an RGB picture of any size into one row (no batch axis) of the model's input.
+
+    Raises:
+        ModelError: no recipe has that name, or it takes text.
+    """
+    if find_recipe(name).accepts != "image":
+        raise ModelError(f"recipe {name} takes text, not images")
+    return _IMAGE_RECIPES[name]
+
+
+def text_recipe(name: str, assets: Mapping[str, bytes]) -> TextRecipe:
+    """Build a text recipe from its assets; this takes up to seconds, so do it once.
+
+    Raises:
+        ModelError: no recipe has that name, it takes images, or an asset is missing or not what it should be.
+    """
+    info = find_recipe(name)
+    if info.accepts != "text":
+        raise ModelError(f"recipe {name} takes images, not text")
+    if missing := [asset for asset in info.assets if asset not in assets]:
+        raise ModelError(f"recipe {name} needs the assets {', '.join(info.assets)}; missing: {', '.join(missing)}")
+    return _TEXT_RECIPES[name](assets)

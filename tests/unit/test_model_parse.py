@@ -1,0 +1,342 @@
+"""ModelDeployments are read whole, or refused with everything that is wrong."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baleen_core.errors import ModelError
+from baleen_core.model.parse import memory_bytes, parse_model, parse_model_deployment
+from baleen_core.model.schema import (
+    Asset,
+    Backend,
+    Batching,
+    DataType,
+    Device,
+    Expectation,
+    Golden,
+    GoldenInput,
+    Instances,
+    Model,
+    ModelDeployment,
+    ModelSignal,
+    Optimization,
+    Precision,
+    Preprocessing,
+    Source,
+    SourceType,
+    Tensor,
+)
+from served_models import make_entry, make_manifest
+
+TEXT_ENTRY = make_entry(
+    name="text-safety",
+    inputs=[
+        {"name": "input_ids", "dataType": "INT64", "dims": [-1]},
+        {"name": "attention_mask", "dataType": "INT64", "dims": [-1]},
+    ],
+    preprocessing={
+        "recipe": "me5/1",
+        "assets": [{"name": "tokenizer.json", "sha256": "01" * 32}, {"name": "norm.json", "sha256": "02" * 32}],
+    },
+    golden=[{"input": {"text": "hello"}, "expect": [{"signal": "gore", "value": "1%", "tolerance": "0.1%"}]}],
+)
+
+
+def problems_of(manifest):
+    with pytest.raises(ModelError) as refused:
+        parse_model_deployment(manifest)
+    return {problem.field: problem.message for problem in refused.value.problems}
+
+
+def test_a_full_deployment_becomes_typed_data():
+    entry = make_entry(
+        batching={"maxBatchSize": 16, "maxQueueDelayMicroseconds": 500},
+        instances={"count": 2, "kind": "GPU"},
+        optimization={"precision": "FP16", "engineCache": True, "intraOpThreads": 4},
+        warmup={"iterations": 3},
+        memory="900Mi",
+    )
+    manifest = make_manifest(
+        models=[entry], runtime={"image": "triton:25.08", "backend": "Onnxruntime"}, verifyIntervalSeconds=60
+    )
+
+    assert parse_model_deployment(manifest) == ModelDeployment(
+        name="models",
+        namespace="trust-safety",
+        backend=Backend.ONNXRUNTIME,
+        image="triton:25.08",
+        verify_interval_seconds=60,
+        models=(
+            Model(
+                name="image-safety",
+                version="3",
+                source=Source(type=SourceType.FILE, uri="models/image-safety.onnx", sha256="ab" * 32),
+                inputs=(Tensor(name="image", data_type=DataType.FP32, dims=(3, 224, 224)),),
+                outputs=(Tensor(name="probabilities", data_type=DataType.FP32, dims=(3,)),),
+                preprocessing=Preprocessing(recipe="owen-s/1"),
+                signals=(
+                    ModelSignal(name="gore", output="probabilities", index=0),
+                    ModelSignal(name="sexual", output="probabilities", index=1),
+                ),
+                batching=Batching(max_batch_size=16, max_queue_delay_microseconds=500),
+                instances=Instances(count=2, kind=Device.GPU),
+                optimization=Optimization(intra_op_threads=4, precision=Precision.FP16, engine_cache=True),
+                golden=(
+                    Golden(
+                        input=GoldenInput(name="red.png", sha256="cd" * 32),
+                        expect=(Expectation(signal="sexual", value=973_100, tolerance=10_000),),
+                    ),
+                ),
+                warmup_iterations=3,
+                memory_bytes=900 * 1024 * 1024,
+            ),
+        ),
+    )
+
+
+def test_what_is_left_out_has_its_default():
+    model = parse_model(make_entry(golden=None))
+
+    assert (model.batching, model.instances, model.optimization) == (Batching(), Instances(), Optimization())
+    assert (model.warmup_iterations, model.golden, model.memory_bytes) == (1, (), None)
+
+
+def test_a_text_model_names_the_assets_of_its_recipe():
+    model = parse_model(TEXT_ENTRY)
+
+    assert model.preprocessing.assets == (
+        Asset(name="tokenizer.json", sha256="01" * 32),
+        Asset(name="norm.json", sha256="02" * 32),
+    )
+    assert model.golden[0].input == GoldenInput(text="hello")
+
+
+def test_a_triton_that_someone_else_runs_has_endpoints():
+    deployment = parse_model_deployment(make_manifest(external={"endpoints": ["triton.ml:8001", "[::1]:8001"]}))
+
+    assert deployment.endpoints == ("triton.ml:8001", "[::1]:8001")
+
+
+def test_every_problem_is_reported_at_once():
+    entry = make_entry(
+        name="Image Safety",
+        version="03",
+        inputs=[],
+        outputs=[{"name": "probabilities", "dataType": "FP23", "dims": [0, "3"]}],
+        batching={"maxBatchSize": 129},
+    )
+
+    assert problems_of(make_manifest(models=[entry])).keys() >= {
+        "spec.models[0].name",
+        "spec.models[0].version",
+        "spec.models[0].inputs",
+        "spec.models[0].outputs[0].dataType",
+        "spec.models[0].outputs[0].dims[0]",
+        "spec.models[0].outputs[0].dims[1]",
+        "spec.models[0].batching.maxBatchSize",
+    }
+
+
+@pytest.mark.parametrize(
+    ("manifest", "field"),
+    [
+        pytest.param(make_manifest(autoscaling={"mode": "Off"}), "spec.autoscaling", id="autoscaling"),
+        pytest.param(make_manifest(rollout={}), "spec.rollout", id="rollout"),
+        pytest.param(make_manifest(resilience={}), "spec.resilience", id="resilience"),
+        pytest.param(make_manifest(drain={"graceSeconds": 60}), "spec.drain", id="drain"),
+        pytest.param(make_manifest(retraining={}), "spec.retraining", id="retraining"),
+        pytest.param(make_manifest(podTemplate={}), "spec.podTemplate", id="pod template"),
+        pytest.param(make_manifest(gpu={"count": 1}), "spec.gpu", id="gpu"),
+        pytest.param(make_manifest(replicas=2), "spec.replicas", id="two replicas"),
+        pytest.param(
+            make_manifest(models=[make_entry(batching={"priorityLevels": 3})]),
+            "spec.models[0].batching.priorityLevels",
+            id="priority levels",
+        ),
+        pytest.param(
+            make_manifest(models=[make_entry(signals=[{"name": "a", "output": "probabilities", "fallback": "b.c"}])]),
+            "spec.models[0].signals[0].fallback",
+            id="fallback signal",
+        ),
+        pytest.param(
+            make_manifest(models=[make_entry(source={"type": "S3", "uri": "s3://models/a"})]),
+            "spec.models[0].source.type",
+            id="source in a bucket",
+        ),
+        pytest.param(
+            make_manifest(models=[make_entry(source={"type": "File", "uri": "a", "credentialsSecretRef": {}})]),
+            "spec.models[0].source.credentialsSecretRef",
+            id="credentials",
+        ),
+    ],
+)
+def test_a_field_of_a_later_version_is_refused_by_name_and_never_ignored(manifest, field):
+    assert problems_of(manifest)[field].startswith("NotYetSupported: ")
+
+
+def test_one_replica_is_what_there_is():
+    assert parse_model_deployment(make_manifest(replicas=1)).name == "models"
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "says"),
+    [
+        pytest.param(
+            make_entry(signals=[{"name": "gore", "output": "probabilitis", "index": 0}]),
+            "signals[0].output",
+            "did you mean 'probabilities'?",
+            id="signal of a misspelt output",
+        ),
+        pytest.param(
+            make_entry(signals=[{"name": "gore", "output": "probabilities", "index": 3}]),
+            "signals[0].index",
+            "its indices are 0 to 2",
+            id="index beyond the output",
+        ),
+        pytest.param(
+            make_entry(preprocessing={"recipe": "owen/1"}),
+            "preprocessing.recipe",
+            "did you mean owen-s/1?",
+            id="misspelt recipe",
+        ),
+        pytest.param(
+            make_entry(
+                golden=[
+                    {
+                        "input": {"name": "a.png", "sha256": "00" * 32},
+                        "expect": [{"signal": "sexul", "value": "1%", "tolerance": "1%"}],
+                    }
+                ]
+            ),
+            "golden[0].expect[0].signal",
+            "did you mean 'sexual'?",
+            id="golden answer of a misspelt signal",
+        ),
+        pytest.param(
+            TEXT_ENTRY | {"inputs": [{"name": "tokens", "dataType": "INT64", "dims": [-1]}]},
+            "inputs",
+            "recipe me5/1 fills input_ids, attention_mask; declared are tokens",
+            id="inputs that a text recipe does not fill",
+        ),
+        pytest.param(
+            make_entry(inputs=TEXT_ENTRY["inputs"]), "inputs", "fills one input", id="two inputs of an image recipe"
+        ),
+        pytest.param(
+            TEXT_ENTRY | {"preprocessing": {"recipe": "me5/1"}},
+            "preprocessing",
+            "needs the assets norm.json, tokenizer.json",
+            id="assets left out",
+        ),
+        pytest.param(
+            make_entry(golden=TEXT_ENTRY["golden"]),
+            "golden[0].input.text",
+            "takes images",
+            id="text for an image model",
+        ),
+        pytest.param(
+            TEXT_ENTRY | {"golden": make_entry()["golden"]},
+            "golden[0].input.name",
+            "takes text",
+            id="file for a text model",
+        ),
+        pytest.param(
+            make_entry(golden=[{"input": {}, "expect": make_entry()["golden"][0]["expect"]}]),
+            "golden[0].input",
+            "either text, or a file's name",
+            id="golden input without content",
+        ),
+        pytest.param(
+            make_entry(golden=[{"input": {"name": "a.png"}, "expect": make_entry()["golden"][0]["expect"]}]),
+            "golden[0].input.sha256",
+            "every file's name needs it",
+            id="golden file without digest",
+        ),
+        pytest.param(
+            make_entry(outputs=[{"name": "probabilities", "dataType": "FP32"}]),
+            "outputs[0].dims",
+            "must list the size of each axis",
+            id="no dims",
+        ),
+        pytest.param(
+            make_entry(signals=[{"name": "a", "output": "probabilities"}] * 2),
+            "signals[1].name",
+            "twice",
+            id="same signal",
+        ),
+        pytest.param(
+            make_entry(optimization={"precision": "FP16"}),
+            "optimization",
+            "need instances.kind GPU",
+            id="FP16 on a CPU",
+        ),
+        pytest.param(
+            make_entry(batching={"maxBatchSize": 1, "maxQueueDelayMicroseconds": 5}),
+            "batching.maxQueueDelayMicroseconds",
+            "waits for nothing",
+            id="delay without batches",
+        ),
+        pytest.param(make_entry(memory="900Mo"), "memory", "such as 900Mi", id="unknown unit"),
+        pytest.param(make_entry(warmup={"iteration": 3}), "warmup.iteration", "did you mean 'iterations'?", id="typo"),
+        pytest.param(make_entry(version=3), "version", "write it in quotes", id="version without quotes"),
+    ],
+)
+def test_a_wrong_model_is_refused_with_what_would_be_right(entry, field, says):
+    with pytest.raises(ModelError) as refused:
+        parse_model(entry)
+    messages = [problem.message for problem in refused.value.problems if problem.field == field]
+
+    assert any(says in message for message in messages), refused.value.problems
+
+
+def test_two_models_of_one_name_are_refused():
+    assert "twice" in problems_of(make_manifest(models=[make_entry(), make_entry()]))["spec.models[1].name"]
+
+
+def test_runtime_and_external_exclude_each_other():
+    manifest = make_manifest(runtime={"backend": "Python"}, external={"endpoints": ["a:8001"]})
+
+    assert "cannot stand beside runtime" in problems_of(manifest)["spec.external"]
+
+
+def test_no_models_are_no_deployment():
+    assert "at least one" in problems_of(make_manifest(models=[]))["spec.models"]
+
+
+@pytest.mark.parametrize("kind", ["ModerationPolicy", "modeldeployment", 3])
+def test_another_kind_is_refused(kind):
+    assert "ModelDeployment" in problems_of(make_manifest() | {"kind": kind})["kind"]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "expected"),
+    [("900Mi", 900 << 20), ("2Gi", 2 << 30), ("1k", 1000), ("1T", 10**12), ("512", 512), (512, 512), ("1Ki", 1024)],
+)
+def test_memory_is_read_as_kubernetes_does(quantity, expected):
+    assert memory_bytes(quantity) == expected
+
+
+@pytest.mark.parametrize("quantity", ["", "1.5Gi", "-1Gi", "Gi", "1 Gi", "0", 0, True, None, "2Ti", "1m", "9" * 400])
+def test_an_unclear_amount_of_memory_is_refused(quantity):
+    with pytest.raises(ValueError, match=r"memory|range"):
+        memory_bytes(quantity)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(field=st.sampled_from(sorted(make_entry())), value=json_values)
+def test_nothing_that_yaml_can_hold_makes_the_parser_fail_otherwise(field, value):
+    with contextlib.suppress(ModelError):
+        parse_model(make_entry(**{field: value}))
+
+
+@given(manifest=json_values)
+def test_a_manifest_of_any_shape_is_read_or_refused(manifest):
+    with pytest.raises(ModelError):
+        parse_model_deployment(manifest)
