@@ -1,0 +1,375 @@
+"""The decision engine: signals and policies in, a decision out, and nothing else.
+
+A policy's verdict is the strictest of its categories, lists and rules, of what it says about models that failed, and of
+the limits that were hit. A decision is the strictest of the winner of each type and of every floor. Risk is the highest
+ratio of score to block threshold (below 0.5 Low, 0.8 Medium, 1 High), at least Medium with Review, and Critical exactly
+with Block, whatever caused it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from baleen_core.decision.categories import (
+    BLOCK,
+    REVIEW,
+    RISKS,
+    VERDICTS,
+    CategoryJudgement,
+    CompiledCategory,
+    Sighting,
+    compile_category,
+    judge_category,
+    list_sightings,
+)
+from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule, compile_stored_rule
+from baleen_core.decision.segments import find_segments
+from baleen_core.errors import NoPolicy
+from baleen_core.policy.parse import DEFAULT_MAX_DISTANCE
+from baleen_core.policy.schema import ListType, PolicyList, RevisionContent, Verdict
+from baleen_core.ratio import format_ratio
+from baleen_core.records import (
+    CategoryResult,
+    Cohort,
+    ContentType,
+    Decision,
+    Evidence,
+    ListHit,
+    Missing,
+    PolicyRef,
+    PolicyRole,
+    Reason,
+)
+
+_ROLES: Final = tuple(PolicyRole)
+_LIMITS: Final = {
+    "AnimationTooLong": "the animation has more frames than are judged",
+    "TextTooLong": "the text is longer than what is judged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledPolicy:
+    """A revision that is ready to judge; `cohort` is the side of a rollout that it judges for."""
+
+    name: str
+    version: str
+    revision: RevisionContent
+    cohort: Cohort
+    categories: tuple[CompiledCategory, ...]
+    lists: Mapping[str, tuple[PolicyList, ...]]
+    rules: tuple[CompiledRule, ...]
+    rule_signals: frozenset[str]
+    on_failure: int
+
+
+class Effective(Protocol):
+    """The policies that judge one piece of content: the winner of each type, every wider floor, every dry run."""
+
+    @property
+    def winners(self) -> Sequence[CompiledPolicy]: ...
+    @property
+    def floors(self) -> Sequence[CompiledPolicy]: ...
+    @property
+    def dry_runs(self) -> Sequence[CompiledPolicy]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What one policy says: severity and risk (indices of VERDICTS and RISKS), and why, each reason with its severity.
+
+    A list of the known good makes a policy `cleared`: no severity and no risk, whatever its categories scored.
+    """
+
+    severity: int
+    risk: int
+    cleared: bool
+    categories: tuple[CategoryJudgement, ...]
+    reasons: tuple[tuple[int, Reason], ...]
+    failed: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        return VERDICTS[self.severity]
+
+
+def compile_policy(name: str, version: str, content: RevisionContent, signals: Collection[str]) -> CompiledPolicy:
+    """Make a revision ready to judge; `signals` are all that models offer now (`<model>.<signal>`).
+
+    A revision that wants other signals compiles too: they count as not served.
+
+    Raises:
+        PolicyError: a rule is wrong.
+    """
+    policy = content.policy
+    lists: dict[str, tuple[PolicyList, ...]] = {}
+    for each in sorted(policy.lists, key=lambda each: each.name):
+        lists[each.digest or ""] = (*lists.get(each.digest or "", ()), each)
+    rules = sorted(policy.rules, key=lambda rule: rule.name)
+    compiled = tuple(compile_stored_rule(rule, signals, policy.parameters) for rule in rules)
+    return CompiledPolicy(
+        name=name,
+        version=version,
+        revision=content,
+        cohort=Cohort.STABLE,
+        categories=tuple(map(compile_category, sorted(policy.categories, key=lambda category: category.name))),
+        lists=lists,
+        rules=compiled,
+        rule_signals=frozenset(signal for rule in compiled for _, signal in rule.signals),
+        on_failure=Verdict(policy.on_model_failure.value).severity,
+    )
+
+
+def wanted_signals(
+    policies: Iterable[CompiledPolicy], content_type: ContentType, language: str | None
+) -> frozenset[str]:
+    """Name every signal that the policies would look at, for content of that type and detected language."""
+    wanted: set[str] = set()
+    for policy in policies:
+        wanted |= policy.rule_signals
+        for category in policy.categories:
+            if content_type != "text" or category.speaks(language):
+                wanted.update(category.signals)
+    return frozenset(wanted)
+
+
+def judge(policy: CompiledPolicy, evidence: Evidence) -> Judgement:
+    """Say what one policy says of the evidence."""
+    return _judge(policy, evidence, list_sightings(evidence))
+
+
+def decide(effective: Effective, evidence: Evidence) -> Decision:
+    """Decide: the strictest of all winners and floors; dry runs only say what they would have done.
+
+    Raises:
+        NoPolicy: there is no winner; a floor alone allows nothing.
+    """
+    if not effective.winners:
+        raise NoPolicy("no policy covers this content")
+    enforced = (*effective.winners, *effective.floors)
+    sightings = list_sightings(evidence)
+    judgements = [_judge(policy, evidence, sightings) for policy in enforced]
+    severity = max([judgement.severity for judgement in judgements])
+    would_be = [_judge(policy, evidence, sightings).severity for policy in effective.dry_runs]
+    categories = _merge_categories(judgements)
+    return Decision(
+        decision=VERDICTS[severity],
+        would_be=VERDICTS[max(severity, *would_be)] if would_be else None,
+        risk=RISKS[_rate_risk(severity, judgements)],
+        score=max([category.score or 0 for category in categories], default=0),
+        categories=categories,
+        reasons=_merge_reasons(judgements),
+        policies=_list_policies(effective),
+        degraded=_list_degraded(judgements),
+        segments=find_segments(
+            [judgement.categories for judgement in judgements if not judgement.cleared], evidence.frames
+        )
+        if evidence.frames
+        else (),
+    )
+
+
+def model_of(signal: str) -> str:
+    """Name the model of a signal."""
+    return signal.partition(".")[0]
+
+
+def list_matches(policy: CompiledPolicy, hits: Iterable[ListHit]) -> tuple[tuple[PolicyList, ListHit], ...]:
+    """Return the lists of a policy that were hit, each with its hits, within the distance that it allows."""
+    return tuple(
+        (each, hit)
+        for hit in hits
+        for each in policy.lists.get(hit.list_digest, ())
+        if hit.distance is None or hit.distance <= _max_distance(each)
+    )
+
+
+def _max_distance(each: PolicyList) -> int:
+    return DEFAULT_MAX_DISTANCE if each.max_distance is None else each.max_distance
+
+
+def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sighting]) -> Judgement:
+    found = [judge_category(each, evidence, sightings, on_failure=policy.on_failure) for each in policy.categories]
+    categories = tuple([category for category in found if category is not None])
+    reasons: list[tuple[int, Reason]] = []
+    failed: list[str] = []
+    for category in categories:
+        if category.severity or category.failed:
+            reasons += _explain_category(category, evidence, sightings, on_failure=policy.on_failure)
+            failed += category.failed
+    if policy.rules:
+        _judge_rules(policy, evidence, reasons, failed)
+    if evidence.limits or evidence.video is not None:
+        reasons += _judge_completeness(policy, evidence)
+    clearing = None
+    if evidence.lists and policy.lists:
+        hits, clearing = _judge_lists(policy, evidence)
+        reasons += hits
+    if clearing is not None:
+        return Judgement(
+            severity=0, risk=0, cleared=True, categories=categories, reasons=(clearing,), failed=tuple(failed)
+        )
+    return Judgement(
+        severity=max([severity for severity, _ in reasons], default=0),
+        risk=max([category.risk for category in categories], default=0),
+        cleared=False,
+        categories=categories,
+        reasons=tuple(reasons),
+        failed=tuple(failed),
+    )
+
+
+def _explain_category(
+    judgement: CategoryJudgement, evidence: Evidence, sightings: Sequence[Sighting], *, on_failure: int
+) -> list[tuple[int, Reason]]:
+    name = judgement.category.name
+    if judgement.language_unsupported:
+        text = f"{name} is not made for text in {evidence.language or 'an unknown language'}"
+        return [(REVIEW, Reason(type="Language", name=name, text=text))]
+    reasons = [_explain_failure(signal, evidence, on_failure) for signal in judgement.failed]
+    if proven := max(finding.severity for finding in judgement.findings):
+        # The first of the strictest sightings stands for all of them.
+        at = next(index for index, finding in enumerate(judgement.findings) if finding.severity == proven)
+        text = _explain_scores(judgement.category, sightings[at], proven)
+        reasons.append((proven, Reason(type="Category", name=name, text=text)))
+    return reasons
+
+
+def _explain_scores(category: CompiledCategory, sighting: Sighting, severity: int) -> str:
+    """Name the scores that reached their threshold, but not the threshold: that is for those who may ask for more."""
+    vote, name = (category.block, "block") if severity == BLOCK else (category.review, "review")
+    reached = [
+        f"{signal} ({format_ratio(sighting.scores[signal])})"
+        for signal, threshold in vote.thresholds
+        if sighting.scores.get(signal, -1) >= threshold
+    ]
+    at = sighting.at_milliseconds
+    moment = "" if at is None else f" at {at // 1000}.{at % 1000:03d} s"
+    return f"{name} threshold reached by {' and '.join(reached)}{moment}"
+
+
+def _explain_failure(signal: str, evidence: Evidence, on_failure: int) -> tuple[int, Reason]:
+    model = model_of(signal)
+    served = evidence.missing.get(signal, Missing.NOT_SERVED) is Missing.FAILED or signal in evidence.signals
+    text = f"{model} did not answer" if served else f"no model that is served offers {signal}"
+    return on_failure, Reason(type="ModelFailure", name=model, text=text)
+
+
+def _judge_rules(
+    policy: CompiledPolicy, evidence: Evidence, reasons: list[tuple[int, Reason]], failed: list[str]
+) -> None:
+    for rule in policy.rules:
+        outcome = apply_rule(rule, evidence)
+        failed += outcome.failed
+        match outcome.status:
+            case RuleStatus.MATCHED if rule.action is not Verdict.ALLOW:
+                text = rule.reason or f"the rule {rule.name} matches"
+                reasons.append((rule.action.severity, Reason(type="Rule", name=rule.name, text=text)))
+            case RuleStatus.FAILED:
+                reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
+            case RuleStatus.ERROR:
+                reasons.append((REVIEW, Reason(type="RuleError", name=rule.name, text=outcome.why)))
+
+
+def _judge_completeness(policy: CompiledPolicy, evidence: Evidence) -> list[tuple[int, Reason]]:
+    """What was not looked at may be anything, so a person looks at it."""
+    kind = evidence.content.type
+    reasons = [
+        (REVIEW, Reason(type=limit, name=kind, text=_LIMITS.get(limit, "a limit of what is judged was hit")))
+        for limit in evidence.limits
+    ]
+    if evidence.video is not None:
+        coverage, least = evidence.video.coverage, policy.revision.policy.video.min_coverage
+        if coverage.ratio < least and not coverage.early_exit:
+            text = f"{format_ratio(coverage.ratio)} of the video could be judged; it must be {format_ratio(least)}"
+            reasons.append((REVIEW, Reason(type="Coverage", name=kind, text=text)))
+    return reasons
+
+
+def _judge_lists(
+    policy: CompiledPolicy, evidence: Evidence
+) -> tuple[list[tuple[int, Reason]], tuple[int, Reason] | None]:
+    """Return the reasons of all hits, and the one that clears the content of this policy, if any does."""
+    matched = {each.name: each for each, _ in list_matches(policy, evidence.lists)}
+    reasons = [
+        (each.action.severity, Reason(type="List", name=name, text=f"the content matches the list {name}"))
+        for name, each in sorted(matched.items())
+        if each.action is not Verdict.ALLOW
+    ]
+    # Only a digest says that the whole content is known; a term or a likeness would let anything through.
+    clearing = [name for name, each in matched.items() if _may_clear(each)]
+    if not clearing or any(severity == BLOCK for severity, _ in reasons):
+        return reasons, None
+    name = min(clearing)
+    return reasons, (0, Reason(type="List", name=name, text=f"the content is known to be good by the list {name}"))
+
+
+def _may_clear(each: PolicyList) -> bool:
+    return each.action is Verdict.ALLOW and each.type is ListType.DIGEST
+
+
+def _rate_risk(severity: int, judgements: Sequence[Judgement]) -> int:
+    if severity == BLOCK:
+        return len(RISKS) - 1
+    highest = max([judgement.risk for judgement in judgements])
+    return max(highest, 1) if severity == REVIEW else highest
+
+
+def _merge_categories(judgements: Sequence[Judgement]) -> tuple[CategoryResult, ...]:
+    """Return one result a name, the strictest and highest, by name."""
+    merged: dict[str, CategoryResult] = {}
+    for judgement in judgements:
+        for each in judgement.categories:
+            name, severity = each.category.name, 0 if judgement.cleared else each.severity
+            result = CategoryResult(name=name, score=each.score, decision=VERDICTS[severity], signals=each.signals)
+            other = merged.get(name)
+            merged[name] = result if other is None else _merge_results(other, result)
+    if len(judgements) == 1:
+        return tuple(merged.values())
+    return tuple(result for _, result in sorted(merged.items()))
+
+
+def _merge_results(one: CategoryResult, other: CategoryResult) -> CategoryResult:
+    scores = [result.score for result in (one, other) if result.score is not None]
+    return CategoryResult(
+        name=one.name,
+        score=max(scores, default=None),
+        decision=max(one.decision, other.decision, key=lambda verdict: verdict.severity),
+        signals=dict(sorted({**one.signals, **other.signals}.items())),
+    )
+
+
+def _merge_reasons(judgements: Sequence[Judgement]) -> tuple[Reason, ...]:
+    unique = {
+        (-severity, reason.type, reason.name, reason.text): reason
+        for judgement in judgements
+        for severity, reason in judgement.reasons
+    }
+    # The same reason may come from two policies with different severities: it is told once, as the stricter.
+    return tuple(dict.fromkeys(unique[key] for key in sorted(unique)))
+
+
+def _list_policies(effective: Effective) -> tuple[PolicyRef, ...]:
+    asked = [
+        PolicyRef(
+            role=role,
+            name=policy.name,
+            type=policy.revision.type,
+            version=policy.version,
+            digest=policy.revision.digest,
+            cohort=policy.cohort,
+        )
+        for role, policies in zip(_ROLES, (effective.winners, effective.floors, effective.dry_runs), strict=True)
+        for policy in policies
+    ]
+    return tuple(asked) if len(asked) == 1 else tuple(sorted(asked, key=_policy_order))
+
+
+def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str]:
+    return _ROLES.index(ref.role), ref.type, ref.name, ref.version, ref.digest, ref.cohort
+
+
+def _list_degraded(judgements: Sequence[Judgement]) -> tuple[str, ...]:
+    if not any(judgement.failed for judgement in judgements):
+        return ()
+    return tuple(sorted({model_of(signal) for judgement in judgements for signal in judgement.failed}))

@@ -1,0 +1,131 @@
+"""All policies in force at one moment, compiled; which of them bind a request is looked up by its place."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from baleen_core.decision.engine import CompiledPolicy, wanted_signals
+from baleen_core.decision.lists import CompiledList, HashList
+from baleen_core.errors import Problem
+from baleen_core.policy.scope import Candidate, resolve
+from baleen_core.records import ContentType, Context
+
+MAX_REMEMBERED_LANGUAGES: Final = 256
+MAX_REMEMBERED_PLACES: Final = 4096
+"""Places (tenant, surface, source) whose policies are remembered; a caller can invent any number of them."""
+
+
+class Standing(StrEnum):
+    """Why the revision that is in force is the one that is."""
+
+    CURRENT = "Current"
+    """It is what the policy says now."""
+    LAST_GOOD = "LastGood"
+    """What the policy says now is not valid, or cannot be read; this is what it said before."""
+    OVERRIDDEN = "Overridden"
+    """An Override pins it, or rejects what the policy says now."""
+    NOTHING = "Nothing"
+    """No revision of it ever was valid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStatus:
+    """What became of one policy: the digest in force and why, and everything that is wrong with what it says now."""
+
+    namespace: str
+    name: str
+    version: str
+    digest: str | None
+    standing: Standing
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """A revision in force, ready to judge: where it binds, its compiled form, its lists by digest."""
+
+    candidate: Candidate
+    compiled: CompiledPolicy
+    lists: tuple[CompiledList, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """The policies that bind one place: the winner of each type, every floor, and those that only try out."""
+
+    winners: tuple[CompiledPolicy, ...]
+    floors: tuple[CompiledPolicy, ...]
+    dry_runs: tuple[CompiledPolicy, ...]
+    lists: tuple[CompiledList, ...] = ()
+    _wanted: dict[tuple[ContentType, str | None], frozenset[str]] = field(default_factory=dict, compare=False)
+
+    def wanted(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
+        """Name every signal that any of them would look at; remembered, for there are few languages."""
+        key = (content_type, language)
+        found = self._wanted.get(key)
+        if found is None:
+            found = wanted_signals(self.policies, content_type=content_type, language=language)
+            if len(self._wanted) < MAX_REMEMBERED_LANGUAGES:
+                self._wanted[key] = found
+        return found
+
+    @property
+    def policies(self) -> tuple[CompiledPolicy, ...]:
+        """All that judge, in a fixed order."""
+        return self.winners + self.floors + self.dry_runs
+
+    @property
+    def needs_pdq(self) -> bool:
+        """Say whether any list is one of perceptual hashes."""
+        return any(isinstance(each, HashList) for each in self.lists)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySnapshot:
+    """Immutable but for what it remembers; a reader that holds it sees one consistent set of policies."""
+
+    policies: tuple[LoadedPolicy, ...] = ()
+    statuses: tuple[PolicyStatus, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    _places: dict[tuple[str | None, str | None, str | None], InForce] = field(default_factory=dict, compare=False)
+
+    def in_force(self, context: Context) -> InForce:
+        """Return the policies that bind a request; without a winner there is no policy for it."""
+        place = (context.tenant, context.surface, context.source)
+        found = self._places.get(place)
+        if found is None:
+            found = self._resolve(context)
+            if len(self._places) >= MAX_REMEMBERED_PLACES:
+                self._places.clear()
+            self._places[place] = found
+        return found
+
+    def _resolve(self, context: Context) -> InForce:
+        loaded = {id(policy.candidate): policy for policy in self.policies}
+        effective = resolve([policy.candidate for policy in self.policies], context)
+
+        def chosen(candidates: Iterable[Candidate]) -> tuple[LoadedPolicy, ...]:
+            return tuple(loaded[id(candidate)] for candidate in candidates)
+
+        winners, floors, dry_runs = map(chosen, (effective.winners, effective.floors, effective.dry_runs))
+        return InForce(
+            winners=tuple(policy.compiled for policy in winners),
+            floors=tuple(policy.compiled for policy in floors),
+            dry_runs=tuple(policy.compiled for policy in dry_runs),
+            lists=widest(each for policy in winners + floors + dry_runs for each in policy.lists),
+        )
+
+
+def widest(lists: Iterable[CompiledList]) -> tuple[CompiledList, ...]:
+    """Keep each list once: of perceptual hashes the one that looks furthest, since a policy checks its own distance."""
+    by_digest: dict[str, CompiledList] = {}
+    for each in lists:
+        other = by_digest.get(each.digest)
+        if other is None or _reach(each) > _reach(other):
+            by_digest[each.digest] = each
+    return tuple(by_digest[digest] for digest in sorted(by_digest))
+
+
+def _reach(compiled: CompiledList) -> int:
+    return compiled.max_distance if isinstance(compiled, HashList) else 0

@@ -1,0 +1,498 @@
+"""What the engine decides, line by line."""
+
+import pytest
+
+from baleen_core.decision.engine import judge, wanted_signals
+from baleen_core.errors import NoPolicy
+from baleen_core.policy.schema import (
+    ListType,
+    OnLanguageUnsupported,
+    OnModelFailure,
+    OnSignalMissing,
+    Require,
+    Requirement,
+    Verdict,
+    VideoSettings,
+)
+from baleen_core.records import Missing, PolicyRole, Risk
+from evidence import (
+    SEXUAL,
+    SIGNALS,
+    TOXIC,
+    UNSAFE,
+    decide_by,
+    make_category,
+    make_evidence,
+    make_hit,
+    make_list,
+    make_policy,
+    make_rule,
+    make_threshold,
+    make_video,
+)
+
+ALLOW, REVIEW, BLOCK = Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK
+ANY, ALL = Require.ANY, Require.ALL
+
+
+def sexual(require=None, **fields):
+    """The example of the documentation: two opinions, and both are needed to block."""
+    return make_category(
+        "sexual",
+        make_threshold(SEXUAL, "50%", "85%"),
+        make_threshold(UNSAFE, "50%", "50%"),
+        require=require or Requirement(review=ANY, block=ALL),
+        **fields,
+    )
+
+
+def toxicity(**fields):
+    return make_category("toxicity", make_threshold(TOXIC, "70%", "92%"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("require", "first", "second", "expected"),
+    [
+        pytest.param(Requirement(review=ANY, block=ALL), 499_999, 499_999, ALLOW, id="both below"),
+        pytest.param(Requirement(review=ANY, block=ALL), 500_000, 0, REVIEW, id="exactly the threshold reaches it"),
+        pytest.param(Requirement(review=ANY, block=ALL), 1_000_000, 499_999, REVIEW, id="one of two does not block"),
+        pytest.param(Requirement(review=ANY, block=ALL), 850_000, 500_000, BLOCK, id="two of two block"),
+        pytest.param(Requirement(review=ANY, block=ANY), 0, 500_000, BLOCK, id="any blocks"),
+        pytest.param(Requirement(review=ALL, block=ALL), 840_000, 0, ALLOW, id="all must agree to review"),
+        pytest.param(Requirement(review=ALL, block=ANY), 850_000, 0, BLOCK, id="a block needs no review"),
+    ],
+)
+def test_a_category_asks_any_or_all_of_its_signals(require, first, second, expected):
+    decision = decide_by(make_policy(sexual(require)), evidence=make_evidence({SEXUAL: first, UNSAFE: second}))
+
+    assert decision.decision is expected
+    assert decision.categories[0].decision is expected
+    assert decision.categories[0].score == decision.score == max(first, second)
+
+
+def test_a_signal_without_a_threshold_has_no_vote():
+    category = make_category(
+        "sexual",
+        make_threshold(SEXUAL, "50%", "85%"),
+        make_threshold(UNSAFE, "50%"),
+        require=Requirement(review=ALL, block=ALL),
+    )
+
+    decision = decide_by(make_policy(category), evidence=make_evidence({SEXUAL: 850_000, UNSAFE: 0}))
+
+    assert decision.decision is BLOCK
+
+
+@pytest.mark.parametrize(
+    ("missing", "on_missing", "on_failure", "other", "expected", "degraded"),
+    [
+        pytest.param(
+            Missing.FAILED, OnSignalMissing.MODEL_FAILURE, OnModelFailure.REVIEW, 0, REVIEW, True, id="failed"
+        ),
+        pytest.param(
+            Missing.FAILED,
+            OnSignalMissing.IGNORE,
+            OnModelFailure.REVIEW,
+            0,
+            REVIEW,
+            True,
+            id="failing is never ignored",
+        ),
+        pytest.param(Missing.FAILED, OnSignalMissing.IGNORE, OnModelFailure.BLOCK, 0, BLOCK, True, id="failed, Block"),
+        pytest.param(
+            Missing.NOT_SERVED, OnSignalMissing.MODEL_FAILURE, OnModelFailure.BLOCK, 0, BLOCK, True, id="not served"
+        ),
+        pytest.param(
+            None, OnSignalMissing.MODEL_FAILURE, OnModelFailure.BLOCK, 0, BLOCK, True, id="nowhere means not served"
+        ),
+        pytest.param(
+            Missing.NOT_SERVED, OnSignalMissing.IGNORE, OnModelFailure.BLOCK, 0, ALLOW, False, id="not served, ignored"
+        ),
+        pytest.param(
+            Missing.NOT_APPLICABLE, OnSignalMissing.MODEL_FAILURE, OnModelFailure.BLOCK, 0, ALLOW, False, id="no matter"
+        ),
+        pytest.param(
+            Missing.FAILED,
+            OnSignalMissing.MODEL_FAILURE,
+            OnModelFailure.REVIEW,
+            850_000,
+            BLOCK,
+            True,
+            id="what is proven stays proven",
+        ),
+    ],
+)
+def test_a_signal_without_a_score(missing, on_missing, on_failure, other, expected, degraded):
+    category = sexual(Requirement(review=ANY, block=ANY), on_signal_missing=on_missing)
+    policy = make_policy(category, on_model_failure=on_failure)
+    evidence = make_evidence({SEXUAL: other}, missing={UNSAFE: missing} if missing else {})
+
+    decision = decide_by(policy, evidence=evidence)
+
+    assert decision.decision is expected
+    assert decision.degraded == (("open-nsfw",) if degraded else ())
+    assert ("ModelFailure" in {reason.type for reason in decision.reasons}) is degraded
+
+
+def test_all_must_agree_and_one_failed_so_nothing_is_proven():
+    policy = make_policy(sexual(Requirement(review=ALL, block=ALL)))
+
+    decision = decide_by(policy, evidence=make_evidence({SEXUAL: 1_000_000}, missing={UNSAFE: Missing.FAILED}))
+
+    assert decision.decision is REVIEW
+    assert [reason.type for reason in decision.reasons] == ["ModelFailure"]
+
+
+def test_a_category_whose_signals_all_failed_has_no_score():
+    decision = decide_by(make_policy(toxicity()), evidence=make_evidence(missing={TOXIC: Missing.FAILED}))
+
+    assert (decision.categories[0].score, decision.categories[0].decision, decision.score) == (None, REVIEW, 0)
+
+
+@pytest.mark.parametrize(
+    ("missing", "on_missing"),
+    [
+        pytest.param(Missing.NOT_APPLICABLE, OnSignalMissing.MODEL_FAILURE, id="of another type of content"),
+        pytest.param(Missing.NOT_SERVED, OnSignalMissing.IGNORE, id="not served and ignored"),
+    ],
+)
+def test_a_category_with_no_signal_left_is_skipped(missing, on_missing):
+    policy = make_policy(toxicity(on_signal_missing=on_missing))
+
+    decision = decide_by(policy, evidence=make_evidence(missing={TOXIC: missing}))
+
+    assert (decision.decision, decision.categories, decision.reasons) == (ALLOW, (), ())
+
+
+@pytest.mark.parametrize(
+    ("type", "language", "means", "expected"),
+    [
+        pytest.param("text", "en", OnLanguageUnsupported.REVIEW, BLOCK, id="its language"),
+        pytest.param("text", "de", OnLanguageUnsupported.SKIP, ALLOW, id="another, skipped"),
+        pytest.param("text", "de", OnLanguageUnsupported.REVIEW, REVIEW, id="another, reviewed"),
+        pytest.param("text", None, OnLanguageUnsupported.SKIP, ALLOW, id="unknown, skipped"),
+        pytest.param("text", None, OnLanguageUnsupported.REVIEW, REVIEW, id="unknown, reviewed"),
+        pytest.param("image", None, OnLanguageUnsupported.SKIP, BLOCK, id="an image has no language"),
+    ],
+)
+def test_a_category_for_some_languages(type, language, means, expected):
+    policy = make_policy(toxicity(languages=("en", "fr"), on_language_unsupported=means))
+
+    decision = decide_by(policy, evidence=make_evidence({TOXIC: 990_000}, type=type, language=language))
+
+    assert decision.decision is expected
+    assert [reason.type for reason in decision.reasons] == {ALLOW: [], REVIEW: ["Language"], BLOCK: ["Category"]}[
+        expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        pytest.param([(900_000, 0), (0, 900_000)], REVIEW, id="two opinions on two frames are not two on one"),
+        pytest.param([(0, 0), (900_000, 900_000)], BLOCK, id="two opinions on one frame"),
+        pytest.param([(0, 0), (100_000, 0)], ALLOW, id="nothing on any"),
+    ],
+)
+def test_a_video_is_judged_frame_by_frame(frames, expected):
+    evidence = make_video(*({SEXUAL: first, UNSAFE: second} for first, second in frames))
+
+    decision = decide_by(make_policy(sexual()), evidence=evidence)
+
+    assert decision.decision is expected
+    assert decision.score == max(map(max, frames))
+
+
+def test_a_frame_that_lacks_a_score_that_others_have_counts_as_failed():
+    category = sexual(on_signal_missing=OnSignalMissing.IGNORE)
+    policy = make_policy(category, on_model_failure=OnModelFailure.BLOCK)
+
+    decision = decide_by(policy, evidence=make_video({SEXUAL: 0, UNSAFE: 0}, {SEXUAL: 0}))
+
+    assert (decision.decision, decision.degraded) == (BLOCK, ("open-nsfw",))
+    assert decision.segments == ()
+
+
+def test_segments_join_neighbouring_frames_of_the_same_verdict():
+    scores = [0, 950_000, 930_000, 800_000, 0, 990_000]
+    evidence = make_video(*({TOXIC: score} for score in scores))
+
+    decision = decide_by(make_policy(toxicity()), evidence=evidence)
+
+    found = [
+        (each.start_milliseconds, each.end_milliseconds, each.category, each.decision, each.score)
+        for each in decision.segments
+    ]
+    assert found == [
+        (500, 1000, "toxicity", BLOCK, 950_000),
+        (1500, 1500, "toxicity", REVIEW, 800_000),
+        (2500, 2500, "toxicity", BLOCK, 990_000),
+    ]
+    assert "at 0.500 s" in decision.reasons[0].text
+
+
+def test_segments_are_those_of_the_strictest_policy():
+    lenient = make_policy(make_category("toxicity", make_threshold(TOXIC, "70%")))
+    floor = make_policy(make_category("toxicity", make_threshold(TOXIC, None, "90%")), name="floor")
+
+    decision = decide_by(lenient, floors=(floor,), evidence=make_video({TOXIC: 800_000}, {TOXIC: 900_000}))
+
+    assert [(each.start_milliseconds, each.decision) for each in decision.segments] == [(0, REVIEW), (500, BLOCK)]
+
+
+@pytest.mark.parametrize(
+    ("hits", "expected", "reasons"),
+    [
+        pytest.param([], REVIEW, ["toxicity"], id="no hit"),
+        pytest.param(["slurs"], REVIEW, ["toxicity", "slurs"], id="a review list"),
+        pytest.param(["banned"], BLOCK, ["banned", "toxicity"], id="a block list"),
+        pytest.param(["cleared"], ALLOW, ["cleared"], id="the known good clears"),
+        pytest.param(["cleared", "slurs"], ALLOW, ["cleared"], id="and goes before a review list"),
+        pytest.param(["cleared", "banned"], BLOCK, ["banned", "toxicity"], id="but not before a block list"),
+        pytest.param(["unknown"], REVIEW, ["toxicity"], id="a list of somebody else's"),
+    ],
+)
+def test_lists(hits, expected, reasons):
+    lists = (
+        make_list("slurs", REVIEW),
+        make_list("banned", BLOCK, type=ListType.DIGEST),
+        make_list("cleared", ALLOW, type=ListType.DIGEST),
+    )
+    evidence = make_evidence({TOXIC: 750_000}, lists=tuple(map(make_hit, hits)))
+
+    decision = decide_by(make_policy(toxicity(), lists=lists), evidence=evidence)
+
+    assert decision.decision is expected
+    assert [reason.name for reason in decision.reasons] == reasons
+
+
+@pytest.mark.parametrize("type", [ListType.TERMS, ListType.PERCEPTUAL_HASH])
+def test_only_a_digest_can_clear_content(type):
+    policy = make_policy(toxicity(), lists=(make_list("cleared", ALLOW, type=type),))
+
+    decision = decide_by(policy, evidence=make_evidence({TOXIC: 990_000}, lists=(make_hit("cleared"),)))
+
+    assert decision.decision is BLOCK
+
+
+def test_the_known_good_of_one_policy_does_not_go_below_a_floor_or_another_type():
+    cleared = make_policy(toxicity(), lists=(make_list("cleared", ALLOW, type=ListType.DIGEST),))
+    strict = make_policy(toxicity(), name="strict")
+    evidence = make_evidence({TOXIC: 990_000}, lists=(make_hit("cleared"),))
+
+    assert decide_by(cleared, evidence=evidence).decision is ALLOW
+    assert decide_by(cleared, floors=(strict,), evidence=evidence).decision is BLOCK
+    assert decide_by(cleared, strict, evidence=evidence).decision is BLOCK
+
+
+def test_the_scores_of_cleared_content_are_shown_and_mean_nothing():
+    policy = make_policy(toxicity(), lists=(make_list("cleared", ALLOW, type=ListType.DIGEST),))
+
+    decision = decide_by(policy, evidence=make_video({TOXIC: 990_000}, lists=(make_hit("cleared"),)))
+
+    assert (decision.risk, decision.score, decision.segments) == (Risk.LOW, 990_000, ())
+    assert (decision.categories[0].decision, decision.categories[0].score) == (ALLOW, 990_000)
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(10, BLOCK), (11, ALLOW)])
+def test_a_policy_keeps_to_its_own_distance_of_a_shared_list(distance, expected):
+    hashes = make_list("hashes", BLOCK, type=ListType.PERCEPTUAL_HASH, max_distance=10)
+
+    decision = decide_by(
+        make_policy(lists=(hashes,)), evidence=make_evidence(lists=(make_hit("hashes", distance=distance),))
+    )
+
+    assert decision.decision is expected
+
+
+@pytest.mark.parametrize(
+    ("author", "expected", "reason"),
+    [
+        pytest.param({"ageDays": 3}, BLOCK, ("Rule", "newcomer", "too young"), id="both match, the stricter counts"),
+        pytest.param({"ageDays": 30}, REVIEW, ("Rule", "spam", "the rule spam matches"), id="one matches"),
+        pytest.param({}, REVIEW, ("Rule", "spam", "the rule spam matches"), id="what was not sent does not match"),
+    ],
+)
+def test_the_strictest_rule_that_matches_counts(author, expected, reason):
+    rules = (
+        make_rule("content.links > 3", REVIEW, name="spam"),
+        make_rule("author.ageDays < 7", BLOCK, name="newcomer", reason="too young"),
+    )
+
+    decision = decide_by(make_policy(rules=rules), evidence=make_evidence(type="text", links=4, author=author))
+
+    assert decision.decision is expected
+    assert (decision.reasons[0].type, decision.reasons[0].name, decision.reasons[0].text) == reason
+
+
+def test_a_rule_that_waits_for_a_failed_model_gives_what_the_policy_says_of_failures():
+    policy = make_policy(rules=(make_rule("toxicity.toxic > 0.5"),), on_model_failure=OnModelFailure.BLOCK)
+
+    decision = decide_by(policy, evidence=make_evidence(missing={TOXIC: Missing.FAILED}))
+
+    assert (decision.decision, decision.degraded) == (BLOCK, ("toxicity",))
+    assert [(reason.type, reason.name) for reason in decision.reasons] == [("ModelFailure", "toxicity")]
+
+
+def test_a_rule_that_cannot_be_evaluated_is_looked_at_by_a_person():
+    policy = make_policy(rules=(make_rule("100 / content.links > 3", BLOCK),))
+
+    decision = decide_by(policy, evidence=make_evidence(type="text", links=0))
+
+    assert decision.decision is REVIEW
+    assert (decision.reasons[0].type, decision.reasons[0].text) == ("RuleError", "divide by zero")
+
+
+def test_a_revision_that_names_what_nobody_serves_still_judges():
+    category = make_category("gore", make_threshold("gone.gore", "50%"))
+    policy = make_policy(category, toxicity(), rules=(make_rule("gone_too.x > 0.5 && content.links > 3"),))
+
+    decision = decide_by(policy, evidence=make_evidence({TOXIC: 0}, links=9))
+
+    assert (decision.decision, decision.degraded) == (REVIEW, ("gone", "gone-too"))
+
+
+@pytest.mark.parametrize("limit", ["TextTooLong", "AnimationTooLong", "SomethingElse"])
+def test_what_was_cut_off_is_reviewed(limit):
+    decision = decide_by(make_policy(toxicity()), evidence=make_evidence({TOXIC: 0}, limits=(limit,)))
+
+    assert (decision.decision, decision.reasons[0].type) == (REVIEW, limit)
+
+
+@pytest.mark.parametrize(
+    ("coverage", "early_exit", "expected"),
+    [
+        pytest.param(989_999, False, REVIEW, id="too little was seen"),
+        pytest.param(990_000, False, ALLOW, id="just enough"),
+        pytest.param(100_000, True, ALLOW, id="stopped on purpose"),
+    ],
+)
+def test_too_little_of_a_video_was_seen(coverage, early_exit, expected):
+    policy = make_policy(toxicity(), video=VideoSettings(min_coverage=990_000))
+
+    decision = decide_by(policy, evidence=make_video({TOXIC: 0}, coverage=coverage, early_exit=early_exit))
+
+    assert decision.decision is expected
+    assert [reason.type for reason in decision.reasons] == (["Coverage"] if expected is REVIEW else [])
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        pytest.param(424_999, Risk.LOW, id="below half"),
+        pytest.param(425_000, Risk.MEDIUM, id="half"),
+        pytest.param(679_999, Risk.MEDIUM, id="below four fifths"),
+        pytest.param(680_000, Risk.HIGH, id="four fifths"),
+        pytest.param(849_999, Risk.HIGH, id="almost"),
+        pytest.param(850_000, Risk.CRITICAL, id="reached"),
+    ],
+)
+def test_risk_is_the_score_over_the_block_threshold(score, expected):
+    policy = make_policy(make_category("sexual", make_threshold(SEXUAL, None, "85%")))
+
+    assert decide_by(policy, evidence=make_evidence({SEXUAL: score})).risk is expected
+
+
+@pytest.mark.parametrize(
+    ("block", "first", "second", "expected"),
+    [
+        pytest.param(ALL, 1_000_000, 100_000, Risk.LOW, id="the lowest of all"),
+        pytest.param(ANY, 100_000, 450_000, Risk.HIGH, id="the highest of any"),
+    ],
+)
+def test_risk_follows_what_a_category_requires(block, first, second, expected):
+    category = make_category(
+        "sexual",
+        make_threshold(SEXUAL, None, "85%"),
+        make_threshold(UNSAFE, None, "50%"),
+        require=Requirement(block=block),
+    )
+
+    assert decide_by(make_policy(category), evidence=make_evidence({SEXUAL: first, UNSAFE: second})).risk is expected
+
+
+def test_a_review_is_at_least_a_medium_risk_and_a_block_by_a_list_critical():
+    policy = make_policy(lists=(make_list("slurs", REVIEW), make_list("banned", BLOCK)))
+
+    assert decide_by(policy, evidence=make_evidence(lists=(make_hit("slurs"),))).risk is Risk.MEDIUM
+    assert decide_by(policy, evidence=make_evidence(lists=(make_hit("banned"),))).risk is Risk.CRITICAL
+
+
+def test_a_dry_run_says_what_it_would_have_done_and_changes_nothing():
+    lenient, strict = make_policy(), make_policy(toxicity(), name="strict")
+    evidence = make_evidence({TOXIC: 990_000})
+
+    decision = decide_by(lenient, dry_runs=(strict,), evidence=evidence)
+
+    assert (decision.decision, decision.would_be, decision.reasons, decision.categories) == (ALLOW, BLOCK, (), ())
+    assert [(each.role, each.name) for each in decision.policies] == [
+        (PolicyRole.WINNER, "community"),
+        (PolicyRole.DRY_RUN, "strict"),
+    ]
+    assert decide_by(lenient, evidence=evidence).would_be is None
+
+
+def test_categories_of_the_same_name_become_one():
+    winner = make_policy(make_category("sexual", make_threshold(SEXUAL, "50%")))
+    floor = make_policy(make_category("sexual", make_threshold(UNSAFE, None, "90%")), toxicity(), name="floor")
+
+    decision = decide_by(winner, floors=(floor,), evidence=make_evidence({SEXUAL: 600_000, UNSAFE: 950_000, TOXIC: 0}))
+
+    assert [(each.name, each.score, each.decision) for each in decision.categories] == [
+        ("sexual", 950_000, BLOCK),
+        ("toxicity", 0, ALLOW),
+    ]
+    assert decision.categories[0].signals == {SEXUAL: 600_000, UNSAFE: 950_000}
+
+
+def test_reasons_are_told_once_the_strictest_first():
+    winner, floor = make_policy(toxicity(), sexual()), make_policy(toxicity(), name="floor")
+    evidence = make_evidence({TOXIC: 750_000, SEXUAL: 900_000, UNSAFE: 900_000})
+
+    decision = decide_by(winner, floors=(floor,), evidence=evidence)
+
+    assert [(reason.type, reason.name) for reason in decision.reasons] == [
+        ("Category", "sexual"),
+        ("Category", "toxicity"),
+    ]
+    assert decision.reasons[1].text == "review threshold reached by toxicity.toxic (75%)"
+
+
+def test_reasons_tell_no_threshold_and_no_entry_of_a_list():
+    policy = make_policy(toxicity(), lists=(make_list("slurs", REVIEW),))
+    evidence = make_evidence({TOXIC: 751_234}, lists=(make_hit("slurs", entry="fool"),))
+
+    told = " ".join(reason.text for reason in decide_by(policy, evidence=evidence).reasons)
+
+    assert "75.1234%" in told
+    assert "70%" not in told
+    assert "fool" not in told
+
+
+def test_without_a_winner_nothing_is_allowed():
+    with pytest.raises(NoPolicy, match="no policy covers"):
+        decide_by(floors=(make_policy(),), evidence=make_evidence())
+
+
+def test_a_judgement_is_what_one_policy_says():
+    judgement = judge(make_policy(toxicity()), make_evidence({TOXIC: 920_000}))
+
+    assert (judgement.verdict, judgement.cleared) == (BLOCK, False)
+
+
+@pytest.mark.parametrize(
+    ("type", "language", "expected"),
+    [
+        pytest.param("text", "en", {TOXIC, SEXUAL, UNSAFE}, id="its language"),
+        pytest.param("text", "de", {SEXUAL, UNSAFE}, id="a category that will be skipped wants nothing"),
+        pytest.param("image", None, set(SIGNALS), id="an image"),
+    ],
+)
+def test_only_signals_that_will_be_looked_at_are_wanted(type, language, expected):
+    policies = [
+        make_policy(toxicity(languages=("en",), on_language_unsupported=OnLanguageUnsupported.SKIP)),
+        make_policy(make_category("nude", make_threshold(UNSAFE, "50%"))),
+        make_policy(rules=(make_rule("image_safety.sexual > 0.9"),)),
+    ]
+
+    assert wanted_signals(policies, type, language) == expected

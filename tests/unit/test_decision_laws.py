@@ -1,0 +1,248 @@
+"""Laws of the engine, for every policy and every score that hypothesis can think of."""
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baleen_core.decision.engine import wanted_signals
+from baleen_core.decision.replay import replay
+from baleen_core.policy.schema import (
+    Category,
+    ListType,
+    OnLanguageUnsupported,
+    OnModelFailure,
+    OnSignalMissing,
+    Require,
+    Requirement,
+    Threshold,
+    Verdict,
+)
+from baleen_core.ratio import MILLION
+from baleen_core.records import Decision, Evidence, FrameSignals, Missing, Risk, decode_record, encode
+from evidence import (
+    SIGNALS,
+    decide_by,
+    make_evidence,
+    make_hit,
+    make_list,
+    make_policy,
+    make_record,
+    make_rule,
+)
+
+# No deadline: how long one example takes is the machine's affair, and not a law of the engine.
+law = settings(deadline=None, max_examples=75)
+
+ratios = st.one_of(st.integers(0, MILLION), st.sampled_from([0, 1, 499_999, 500_000, 500_001, 999_999, MILLION]))
+# A threshold of 0 is reached by every score, and so is stricter than a failure: that is no law but its author's wish.
+thresholds = st.one_of(st.none(), ratios.filter(bool))
+requires = st.builds(Requirement, review=st.sampled_from(Require), block=st.sampled_from(Require))
+
+RULES = (
+    make_rule("content.links > 3 && author.ageDays < 7", Verdict.REVIEW, name="spam"),
+    make_rule("toxicity.toxic > 0.5", Verdict.BLOCK, name="toxic"),
+    make_rule("image_safety.sexual >= 0.25 || context.surface == 'kids'", Verdict.REVIEW, name="kids"),
+    make_rule("author.strikes / content.links > 1", Verdict.BLOCK, name="strikes"),
+)
+LISTS = (
+    make_list("slurs", Verdict.REVIEW),
+    make_list("banned", Verdict.BLOCK, type=ListType.DIGEST),
+    make_list("cleared", Verdict.ALLOW, type=ListType.DIGEST),
+)
+
+
+@st.composite
+def categories(draw, name: str):
+    signals = draw(st.lists(st.sampled_from(SIGNALS), min_size=1, max_size=3, unique=True))
+    languages = draw(st.sampled_from([(), ("en",)]))
+    return Category(
+        name=name,
+        signals=tuple(Threshold(signal=each, review=draw(thresholds), block=draw(thresholds)) for each in signals),
+        require=draw(requires),
+        on_signal_missing=draw(st.sampled_from(OnSignalMissing)),
+        languages=languages,
+        on_language_unsupported=draw(st.sampled_from(OnLanguageUnsupported)) if languages else None,
+    )
+
+
+@st.composite
+def policies(draw, name: str = "community", *, rules=RULES, lists=LISTS):
+    return make_policy(
+        *draw(st.tuples(*(categories(each) for each in draw(st.sampled_from([(), ("a",), ("a", "b"), ("b", "c")]))))),
+        name=name,
+        rules=tuple(draw(st.permutations(rules)))[: draw(st.integers(0, len(rules)))],
+        lists=tuple(draw(st.permutations(lists)))[: draw(st.integers(0, len(lists)))],
+        on_model_failure=draw(st.sampled_from(OnModelFailure)),
+    )
+
+
+@st.composite
+def evidences(draw) -> Evidence:
+    answers = {signal: draw(st.one_of(ratios, st.none(), st.sampled_from(Missing))) for signal in SIGNALS}
+    kind = draw(st.sampled_from(["text", "image", "video"]))
+    scores = {signal: answer for signal, answer in answers.items() if isinstance(answer, int)}
+    return make_evidence(
+        scores,
+        type=kind,
+        missing={
+            signal: answer for signal, answer in zip(SIGNALS, answers, strict=True) if isinstance(answer, Missing)
+        },
+        links=draw(st.integers(0, 5)),
+        author=draw(st.sampled_from([{}, {"ageDays": 3}, {"ageDays": 30, "strikes": 9}])),
+        context=draw(st.sampled_from([{}, {"surface": "kids"}])),
+        language=draw(st.sampled_from([None, "en", "de"])),
+        lists=tuple(map(make_hit, draw(st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)))),
+        limits=draw(st.sampled_from([(), ("TextTooLong",)])),
+        frames=(
+            FrameSignals(at_milliseconds=0, signals=scores),
+            FrameSignals(at_milliseconds=500, signals={each: draw(st.integers(0, scores[each])) for each in scores}),
+        )
+        if kind == "video"
+        else (),
+    )
+
+
+def severity(decision: Decision) -> int:
+    return decision.decision.severity
+
+
+@law
+@given(policy=policies(rules=RULES[:3]), evidence=evidences(), signal=st.sampled_from(SIGNALS), rise=ratios)
+def test_a_higher_score_never_softens_the_verdict(policy, evidence, signal, rise):
+    low = evidence.signals.get(signal, 0)
+    lower = with_score(evidence, signal, low)
+    higher = with_score(evidence, signal, min(MILLION, low + rise))
+
+    assert severity(decide_by(policy, evidence=higher)) >= severity(decide_by(policy, evidence=lower))
+
+
+@law
+@given(winner=policies(), floor=policies("floor"), evidence=evidences())
+def test_a_floor_is_never_undercut(winner, floor, evidence):
+    alone = decide_by(floor, evidence=evidence)
+
+    decision = decide_by(winner, floors=(floor,), evidence=evidence)
+
+    assert severity(decision) >= severity(alone)
+    assert severity(decision) == max(severity(alone), severity(decide_by(winner, evidence=evidence)))
+
+
+@law
+@given(policy=policies(rules=RULES[:3]), evidence=evidences(), signal=st.sampled_from(SIGNALS))
+def test_a_failure_never_softens(policy, evidence, signal):
+    harmless, failed = with_score(evidence, signal, 0), without_score(evidence, signal, Missing.FAILED)
+
+    assert severity(decide_by(policy, evidence=failed)) >= severity(decide_by(policy, evidence=harmless))
+
+
+@law
+@given(policy=policies(lists=(), rules=()), evidence=evidences(), signal=st.sampled_from(SIGNALS))
+def test_a_model_that_a_category_needs_and_that_fails_is_answered_as_the_policy_says(policy, evidence, signal):
+    failed = without_score(evidence, signal, Missing.FAILED)
+
+    decision = decide_by(policy, evidence=failed)
+
+    if signal in wanted_signals([policy], evidence.content.type, evidence.language):
+        assert severity(decision) >= policy.on_failure
+        assert signal.split(".")[0] in decision.degraded
+
+
+@law
+@given(data=st.data(), evidence=evidences())
+def test_the_order_in_which_a_policy_is_written_means_nothing(data, evidence):
+    parts = [data.draw(categories(name)) for name in ("a", "b", "c")]
+    shuffled = [
+        Category(**{**fields_of(each), "signals": tuple(data.draw(st.permutations(each.signals)))})
+        for each in data.draw(st.permutations(parts))
+    ]
+    written = make_policy(*parts, rules=RULES, lists=LISTS)
+    rewritten = make_policy(
+        *shuffled, rules=tuple(data.draw(st.permutations(RULES))), lists=tuple(data.draw(st.permutations(LISTS)))
+    )
+
+    one, other = decide_by(written, evidence=evidence), decide_by(rewritten, evidence=evidence)
+
+    # The test's digests depend on the order; those of revisions do not.
+    assert encode(msgspec.structs.replace(one, policies=())) == encode(msgspec.structs.replace(other, policies=()))
+
+
+@law
+@given(data=st.data(), evidence=evidences())
+def test_the_order_of_policies_means_nothing(data, evidence):
+    asked = [data.draw(policies(name)) for name in ("one", "two", "three")]
+    shuffled = data.draw(st.permutations(asked))
+
+    assert encode(decide_by(*asked, evidence=evidence)) == encode(decide_by(*shuffled, evidence=evidence))
+    assert encode(decide_by(asked[0], floors=tuple(asked), evidence=evidence)) == encode(
+        decide_by(asked[0], floors=tuple(shuffled), evidence=evidence)
+    )
+
+
+@law
+@given(policy=policies(), dry_run=policies("tried"), evidence=evidences())
+def test_a_dry_run_never_changes_the_decision(policy, dry_run, evidence):
+    without = decide_by(policy, evidence=evidence)
+
+    decision = decide_by(policy, dry_runs=(dry_run,), evidence=evidence)
+
+    assert msgspec.structs.replace(decision, would_be=None, policies=without.policies) == without
+    assert decision.would_be is not None
+    assert decision.would_be.severity == max(severity(without), severity(decide_by(dry_run, evidence=evidence)))
+
+
+@law
+@given(winner=policies(), floor=policies("floor"), dry_run=policies("tried"), evidence=evidences())
+def test_a_record_is_replayed_bit_for_bit(winner, floor, dry_run, evidence):
+    decision = decide_by(winner, floors=(floor,), dry_runs=(dry_run,), evidence=evidence)
+    record = decode_record(encode(make_record(decision, evidence)))
+
+    again = replay(record, {policy.revision.digest: policy for policy in (winner, floor, dry_run)})
+
+    assert encode(again) == encode(decision)
+
+
+@law
+@given(winner=policies(), floor=policies("floor"), evidence=evidences())
+def test_risk_is_critical_exactly_with_block_and_never_low_with_review(winner, floor, evidence):
+    decision = decide_by(winner, floors=(floor,), evidence=evidence)
+
+    assert (decision.risk is Risk.CRITICAL) == (decision.decision is Verdict.BLOCK)
+    assert not (decision.risk is Risk.LOW and decision.decision is Verdict.REVIEW)
+
+
+@law
+@given(policy=policies(), evidence=evidences())
+def test_what_is_stricter_than_allow_has_a_reason(policy, evidence):
+    decision = decide_by(policy, evidence=evidence)
+
+    assert bool(decision.reasons) or decision.decision is Verdict.ALLOW
+
+
+def with_score(evidence: Evidence, signal: str, score: int) -> Evidence:
+    """The same content, for which the signal's model gave this score (on every frame)."""
+    return msgspec.structs.replace(
+        evidence,
+        signals={**evidence.signals, signal: score},
+        missing={each: why for each, why in evidence.missing.items() if each != signal},
+        frames=tuple(
+            msgspec.structs.replace(frame, signals={**frame.signals, signal: score}) for frame in evidence.frames
+        ),
+    )
+
+
+def without_score(evidence: Evidence, signal: str, why: Missing) -> Evidence:
+    """The same content, for which the signal's model gave no score (on any frame)."""
+
+    def left(scores):
+        return {each: score for each, score in scores.items() if each != signal}
+
+    return msgspec.structs.replace(
+        evidence,
+        signals=left(evidence.signals),
+        missing={**evidence.missing, signal: why},
+        frames=tuple(msgspec.structs.replace(frame, signals=left(frame.signals)) for frame in evidence.frames),
+    )
+
+
+def fields_of(category: Category) -> dict[str, object]:
+    return {name: getattr(category, name) for name in Category.__slots__}
