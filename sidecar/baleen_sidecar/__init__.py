@@ -1,0 +1,1 @@
+"""The process beside the application: takes content, asks the models, answers Allow, Review or Block."""

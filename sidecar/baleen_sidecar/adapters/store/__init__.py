@@ -1,0 +1,19 @@
+"""Everything that must survive a restart, in one SQLite file: decisions, revisions, lists and what was in force.
+
+SQL, its schema and its migrations live here and nowhere else. No use case, and no rule about decisions, belongs here.
+"""
+
+from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
+from baleen_sidecar.adapters.store.decision_reader import SqliteDecisionReader
+from baleen_sidecar.adapters.store.migration import migrate, schema_sql
+from baleen_sidecar.adapters.store.revision_store import SqliteRevisionStore
+from baleen_sidecar.adapters.store.state_folder import StateFolder
+
+__all__ = [
+    "SqliteDecisionLog",
+    "SqliteDecisionReader",
+    "SqliteRevisionStore",
+    "StateFolder",
+    "migrate",
+    "schema_sql",
+]

@@ -1,0 +1,60 @@
+"""Reads decisions; beside a running sidecar too, since readers of a write-ahead log hold up nobody."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from baleen_core.policy.schema import Verdict
+from baleen_core.records import DecisionRecord
+from baleen_sidecar.adapters.store.decision_rows import from_row
+from baleen_sidecar.adapters.store.engine import open_current, state_errors
+from baleen_sidecar.adapters.store.schema import decisions
+
+
+class SqliteDecisionReader:
+    """Finds decisions in the file, which it opens read-only. Every method raises StateError when it cannot read.
+
+    Raises:
+        NotFound: there is no such file.
+        StateError: it is not a store of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine = open_current(path, mode="ro")
+
+    async def get(self, decision_id: str) -> DecisionRecord | None:
+        """Find a record by its id."""
+        return await asyncio.to_thread(self._get, decision_id)
+
+    async def recent(self, *, limit: int = 100, decision: Verdict | None = None) -> Sequence[DecisionRecord]:
+        """Return the newest records, newest first; with `decision`, of that one alone."""
+        return await asyncio.to_thread(self._recent, limit, decision)
+
+    async def count(self) -> int:
+        """Say how many decisions are on record."""
+        return await asyncio.to_thread(self._count)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def _get(self, decision_id: str) -> DecisionRecord | None:
+        query = select(decisions.c.record).where(decisions.c.id == decision_id)
+        with state_errors(self._path), self._engine.connect() as connection:
+            data = connection.scalar(query)
+        return None if data is None else from_row(decision_id, data)
+
+    def _recent(self, limit: int, decision: Verdict | None) -> Sequence[DecisionRecord]:
+        query = select(decisions.c.id, decisions.c.record).order_by(decisions.c.sequence.desc()).limit(limit)
+        if decision is not None:
+            query = query.where(decisions.c.decision == decision.value)
+        with state_errors(self._path), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [from_row(row.id, row.record) for row in rows]
+
+    def _count(self) -> int:
+        with state_errors(self._path), self._engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(decisions)) or 0

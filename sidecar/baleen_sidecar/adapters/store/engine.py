@@ -1,0 +1,112 @@
+"""Connections to the SQLite file: what every one of them sets, and what its errors become."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import ColumnClause, Engine, Text, create_engine, event, inspect, select, table
+from sqlalchemy import column as sql_column
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from baleen_core.errors import NotFound, StateError
+from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION
+
+BUSY_SECONDS = 5.0
+"""How long a connection waits for another one's transaction; ours take milliseconds."""
+
+_VERSION: ColumnClause[str] = sql_column("version_num", Text)
+_VERSION_TABLE = table("alembic_version", _VERSION)
+
+
+def connect(path: Path, *, mode: str, synchronous: str = "FULL") -> sqlite3.Connection:
+    """Open a plain connection in autocommit; `mode` is SQLite's: `ro`, `rw` or `rwc`.
+
+    Python's own transaction handling is off: it begins at the first write only, and commits on its own account.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened, or is not a database.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    if mode != "ro":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+    return connection
+
+
+def open_engine(path: Path, *, mode: str) -> Engine:
+    """Open the file for SQLAlchemy; connections are made when they are needed, and may move between threads."""
+    engine = create_engine("sqlite+pysqlite://", creator=lambda: connect(path, mode=mode), poolclass=QueuePool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
+
+
+def open_current(path: Path, *, mode: str) -> Engine:
+    """Open a file that must be there already, with the schema of this version.
+
+    Raises:
+        NotFound: there is no such file.
+        StateError: it is not ours, or of another version.
+    """
+    if not path.exists():
+        raise NotFound(f"{path}: no decisions or policies were kept here yet")
+    engine = open_engine(path, mode=mode)
+    found = read_version(engine, path)
+    if found != SCHEMA_VERSION:
+        engine.dispose()
+        refuse_newer(found, path)
+        raise StateError(
+            f"{path} has the schema {found or 'of no version'}, this version of Baleen needs {SCHEMA_VERSION}: "
+            "start the sidecar once, it brings the file up to date"
+        )
+    return engine
+
+
+def read_version(engine: Engine, path: Path) -> str | None:
+    """Say which migration was last, None for a file without any.
+
+    Raises:
+        StateError: the file cannot be read.
+    """
+    with state_errors(path), engine.connect() as connection:
+        if not inspect(connection).has_table(_VERSION_TABLE.name):
+            return None
+        return connection.scalar(select(_VERSION).select_from(_VERSION_TABLE))
+
+
+def refuse_newer(found: str | None, path: Path) -> None:
+    """Stop before a file that a newer version wrote is misread.
+
+    Raises:
+        StateError: it is newer.
+    """
+    if found is not None and found > SCHEMA_VERSION:
+        raise StateError(
+            f"{path} was written by a newer version of Baleen (schema {found}, this one knows up to {SCHEMA_VERSION}): "
+            "upgrade Baleen, or restore a copy made before the upgrade"
+        )
+
+
+@contextmanager
+def state_errors(path: Path, *, passing: type[SQLAlchemyError] | tuple[()] = ()) -> Iterator[None]:
+    """Keep errors of SQLite, SQLAlchemy and the disk from leaking past the store, but for those that are `passing`."""
+    try:
+        yield
+    except passing:
+        raise
+    except SQLAlchemyError as exc:
+        raise StateError(f"{path}: {getattr(exc, 'orig', None) or exc}") from exc
+    except (sqlite3.Error, OSError) as exc:
+        raise StateError(f"{path}: {exc}") from exc

@@ -1,0 +1,57 @@
+-- The schema of Baleen's store, as the migrations make it; a file made from this needs no migration.
+-- Written by schema_sql(), compared with it by a test; change schema.py and add a migration instead.
+
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+CREATE TABLE decisions (
+    sequence INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    time TEXT NOT NULL,
+    content_digest TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    author TEXT,
+    surface TEXT,
+    record BLOB NOT NULL,
+    PRIMARY KEY (sequence),
+    UNIQUE (id)
+);
+
+CREATE INDEX decisions_by_time ON decisions (time);
+
+CREATE TABLE revisions (
+    digest TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (digest)
+);
+
+CREATE TABLE lists (
+    digest TEXT NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (digest)
+);
+
+CREATE TABLE activations (
+    sequence INTEGER NOT NULL,
+    policy TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    version TEXT NOT NULL,
+    time TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (sequence)
+);
+
+CREATE INDEX activations_by_policy ON activations (policy, sequence);
+
+CREATE TRIGGER activations_refuse_update BEFORE UPDATE ON activations BEGIN SELECT RAISE(ABORT, 'activations are append-only'); END;
+
+CREATE TRIGGER activations_refuse_delete BEFORE DELETE ON activations BEGIN SELECT RAISE(ABORT, 'activations are append-only'); END;
+
+CREATE TRIGGER revisions_refuse_update BEFORE UPDATE ON revisions BEGIN SELECT RAISE(ABORT, 'revisions are immutable'); END;
+
+CREATE TRIGGER lists_refuse_update BEFORE UPDATE ON lists BEGIN SELECT RAISE(ABORT, 'lists are immutable'); END;
+
+INSERT INTO alembic_version (version_num) VALUES ('0001');

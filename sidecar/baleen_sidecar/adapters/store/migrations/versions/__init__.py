@@ -1,0 +1,1 @@
+"""One file a migration: `m` and its number, then what it does."""

@@ -1,0 +1,76 @@
+"""The tables, in SQLAlchemy's dialect-neutral words; the migrations lead to exactly this.
+
+Every change here needs a migration beside it: a test compares the two.
+"""
+
+from typing import Final
+
+from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
+
+SCHEMA_VERSION: Final = "0001"
+"""The newest migration. Versions are four digits, so that they order as text."""
+
+metadata = MetaData()
+
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column that is called INTEGER."""
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("time", Text, nullable=False),
+    # No index on digest or author: each of their values lands on a page of its own, which every commit would write.
+    Column("content_digest", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("author", Text),
+    Column("surface", Text),
+    Column("record", LargeBinary, nullable=False),
+    Index("decisions_by_time", "time"),
+)
+"""One row a decision. `record` is the whole DecisionRecord as JSON; the other columns repeat what is searched by."""
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("policy", Text, nullable=False),
+    Column("content", Text, nullable=False),
+)
+"""Immutable policy content by its digest; `policy` is the first policy that had it."""
+
+lists = Table(
+    "lists",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("content", Text, nullable=False),
+)
+"""A list's canonical text by its digest."""
+
+activations = Table(
+    "activations",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("policy", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("activations_by_policy", "policy", "sequence"),
+)
+"""What was in force, when and why: append-only, in the order of `sequence`."""
+
+_REFUSALS: Final = (
+    ("activations", "UPDATE", "activations are append-only"),
+    ("activations", "DELETE", "activations are append-only"),
+    ("revisions", "UPDATE", "revisions are immutable"),
+    ("lists", "UPDATE", "lists are immutable"),
+)
+
+for _table, _verb, _reason in _REFUSALS:
+    _trigger = DDL(  # type: ignore[no-untyped-call]
+        f"CREATE TRIGGER {_table}_refuse_{_verb.lower()} BEFORE {_verb} ON {_table} "
+        f"BEGIN SELECT RAISE(ABORT, '{_reason}'); END"
+    )
+    event.listen(metadata.tables[_table], "after_create", _trigger.execute_if(dialect="sqlite"))

@@ -1,0 +1,94 @@
+"""The decision log's second thread: moves what was committed into the database proper, and looks at the disk."""
+
+import logging
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+from baleen_sidecar.adapters.store.durable_file import DurableFile
+
+logger = logging.getLogger(__name__)
+
+_BUSY_MILLISECONDS = 50
+"""A truncating checkpoint holds up the writer while it waits for readers, so it must not wait long."""
+
+
+class Upkeep:
+    """Checkpoints every `interval_seconds`, and cuts the write-ahead log when it is above `truncate_bytes`.
+
+    With `sync`, it also makes durable what was committed since: the promise of Durability.INTERVAL.
+    """
+
+    def __init__(self, path: Path, *, interval_seconds: float, truncate_bytes: int, sync: bool) -> None:
+        self._path = path
+        self._wal = Path(f"{path}-wal")
+        self._file = DurableFile(path, synchronous="NORMAL")
+        self._interval_seconds = interval_seconds
+        self._truncate_bytes = truncate_bytes
+        self._sync = sync
+        self._failure = ""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decision-log-upkeep", daemon=True)
+        self.free_bytes = 0
+        """Room on the disk, as of the last look at it."""
+
+    def start(self) -> None:
+        """Open the file, look at the disk once, and begin.
+
+        Raises:
+            OSError: there is no such file.
+            sqlite3.Error: it cannot be opened.
+        """
+        self._file.connection()
+        self.free_bytes = self._measure_free_bytes()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Checkpoint a last time and end; blocks until that is done."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            self._look_after()
+        self._look_after()
+        self._file.drop()
+
+    def _look_after(self) -> None:
+        """Do one round; a fault is reported once, and the next round tries again."""
+        try:
+            self.free_bytes = self._measure_free_bytes()
+            self._checkpoint()
+        except (OSError, sqlite3.Error) as exc:
+            self._file.drop()
+            if str(exc) != self._failure:
+                logger.warning("decision log upkeep failed", extra={"path": str(self._path), "cause": str(exc)})
+            self._failure = str(exc)
+        else:
+            self._failure = ""
+
+    def _checkpoint(self) -> None:
+        connection = self._file.connection()
+        self._file.check_in_place()
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        if self._sync:
+            self._sync_wal()
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _sync_wal(self) -> None:
+        """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader."""
+        if not self._wal.exists():
+            return
+        # SQLite's locks are on the other two files: closing one of those here would let go of them.
+        descriptor = os.open(self._wal, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _measure_free_bytes(self) -> int:
+        status = os.statvfs(self._path.parent)
+        return status.f_bavail * status.f_frsize

@@ -1,0 +1,189 @@
+"""What the use cases need from the world outside, as small Protocols in their own words."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from baleen_core.model.schema import Model
+from baleen_core.policy.schema import Revision
+from baleen_core.records import DecisionRecord
+
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+class Inference(Protocol):
+    """Ask a model. Everything that waits, retries, batches or measures wraps this port and is this port."""
+
+    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+        """Answer for every row of `inputs` (batch axis first, rows aligned): one array an output, in the same order.
+
+        The rows are at most `model.batching.max_batch_size`.
+
+        Raises:
+            ModelUnavailable: no answer in time, or one of the wrong shape, or one that is not finite.
+        """
+
+    async def is_ready(self, model: Model) -> bool:
+        """Say whether the model gave its golden answers and is loaded now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Bytes that were read from an address, and the media type that its server claimed."""
+
+    data: bytes
+    media_type: str
+
+
+class Fetcher(Protocol):
+    """Read content from an address that the caller gave: hostile until proved otherwise."""
+
+    async def fetch(self, url: str) -> Page:
+        """Read at most the configured number of bytes.
+
+        Raises:
+            ContentError: the address is not one that may be read (scheme, private network, too large); the field is
+            `content.url`. FetchError: its server did not answer as it should.
+        """
+
+
+class LanguageDetector(Protocol):
+    """Name the language of a text."""
+
+    def detect(self, text: str) -> str | None:
+        """Return an ISO 639-1 code, or None when the text is too short or unclear to tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """What an image's header says: its true media type (by its bytes), its size in pixels, and whether it moves."""
+
+    media_type: str
+    width: int
+    height: int
+    animated: bool
+
+
+class ImageDecoder(Protocol):
+    """Turn image files into RGB pictures; both methods take CPU time: large files are for a thread."""
+
+    def inspect(self, data: bytes) -> ImageInfo:
+        """Read the header alone.
+
+        Raises:
+            WrongType: not a JPEG, PNG, WebP or GIF, whatever it claims to be.
+            TooLarge: more bytes or pixels than the limit, which is named.
+            ContentError: empty or broken.
+        """
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Decode a still image upright, on white where it is transparent.
+
+        Raises:
+            ContentError: truncated or broken, or as for `inspect`.
+        """
+
+
+class PerceptualHash(Protocol):
+    """Name a picture so that look-alikes have names that differ in few bits."""
+
+    def hash(self, picture: Image.Image) -> bytes:
+        """Return 256 bits of PDQ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What a container says of itself; each value may be a lie, and the decoder bounds what it does regardless."""
+
+    duration_milliseconds: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One decoded picture (RGB) and its time."""
+
+    at_milliseconds: int
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """The end of a video: at `count` sampling instants no picture could be decoded.
+
+    `duration_milliseconds` is the longer of what the container claimed and what was decoded, so that a file which ends
+    before it said it would is not covered.
+    """
+
+    count: int
+    duration_milliseconds: int
+
+
+class FrameDecoder(Protocol):
+    """Take moving pictures apart (video, animated images) in a process that can be killed."""
+
+    def frames(self, data: bytes, *, frames_per_minute: int) -> AsyncGenerator[VideoInfo | Frame | Skipped, None]:
+        """Yield one VideoInfo, then a frame for each sampling instant in the order of time, then one Skipped.
+
+        The instants are those of `media.sampling.instants`; a picture that stays on display is the same `image`
+        object in every frame. Memory is bounded by one frame, whatever the length. Closing the iterator early ends
+        the process.
+
+        Raises:
+            ContentError: not a video, truncated before its first frame, or over a limit (named).
+        """
+
+
+class DecisionLog(Protocol):
+    """The record of every decision. What `append` returned from survives a crash."""
+
+    async def append(self, record: DecisionRecord) -> None:
+        """Make the record durable; returns only then.
+
+        Raises:
+            LogUnavailable: it could not be made durable (disk full, database gone).
+        """
+
+    async def get(self, decision_id: str) -> DecisionRecord | None:
+        """Find a record by its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A revision became what is in force for a policy: which, when (RFC 3339, UTC), and why."""
+
+    policy: str
+    digest: str
+    version: str
+    time: str
+    reason: str
+
+
+class RevisionStore(Protocol):
+    """Revisions, lists by digest, and the history of what was in force: the last good state, to start from."""
+
+    async def put_revision(self, policy: str, revision: Revision) -> None:
+        """Keep a revision; keeping it again changes nothing."""
+
+    async def get_revision(self, digest: str) -> Revision | None:
+        """Find a revision by digest."""
+
+    async def put_list(self, digest: str, content: str) -> None:
+        """Keep a list's canonical text under its digest."""
+
+    async def get_list(self, digest: str) -> str | None:
+        """Find a list's canonical text by digest."""
+
+    async def record_activation(self, activation: Activation) -> None:
+        """Append to the history."""
+
+    async def history(self, policy: str, *, limit: int = 10) -> Sequence[Activation]:
+        """Return the activations of a policy, newest first."""
+
+    async def last_active(self) -> Sequence[Activation]:
+        """Return the newest activation of each policy, by policy name."""

@@ -1,0 +1,313 @@
+"""A stand-in for every port, in memory: for our tests, and for the tests of whoever builds on Baleen.
+
+Each keeps the promises of its port; the stores pass the same suite as the real ones (tests/contract). A `Memory…` keeps
+what it is given, a `Fixed…` answers what it was told to.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from baleen_core.canonical import digest_of
+from baleen_core.errors import (
+    BaleenError,
+    ContentError,
+    FetchError,
+    IntegrityError,
+    LogUnavailable,
+    ModelUnavailable,
+    Problem,
+)
+from baleen_core.model.schema import DataType, Model, Tensor
+from baleen_core.policy.schema import Revision, Verdict
+from baleen_core.records import DecisionRecord, decode_record, encode
+from baleen_sidecar.media.sampling import instants
+from baleen_sidecar.ports import Activation, Frame, ImageInfo, Page, Skipped, Tensors, VideoInfo
+
+Score = float | Callable[[Tensors], float]
+"""A score from 0 to 1, or what computes it from one row of the inputs (without the batch axis)."""
+
+DTYPES: Mapping[DataType, type[np.generic]] = {
+    DataType.FP32: np.float32,
+    DataType.INT64: np.int64,
+    DataType.INT32: np.int32,
+    DataType.UINT8: np.uint8,
+}
+
+__all__ = [
+    "FixedFrames",
+    "FixedImages",
+    "FixedInference",
+    "FixedLanguage",
+    "FixedPerceptualHash",
+    "MemoryDecisionLog",
+    "MemoryFetcher",
+    "MemoryRevisionStore",
+    "Score",
+]
+
+
+class MemoryDecisionLog:
+    """Keeps records as JSON, as the real one does; while `fault` is set, appends fail for that reason."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self._rows: dict[str, bytes] = {}
+
+    async def append(self, record: DecisionRecord) -> None:
+        """Keep the record; one that is kept already, byte for byte, changes nothing.
+
+        Raises:
+            LogUnavailable: `fault` is set.
+            IntegrityError: another record has this id.
+        """
+        if self.fault:
+            raise LogUnavailable(f"decision log: {self.fault}")
+        data = encode(record)
+        kept = self._rows.setdefault(record.id, data)
+        if kept != data:
+            raise IntegrityError(
+                f"decision {record.id} is on record already", expected=digest_of(kept), found=digest_of(data)
+            )
+
+    async def get(self, decision_id: str) -> DecisionRecord | None:
+        """Find a record by its id."""
+        data = self._rows.get(decision_id)
+        return None if data is None else decode_record(data)
+
+    async def recent(self, *, limit: int = 100, decision: Verdict | None = None) -> Sequence[DecisionRecord]:
+        """Return the newest records, newest first; with `decision`, of that one alone."""
+        records = [decode_record(data) for data in reversed(self._rows.values())]
+        return [record for record in records if decision in (None, record.decision.decision)][:limit]
+
+    async def count(self) -> int:
+        """Say how many decisions are on record."""
+        return len(self._rows)
+
+
+class MemoryRevisionStore:
+    """Keeps revisions, lists and activations until it is dropped."""
+
+    def __init__(self) -> None:
+        self._revisions: dict[str, Revision] = {}
+        self._lists: dict[str, str] = {}
+        self._activations: list[Activation] = []
+
+    async def put_revision(self, policy: str, revision: Revision) -> None:
+        """Keep a revision; keeping it again changes nothing.
+
+        Raises:
+            IntegrityError: other content is kept under this digest.
+        """
+        kept = self._revisions.setdefault(revision.digest, revision)
+        _check_same("revisions", revision.digest, kept.content, revision.content)
+
+    async def get_revision(self, digest: str) -> Revision | None:
+        """Find a revision by digest."""
+        return self._revisions.get(digest)
+
+    async def put_list(self, digest: str, content: str) -> None:
+        """Keep a list's canonical text under its digest.
+
+        Raises:
+            IntegrityError: other content is kept under this digest.
+        """
+        _check_same("lists", digest, self._lists.setdefault(digest, content), content)
+
+    async def get_list(self, digest: str) -> str | None:
+        """Find a list's canonical text by digest."""
+        return self._lists.get(digest)
+
+    async def record_activation(self, activation: Activation) -> None:
+        """Append to the history."""
+        self._activations.append(activation)
+
+    async def history(self, policy: str, *, limit: int = 10) -> Sequence[Activation]:
+        """Return the activations of a policy, newest first."""
+        return [activation for activation in reversed(self._activations) if activation.policy == policy][:limit]
+
+    async def last_active(self) -> Sequence[Activation]:
+        """Return the newest activation of each policy, by policy name."""
+        newest = {activation.policy: activation for activation in self._activations}
+        return [newest[policy] for policy in sorted(newest)]
+
+
+class FixedInference:
+    """Gives each signal (`<model>.<signal>`) the score of `scores`, or `default`.
+
+    Models named in `down` do not answer; both can be changed while it is in use. `calls` has the model and the number
+    of rows of each call, in order.
+    """
+
+    def __init__(
+        self, scores: Mapping[str, Score] | None = None, *, default: float = 0.0, down: Collection[str] = ()
+    ) -> None:
+        self.scores = dict(scores or {})
+        self.default = default
+        self.down = set(down)
+        self.calls: list[tuple[str, int]] = []
+
+    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+        """Answer for every row.
+
+        Raises:
+            ModelUnavailable: the model is down, or the inputs are not as the model declares them.
+        """
+        rows = _count_rows(model, inputs)
+        self.calls.append((model.name, rows))
+        if model.name in self.down:
+            raise ModelUnavailable(f"model {model.name} is down")
+        outputs = {output.name: _zeros(output, rows) for output in model.outputs}
+        for signal in model.signals:
+            score = self.scores.get(f"{model.name}.{signal.name}", self.default)
+            index = slice(None) if signal.index is None else signal.index
+            for row in range(rows):
+                value = score({name: array[row] for name, array in inputs.items()}) if callable(score) else score
+                outputs[signal.output][row, ..., index] = value
+        return outputs
+
+    async def is_ready(self, model: Model) -> bool:
+        """Say whether the model is not down."""
+        return model.name not in self.down
+
+
+class FixedLanguage:
+    """Says `language` of every text, apart from those in `texts`."""
+
+    def __init__(self, language: str | None = "en", *, texts: Mapping[str, str | None] | None = None) -> None:
+        self._language = language
+        self._texts = dict(texts or {})
+
+    def detect(self, text: str) -> str | None:
+        """Return the language that was set for the text."""
+        return self._texts.get(text, self._language)
+
+
+class MemoryFetcher:
+    """Gives the pages that it has by address; an error in the place of a page is raised."""
+
+    def __init__(self, pages: Mapping[str, Page | BaleenError] | None = None) -> None:
+        self.pages = dict(pages or {})
+
+    async def fetch(self, url: str) -> Page:
+        """Give the page of an address.
+
+        Raises:
+            ContentError: not an address of http or https.
+            FetchError: there is no page of that address.
+        """
+        if not url.startswith(("http://", "https://")):
+            raise ContentError([Problem(field="content.url", message=f"{url!r} must begin with http:// or https://")])
+        match self.pages.get(url):
+            case Page() as page:
+                return page
+            case None:
+                raise FetchError(f"{url} answered 404")
+            case error:
+                raise error
+
+
+class FixedImages:
+    """Takes any bytes for one `picture`, a grey square unless another is given."""
+
+    def __init__(
+        self, picture: Image.Image | None = None, *, media_type: str = "image/png", animated: bool = False
+    ) -> None:
+        self._picture = picture or Image.new("RGB", (32, 32), (128, 128, 128))
+        self._media_type = media_type
+        self._animated = animated
+
+    def inspect(self, data: bytes) -> ImageInfo:
+        """Describe the picture.
+
+        Raises:
+            ContentError: there are no bytes.
+        """
+        _check_content(data, "an image")
+        width, height = self._picture.size
+        return ImageInfo(media_type=self._media_type, width=width, height=height, animated=self._animated)
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Give a copy of the picture.
+
+        Raises:
+            ContentError: there are no bytes.
+        """
+        _check_content(data, "an image")
+        return self._picture.convert("RGB")
+
+
+class FixedPerceptualHash:
+    """Names a picture by `value`, or by a digest of its pixels: equal pictures alike, all others far apart."""
+
+    def __init__(self, value: bytes | None = None) -> None:
+        self._value = value
+
+    def hash(self, picture: Image.Image) -> bytes:
+        """Return 256 bits."""
+        return hashlib.sha256(picture.tobytes()).digest() if self._value is None else self._value
+
+
+class FixedFrames:
+    """Takes any bytes for a video that shows `pictures` one after the other, each for the same time.
+
+    The last `skipped` sampling instants cannot be decoded. `yielded` counts the frames that were asked for so far.
+    """
+
+    def __init__(self, pictures: Sequence[Image.Image], *, duration_milliseconds: int = 1000, skipped: int = 0) -> None:
+        if not pictures:
+            raise ValueError("a video has one picture or more")
+        self._pictures = tuple(pictures)
+        self._duration_milliseconds = duration_milliseconds
+        self._skipped = skipped
+        self.yielded = 0
+
+    async def frames(self, data: bytes, *, frames_per_minute: int) -> AsyncIterator[VideoInfo | Frame | Skipped]:
+        """Yield the video's description, a frame for each sampling instant, and what was skipped.
+
+        Raises:
+            ContentError: there are no bytes.
+        """
+        _check_content(data, "a video")
+        width, height = self._pictures[0].size
+        yield VideoInfo(duration_milliseconds=self._duration_milliseconds, width=width, height=height)
+        due = instants(self._duration_milliseconds, frames_per_minute)
+        for at in due[: max(0, len(due) - self._skipped)]:
+            self.yielded += 1
+            yield Frame(at_milliseconds=at, image=self._on_display(at))
+        yield Skipped(count=min(self._skipped, len(due)), duration_milliseconds=self._duration_milliseconds)
+
+    def _on_display(self, at: int) -> Image.Image:
+        share = len(self._pictures) * at // max(1, self._duration_milliseconds)
+        return self._pictures[min(share, len(self._pictures) - 1)]
+
+
+def _check_same(table: str, digest: str, kept: str, content: str) -> None:
+    if kept != content:
+        found = digest_of(content.encode())
+        raise IntegrityError(f"other content is kept under {digest} in {table}", expected=digest, found=found)
+
+
+def _check_content(data: bytes, what: str) -> None:
+    if not data:
+        raise ContentError([Problem(field="content", message=f"no bytes are not {what}")])
+
+
+def _count_rows(model: Model, inputs: Tensors) -> int:
+    """Check inputs as a server would: names, types, and as many rows in each as one call may carry."""
+    expected = {tensor.name: DTYPES[tensor.data_type] for tensor in model.inputs}
+    found = {name: array.dtype.type for name, array in inputs.items()}
+    if found != expected:
+        raise ModelUnavailable(f"model {model.name} takes the inputs {expected}, not {found}")
+    counts = {len(array) for array in inputs.values()}
+    if len(counts) != 1 or not 1 <= max(counts) <= model.batching.max_batch_size:
+        limit = model.batching.max_batch_size
+        raise ModelUnavailable(f"model {model.name} takes 1 to {limit} rows, as many in each input, not {counts}")
+    return counts.pop()
+
+
+def _zeros(output: Tensor, rows: int) -> NDArray[np.generic]:
+    return np.zeros((rows, *(max(1, size) for size in output.dims)), dtype=DTYPES[output.data_type])

@@ -1,0 +1,122 @@
+"""What every decision log promises, the real one and its stand-in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from baleen_core.errors import IntegrityError
+from baleen_core.policy.schema import Verdict
+from baleen_core.records import encode
+from baleen_sidecar.adapters.store import SqliteDecisionLog
+from baleen_sidecar.testing import MemoryDecisionLog
+from decision_records import make_record
+from store_files import make_database
+
+Log = SqliteDecisionLog | MemoryDecisionLog
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
+    if request.param == "memory":
+        yield MemoryDecisionLog()
+        return
+    async with SqliteDecisionLog(make_database(tmp_path)) as opened:
+        yield opened
+
+
+async def test_a_decision_is_found_by_its_id_bit_for_bit(log: Log) -> None:
+    record = make_record("01-a")
+
+    await log.append(record)
+
+    found = await log.get("01-a")
+    assert found == record
+    assert encode(found) == encode(record)
+
+
+@pytest.mark.parametrize(
+    "decision_id",
+    [
+        pytest.param("Ünï-😀", id="beyond ASCII"),
+        pytest.param("'; DROP TABLE decisions; --", id="SQL"),
+        pytest.param("a\x00b", id="a zero character"),
+        pytest.param("x" * 5000, id="long"),
+    ],
+)
+async def test_any_text_is_an_id(log: Log, decision_id: str) -> None:
+    await log.append(make_record(decision_id))
+
+    assert await log.get(decision_id) == make_record(decision_id)
+
+
+async def test_an_unknown_id_finds_nothing(log: Log) -> None:
+    await log.append(make_record("01-a"))
+
+    assert await log.get("01-b") is None
+
+
+async def test_appending_the_same_record_again_changes_nothing(log: Log) -> None:
+    await log.append(make_record("01-a"))
+    await log.append(make_record("01-a"))
+
+    assert await log.count() == 1
+
+
+async def test_another_record_under_the_same_id_is_refused(log: Log) -> None:
+    await log.append(make_record("01-a", score=1))
+
+    with pytest.raises(IntegrityError, match=r"decision 01-a is on record already: expected sha256:.*, found sha256:"):
+        await log.append(make_record("01-a", score=2))
+    assert await log.get("01-a") == make_record("01-a", score=1)
+
+
+async def test_a_refused_record_takes_none_of_its_neighbours_with_it(log: Log) -> None:
+    await log.append(make_record("07", score=1))
+
+    records = [make_record(f"{number:02}", score=2) for number in range(30)]
+    outcomes = await asyncio.gather(*map(log.append, records), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [IntegrityError]
+    assert isinstance(outcomes[7], IntegrityError)
+    assert await log.count() == 30
+
+
+async def test_many_appenders_at_once_all_find_their_records(log: Log) -> None:
+    records = [make_record(f"{number:04}", score=number) for number in range(1000)]
+
+    await asyncio.gather(*map(log.append, records))
+
+    assert await log.count() == 1000
+    assert [await log.get(record.id) for record in records[::97]] == records[::97]
+
+
+async def test_an_appender_that_leaves_disturbs_no_other(log: Log) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(log.append(make_record(f"{number:02}"))) for number in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+
+    assert [await log.get(f"{number:02}") is not None for number in range(1, 20, 2)] == [True] * 10
+    await log.append(make_record("20"))
+
+
+async def test_recent_decisions_come_newest_first(log: Log) -> None:
+    for number in range(5):
+        await log.append(make_record(f"{number}"))
+
+    assert [record.id for record in await log.recent(limit=3)] == ["4", "3", "2"]
+
+
+async def test_recent_decisions_can_be_asked_for_by_verdict(log: Log) -> None:
+    for number, verdict in enumerate([Verdict.BLOCK, Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK, Verdict.ALLOW]):
+        await log.append(make_record(f"{number}", decision=verdict))
+
+    assert [record.id for record in await log.recent(decision=Verdict.BLOCK)] == ["3", "0"]
+
+
+async def test_an_empty_log_has_nothing_recent(log: Log) -> None:
+    assert await log.recent() == []
+    assert await log.count() == 0

@@ -1,0 +1,55 @@
+"""A decision that was acknowledged survives the process that acknowledged it."""
+
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import append_for_ever
+from baleen_sidecar.adapters.store import SqliteDecisionReader
+from store_files import check_integrity
+
+ROUNDS = 10
+
+
+def acknowledge_until_killed(folder: Path, prefix: str, seconds: float) -> list[str]:
+    """Run the process, kill it so long after its first acknowledgement, and return all of those."""
+    command = [sys.executable, append_for_ever.__file__, str(folder), prefix]
+    environment = {"PYTHONPATH": str(Path(append_for_ever.__file__).parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        killing = Timer(seconds, process.kill)
+        killing.start()
+        lines = [first, *process.stdout]
+        killing.join()
+    assert process.returncode == -9
+    return [line.strip() for line in lines if line.endswith("\n")]
+
+
+async def read_ids(path: Path) -> set[str]:
+    """Return the ids of all decisions, after reading the newest of them whole."""
+    reader = SqliteDecisionReader(path)
+    newest = await reader.recent(limit=200)
+    reader.close()
+    connection = sqlite3.connect(path)
+    kept = {decision_id for (decision_id,) in connection.execute("SELECT id FROM decisions")}
+    connection.close()
+    assert {record.id for record in newest} <= kept
+    return kept
+
+
+async def test_no_acknowledged_decision_is_missing_after_kill_9_under_load(tmp_path: Path) -> None:
+    chance = random.Random(time.time_ns())
+    acknowledged: list[str] = []
+    for number in range(ROUNDS):
+        acknowledged += acknowledge_until_killed(tmp_path, f"round-{number}", chance.uniform(0.02, 0.4))
+
+        kept = await read_ids(tmp_path / "baleen.db")
+        assert set(acknowledged) - kept == set()
+        assert check_integrity(tmp_path / "baleen.db") == "ok"
+    assert len(acknowledged) > ROUNDS * append_for_ever.APPENDERS
+    assert len(set(acknowledged)) == len(acknowledged)
