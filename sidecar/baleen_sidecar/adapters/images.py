@@ -1,0 +1,142 @@
+"""Image files to RGB pictures, with Pillow: only four formats, limits before decoding, and no Pillow error leaves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+from baleen_core.errors import BaleenError, ContentError, Problem, TooLarge, WrongType
+from baleen_sidecar.media.signatures import IMAGE_NAMES, image_type, png_animation
+from baleen_sidecar.ports import ImageInfo
+
+MEBIBYTE: Final = 1024 * 1024
+_ORIENTATION_TAG: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation that EXIF knows; 1 is upright."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PillowImages:
+    """Decodes JPEG, PNG, WebP and GIF up to a number of bytes and pixels; safe to use from several threads."""
+
+    max_bytes: int = 20 * MEBIBYTE
+    max_pixels: int = 50_000_000
+
+    def inspect(self, data: bytes) -> ImageInfo:
+        """Read the header alone.
+
+        Raises:
+            WrongType: not a JPEG, PNG, WebP or GIF, whatever it claims to be.
+            TooLarge: more bytes or pixels than the limit, which is named.
+            ContentError: empty or broken, or an animation that hides frames.
+        """
+        with self._opened(data) as picture:
+            return _describe(data, picture)
+
+    def decode(self, data: bytes) -> Image.Image:
+        """Decode a still image upright, on white where it is transparent.
+
+        Raises:
+            ContentError: truncated, broken or animated, or as for `inspect`.
+        """
+        with self._opened(data) as picture:
+            if _describe(data, picture).animated:
+                raise _wrong("the image is animated; its frames have to be judged one by one")
+            picture.load()
+            return flatten(turn_upright(picture))
+
+    @contextmanager
+    def _opened(self, data: bytes) -> Iterator[Image.Image]:
+        self._check_bytes(data)
+        try:
+            with Image.open(BytesIO(data), formats=[IMAGE_NAMES[_type_of(data)].upper()]) as picture:
+                self._check_pixels(picture)
+                yield picture
+        except BaleenError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+            raise TooLarge(self._problem(f"the image has more pixels than the limit of {self._pixel_limit}")) from exc
+        except UnidentifiedImageError as exc:
+            raise _wrong(f"the {IMAGE_NAMES[_type_of(data)]} image has a broken header") from exc
+        except Exception as exc:  # hostile bytes make a decoder raise anything: struct.error, IndexError, SyntaxError
+            raise _wrong(f"the {IMAGE_NAMES[_type_of(data)]} image is truncated or broken ({exc})") from exc
+
+    def _check_bytes(self, data: bytes) -> None:
+        if not data:
+            raise _wrong("the image is empty")
+        if len(data) > self.max_bytes:
+            limit = f"{self.max_bytes / MEBIBYTE:g} MiB"
+            raise TooLarge(self._problem(f"the image has {len(data):,} bytes, over the limit of {limit}"))
+
+    def _check_pixels(self, picture: Image.Image) -> None:
+        if picture.width * picture.height > self.max_pixels:
+            size = f"{picture.width} x {picture.height}"
+            raise TooLarge(self._problem(f"the image is {size} pixels, over the limit of {self._pixel_limit}"))
+
+    @property
+    def _pixel_limit(self) -> str:
+        return f"{self.max_pixels / 1_000_000:g} megapixels"
+
+    @staticmethod
+    def _problem(message: str) -> tuple[Problem]:
+        return (Problem(field="content", message=message),)
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Turn a picture of any mode into RGB: transparent parts on white, 16 bits to 8."""
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture.copy()
+    if picture.mode.startswith("I"):
+        # Pillow would clip 16 bits at 255, which makes most of a picture white.
+        return picture.convert("I").point(lambda level: level * (1 / 257)).convert("L").convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        canvas = Image.new("RGB", picture.size, "white")
+        canvas.paste(layer, mask=layer.getchannel("A"))
+        return canvas
+    return picture.convert("RGB")
+
+
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Undo the orientation that EXIF notes; unreadable EXIF notes none."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # the notes are broken, not the picture; viewers show it all the same
+        return picture
+    turn = _UPRIGHT.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _type_of(data: bytes) -> str:
+    media_type = image_type(data)
+    if media_type is None:
+        accepted = ", ".join(IMAGE_NAMES.values())
+        raise WrongType(
+            (Problem(field="content", message=f"the bytes are not an image of an accepted type: {accepted}"),)
+        )
+    return media_type
+
+
+def _describe(data: bytes, picture: Image.Image) -> ImageInfo:
+    media_type = _type_of(data)
+    animated = bool(getattr(picture, "is_animated", False)) and media_type != "image/jpeg"
+    if media_type == "image/png" and (animation := png_animation(data)):
+        if animation.announced != animation.carried:
+            raise _wrong(f"the animated PNG announces {animation.announced} frames and carries {animation.carried}")
+        animated = True
+    return ImageInfo(media_type=media_type, width=picture.width, height=picture.height, animated=animated)
+
+
+def _wrong(message: str) -> ContentError:
+    return ContentError((Problem(field="content", message=message),))

@@ -1,0 +1,1 @@
+"""Pure laws of sampling, windows and coverage."""

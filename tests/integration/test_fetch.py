@@ -1,0 +1,237 @@
+"""The fetcher against real HTTP servers on loopback, some of them hostile."""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from baleen_core.errors import ContentError, FetchError, TooLarge
+from baleen_sidecar.adapters.fetch import HttpFetcher, is_allowed
+
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
+Script = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(script: Script) -> AsyncIterator[int]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            await script(head.decode(), writer)
+            await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+def answer(body: bytes, *, status: str = "200 OK", headers: str = "") -> Script:
+    async def script(head: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n".encode() + body
+        )
+
+    return script
+
+
+@asynccontextmanager
+async def fetcher(allowed=LOOPBACK, **kwargs) -> AsyncIterator[HttpFetcher]:
+    kwargs = {"limit_bytes": 1000, "timeout_seconds": 2, "limit_redirects": 3, **kwargs}
+    one = HttpFetcher(allowed_private_networks=allowed, **kwargs)
+    try:
+        yield one
+    finally:
+        await one.aclose()
+
+
+async def test_content_is_read_with_its_media_type():
+    async with server(answer(b"hello", headers="Content-Type: Text/Plain; charset=x\r\n")) as port, fetcher() as fetch:
+        page = await fetch.fetch(f"http://127.0.0.1:{port}/a")
+
+        assert (page.data, page.media_type) == (b"hello", "text/plain")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("http://127.0.0.1:{port}/", id="loopback"),
+        pytest.param("http://2130706433:{port}/", id="loopback as a decimal number"),
+        pytest.param("http://0x7f.1:{port}/", id="loopback as hexadecimal"),
+        pytest.param("http://localhost:{port}/", id="a name that leads to loopback"),
+        pytest.param("http://[::ffff:127.0.0.1]:{port}/", id="loopback wrapped in IPv6"),
+        pytest.param("http://169.254.169.254/latest/meta-data", id="the cloud's metadata service"),
+        pytest.param("http://10.96.0.1/", id="the cluster's API server"),
+        pytest.param("http://[fd00::1]/", id="a private IPv6 address"),
+        pytest.param("http://0.0.0.0:{port}/", id="this host"),
+    ],
+)
+async def test_private_networks_are_refused_before_a_connection_is_made(url):
+    asked = []
+
+    async def script(head: str, writer: asyncio.StreamWriter) -> None:
+        asked.append(head)
+
+    async with server(script) as port, fetcher(allowed=()) as fetch:
+        with pytest.raises(ContentError, match=r"content\.url: the address is refused: .*allowedPrivateNetworks"):
+            await fetch.fetch(url.format(port=port))
+
+        assert not asked
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        pytest.param("file:///etc/passwd", "only http:// and https://", id="file"),
+        pytest.param("gopher://127.0.0.1/", "only http:// and https://", id="gopher"),
+        pytest.param("http://user:pw@example.com/", "user name or password", id="credentials"),
+        pytest.param("not a url", "only http://", id="nonsense"),
+        pytest.param("http://[::1", "not a URL", id="broken"),
+        pytest.param("https://example.com/" + "a" * 3000, "longer than 2048", id="very long"),
+    ],
+)
+async def test_an_address_of_the_wrong_form_is_refused_with_the_reason(url, why):
+    async with fetcher() as fetch:
+        with pytest.raises(ContentError, match=why):
+            await fetch.fetch(url)
+
+
+async def test_a_redirect_into_a_private_network_is_refused():
+    async with (
+        server(answer(b"", status="302 Found", headers="Location: http://10.0.0.1/secret\r\n")) as port,
+        fetcher() as fetch,
+    ):
+        with pytest.raises(ContentError, match="private or reserved"):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_redirect_to_another_scheme_is_refused():
+    async with (
+        server(answer(b"", status="302 Found", headers="Location: file:///etc/passwd\r\n")) as port,
+        fetcher() as fetch,
+    ):
+        with pytest.raises(ContentError, match="only http"):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+async def test_redirects_are_followed_up_to_the_limit():
+    hops = []
+
+    async def script(head: str, writer: asyncio.StreamWriter) -> None:
+        hops.append(head.split()[1])
+        await answer(b"", status="302 Found", headers=f"Location: /hop{len(hops)}\r\n")(head, writer)
+
+    async with server(script) as port, fetcher() as fetch:
+        with pytest.raises(FetchError, match="more than 3 times"):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+        assert hops == ["/", "/hop1", "/hop2", "/hop3"]
+
+
+async def test_a_name_that_changes_its_address_is_dialled_where_it_was_vetted():
+    answers = iter([ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("10.0.0.1")])
+
+    async def rebinding(host: str, port: int):
+        return (next(answers),)
+
+    async with server(answer(b"vetted")) as port, fetcher(resolve=rebinding) as fetch:
+        page = await fetch.fetch(f"http://rebind.example:{port}/")
+        assert page.data == b"vetted"
+
+        with pytest.raises(ContentError, match="private or reserved"):
+            await fetch.fetch(f"http://rebind.example:{port}/")
+
+
+async def test_one_private_address_among_public_ones_is_enough_to_refuse():
+    async def mixed(host: str, port: int):
+        return (ipaddress.ip_address("93.184.216.34"), ipaddress.ip_address("10.0.0.1"))
+
+    async with fetcher(resolve=mixed, allowed=()) as fetch:
+        with pytest.raises(ContentError, match="private or reserved"):
+            await fetch.fetch("http://mixed.example/")
+
+
+async def test_the_host_name_is_sent_although_the_address_is_dialled():
+    heads = []
+
+    async def script(head: str, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        await answer(b"ok")(head, writer)
+
+    async def resolve(host: str, port: int):
+        return (ipaddress.ip_address("127.0.0.1"),)
+
+    async with server(script) as port, fetcher(resolve=resolve) as fetch:
+        await fetch.fetch(f"http://media.example:{port}/x")
+
+        assert f"Host: media.example:{port}" in heads[0]
+
+
+async def test_more_bytes_than_the_limit_are_refused_whatever_the_length_claims():
+    async def endless(head: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for _ in range(100):
+            writer.write(b"x" * 1000)
+            await writer.drain()
+
+    async with server(endless) as port, fetcher() as fetch:
+        with pytest.raises(TooLarge, match="limit of 1000 bytes"):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_drip_of_bytes_ends_at_the_time_limit():
+    async def drip(head: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
+        for _ in range(50):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with server(drip) as port, fetcher(timeout_seconds=0.3) as fetch:
+        with pytest.raises(FetchError, match=r"within 0\.3 s"):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        pytest.param(answer(b"gone", status="404 Not Found"), "status 404", id="not found"),
+        pytest.param(answer(b"\x1f\x8b", headers="Content-Encoding: gzip\r\n"), "compressed", id="compressed unasked"),
+        pytest.param(answer(b"", status="302 Found"), "status 302", id="redirect to nowhere"),
+    ],
+)
+async def test_an_answer_that_is_not_the_content_is_an_error_of_its_own(script, why):
+    async with server(script) as port, fetcher() as fetch:
+        with pytest.raises(FetchError, match=why):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_host_that_does_not_exist_says_so():
+    async def nowhere(host: str, port: int):
+        raise OSError("no such host")
+
+    async with fetcher(resolve=nowhere) as fetch:
+        with pytest.raises(FetchError, match="cannot be resolved"):
+            await fetch.fetch("http://nowhere.example/")
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        pytest.param("93.184.216.34", True, id="public"),
+        pytest.param("2606:2800:220:1::1", True, id="public IPv6"),
+        pytest.param("100.64.0.1", False, id="carrier-grade NAT"),
+        pytest.param("224.0.0.1", False, id="multicast"),
+        pytest.param("2002:7f00:0001::", False, id="6to4 around loopback"),
+        pytest.param("64:ff9b::7f00:1", False, id="NAT64 around loopback"),
+        pytest.param("fe80::1", False, id="link-local"),
+        pytest.param("::", False, id="unspecified"),
+    ],
+)
+def test_an_address_is_judged_by_what_it_reaches(address, allowed):
+    assert is_allowed(ipaddress.ip_address(address), ()) is allowed

@@ -1,0 +1,104 @@
+"""Builders of small pictures and videos whose content says when it was shown: the brightness is the message."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageStat
+
+SIZE = (64, 48)
+
+
+def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """Write a picture as a file of a kind that Pillow knows."""
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def grey(level: int, size: tuple[int, int] = SIZE) -> Image.Image:
+    """A plain RGB picture."""
+    return Image.new("RGB", size, (level, level, level))
+
+
+def level_of(picture: Image.Image) -> int:
+    """The mean brightness of a picture."""
+    return round(ImageStat.Stat(picture.convert("L")).mean[0])
+
+
+def animation(levels: Sequence[int], kind: str = "GIF", *, milliseconds: int | list[int] = 100) -> bytes:
+    """An animated GIF, PNG or WebP of plain pictures, none of which the encoder may merge with its neighbour."""
+    first, *rest = [grey(level) for level in levels]
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    return encode(first, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **lossless)
+
+
+def video(
+    shown: Sequence[tuple[int, int]],
+    *,
+    container: str = "mp4",
+    codec: str = "libx264",
+    size: tuple[int, int] = SIZE,
+    audio_seconds: float = 0,
+    videos: int = 1,
+) -> bytes:
+    """A video of plain pictures, each a time in milliseconds and a brightness (16 to 235 survives every codec)."""
+    file = BytesIO()
+    with av.open(file, "w", format=container) as output:
+        streams = []
+        for _ in range(videos):
+            stream = output.add_stream(codec, rate=25, options={"g": "5", "bf": "0"} if codec == "libx264" else {})
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 1000)
+            streams.append(stream)
+        sound = output.add_stream("aac", rate=8000) if audio_seconds else None
+        for at, level in shown if videos else ():
+            for stream in streams:
+                frame = av.VideoFrame.from_image(grey(level, size))
+                frame.pts, frame.time_base = at, Fraction(1, 1000)
+                output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
+        if sound is not None:
+            _add_silence(output, sound, audio_seconds)
+    return file.getvalue()
+
+
+def steady(seconds: float, *, frames_per_second: int = 25) -> list[tuple[int, int]]:
+    """Times and brightnesses of a video that gets brighter by 2 levels each 100 ms, from 20 on."""
+    count = round(seconds * frames_per_second)
+    times = [round(index * 1000 / frames_per_second) for index in range(count)]
+    return [(at, 20 + (at // 100) * 2 % 200) for at in times]
+
+
+def with_duration(mp4: bytes, milliseconds: int) -> bytes:
+    """The same MP4 with another duration in every header that states one (all in thousandths, version 0)."""
+    data = bytearray(mp4)
+    for name, scale_at, duration_at in ((b"mvhd", 12, 16), (b"mdhd", 12, 16), (b"tkhd", None, 20), (b"elst", None, 8)):
+        place = data.find(name)
+        if place < 0:
+            continue
+        body = place + 4
+        scale = int.from_bytes(data[body + scale_at : body + scale_at + 4], "big") if scale_at else 1000
+        data[body + duration_at : body + duration_at + 4] = (milliseconds * scale // 1000).to_bytes(4, "big")
+    return bytes(data)
+
+
+def rotated(mp4: bytes) -> bytes:
+    """The same MP4 with a display matrix that turns it by a quarter, clockwise, as phones write it."""
+    data = bytearray(mp4)
+    matrix = data.find(b"tkhd") + 4 + 40
+    one, zero, minus = (0x10000).to_bytes(4, "big"), bytes(4), (-0x10000 & 0xFFFFFFFF).to_bytes(4, "big")
+    data[matrix : matrix + 20] = zero + one + zero + minus + zero
+    return bytes(data)
+
+
+def _add_silence(output: Any, sound: Any, seconds: float) -> None:
+    for start in range(0, round(seconds * 8000), 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 8000, start
+        output.mux(sound.encode(frame))
+    output.mux(sound.encode(None))
