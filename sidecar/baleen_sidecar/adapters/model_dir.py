@@ -1,0 +1,71 @@
+"""Models from folders: ModelDeployments as YAML, and beside them the files that were fetched for them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from baleen_core.canonical import digest_of
+from baleen_core.errors import IntegrityError, ModelError, Problem
+from baleen_core.model.parse import parse_model_deployment
+from baleen_core.model.recipes import find_recipe, image_recipe, text_recipe
+from baleen_core.model.schema import Model, ModelDeployment
+from baleen_sidecar.adapters.resources import read_folder
+from baleen_sidecar.usecases.scoring import LoadedModel
+
+AssetReader = Callable[[Model], tuple[str, Mapping[str, Path]]]
+"""Finds a model's files: the SHA-256 of what Triton loads, and its recipe's assets by name."""
+
+
+def read_deployments(folder: Path) -> tuple[ModelDeployment, ...]:
+    """Read every ModelDeployment of a folder.
+
+    Raises:
+        ModelError: a file that cannot be read, a deployment that is not valid, or a model name that is used twice.
+    """
+    documents = read_folder(folder)
+    problems = list(documents.problems)
+    deployments: list[ModelDeployment] = []
+    for document in documents.documents:
+        if document.body.get("kind") != "ModelDeployment":
+            continue
+        try:
+            deployments.append(parse_model_deployment(document.body))
+        except ModelError as exc:
+            problems += [
+                Problem(field=f"{document.file}: {problem.field}", message=problem.message) for problem in exc.problems
+            ]
+    names = [model.name for deployment in deployments for model in deployment.models]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(Problem(field=str(folder), message=f"model {name!r} is in more than one ModelDeployment"))
+    if not deployments and not problems:
+        problems.append(Problem(field=str(folder), message="there is no ModelDeployment in this folder"))
+    if problems:
+        raise ModelError(problems)
+    return tuple(deployments)
+
+
+def load_model(model: Model, sha256: str, assets: Mapping[str, Path]) -> LoadedModel:
+    """Make a model's recipe ready.
+
+    Raises:
+        IntegrityError: the model's file or an asset is not the one that the deployment names.
+        ModelError: an asset is missing.
+    """
+    if model.source.sha256 is not None and model.source.sha256 != sha256:
+        raise IntegrityError(f"model {model.name}", expected=model.source.sha256, found=sha256)
+    recipe = model.preprocessing.recipe
+    if find_recipe(recipe).accepts == "image":
+        return LoadedModel(model=model, sha256=sha256, image=image_recipe(recipe))
+    contents = {
+        asset.name: _read_asset(model, asset.name, asset.sha256, assets) for asset in model.preprocessing.assets
+    }
+    return LoadedModel(model=model, sha256=sha256, text=text_recipe(recipe, contents))
+
+
+def _read_asset(model: Model, name: str, sha256: str | None, assets: Mapping[str, Path]) -> bytes:
+    if name not in assets:
+        raise ModelError(f"model {model.name}: asset {name!r} is not among its files; run `baleen models fetch`")
+    content = assets[name].read_bytes()
+    found = digest_of(content).removeprefix("sha256:")
+    if sha256 is not None and found != sha256:
+        raise IntegrityError(f"asset {name} of model {model.name}", expected=sha256, found=found)
+    return content

@@ -1,0 +1,66 @@
+"""Policies from a folder: read at start, and again whenever a file in it changes."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from watchfiles import awatch
+
+from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_sidecar.adapters.resources import read_folder
+from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE_MILLISECONDS = 200
+"""Editors write a file in several steps; this long after the last one, it is read."""
+RECHECK_SECONDS = 30.0
+"""The folder is read again this often even when nothing was noticed: some file systems tell nobody."""
+
+
+class PolicyFolder:
+    """Keeps the policies in force equal to what the folder says."""
+
+    def __init__(self, folder: Path, adopt: AdoptPolicies) -> None:
+        self._folder = folder
+        self._adopt = adopt
+
+    async def load(self) -> PolicySnapshot:
+        """Read the folder once, and say what became of each policy."""
+        before = {(status.namespace, status.name): status for status in self._adopt.current().statuses}
+        snapshot = await self._adopt.adopt(await asyncio.to_thread(read_folder, self._folder))
+        for status in snapshot.statuses:
+            if before.get((status.namespace, status.name)) != status:
+                level = logging.WARNING if status.problems else logging.INFO
+                log.log(
+                    level,
+                    "policy adopted",
+                    extra={
+                        "policy": f"{status.namespace}/{status.name}",
+                        "digest": status.digest,
+                        "standing": status.standing.value,
+                        "problems": [str(problem) for problem in status.problems],
+                    },
+                )
+        for problem in snapshot.problems:
+            log.warning("policy folder", extra={"problem": str(problem)})
+        return snapshot
+
+    async def watch(self) -> None:
+        """Follow the folder until cancelled; a failure is logged and tried again, never the end of watching."""
+        while True:
+            try:
+                await self._follow()
+            except Exception:
+                log.exception("watching the policy folder failed", extra={"folder": str(self._folder)})
+            await asyncio.sleep(1.0)
+
+    async def _follow(self) -> None:
+        changes = awatch(
+            self._folder,
+            debounce=DEBOUNCE_MILLISECONDS,
+            rust_timeout=int(RECHECK_SECONDS * 1000),
+            yield_on_timeout=True,
+        )
+        async for _ in changes:
+            await self.load()

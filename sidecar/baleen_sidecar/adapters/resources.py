@@ -1,0 +1,123 @@
+"""Read a folder of YAML files as resources; a file that cannot be read is a problem that names it, never a crash."""
+
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from baleen_core.errors import Problem
+from baleen_sidecar.usecases.adopt_policies import Document, Documents
+
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+MAX_FILES: Final = 10_000
+MAX_DOCUMENTS: Final = 10_000
+
+
+class Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: a date stays the text that it is, since JSON knows none, and `<<` is a plain key."""
+
+
+_FOREIGN: Final = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge")
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _FOREIGN]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_folder(folder: Path) -> Documents:
+    """Read every YAML and JSON file of a folder and those below it, in the order of their names.
+
+    Names that begin with a dot are passed over (a mounted ConfigMap has such folders for its own use).
+    """
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    if not folder.is_dir():
+        return Documents(problems=(Problem(field=str(folder), message="is not a folder that can be read"),))
+    for path in _files(folder):
+        name = str(path.relative_to(folder))
+        try:
+            documents += read_file(path, name)
+        except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as exc:
+            problems.append(Problem(field=name, message=f"cannot be read: {_one_line(exc)}"))
+    return Documents(documents=tuple(documents), problems=tuple(problems))
+
+
+def read_file(path: Path, name: str) -> Iterator[Document]:
+    """Read the documents of one file; empty ones are passed over.
+
+    Raises:
+        OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError: the file is not a list of resources.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ValueError(f"it has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
+    found = []
+    for body in yaml.load_all(path.read_text(encoding="utf-8"), Loader):
+        if body is None:
+            continue
+        if not isinstance(body, Mapping):
+            raise ValueError(f"a document is a {type(body).__name__}, not a resource with apiVersion and kind")
+        found.append(Document(file=name, body=body))
+        if len(found) > MAX_DOCUMENTS:
+            raise ValueError(f"it has more than {MAX_DOCUMENTS} documents")
+    return iter(found)
+
+
+def _documents(text: str) -> Iterator[object]:
+    loader = Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None, "check_node said that there is one"
+            _check(node)
+            yield loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check(root: yaml.Node) -> None:
+    """Refuse what only misleads: aliases, a few of which can stand for gigabytes, and a key that is there twice."""
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            raise _wrong(node, "an anchor is used by an alias (*name); write the value out")
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if key.tag != "tag:yaml.org,2002:str":
+                    raise _wrong(key, f"the key {key.value!r} is not a string; put it in quotes")
+                if key.value in keys:
+                    raise _wrong(key, f"the key {key.value!r} is there twice")
+                keys.add(key.value)
+                waiting.append(value)
+
+
+def _wrong(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return sorted(found)[:MAX_FILES]
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split()) or type(error).__name__

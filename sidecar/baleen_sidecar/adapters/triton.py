@@ -1,0 +1,211 @@
+"""Triton over gRPC; no exception of gRPC or of Triton's client leaves this module."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from baleen_core.errors import ModelUnavailable
+from baleen_core.model.schema import DataType, Model, Tensor
+from baleen_sidecar.ports import Tensors
+
+_DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
+    DataType.FP32: np.dtype(np.float32),
+    DataType.INT64: np.dtype(np.int64),
+    DataType.INT32: np.dtype(np.int32),
+    DataType.UINT8: np.dtype(np.uint8),
+}
+
+_MAX_MESSAGE_BYTES: Final = 256 << 20
+
+_CHANNEL: Final = [
+    # gRPC's own back-off grows to two minutes; a server that is back must be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Finds a peer that vanished without a word; more pings, or any without calls, and Triton hangs up.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # A proxy named in the environment is for the outside world, and Triton is not there.
+    ("grpc.enable_http_proxy", 0),
+    # Otherwise two adapters in one process would share a connection, and its back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class TritonInference:
+    """The Inference port over one Triton, which also says what is loaded there and loads it (explicit model control).
+
+    A model is ready when the server says so and `confirm` was called since its last load: that is left to whoever
+    checks the golden answers.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        timeout_seconds: float = 10.0,
+        probe_timeout_seconds: float = 1.0,
+        load_timeout_seconds: float = 120.0,
+    ) -> None:
+        """`endpoint` is `host:port`; `timeout_seconds` is the time budget of one batch, for every model."""
+        self._endpoint = endpoint
+        self._timeout_seconds = timeout_seconds
+        self._probe_timeout_seconds = probe_timeout_seconds
+        self._load_timeout_seconds = load_timeout_seconds
+        self._open: InferenceServerClient | None = None
+        self._confirmed: set[tuple[str, str]] = set()
+
+    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+        """See ports.Inference."""
+        with self._failing(model):
+            answer = await self._client().infer(
+                model.name,
+                [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
+                model_version=model.version,
+                client_timeout=self._timeout_seconds,
+            )
+            rows = len(inputs[model.inputs[0].name])
+            return {tensor.name: _checked(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs}
+
+    async def is_ready(self, model: Model) -> bool:
+        """See ports.Inference."""
+        return self.is_confirmed(model) and await self.is_loaded(model)
+
+    def is_confirmed(self, model: Model) -> bool:
+        """Say whether the model gave its golden answers since its last load."""
+        return (model.name, model.version) in self._confirmed
+
+    async def is_loaded(self, model: Model) -> bool:
+        """Say whether the server would answer for this version; False when the server does not answer."""
+        try:
+            with self._failing(model):
+                return bool(
+                    await self._client().is_model_ready(
+                        model.name, model.version, client_timeout=self._probe_timeout_seconds
+                    )
+                )
+        except ModelUnavailable:
+            return False
+
+    async def load(self, model: Model) -> None:
+        """Load the model, or load it again; it is not ready before `confirm`.
+
+        Raises:
+            ModelUnavailable: the server does not answer or cannot load it; its reason is in the message.
+        """
+        self.doubt(model)
+        with self._failing(model):
+            await self._client().load_model(model.name, client_timeout=self._load_timeout_seconds)
+
+    async def unload(self, model: Model) -> None:
+        """Take the model out of the server; calls that it is answering are finished first.
+
+        Raises:
+            ModelUnavailable: the server does not answer, or models are not its to unload.
+        """
+        self.doubt(model)
+        with self._failing(model):
+            await self._client().unload_model(model.name, client_timeout=self._load_timeout_seconds)
+
+    async def loaded(self) -> frozenset[tuple[str, str]]:
+        """Return name and version of every model that the server would answer for.
+
+        Raises:
+            ModelUnavailable: the server does not answer.
+        """
+        with self._failing(None):
+            index = await self._client().get_model_repository_index(client_timeout=self._probe_timeout_seconds)
+            return frozenset((entry.name, entry.version) for entry in index.models if entry.state == "READY")
+
+    def confirm(self, model: Model) -> None:
+        """Take note that the model gave its golden answers."""
+        self._confirmed.add((model.name, model.version))
+
+    def doubt(self, model: Model) -> None:
+        """Take note that the model has to give its golden answers (again)."""
+        self._confirmed.discard((model.name, model.version))
+
+    async def server_live(self) -> bool:
+        """Say whether the server answers at all, within the probe's timeout."""
+        return await self.server_id() is not None
+
+    async def server_id(self) -> str | None:
+        """Return the `--id` that the server was started with, or None when it does not answer."""
+        try:
+            with self._failing(None):
+                metadata = await self._client().get_server_metadata(client_timeout=self._probe_timeout_seconds)
+                return str(metadata.name)
+        except ModelUnavailable:
+            return None
+
+    async def connect(self, endpoint: str) -> None:
+        """Talk to another server from now on; calls under way end as ModelUnavailable, and no model is ready."""
+        self._confirmed.clear()
+        self._endpoint = endpoint
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; the next call opens a new one."""
+        client, self._open = self._open, None
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> InferenceServerClient:
+        # Made on first use, since a channel belongs to the event loop that is running then.
+        if self._open is None:
+            self._open = InferenceServerClient(self._endpoint, channel_args=_CHANNEL)
+        return self._open
+
+    @contextmanager
+    def _failing(self, model: Model | None) -> Iterator[None]:
+        """Keep foreign errors from leaking past this module."""
+        who = f"model {model.name} {model.version} at {self._endpoint}" if model else f"Triton at {self._endpoint}"
+        try:
+            yield
+        except InferenceServerException as exc:
+            raise ModelUnavailable(f"{who}: {exc.message()} ({_status(exc)})") from exc
+        except (grpc.RpcError, grpc.aio.BaseError, ValueError) as exc:
+            raise ModelUnavailable(f"{who}: {exc!r}") from exc
+        except asyncio.CancelledError:
+            # gRPC cancels the calls of a channel that is closed; only a cancelled caller may see it as that.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ModelUnavailable(f"{who}: the connection was closed") from None
+
+
+def _status(exc: InferenceServerException) -> str:
+    return str(exc.status() or "refused by the client").removeprefix("StatusCode.")
+
+
+def _to_input(tensor: Tensor, rows: NDArray[np.generic]) -> InferInput:
+    return InferInput(tensor.name, rows.shape, tensor.data_type).set_data_from_numpy(rows)
+
+
+def _checked(tensor: Tensor, answer: NDArray[np.generic] | None, rows: int) -> NDArray[np.generic]:
+    """Return the answer when it is what the model promises; numpy arrays of a reply are read-only views of it."""
+    if answer is None:
+        raise ValueError(f"the answer has no output {tensor.name!r}")
+    promised = (rows, *tensor.dims)
+    fits = len(answer.shape) == len(promised) and all(
+        size in (-1, found) for size, found in zip(promised, answer.shape, strict=True)
+    )
+    if not fits or answer.dtype != _DTYPES[tensor.data_type]:
+        raise ValueError(
+            f"output {tensor.name!r} is {answer.dtype} {list(answer.shape)},"
+            f" not {_DTYPES[tensor.data_type]} {list(promised)}"
+        )
+    if answer.dtype.kind == "f" and not np.isfinite(answer).all():
+        raise ValueError(f"output {tensor.name!r} holds NaN or infinity")
+    return answer

@@ -1,0 +1,186 @@
+"""The composition root: the one place that knows who stands behind which port."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_core.errors import BaleenError
+from baleen_sidecar.ports import (
+    DecisionLog,
+    Fetcher,
+    FrameDecoder,
+    ImageDecoder,
+    Inference,
+    LanguageDetector,
+    PerceptualHash,
+    RevisionStore,
+)
+from baleen_sidecar.settings import Settings
+from baleen_sidecar.usecases.moderate import Limits, Moderate, Shell
+from baleen_sidecar.usecases.read_decisions import ReadDecisions
+from baleen_sidecar.usecases.read_policies import ReadPolicies
+from baleen_sidecar.usecases.report_health import ReportHealth
+from baleen_sidecar.usecases.scoring import LoadedModel, Scoring
+from baleen_sidecar.web.errors import (
+    PROBLEM_TYPE,
+    FieldError,
+    ProblemDetails,
+    describe,
+    describe_status,
+    retry_after,
+    unexpected,
+)
+from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
+from baleen_sidecar.web.openapi import answer, build_openapi
+from baleen_sidecar.web.routes import decisions, operations, policies
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Content moderation: policies and models in, Allow, Review or Block out, with the reason."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything that the application needs from the world outside."""
+
+    policies: Callable[[], PolicySnapshot]
+    models: Sequence[LoadedModel]
+    inference: Inference
+    log: DecisionLog
+    store: RevisionStore
+    languages: LanguageDetector
+    images: ImageDecoder
+    frames: FrameDecoder
+    perceptual_hash: PerceptualHash
+    fetcher: Fetcher
+    shell: Shell
+    registry: CollectorRegistry
+
+
+def build_app(
+    ports: Ports,
+    settings: Settings,
+    *,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> ASGIApp:
+    """Put the application together; nothing is opened or started here."""
+    metrics = RequestMetrics(ports.registry)
+    signals = frozenset(signal for loaded in ports.models for signal in loaded.signal_names())
+    limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
+    moderate = Moderate(
+        policies=ports.policies,
+        scoring=Scoring(
+            ports.models,
+            ports.inference,
+            executor=ports.shell.executor,
+            text_limit_windows=settings.text_limit_windows,
+        ),
+        log=ports.log,
+        languages=ports.languages,
+        images=ports.images,
+        frames=ports.frames,
+        perceptual_hash=ports.perceptual_hash,
+        limits=limits,
+        shell=ports.shell,
+    )
+    app = build_rest(ports, metrics, signals, lifespan)
+    return ModerateRoute(
+        moderate,
+        ports.fetcher,
+        limits=limits,
+        image_limit_bytes=settings.image_limit_bytes,
+        deadline_seconds=settings.deadline_seconds,
+        metrics=metrics,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+        rest=app,
+    )
+
+
+def build_rest(
+    ports: Ports,
+    metrics: RequestMetrics,
+    signals: frozenset[str],
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
+) -> FastAPI:
+    """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
+    release = version("baleen")
+    app = FastAPI(
+        title="Baleen", version=release, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    health = ReportHealth(ports.policies, [loaded.model for loaded in ports.models], ports.inference)
+    app.include_router(decisions.build_router(ReadDecisions(ports.log, ports.store, signals)))
+    app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
+    app.include_router(
+        operations.build_router(
+            health, metrics, ports.registry, version=release, monotonic_seconds=ports.shell.monotonic_seconds
+        )
+    )
+    _answer_errors(app, ports.shell.chance)
+    document = build_openapi(app, decisions.ANSWERS | policies.ANSWERS | operations.ANSWERS)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    return app
+
+
+def _answer_errors(app: FastAPI, chance: Callable[[int], bytes]) -> None:
+    def request_id(request: Request) -> str:
+        return read_request_id(dict(request.scope["headers"]), chance)
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BaleenError)
+        return _problem(describe(error, request_id(request)), retry_after(error))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        fields = tuple(FieldError(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors())
+        detail = "; ".join(f"{each.field}: {each.message}" for each in fields)
+        return _problem(describe_status(422, detail, request_id(request), fields))
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = _problem(describe_status(error.status_code, _say(error, request), request_id(request)))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def failed(request: Request, error: Exception) -> Response:
+        identity = request_id(request)
+        log.error("request failed", extra={"request_id": identity}, exc_info=error)
+        return _problem(unexpected(identity))
+
+    handlers: list[tuple[type[Exception], Callable[[Request, Exception], Awaitable[Response]]]] = [
+        (BaleenError, ours),
+        (RequestValidationError, invalid),
+        (HTTPException, refused),
+        (Exception, failed),
+    ]
+    for kind, handler in handlers:
+        app.add_exception_handler(kind, handler)
+
+
+def _say(error: HTTPException, request: Request) -> str:
+    path = request.scope["path"]
+    match error.status_code:
+        case 404:
+            return f"there is no {path} here"
+        case 405 if error.headers:
+            return f"{path} takes {error.headers['Allow']}"
+    return str(error.detail)
+
+
+def _problem(problem: ProblemDetails, seconds: int | None = None) -> Response:
+    response = answer(problem, problem.status)
+    response.headers["content-type"] = PROBLEM_TYPE
+    response.headers["x-request-id"] = problem.request_id
+    if seconds is not None:
+        response.headers["retry-after"] = str(seconds)
+    return response

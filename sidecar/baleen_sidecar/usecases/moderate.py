@@ -1,0 +1,241 @@
+"""Moderate one piece of content: find the policies, score, look up lists, decide, make durable, answer."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from PIL import Image
+
+from baleen_core.decision.engine import decide
+from baleen_core.decision.lists import find_hits
+from baleen_core.decision.snapshot import InForce, PolicySnapshot
+from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
+from baleen_core.ids import decision_id
+from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence
+from baleen_core.textnorm import count_links
+from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
+from baleen_sidecar.usecases.moderate_video import judge_frames
+from baleen_sidecar.usecases.scoring import Scoring
+
+T = TypeVar("T")
+MediaKind = Literal["image", "video"]
+
+INLINE_BYTES = 64 * 1024
+"""Media up to here is hashed and inspected on the event loop: handing it to a thread costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one piece of content may measure."""
+
+    text_bytes: int
+    video_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """What is known of the call itself: when it came (monotonic seconds) and how long it may take."""
+
+    request_id: str
+    received_seconds: float
+    deadline_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shell:
+    """What a use case takes from the world that is no port of its own: clocks, chance, threads."""
+
+    wall_seconds: Callable[[], float]
+    monotonic_seconds: Callable[[], float]
+    chance: Callable[[int], bytes]
+    executor: Executor
+
+    async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
+        """Run CPU work on `data`: at once when it is small, in a thread when it is not."""
+        if len(data) <= INLINE_BYTES:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+class Moderate:
+    """Answer Allow, Review or Block for a text, an image or a short video, and put the answer on record first."""
+
+    def __init__(
+        self,
+        *,
+        policies: Callable[[], PolicySnapshot],
+        scoring: Scoring,
+        log: DecisionLog,
+        languages: LanguageDetector,
+        images: ImageDecoder,
+        frames: FrameDecoder,
+        perceptual_hash: PerceptualHash,
+        limits: Limits,
+        shell: Shell,
+    ) -> None:
+        self._policies = policies
+        self._scoring = scoring
+        self._log = log
+        self._languages = languages
+        self._images = images
+        self._frames = frames
+        self._perceptual_hash = perceptual_hash
+        self._limits = limits
+        self._shell = shell
+
+    async def text(self, text: str, context: Context, caller: Caller) -> DecisionRecord:
+        """Moderate a text.
+
+        Raises:
+            ContentError: it is empty or longer than the limit.
+            NoPolicy, LogUnavailable: see baleen_core.errors.
+        """
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as exc:
+            raise ContentError([Problem(field="content.text", message="it has half of a surrogate pair")]) from exc
+        check_size(data, limit=self._limits.text_bytes, field="content.text", what="text")
+        in_force = self._in_force(context)
+        language = self._languages.detect(text) or primary_language(context.language)
+        digest = hashlib.sha256(data).hexdigest()
+        wanted = in_force.wanted("text", language)
+        scores = await self._scoring.text(text, wanted)
+        evidence = Evidence(
+            content=ContentFacts(type="text", digest=digest, length=len(text), links=count_links(text)),
+            context=context,
+            signals=scores.highest(),
+            missing=dict(scores.missing),
+            language=language,
+            lists=find_hits(in_force.lists, text=text, digest=digest, pdq=None),
+            limits=scores.limits,
+            models=scores.models,
+        )
+        return await self._conclude(in_force, evidence, caller)
+
+    async def media(
+        self, data: bytes, kind: MediaKind, context: Context, caller: Caller, *, media_type: str = ""
+    ) -> DecisionRecord:
+        """Moderate an image or a video by its bytes; moving images are judged as a video is, frame by frame.
+
+        Raises:
+            ContentError: it is empty, broken, over a limit or of a type that is not accepted.
+            NoPolicy, LogUnavailable: see baleen_core.errors.
+        """
+        if not data:
+            raise ContentError([Problem(field="content", message="it is empty; send the bytes of the media")])
+        in_force = self._in_force(context)
+        digest = await self._shell.off_loop(data, lambda: hashlib.sha256(data).hexdigest())
+        facts = ContentFacts(type=kind, digest=digest, length=len(data), media_type=media_type)
+        if kind == "video":
+            check_size(data, limit=self._limits.video_bytes, field="content", what="video")
+            return await self._moving(data, facts, in_force, context, caller)
+        info = await self._shell.off_loop(data, lambda: self._images.inspect(data))
+        facts = ContentFacts(
+            type="image",
+            digest=digest,
+            length=len(data),
+            media_type=info.media_type,
+            width=info.width,
+            height=info.height,
+        )
+        if info.animated:
+            return await self._moving(data, facts, in_force, context, caller)
+        picture = await self._shell.off_loop(data, lambda: self._images.decode(data))
+        return await self._still(picture, facts, in_force, context, caller)
+
+    async def _still(
+        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
+    ) -> DecisionRecord:
+        pdq = await self._pdq(picture) if in_force.needs_pdq else None
+        scores = await self._scoring.pictures([picture], in_force.wanted("image"))
+        evidence = Evidence(
+            content=facts,
+            context=context,
+            signals=scores.highest(),
+            missing=dict(scores.missing),
+            lists=find_hits(in_force.lists, text=None, digest=facts.digest, pdq=pdq),
+            models=scores.models,
+        )
+        return await self._conclude(in_force, evidence, caller)
+
+    async def _moving(
+        self, data: bytes, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
+    ) -> DecisionRecord:
+        evidence = await judge_frames(
+            self._frames,
+            self._scoring,
+            in_force,
+            data,
+            Evidence(content=facts, context=context),
+            pdq=self._pdq,
+        )
+        return await self._conclude(in_force, evidence, caller)
+
+    async def _pdq(self, picture: Image.Image) -> bytes:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._shell.executor, self._perceptual_hash.hash, picture)
+
+    async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller) -> DecisionRecord:
+        decision = decide(in_force, evidence)
+        now = self._shell.wall_seconds()
+        record = DecisionRecord(
+            id=decision_id(int(now * 1000), self._shell.chance(10)),
+            time=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            evidence=evidence,
+            decision=decision,
+            latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
+            request_id=caller.request_id,
+        )
+        await self._log.append(record)
+        return record
+
+    def _in_force(self, context: Context) -> InForce:
+        in_force = self._policies().in_force(context)
+        if not in_force.winners:
+            where = ", ".join(f"{name} {value!r}" for name, value in _places(context)) or "requests without a scope"
+            raise NoPolicy(f"no policy is in force for {where}; nothing is allowed without one")
+        return in_force
+
+    @asynccontextmanager
+    async def deadline(self, caller: Caller) -> AsyncIterator[None]:
+        """End what is awaited inside once the caller's time is up, counted from when its request came.
+
+        Raises:
+            DeadlineExceeded: it was not done by then.
+        """
+        spent = self._shell.monotonic_seconds() - caller.received_seconds
+        try:
+            async with asyncio.timeout(caller.deadline_seconds - spent):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(f"the deadline of {caller.deadline_seconds:g} s passed before a decision") from None
+
+
+def primary_language(tag: str | None) -> str | None:
+    """Return the language of a tag such as `en-GB`, as policies and the detector name it."""
+    return tag and tag.partition("-")[0]
+
+
+def check_size(data: bytes, *, limit: int, field: str, what: str) -> None:
+    """Refuse what is empty or over the limit.
+
+    Raises:
+        ContentError: it is empty.
+        TooLarge: it is larger than `limit` bytes.
+    """
+    if not data:
+        raise ContentError([Problem(field=field, message=f"the {what} is empty")])
+    if len(data) > limit:
+        message = f"the {what} has {len(data)} bytes; the limit is {limit} bytes"
+        raise TooLarge([Problem(field=field, message=message)])
+
+
+def _places(context: Context) -> Iterator[tuple[str, str]]:
+    for name in ("tenant", "surface", "source"):
+        if value := getattr(context, name):
+            yield name, value

@@ -1,0 +1,129 @@
+"""Judge moving pictures frame by frame, in small groups, so that memory is bounded whatever the length."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+
+import msgspec
+from PIL import Image
+
+from baleen_core.decision.engine import decide
+from baleen_core.decision.lists import find_hits
+from baleen_core.decision.snapshot import InForce
+from baleen_core.policy.schema import Verdict
+from baleen_core.records import Evidence, FrameSignals, ListHit, Missing, ModelIdentity, VideoEvidence
+from baleen_sidecar.media.coverage import coverage
+from baleen_sidecar.ports import Frame, FrameDecoder, Skipped, VideoInfo
+from baleen_sidecar.usecases.scoring import Scores, Scoring
+
+GROUP = 8
+"""Frames that are decoded and scored together: what one call to a model carries, and what memory holds."""
+
+
+class _Watch:
+    """What has been seen of one video so far."""
+
+    def __init__(self) -> None:
+        self.duration_milliseconds = 0
+        self.undecodable = 0
+        self.frames: list[FrameSignals] = []
+        self.missing: dict[str, Missing] = {}
+        self.models: dict[str, ModelIdentity] = {}
+        self.hits: dict[ListHit, None] = {}
+        self._last: tuple[Image.Image, Mapping[str, int]] | None = None
+
+    def fresh(self, group: list[Frame]) -> list[Image.Image]:
+        """Return the group's pictures, each once; one that stays on display is the same object in every frame."""
+        last = self._last[0] if self._last else None
+        return list({id(frame.image): frame.image for frame in group if frame.image is not last}.values())
+
+    def add(self, group: list[Frame], fresh: list[Image.Image], scores: Scores) -> None:
+        rows = dict(zip(map(id, fresh), scores.rows, strict=True))
+        if self._last:
+            rows.setdefault(id(self._last[0]), self._last[1])
+        self.frames += [
+            FrameSignals(at_milliseconds=frame.at_milliseconds, signals=dict(rows[id(frame.image)])) for frame in group
+        ]
+        self._last = (group[-1].image, rows[id(group[-1].image)])
+        self.missing |= scores.missing
+        self.models |= {identity.name: identity for identity in scores.models}
+
+    def evidence(self, start: Evidence) -> Evidence:
+        highest: dict[str, int] = {}
+        for frame in self.frames:
+            for signal, score in frame.signals.items():
+                highest[signal] = max(score, highest.get(signal, 0))
+        return msgspec.structs.replace(
+            start,
+            signals=highest,
+            missing=dict(self.missing),
+            lists=tuple(self.hits),
+            frames=tuple(self.frames),
+            models=tuple(self.models[name] for name in sorted(self.models)),
+        )
+
+
+async def judge_frames(
+    decoder: FrameDecoder,
+    scoring: Scoring,
+    in_force: InForce,
+    data: bytes,
+    start: Evidence,
+    *,
+    pdq: Callable[[Image.Image], Awaitable[bytes]],
+) -> Evidence:
+    """Sample `data` at the policies' frame rate and score every frame; stop at a block where all policies let us.
+
+    Returns `start` with the frames' scores, the highest of each signal, list hits and the coverage.
+
+    Raises:
+        ContentError: not decodable at all, or over a limit.
+    """
+    settings = [policy.revision.policy.video for policy in in_force.policies]
+    frames_per_minute = max(setting.frames_per_minute for setting in settings)
+    may_stop = all(setting.early_exit for setting in settings)
+    wanted = in_force.wanted(start.content.type)
+    watch, stopped = _Watch(), False
+    async with aclosing(decoder.frames(data, frames_per_minute=frames_per_minute)) as items:
+        async for group in _groups(items, watch):
+            fresh = watch.fresh(group)
+            watch.add(group, fresh, await scoring.pictures(fresh, wanted))
+            for picture in fresh if in_force.needs_pdq else ():
+                found = await pdq(picture)
+                # A picture's digest means nothing inside a video; only what it looks like can be listed.
+                watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest="", pdq=found))
+            if may_stop and decide(in_force, watch.evidence(start)).decision is Verdict.BLOCK:
+                stopped = True
+                break
+    watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest=start.content.digest, pdq=None))
+    return msgspec.structs.replace(
+        watch.evidence(start),
+        video=VideoEvidence(
+            duration_milliseconds=watch.duration_milliseconds,
+            coverage=coverage(
+                duration_milliseconds=watch.duration_milliseconds,
+                frames_per_minute=frames_per_minute,
+                judged=len(watch.frames),
+                undecodable=watch.undecodable,
+                early_exit=stopped,
+            ),
+        ),
+    )
+
+
+async def _groups(items: AsyncIterator[Frame | VideoInfo | Skipped], watch: _Watch) -> AsyncIterator[list[Frame]]:
+    group: list[Frame] = []
+    async for item in items:
+        match item:
+            case VideoInfo():
+                watch.duration_milliseconds = item.duration_milliseconds
+            case Skipped():
+                # What was decoded outranks what the container claims, either way.
+                watch.duration_milliseconds = item.duration_milliseconds
+                watch.undecodable = item.count
+            case Frame():
+                group.append(item)
+        if len(group) == GROUP:
+            yield group
+            group = []
+    if group:
+        yield group

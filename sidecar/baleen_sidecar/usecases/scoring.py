@@ -1,0 +1,191 @@
+"""Ask every model whose signals are wanted; what failed, is not served or does not apply is said, never guessed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from baleen_core.errors import ModelUnavailable
+from baleen_core.model.recipes import TextRecipe, find_recipe
+from baleen_core.model.schema import Model
+from baleen_core.model.signals import read_signals
+from baleen_core.records import Missing, ModelIdentity
+from baleen_core.textnorm import clean, deobfuscate
+from baleen_sidecar.ports import Inference
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
+
+TEXT_TOO_LONG = "TextTooLong"
+INLINE_TEXT_LENGTH = 8 * 1024
+"""Text up to here is prepared on the event loop: handing it to a thread costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model with its recipe at hand: one of `text` and `image` is set."""
+
+    model: Model
+    sha256: str
+    text: TextRecipe | None = None
+    image: ImageRecipe | None = None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(name=self.model.name, version=self.model.version, sha256=self.sha256)
+
+    def signal_names(self) -> tuple[str, ...]:
+        """Return the signals as policies name them."""
+        return tuple(f"{self.model.name}.{signal.name}" for signal in self.model.signals)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all."""
+
+    rows: tuple[Mapping[str, int], ...]
+    missing: Mapping[str, Missing]
+    models: tuple[ModelIdentity, ...]
+    limits: tuple[str, ...] = ()
+
+    def highest(self) -> dict[str, int]:
+        """Return each signal's highest score over all rows."""
+        best: dict[str, int] = {}
+        for row in self.rows:
+            for signal, score in row.items():
+                best[signal] = max(score, best.get(signal, 0))
+        return best
+
+
+@dataclass(slots=True)
+class _Answers:
+    """Collects what the models say while they are asked at the same time."""
+
+    rows: list[dict[str, int]]
+    missing: dict[str, Missing] = field(default_factory=dict)
+    models: list[ModelIdentity] = field(default_factory=list)
+    limits: set[str] = field(default_factory=set)
+
+    def freeze(self) -> Scores:
+        self.models.sort(key=lambda identity: identity.name)
+        return Scores(
+            rows=tuple(self.rows),
+            missing=self.missing,
+            models=tuple(self.models),
+            limits=tuple(sorted(self.limits)),
+        )
+
+
+class Scoring:
+    """Score text and pictures by the models at hand."""
+
+    def __init__(
+        self, models: Iterable[LoadedModel], inference: Inference, *, executor: Executor, text_limit_windows: int
+    ) -> None:
+        self._by_signal = {signal: loaded for loaded in models for signal in loaded.signal_names()}
+        self._inference = inference
+        self._executor = executor
+        self._text_limit_windows = text_limit_windows
+
+    async def text(self, text: str, wanted: Collection[str]) -> Scores:
+        """Score one text: in overlapping windows, as it stands and with disguises undone; the highest counts."""
+        answers = _Answers(rows=[{}])
+        chosen = self._choose(wanted, "text", answers)
+        plain = clean(text)
+        variants = tuple(dict.fromkeys((plain, deobfuscate(text))))
+        async with asyncio.TaskGroup() as group:
+            for loaded in chosen:
+                group.create_task(self._text(loaded, variants, answers))
+        return answers.freeze()
+
+    async def pictures(self, pictures: Sequence[Image.Image], wanted: Collection[str]) -> Scores:
+        """Score pictures (RGB), a row each."""
+        answers = _Answers(rows=[{} for _ in pictures])
+        chosen = self._choose(wanted, "image", answers)
+        async with asyncio.TaskGroup() as group:
+            for loaded in chosen:
+                group.create_task(self._pictures(loaded, pictures, answers))
+        return answers.freeze()
+
+    def _choose(self, wanted: Collection[str], accepts: str, answers: _Answers) -> list[LoadedModel]:
+        chosen: dict[str, LoadedModel] = {}
+        for signal in wanted:
+            loaded = self._by_signal.get(signal)
+            if loaded is None:
+                answers.missing[signal] = Missing.NOT_SERVED
+            elif find_recipe(loaded.model.preprocessing.recipe).accepts != accepts:
+                answers.missing[signal] = Missing.NOT_APPLICABLE
+            else:
+                chosen[loaded.model.name] = loaded
+        return list(chosen.values())
+
+    async def _text(self, loaded: LoadedModel, variants: Sequence[str], answers: _Answers) -> None:
+        recipe = loaded.text
+        assert recipe is not None, "a model that accepts text has a text recipe"
+        rows: dict[tuple[int, ...], None] = {}
+        for variant in variants:
+            if len(variant) <= INLINE_TEXT_LENGTH:
+                windows = recipe.windows(variant, limit=self._text_limit_windows)
+            else:
+                windows = await self._off_loop(partial(recipe.windows, variant, limit=self._text_limit_windows))
+            rows.update(dict.fromkeys(windows.rows))
+            if windows.truncated:
+                answers.limits.add(TEXT_TOO_LONG)
+        # Rows of like length share a batch: padding is computed like any other token.
+        ordered = sorted(rows, key=len)
+        with self._failing(loaded, answers):
+            answers.models.append(loaded.identity)
+            for batch in _batches(ordered, loaded.model.batching.max_batch_size):
+                outputs = await self._inference.infer(loaded.model, recipe.collate(batch))
+                for row in range(len(batch)):
+                    _raise_to(answers.rows[0], read_signals(loaded.model, outputs, row))
+
+    async def _pictures(self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers) -> None:
+        prepare = loaded.image
+        assert prepare is not None, "a model that accepts images has an image recipe"
+        name = loaded.model.inputs[0].name
+        with self._failing(loaded, answers):
+            answers.models.append(loaded.identity)
+            places = range(len(pictures))
+            for batch in _batches(places, loaded.model.batching.max_batch_size):
+                tensors = await self._off_loop(partial(_stack, prepare, [pictures[place] for place in batch]))
+                outputs = await self._inference.infer(loaded.model, {name: tensors})
+                for row, place in enumerate(batch):
+                    _raise_to(answers.rows[place], read_signals(loaded.model, outputs, row))
+
+    @contextmanager
+    def _failing(self, loaded: LoadedModel, answers: _Answers) -> Iterator[None]:
+        """A model that fails leaves its signals missing and the other models undisturbed."""
+        try:
+            yield
+        except ModelUnavailable as exc:
+            log.warning("model failed", extra={"model": loaded.model.name, "cause": str(exc)})
+            for signal in loaded.signal_names():
+                answers.missing[signal] = Missing.FAILED
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _raise_to(row: dict[str, int], scores: Mapping[str, int]) -> None:
+    for signal, score in scores.items():
+        row[signal] = max(score, row.get(signal, 0))
+
+
+def _stack(
+    prepare: Callable[[Image.Image], NDArray[np.float32]], pictures: Sequence[Image.Image]
+) -> NDArray[np.float32]:
+    return np.stack([prepare(picture) for picture in pictures])

@@ -1,0 +1,174 @@
+"""Load every model, ask it its golden questions, and let it serve only while the answers are right."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from baleen_core.errors import BaleenError, IntegrityError, ModelError, ModelUnavailable, Problem
+from baleen_core.model.golden import compare_golden
+from baleen_core.model.schema import GoldenInput, Model
+from baleen_core.model.signals import read_signals
+from baleen_sidecar.ports import ImageDecoder, Tensors
+from baleen_sidecar.usecases.scoring import LoadedModel
+
+log = logging.getLogger(__name__)
+
+SILENT_ROUNDS: Final = 2
+"""A model that served keeps serving through one round without an answer: a full queue is no wrong answer."""
+
+_RETRY_SECONDS: Final = 2.0
+_AT_ONCE: Final = 2
+
+
+class ModelControl(Protocol):
+    """What checking models needs of the server that runs them."""
+
+    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+        """See ports.Inference."""
+
+    async def is_loaded(self, model: Model) -> bool:
+        """Say whether the server would answer for the model."""
+
+    async def load(self, model: Model) -> None:
+        """Load the model; raises ModelUnavailable when that fails."""
+
+    def confirm(self, model: Model) -> None:
+        """Let the model serve."""
+
+    def doubt(self, model: Model) -> None:
+        """Let the model serve no longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What a round found out about one model: nothing wrong, wrong answers, or none (`is_silent`).
+
+    One that `is_stuck` gave none although the server has it loaded.
+    """
+
+    model: Model
+    problems: tuple[Problem, ...] = ()
+    is_silent: bool = False
+    is_stuck: bool = False
+
+
+class VerifyModels:
+    """Check all models, at start, after every restart of the server, and at an interval."""
+
+    def __init__(
+        self,
+        models: Sequence[LoadedModel],
+        control: ModelControl,
+        *,
+        images: ImageDecoder,
+        golden_file: Callable[[Model, str], bytes],
+        loads: bool = True,
+        on_stuck: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`golden_file` reads a model's golden file by name. `loads` is for a server whose models are ours to load.
+
+        `on_stuck` is called when a model was stuck at the end of `SILENT_ROUNDS` silent rounds.
+        """
+        self._models = models
+        self._control = control
+        self._images = images
+        self._golden_file = golden_file
+        self._loads = loads
+        self._on_stuck = on_stuck
+        self._one_round = asyncio.Lock()
+        self._silent_rounds: dict[str, int] = {}
+        self._inputs: dict[tuple[str, GoldenInput], tuple[Tensors, ...]] = {}
+
+    async def run(self, interval_seconds: float) -> None:
+        """Check for ever; a stuck model is asked again soon."""
+        wait = interval_seconds
+        while True:
+            await asyncio.sleep(wait)
+            found = await self.check()
+            wait = min(_RETRY_SECONDS, interval_seconds) if any(each.is_stuck for each in found) else interval_seconds
+
+    async def check(self) -> tuple[Verification, ...]:
+        """Load what is not loaded, ask every model, and note which may serve. Never raises for a model's sake."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+        # The round after a restart and the one at the interval may fall together, and would load everything twice.
+        async with self._one_round, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._check(loaded, gate)) for loaded in self._models]
+        verifications = tuple(task.result() for task in tasks)
+        stuck = [found.model.name for found in verifications if found.is_stuck]
+        if any(self._silent_rounds[name] >= SILENT_ROUNDS for name in stuck):
+            self._silent_rounds.clear()
+            self._on_stuck()
+        return verifications
+
+    async def _check(self, loaded: LoadedModel, gate: asyncio.Semaphore) -> Verification:
+        async with gate:
+            found = await self._examine(loaded)
+        self._note(found)
+        return found
+
+    async def _examine(self, loaded: LoadedModel) -> Verification:
+        model = loaded.model
+        try:
+            if self._loads and not await self._control.is_loaded(model):
+                await self._control.load(model)
+            answers = [await self._ask(loaded, golden.input) for golden in model.golden]
+        except ModelUnavailable as failed:
+            stuck = await self._control.is_loaded(model)
+            return Verification(model=model, problems=(_problem(model, failed),), is_silent=True, is_stuck=stuck)
+        except BaleenError as failed:
+            return Verification(model=model, problems=(_problem(model, failed),))
+        differences = [compare_golden(model, index, scores) for index, scores in enumerate(answers)]
+        return Verification(model=model, problems=tuple(problem for some in differences for problem in some))
+
+    def _note(self, found: Verification) -> None:
+        model = found.model
+        self._silent_rounds[model.name] = self._silent_rounds.get(model.name, 0) + 1 if found.is_silent else 0
+        if not found.problems:
+            self._control.confirm(model)
+            return
+        log.error("model not verified", extra={"model": model.name, "problems": list(map(str, found.problems))})
+        if not found.is_silent or self._silent_rounds[model.name] >= SILENT_ROUNDS:
+            self._control.doubt(model)
+
+    async def _ask(self, loaded: LoadedModel, question: GoldenInput) -> Mapping[str, int]:
+        """Return the highest score of each signal over the rows that the question becomes."""
+        highest: dict[str, int] = {}
+        for inputs in await self._prepared(loaded, question):
+            outputs = await self._control.infer(loaded.model, inputs)
+            for row in range(len(next(iter(inputs.values())))):
+                for signal, score in read_signals(loaded.model, outputs, row).items():
+                    highest[signal] = max(score, highest.get(signal, 0))
+        return highest
+
+    async def _prepared(self, loaded: LoadedModel, question: GoldenInput) -> tuple[Tensors, ...]:
+        key = (loaded.model.name, question)
+        if key not in self._inputs:
+            self._inputs[key] = await asyncio.to_thread(self._prepare, loaded, question)
+        return self._inputs[key]
+
+    def _prepare(self, loaded: LoadedModel, question: GoldenInput) -> tuple[Tensors, ...]:
+        model = loaded.model
+        if question.text is not None and loaded.text is not None:
+            rows = loaded.text.windows(question.text).rows
+            size = model.batching.max_batch_size
+            return tuple(loaded.text.collate(rows[start : start + size]) for start in range(0, len(rows), size))
+        if question.name is not None and loaded.image is not None:
+            picture = self._images.decode(self._read(model, question.name, question.sha256))
+            return ({model.inputs[0].name: loaded.image(picture)[np.newaxis]},)
+        raise ModelError("the golden input is neither a text for a text recipe nor a file for an image recipe")
+
+    def _read(self, model: Model, name: str, sha256: str | None) -> bytes:
+        data = self._golden_file(model, name)
+        found = hashlib.sha256(data).hexdigest()
+        if sha256 != found:
+            raise IntegrityError(f"golden file {name}", expected=str(sha256), found=found)
+        return data
+
+
+def _problem(model: Model, failed: BaleenError) -> Problem:
+    return Problem(field=f"models[{model.name}]", message=str(failed))

@@ -1,0 +1,1 @@
+"""What speaks HTTP. Thin: convert, call a use case, answer. Nothing here decides."""

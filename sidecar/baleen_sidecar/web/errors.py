@@ -1,0 +1,114 @@
+"""Our errors as RFC 9457 problems: one table, used by the hot route and by FastAPI alike."""
+
+from typing import Final
+
+import msgspec
+
+from baleen_core.errors import (
+    BaleenError,
+    ContentError,
+    DeadlineExceeded,
+    FetchError,
+    IntegrityError,
+    InvalidError,
+    LimitExceeded,
+    LogUnavailable,
+    NoPolicy,
+    NotFound,
+    Overloaded,
+    StateError,
+    TooLarge,
+    UpstreamError,
+    WrongType,
+)
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """Which field is wrong, and what would be right."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """RFC 9457: what went wrong. `type` is a URN that never changes its meaning; `request_id` is in our log too."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    request_id: str = ""
+
+
+KINDS: Final[tuple[tuple[type[BaleenError], int, str, str], ...]] = (
+    (TooLarge, 413, "too-large", "The content is over a limit"),
+    (WrongType, 415, "wrong-type", "The content's type is not accepted"),
+    (ContentError, 422, "invalid-content", "The request is not valid"),
+    (InvalidError, 422, "invalid", "The request is not valid"),
+    (FetchError, 422, "unreadable-url", "The content's address cannot be read"),
+    (NotFound, 404, "not-found", "There is nothing of that name"),
+    (LimitExceeded, 429, "limit-exceeded", "A limit of the caller is used up"),
+    (NoPolicy, 503, "no-policy", "No policy is in force"),
+    (LogUnavailable, 503, "log-unavailable", "The decision could not be put on record"),
+    (Overloaded, 503, "overloaded", "The service is overloaded"),
+    (DeadlineExceeded, 504, "deadline-exceeded", "The deadline passed"),
+    (StateError, 503, "state", "The state on disk cannot be used"),
+    (IntegrityError, 500, "integrity", "Stored content does not match its digest"),
+    (UpstreamError, 503, "upstream", "Something that is needed did not answer"),
+)
+"""The first class that an error is an instance of says its status, type and title."""
+
+BY_STATUS: Final = {
+    400: ("malformed", "The request is malformed"),
+    404: ("not-found", "There is nothing of that name"),
+    405: ("method-not-allowed", "The method is not allowed here"),
+    422: ("invalid", "The request is not valid"),
+}
+
+
+def describe(error: BaleenError, request_id: str) -> ProblemDetails:
+    """Turn one of our errors into the problem that a caller can act on."""
+    status, slug, title = next(
+        (row[1:] for row in KINDS if isinstance(error, row[0])), (500, "internal", "Internal error")
+    )
+    fields = error.problems if isinstance(error, InvalidError) else ()
+    return ProblemDetails(
+        type=f"urn:baleen:problem:{slug}",
+        title=title,
+        status=status,
+        detail=str(error),
+        errors=tuple(FieldError(problem.field, problem.message) for problem in fields),
+        request_id=request_id,
+    )
+
+
+def describe_status(status: int, detail: str, request_id: str, errors: tuple[FieldError, ...] = ()) -> ProblemDetails:
+    """Describe a refusal that the framework made before any of our code ran."""
+    slug, title = BY_STATUS.get(status, ("error", "The request failed"))
+    return ProblemDetails(
+        type=f"urn:baleen:problem:{slug}",
+        title=title,
+        status=status,
+        detail=detail,
+        errors=errors,
+        request_id=request_id,
+    )
+
+
+def unexpected(request_id: str) -> ProblemDetails:
+    """Say only that we failed: the cause is in the log, under the request id, and not for outsiders."""
+    return ProblemDetails(
+        type="urn:baleen:problem:internal",
+        title="Internal error",
+        status=500,
+        detail="the request failed for a reason on our side; the log has it under this request id",
+        request_id=request_id,
+    )
+
+
+def retry_after(error: BaleenError) -> int | None:
+    """Return the seconds for `Retry-After`, where trying again may help."""
+    return error.retry_after_seconds if isinstance(error, LimitExceeded | Overloaded) else None

@@ -1,0 +1,276 @@
+"""The hot route, `POST /v1/moderate`, as plain ASGI: about four times the requests of a framework's route on a core.
+
+See docs/adr/0003-raw-asgi-on-the-hot-route.md. Everything else passes through to the application behind.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from baleen_core.errors import BaleenError, ContentError, Problem, TooLarge, WrongType
+from baleen_core.records import Context, DecisionRecord
+from baleen_sidecar.ports import Fetcher
+from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
+from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
+from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.schemas import (
+    Text,
+    Video,
+    kind_of,
+    media_source,
+    read_context,
+    read_request,
+    to_answer,
+    to_context,
+)
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+PATH: Final = "/v1/moderate"
+JSON_OVERHEAD: Final = 64 * 1024
+"""What a JSON request may have around its content."""
+MAX_DEADLINE_MILLISECONDS: Final = 600_000
+UNREAD: Final = (413, 415, 504)
+"""Statuses of refusals that may come before the body was read."""
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class ClientGone(Exception):
+    """The caller hung up before its request was read."""
+
+
+class ModerateRoute:
+    """Answers `POST /v1/moderate` and hands every other request to `rest`."""
+
+    def __init__(
+        self,
+        moderate: Moderate,
+        fetcher: Fetcher,
+        *,
+        limits: Limits,
+        image_limit_bytes: int,
+        deadline_seconds: float,
+        metrics: RequestMetrics,
+        monotonic_seconds: Callable[[], float],
+        chance: Callable[[int], bytes],
+        rest: ASGIApp,
+    ) -> None:
+        self._moderate = moderate
+        self._fetcher = fetcher
+        largest = max(limits.video_bytes, image_limit_bytes)
+        self._body_limits = {
+            "text": limits.text_bytes,
+            "image": image_limit_bytes,
+            "video": limits.video_bytes,
+            "json": largest * 4 // 3 + JSON_OVERHEAD,
+        }
+        self._deadline_seconds = deadline_seconds
+        self._metrics = metrics
+        self._monotonic_seconds = monotonic_seconds
+        self._chance = chance
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH:
+            return await self._rest(scope, receive, send)
+        received = self._monotonic_seconds()
+        headers = dict(scope["headers"])
+        request_id = read_request_id(headers, self._chance)
+        self._metrics.in_flight.inc()
+        try:
+            if scope["method"] != "POST":
+                problem = describe_status(405, f"{PATH} takes POST", request_id)
+                return await self._refuse(send, problem, [(b"allow", b"POST")])
+            record = await self._handle(scope, headers, receive, request_id, received)
+        except ClientGone:
+            return
+        except BaleenError as exc:
+            seconds = retry_after(exc)
+            more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
+            return await self._refuse(send, describe(exc, request_id), more)
+        except Exception:
+            log.exception("request failed", extra={"request_id": request_id})
+            return await self._refuse(send, unexpected(request_id))
+        finally:
+            self._metrics.in_flight.dec()
+        self._metrics.decided(record, self._monotonic_seconds() - received)
+        await respond(send, 200, b"application/json", _ENCODER.encode(to_answer(record)), request_id)
+
+    async def _handle(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
+    ) -> DecisionRecord:
+        caller = Caller(
+            request_id=request_id,
+            received_seconds=received,
+            deadline_seconds=read_deadline(headers, self._deadline_seconds),
+        )
+        # Sending the body, and reading an address that it names, take of the caller's time too.
+        async with self._moderate.deadline(caller):
+            return await self._decide(scope["query_string"], headers, receive, caller)
+
+    async def _decide(
+        self, query: bytes, headers: dict[bytes, bytes], receive: Receive, caller: Caller
+    ) -> DecisionRecord:
+        media_type, charset = read_content_type(headers.get(b"content-type", b""))
+        if media_type == "application/json":
+            refuse_query(query)
+            return await self._json(await self._body(headers, receive, "json"), caller)
+        kind = kind_of(media_type)
+        context = read_query(query)
+        body = await self._body(headers, receive, kind)
+        if kind == "text":
+            return await self._moderate.text(read_text(body, charset), context, caller)
+        media: MediaKind = "image" if kind == "image" else "video"
+        return await self._moderate.media(body, media, context, caller, media_type=media_type)
+
+    async def _json(self, body: bytes, caller: Caller) -> DecisionRecord:
+        request = read_request(body)
+        content, context = request.content, to_context(request.context)
+        if isinstance(content, Text):
+            return await self._moderate.text(content.text, context, caller)
+        kind: MediaKind = "video" if isinstance(content, Video) else "image"
+        source = media_source(content)
+        if isinstance(source, bytes):
+            return await self._moderate.media(source, kind, context, caller)
+        page = await self._fetcher.fetch(source)
+        return await self._moderate.media(page.data, kind, context, caller, media_type=page.media_type)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive, kind: str) -> bytes:
+        limit = self._body_limits[kind]
+        claimed = headers.get(b"content-length", b"0")
+        if not claimed.isdigit() or int(claimed) > limit:
+            raise too_large(kind, limit)
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            message = "compressed bodies are not accepted; send the bytes as they are"
+            raise WrongType([Problem(field="Content-Encoding", message=message)])
+        # A list joined once: appending to bytes copies the whole body for every chunk.
+        chunks: list[bytes] = []
+        total = 0
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = event.get("body", b"")
+            total += len(chunk)
+            if total > limit:
+                raise too_large(kind, limit)
+            chunks.append(chunk)
+            if not event.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _refuse(self, send: Send, problem: ProblemDetails, more: Headers = ()) -> None:
+        self._metrics.refused(problem.status)
+        # The body may not have been read: closing says so, and spares us reading what is not wanted.
+        headers = [*more, (b"connection", b"close")] if problem.status in UNREAD else more
+        await respond(
+            send, problem.status, PROBLEM_TYPE.encode(), _ENCODER.encode(problem), problem.request_id, headers
+        )
+
+
+async def respond(send: Send, status: int, media_type: bytes, body: bytes, request_id: str, more: Headers = ()) -> None:
+    """Send a whole response."""
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def read_request_id(headers: dict[bytes, bytes], chance: Callable[[int], bytes]) -> str:
+    """Take the caller's request id when it is harmless to log, else make one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else chance(8).hex()
+
+
+def read_deadline(headers: dict[bytes, bytes], default_seconds: float) -> float:
+    """Read `X-Baleen-Deadline-Ms`; no caller may wait longer than the installation allows.
+
+    Raises:
+        ContentError: it is not a whole number of milliseconds.
+    """
+    given = headers.get(b"x-baleen-deadline-ms")
+    if given is None:
+        return default_seconds
+    # The length first: Python refuses to read a number of thousands of digits.
+    if len(given) > 9 or not given.isdigit() or not 1 <= int(given) <= MAX_DEADLINE_MILLISECONDS:
+        message = f"must be a whole number of milliseconds from 1 to {MAX_DEADLINE_MILLISECONDS}"
+        raise ContentError([Problem(field="X-Baleen-Deadline-Ms", message=message)])
+    return min(int(given) / 1000, default_seconds)
+
+
+def read_content_type(header: bytes) -> tuple[str, str]:
+    """Split a Content-Type into media type and charset, both in lower case."""
+    media_type, *parameters = header.decode("latin-1").lower().split(";")
+    charset = next((p.split("=", 1)[1].strip(' "') for p in parameters if p.strip().startswith("charset=")), "utf-8")
+    return media_type.strip(), charset
+
+
+def read_text(body: bytes, charset: str) -> str:
+    """Decode a raw text body.
+
+    Raises:
+        WrongType: a charset other than UTF-8.
+        ContentError: bytes that are not UTF-8.
+    """
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise WrongType([Problem(field="Content-Type", message=f"charset {charset} is not accepted; send UTF-8")])
+    try:
+        return body.decode()
+    except UnicodeDecodeError as exc:
+        message = f"the text is not UTF-8: byte {exc.start} is 0x{body[exc.start]:02x}"
+        raise ContentError([Problem(field="content", message=message)]) from None
+
+
+def read_query(query: bytes) -> Context:
+    """Read the context of a raw-bytes request from its query string.
+
+    Raises:
+        ContentError: a parameter that is unknown, repeated, or not of its kind.
+    """
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=32,
+        )
+    except ValueError as exc:
+        raise ContentError([Problem(field="", message=f"the query string is malformed: {exc}")]) from None
+    parameters: dict[str, str] = {}
+    for name, value in pairs:
+        if name in parameters:
+            raise ContentError([Problem(field=name, message="is given twice")])
+        parameters[name] = value
+    return read_context(parameters)
+
+
+def refuse_query(query: bytes) -> None:
+    """Refuse a context in the query of a JSON request: to pass over it would be to judge by other policies.
+
+    Raises:
+        ContentError: there is a query.
+    """
+    if query:
+        message = "a JSON request has its context in the body, under 'context', and takes no query"
+        raise ContentError([Problem(field="context", message=message)])
+
+
+def too_large(kind: str, limit: int) -> TooLarge:
+    """Say which limit a body is over."""
+    return TooLarge([Problem(field="content", message=f"the {kind} body is over the limit of {limit} bytes")])

@@ -1,0 +1,122 @@
+"""One OpenAPI document for the hot route and FastAPI's: schemas come from the types that do the work."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+
+from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails
+from baleen_sidecar.web.schemas import Author, DecisionAnswer, ModerateRequest, RequestContext
+
+REF: Final = "#/components/schemas/{name}"
+_ENCODER: Final = msgspec.json.Encoder()
+_DESCRIPTIONS: Final = {
+    404: "There is nothing of that name",
+    405: "The method is not allowed here",
+    413: "The content is over a limit, which is named",
+    415: "The content's type is not accepted; the accepted ones are named",
+    422: "The request is not valid; each wrong field is named",
+    500: "Stored content does not match its digest",
+    503: "Overloaded, no policy in force, or the decision cannot be put on record; see Retry-After",
+    504: "The deadline passed",
+}
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """Encode a struct as the response that its route documents."""
+    return Response(_ENCODER.encode(value), status_code=status, media_type="application/json")
+
+
+def documented(schema: type[Any], *problems: int) -> dict[int | str, dict[str, Any]]:
+    """Return a route's `responses`: its answer and the problems that it may answer with."""
+    content = {"application/json": {"schema": {"$ref": REF.format(name=_name(schema))}}}
+    return {200: {"description": "OK", "content": content}} | refusals(*problems)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document problems by their status."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": REF.format(name="ProblemDetails")}}}
+    return {status: {"description": _DESCRIPTIONS[status], "content": content} for status in statuses}
+
+
+def build_openapi(app: FastAPI, answers: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """Join FastAPI's document, the hot route and the schemas of all answers."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    types = [ModerateRequest, DecisionAnswer, ProblemDetails, *answers.values()]
+    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    schemas.update(components)
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    document["paths"]["/v1/moderate"] = {"post": _moderate()}
+    return document
+
+
+def _moderate() -> dict[str, Any]:
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "tags": ["moderation"],
+        "operationId": "moderate",
+        "summary": "Moderate a text, an image or a short video",
+        "description": (
+            "Send JSON, or the bytes themselves with their Content-Type; then the context stands in the query. "
+            "The answer is given once the decision is on record."
+        ),
+        "parameters": [*_query(), *_headers()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": REF.format(name="ModerateRequest")}},
+                "text/plain": {"schema": {"type": "string"}},
+                "image/*": raw,
+                "video/*": raw,
+            },
+        },
+        "responses": {
+            str(status): response
+            for status, response in documented(DecisionAnswer, 405, 413, 415, 422, 503, 504).items()
+        },
+    }
+
+
+def _query() -> list[dict[str, Any]]:
+    context = msgspec.json.schema(RequestContext)["$defs"]["RequestContext"]["properties"]
+    author = msgspec.json.schema(Author)["$defs"]["Author"]["properties"]
+    fields = {name: context[name] for name in context if name != "author"}
+    fields |= {f"author.{name}": schema for name, schema in author.items()}
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _plain(schema), "description": "Raw bytes only"}
+        for name, schema in fields.items()
+    ]
+
+
+def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A query parameter is absent, never null."""
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    return {key: value for key, value in options[0].items() if key != "default"}
+
+
+def _headers() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "X-Baleen-Deadline-Ms",
+            "in": "header",
+            "required": False,
+            "description": "Milliseconds after which an answer is of no use; late work is refused",
+            "schema": {"type": "integer", "minimum": 1, "maximum": 600_000},
+        },
+        {
+            "name": "X-Request-Id",
+            "in": "header",
+            "required": False,
+            "description": "Repeated in the answer, the log and the record",
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+        },
+    ]
+
+
+def _name(schema: type[Any]) -> str:
+    return schema.__name__

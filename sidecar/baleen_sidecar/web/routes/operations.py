@@ -1,0 +1,150 @@
+"""Health, readiness, status, metrics and the documentation of the API, with all assets served from here."""
+
+import mimetypes
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated
+
+import psutil
+from fastapi import APIRouter, Path
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, Response
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from baleen_core.errors import NotFound
+from baleen_sidecar.usecases.report_health import Component, ReportHealth
+from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.openapi import answer, documented
+
+DOCS_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
+"""Keeps the browser from asking any other host, whatever the page and its scripts say."""
+ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+
+
+class Health(Struct, frozen=True):
+    """The process is alive."""
+
+    status: str
+
+
+class ComponentAnswer(Struct, frozen=True):
+    """One thing that is needed, and what is wrong with it."""
+
+    name: str
+    healthy: bool
+    detail: str
+
+
+class Ready(Struct, frozen=True):
+    """Whether requests can be answered; `degraded` names what is not as it should be."""
+
+    ready: bool
+    degraded: tuple[str, ...]
+    components: tuple[ComponentAnswer, ...]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Numbers for people: requests, seconds at p50, p95 and p99 by content type, CPU and memory of this process."""
+
+    version: str
+    ready: bool
+    uptime_seconds: float
+    requests: dict[str, int]
+    request_duration_seconds: dict[str, dict[str, float]]
+    cpu_percent: float
+    memory_bytes: int
+    components: tuple[ComponentAnswer, ...]
+
+
+ANSWERS = {"Health": Health, "Ready": Ready, "Status": Status}
+
+
+def build_router(
+    health: ReportHealth,
+    metrics: RequestMetrics,
+    registry: CollectorRegistry,
+    *,
+    version: str,
+    monotonic_seconds: Callable[[], float],
+) -> APIRouter:
+    """Serve what operations need."""
+    router = APIRouter(tags=["operations"])
+    started = monotonic_seconds()
+    process = psutil.Process()
+    process.cpu_percent()  # The first call only starts the measurement.
+
+    @router.get("/health", responses=documented(Health), summary="Say that the process lives")
+    async def alive() -> Response:
+        return answer(Health("alive"))
+
+    @router.get("/ready", responses=_ready_responses(), summary="Say whether requests can be answered")
+    async def ready() -> Response:
+        found = await health.readiness()
+        body = Ready(found.ready, found.degraded, _components(found.components))
+        return answer(body, 200 if found.ready else 503)
+
+    @router.get("/v1/status", responses=documented(Status), summary="Show numbers for people")
+    async def status() -> Response:
+        found = await health.readiness()
+        return answer(
+            Status(
+                version=version,
+                ready=found.ready,
+                uptime_seconds=round(monotonic_seconds() - started, 3),
+                requests=metrics.totals(),
+                request_duration_seconds=metrics.percentiles(),
+                cpu_percent=process.cpu_percent(),
+                memory_bytes=process.memory_info().rss,
+                components=_components(found.components),
+            )
+        )
+
+    @router.get("/metrics", response_class=Response, summary="Expose metrics to Prometheus", responses=_text_response())
+    async def expose() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        page = get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Baleen",
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon.png",
+            # Else Swagger UI would send our document to a validator on the internet.
+            swagger_ui_parameters={"validatorUrl": None},
+        )
+        page.headers["content-security-policy"] = DOCS_POLICY
+        return page
+
+    @router.get("/docs/assets/{name}", include_in_schema=False)
+    async def asset(name: Annotated[str, Path(max_length=64)]) -> Response:
+        return Response(read_asset(name), media_type=mimetypes.guess_type(name)[0])
+
+    return router
+
+
+def read_asset(name: str) -> bytes:
+    """Return one of Swagger UI's files, which the package fastapi-offline carries.
+
+    Raises:
+        NotFound: the name is not one of ASSETS; nothing else is ever opened.
+    """
+    if name not in ASSETS:
+        raise NotFound(f"there is no asset {name!r}")
+    return (files("fastapi_offline") / "static" / name).read_bytes()
+
+
+def _components(found: tuple[Component, ...]) -> tuple[ComponentAnswer, ...]:
+    return tuple(ComponentAnswer(each.name, each.healthy, each.detail) for each in found)
+
+
+def _ready_responses() -> dict[int | str, dict[str, object]]:
+    ready = documented(Ready)
+    return {**ready, 503: {**ready[200], "description": "Not ready"}}
+
+
+def _text_response() -> dict[int | str, dict[str, object]]:
+    return {200: {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}
