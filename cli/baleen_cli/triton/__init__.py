@@ -1,0 +1,1 @@
+"""Triton on this machine, without a container: taken from its wheel, given models, watched, and never left behind."""
