@@ -1,0 +1,137 @@
+"""The shipped models as they are fetched: whole, quick the second time, and with the answers that they promise."""
+
+import io
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from baleen_cli.model_files import ModelLocator
+from baleen_cli.models.catalog import ModelSource, load_catalog
+from baleen_cli.models.fetch import fetch_models, verify_models
+from baleen_cli.models.store import ModelStore
+from baleen_core.model.golden import compare_golden
+from baleen_core.model.parse import parse_model
+from baleen_core.model.recipes import find_recipe, image_recipe, text_recipe
+from baleen_core.model.signals import read_signals
+from triton import make_rows
+
+SOURCES = pytest.mark.parametrize("source", load_catalog(), ids=lambda source: source.name)
+TOLERANCE = 1e-5
+SECOND_FETCH_SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def store() -> ModelStore:
+    """Return the user's own store, with every model in it."""
+    store = ModelStore()
+    fetch_models([], store)
+    return store
+
+
+def open_session(store: ModelStore, name: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(store.locate(name).onnx, options, providers=["CPUExecutionProvider"])
+
+
+def prepare(store: ModelStore, source: ModelSource, index: int) -> dict[str, np.ndarray]:
+    """Turn a golden input into tensors by the product's recipe."""
+    model = parse_model(source.entry)
+    given, recipe = model.golden[index].input, model.preprocessing.recipe
+    if given.text is None:
+        content = ModelLocator(store, store.root).golden_file(model, str(given.name))
+        picture = Image.open(io.BytesIO(content)).convert("RGB")
+        return {model.inputs[0].name: image_recipe(recipe)(picture)[None]}
+    assets = {name: path.read_bytes() for name, path in store.locate(source.name).assets.items()}
+    text = text_recipe(recipe, assets)
+    return dict(text.collate(text.windows(given.text).rows))
+
+
+def test_every_byte_is_the_promised_one(store):
+    verified = {stored.name: stored.sha256 for stored in verify_models([], store)}
+
+    assert set(verified) == {source.name for source in store.catalog}
+    assert {source.name: source.sha256 or verified[source.name] for source in store.catalog} == verified
+
+
+def test_a_second_fetch_of_everything_takes_no_time(store):
+    code = (
+        "from baleen_cli.models.fetch import fetch_models; from baleen_cli.models.store import ModelStore; import sys;"
+        "sys.exit(any(one.made_seconds is not None for one in fetch_models([], ModelStore())))"
+    )
+    # The best of three, since other tests may have the processors.
+    assert min(time_run(code) for _ in range(3)) < SECOND_FETCH_SECONDS
+
+
+def time_run(code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - started
+
+
+@SOURCES
+def test_a_model_gives_its_golden_answers(store, source):
+    model, session = parse_model(source.entry), open_session(store, source.name)
+    names = [output.name for output in session.get_outputs()]
+    problems = []
+    for index in range(len(model.golden)):
+        outputs = dict(zip(names, session.run(names, prepare(store, source, index)), strict=True))
+        problems += compare_golden(model, index, read_signals(model, outputs, 0))
+
+    assert problems == []
+
+
+@SOURCES
+def test_a_row_has_the_same_answer_alone_and_in_a_batch(store, source):
+    model, session = parse_model(source.entry), open_session(store, source.name)
+    rows = 3
+    inputs = make_rows(model, rows)
+    together = session.run(None, inputs)
+
+    for row in range(rows):
+        alone = session.run(None, {name: values[row : row + 1] for name, values in inputs.items()})
+        for one, all_of_them in zip(alone, together, strict=True):
+            assert np.abs(one[0] - all_of_them[row]).max() <= TOLERANCE
+
+
+def test_a_text_has_the_same_answer_alone_and_padded_beside_a_long_one(store):
+    (source,) = (source for source in store.catalog if source.name == "text-safety")
+    session = open_session(store, source.name)
+    assets = {name: path.read_bytes() for name, path in store.locate(source.name).assets.items()}
+    recipe = text_recipe("me5/1", assets)
+    rows = [recipe.windows(text).rows[0] for text in ("You fool.", "明日は動物園に行きます。", "a long road " * 100)]
+    together = session.run(None, recipe.collate(rows))
+
+    for number, row in enumerate(rows):
+        alone = session.run(None, recipe.collate([row]))
+        for one, all_of_them in zip(alone, together, strict=True):
+            assert np.abs(one[0] - all_of_them[number]).max() <= TOLERANCE
+
+
+@SOURCES
+def test_the_graph_has_the_inputs_and_outputs_of_the_entry_and_a_free_batch(store, source):
+    model, session = parse_model(source.entry), open_session(store, source.name)
+    for declared, nodes in ((model.inputs, session.get_inputs()), (model.outputs, session.get_outputs())):
+        assert [tensor.name for tensor in declared] == [node.name for node in nodes]
+        for tensor, node in zip(declared, nodes, strict=True):
+            assert not isinstance(node.shape[0], int)
+            assert tensor.dims == tuple(size if isinstance(size, int) else -1 for size in node.shape[1:])
+
+
+@SOURCES
+def test_the_assets_are_the_ones_that_the_recipe_needs(store, source):
+    assert tuple(sorted(store.locate(source.name).assets)) == tuple(
+        sorted(find_recipe(parse_model(source.entry).preprocessing.recipe).assets)
+    )
+
+
+def test_the_heads_were_good_on_rows_that_they_did_not_see(store):
+    (stored,) = verify_models(["text-safety"], store)
+
+    assert set(stored.figures["heldOutAuc"]) == {"toxicity", "insult", "threat", "sexual", "hate", "self_harm"}
+    assert min(stored.figures["heldOutAuc"].values()) > 0.95
