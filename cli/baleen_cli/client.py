@@ -1,0 +1,77 @@
+"""Call a sidecar over HTTP, as any application would."""
+
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from baleen_core.errors import ContentError, Problem, UpstreamError
+
+TIMEOUT_SECONDS: Final = 120.0
+TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
+
+
+class Client:
+    """A sidecar at `url`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def moderate_text(self, text: str, context: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Moderate a text by JSON."""
+        body = {"content": {"type": "text", "text": text}, "context": dict(context or {})}
+        return self._read(lambda: self._http.post("/v1/moderate", json=body))
+
+    def moderate_file(self, path: Path, context: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Moderate a file by its bytes; what it is follows from its name.
+
+        Raises:
+            ContentError: there is no such file, or its name does not say what it is.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise ContentError([Problem(field=str(path), message=str(exc.strerror))]) from exc
+        kind = "text/plain" if path.suffix in TEXT_SUFFIXES else mimetypes.guess_type(path.name)[0]
+        if kind is None:
+            raise ContentError([Problem(field=str(path), message="its name does not say whether it is text or media")])
+        headers = {"Content-Type": kind}
+        return self._read(
+            lambda: self._http.post("/v1/moderate", content=data, headers=headers, params=dict(context or {}))
+        )
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Read a route that answers with JSON."""
+        return self._read(lambda: self._http.get(path))
+
+    def post(self, path: str) -> dict[str, Any]:
+        """Call a route that takes no body."""
+        return self._read(lambda: self._http.post(path))
+
+    def is_ready(self) -> bool:
+        """Say whether the sidecar answers and is ready."""
+        try:
+            return self._http.get("/ready").is_success
+        except httpx.HTTPError:
+            return False
+
+    def _read(self, call: Any) -> dict[str, Any]:
+        try:
+            response: httpx.Response = call()
+            body = response.json()
+        except (httpx.HTTPError, ValueError) as exc:
+            raise UpstreamError(f"{self.url} did not answer as a sidecar does: {exc}") from exc
+        if response.is_success:
+            return dict(body)
+        fields = [Problem(field=each["field"], message=each["message"]) for each in body.get("errors", ())]
+        summary = Problem(field=f"{response.status_code} {body.get('title', '')}", message=str(body.get("detail", "")))
+        raise ContentError(fields or [summary])

@@ -1,0 +1,107 @@
+"""`baleen moderate`, `explain` and `replay`."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from baleen_cli.client import Client
+from baleen_cli.console import coloured, lines, output, table
+from baleen_core.errors import IntegrityError, UpstreamError
+from baleen_core.records import encode
+from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, StateFolder
+from baleen_sidecar.usecases.read_decisions import ReadDecisions, Replay
+
+Url = Annotated[str, typer.Option(envvar="BALEEN_URL", help="Where the sidecar answers")]
+Place = Annotated[str | None, typer.Option(help="Selects the policies")]
+StateOption = Annotated[Path, typer.Option("--state", envvar="BALEEN_STATE", help="Folder of the decision log")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one answer a line")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def moderate(
+    files: Annotated[list[Path], typer.Argument(help="Texts (.txt), images, short videos; - is a text from stdin")],
+    url: Url = DEFAULT_URL,
+    tenant: Place = None,
+    surface: Place = None,
+    source: Place = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a running sidecar about files, and print its decisions."""
+    places = {"tenant": tenant, "surface": surface, "source": source}
+    context = {name: value for name, value in places.items() if value}
+    rows = []
+    with Client(url) as client:
+        for path in files:
+            if str(path) == "-":
+                rows.append(("stdin", client.moderate_text(typer.get_text_stream("stdin").read(), context)))
+            else:
+                rows.append((path.name, client.moderate_file(path, context)))
+    if as_json:
+        lines(json.dumps(answer, ensure_ascii=False) for _, answer in rows)
+    else:
+        print_decisions(rows)
+
+
+def print_decisions(rows: list[tuple[str, dict[str, Any]]], title: str | None = None) -> None:
+    """Print a table of decisions with scores, reasons, policies and models."""
+    shown = table("CONTENT", "DECISION", "RISK", "SCORE", "WHY", "POLICY", "MODELS", title=title)
+    for name, answer in rows:
+        why = "\n".join(reason["text"] for reason in answer["reasons"]) or "nothing reached a threshold"
+        policies = "\n".join(f"{ref['name']} {ref['version']} {ref['digest'][7:17]}" for ref in answer["policies"])
+        models = "\n".join(f"{model['name']} {model['version']}" for model in answer["models"])
+        score = f"{answer['score']:.1%}"
+        shown.add_row(name, coloured(answer["decision"]), answer["risk"], score, why, policies, models)
+    output.print(shown)
+
+
+def explain(decision_id: str, url: Url = DEFAULT_URL) -> None:
+    """Say in words why a decision of a running sidecar came out as it did."""
+    with Client(url) as client:
+        answer = client.get(f"/v1/decisions/{decision_id}/explain")
+    lines(answer["explanation"])
+
+
+def wait(
+    url: Url = DEFAULT_URL,
+    seconds: Annotated[float, typer.Option(help="Give up after so long", min=0.1, max=3600)] = 120.0,
+) -> None:
+    """Wait until a sidecar is ready: it has a policy, and every model gave its golden answers."""
+    give_up = time.monotonic() + seconds
+    with Client(url) as client:
+        while not client.is_ready():
+            if time.monotonic() > give_up:
+                raise UpstreamError(f"{url} is not ready after {seconds:g} s; {url}/ready says what is missing")
+            time.sleep(0.2)
+    lines([f"{url} is ready"])
+
+
+def replay(decision_id: str, state: StateOption = Path(".state"), as_json: Json = False) -> None:
+    """Make a decision once more from its record alone; the sidecar may run or not.
+
+    Exit status 1 and the differences, if it does not come out the same bit for bit.
+    """
+    made = asyncio.run(_replay(state, decision_id))
+    if as_json:
+        lines([encode(made.again).decode()])
+    if made.differences:
+        raise IntegrityError(
+            f"decision {decision_id}: {'; '.join(made.differences)}",
+            expected=made.record.decision.decision.value,
+            found=made.again.decision.value,
+        )
+    if not as_json:
+        lines([f"{decision_id} is {made.again.decision.value}, bit for bit as on record ({made.record.time})"])
+
+
+async def _replay(state: Path, decision_id: str) -> Replay:
+    database = StateFolder(state).database
+    reader = SqliteDecisionReader(database)
+    try:
+        store = SqliteRevisionStore(database, read_only=True)
+        return await ReadDecisions(reader, store, frozenset()).replay(decision_id)
+    finally:
+        reader.close()

@@ -1,0 +1,313 @@
+"""`baleen policy`: check, test, compare, try out and roll back policies, without a cluster."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from baleen_cli.console import coloured, lines, note, output, table
+from baleen_cli.models.catalog import load_catalog
+from baleen_core.decision.engine import CompiledPolicy, compile_policy, decide
+from baleen_core.decision.explain import explain
+from baleen_core.decision.lists import compile_list, find_hits
+from baleen_core.decision.snapshot import InForce
+from baleen_core.errors import ContentError, InvalidError, NotFound, PolicyError, Problem
+from baleen_core.model.parse import parse_model
+from baleen_core.model.schema import Model
+from baleen_core.policy.diff import describe, diff
+from baleen_core.policy.in_force import parse_override
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import API_VERSION, RevisionContent
+from baleen_core.ratio import parse_ratio
+from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence
+from baleen_core.textnorm import count_links
+from baleen_core.validation import tests_report
+from baleen_sidecar.adapters.model_dir import read_deployments
+from baleen_sidecar.adapters.resources import read_file, read_folder
+from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, StateFolder
+from baleen_sidecar.ports import Activation
+from baleen_sidecar.usecases.adopt_policies import (
+    DEFAULT_NAMESPACE,
+    Checked,
+    Documents,
+    check_policy,
+    short,
+    sort_documents,
+)
+
+app = typer.Typer(help="Check, test, compare, try out and roll back policies.", no_args_is_help=True)
+Folder = Annotated[Path, typer.Argument(help="Folder (or one file) of policies and their lists")]
+ModelsOption = Annotated[
+    Path | None, typer.Option("--models", help="Folder of ModelDeployments; else all shipped models")
+]
+StateOption = Annotated[Path, typer.Option("--state", envvar="BALEEN_STATE", help="Folder of the decision log")]
+PoliciesOption = Annotated[Path, typer.Option("--policies", envvar="BALEEN_POLICIES", help="Folder that is served")]
+Name = Annotated[str, typer.Argument(help="The policy's name, or namespace/name")]
+
+
+@app.command()
+def validate(folder: Folder, models: ModelsOption = None) -> None:
+    """Check every policy as the sidecar would, its own tests included, and name everything that is wrong."""
+    problems: list[Problem] = []
+    checked = _check_all(folder, models, problems)
+    for (namespace, name), policy in checked.items():
+        revision = make_revision(policy.policy, policy.lists)
+        version = policy.policy.version or "no version"
+        lines([f"{namespace}/{name} is valid: {version}, {revision.digest}, {len(policy.policy.tests)} tests passed"])
+    if problems:
+        raise PolicyError(problems)
+
+
+@app.command("test")
+def run_tests(folder: Folder, models: ModelsOption = None) -> None:
+    """Run the tests that policies carry, and show each result."""
+    served, failed = _models(models), 0
+    shown = table("POLICY", "TEST", "EXPECTED", "FOUND", "BECAUSE")
+    found = sort_documents(_read(folder))
+    for key, manifest in found.policies.items():
+        # A failing test makes a policy invalid; here the other tests are of interest too.
+        checked = check_policy(manifest, found.contents, served, with_tests=False)
+        for result in tests_report(checked.policy, checked.lists, served):
+            failed += not result.passed
+            name = coloured(result.found) if result.passed else f"{result.found} (wrong)"
+            shown.add_row("/".join(key), result.name, str(result.expected), name, result.because)
+    output.print(shown)
+    if found.problems:
+        raise PolicyError(found.problems)
+    if failed:
+        raise PolicyError(f"{failed} tests did not find what they expect")
+
+
+@app.command("diff")
+def show_diff(
+    old: Annotated[str, typer.Argument(help="A file, or the digest (or its beginning) of a revision on record")],
+    new: Annotated[str, typer.Argument(help="The same")],
+    state: StateOption = Path(".state"),
+    models: ModelsOption = None,
+) -> None:
+    """Show every difference between two policies that can change a decision."""
+    before, after = _revision(old, state, models), _revision(new, state, models)
+    lines(describe(diff(before, after)) or ["no difference"])
+
+
+@app.command()
+def history(name: Name, state: StateOption = Path(".state"), limit: int = 10) -> None:
+    """Show what was in force for a policy, newest first."""
+    shown = table("TIME", "VERSION", "DIGEST", "REASON")
+    for row in asyncio.run(_history(name, state, limit)):
+        shown.add_row(row.time, row.version, row.digest, row.reason)
+    output.print(shown)
+
+
+@app.command()
+def rollback(
+    name: Name,
+    to: Annotated[str | None, typer.Option(help="Digest (or its beginning) to pin; else what was before")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history")] = "",
+    policies: PoliciesOption = Path("policies"),
+    state: StateOption = Path(".state"),
+) -> None:
+    """Go back to an earlier revision by writing a ModerationOverride into the served folder.
+
+    It rejects what is in force now (or pins --to), so a later edit of the policy goes live as usual.
+    """
+    path, digest = write_override(name, to, reason, policies, state)
+    lines([f"wrote {path}: {short(digest)} is in force in a moment; delete the file to take this back"])
+
+
+@app.command()
+def simulate(
+    folder: Folder,
+    signal: Annotated[list[str] | None, typer.Option(help="A score, such as toxicity.toxic=80%; repeat it")] = None,
+    text: Annotated[str | None, typer.Option(help="Text, for lists and rules")] = None,
+    language: Annotated[str | None, typer.Option(help="ISO 639-1 code of the text's language")] = None,
+    last: Annotated[int, typer.Option(help="Judge the last N decisions on record instead", min=0, max=100_000)] = 0,
+    state: StateOption = Path(".state"),
+    models: ModelsOption = None,
+) -> None:
+    """Say what the policies of a folder would decide, without asking a model and without putting them in force."""
+    problems: list[Problem] = []
+    in_force = _compile(_check_all(folder, models, problems))
+    if problems:
+        raise PolicyError(problems)
+    if last:
+        _print_flips(in_force, _recent(state, last))
+        return
+    scores = dict(_read_score(each) for each in signal or ())
+    evidence = Evidence(
+        content=ContentFacts(type="text", digest="", length=len(text or ""), links=count_links(text or "")),
+        context=Context(),
+        signals={**dict.fromkeys(in_force.wanted("text", language), 0), **scores},
+        language=language,
+        lists=find_hits(in_force.lists, text=text, digest="", pdq=None),
+    )
+    decision = decide(in_force, evidence)
+    record = DecisionRecord(id="simulated", time="", evidence=evidence, decision=decision)
+    output.print(coloured(decision.decision))
+    lines(explain(record, {policy.revision.digest: policy for policy in in_force.policies}))
+
+
+def write_override(name: str, to: str | None, reason: str, policies: Path, state: Path) -> tuple[Path, str]:
+    """Write the override that takes a policy back, and return its file and the digest that will be in force.
+
+    Raises:
+        NotFound: there is no such policy, or nothing earlier to go back to.
+        PolicyError: an override of it stands in another file, or is not valid.
+    """
+    rows = [row for row in asyncio.run(_history(name, state, 100)) if row.digest]
+    namespace, plain = rows[0].policy.split("/", 1)
+    path = policies / f"{namespace}.{plain}.override.yaml"
+    spec = _existing_override(path, policies, (namespace, plain))
+    if to is not None:
+        digest = _one_of(to, [row.digest for row in rows])
+        spec["pin"] = {"digest": digest, **({"reason": reason} if reason else {})}
+    else:
+        rejected = {*spec.get("reject", ()), rows[0].digest}
+        digest = next((row.digest for row in rows if row.digest not in rejected), "")
+        if not digest:
+            raise NotFound(f"policy {name!r} was never anything else; there is nothing to go back to")
+        spec.pop("pin", None)
+        spec["reject"] = sorted(rejected)
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "ModerationOverride",
+        "metadata": {"name": plain, "namespace": namespace},
+        "spec": spec,
+    }
+    parse_override(body)
+    # By rename: a sidecar that watches the folder must never read half of it.
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(yaml.safe_dump(body, sort_keys=False), encoding="utf-8")
+    temporary.replace(path)
+    return path, digest
+
+
+def _existing_override(path: Path, policies: Path, key: tuple[str, str]) -> dict[str, Any]:
+    for document in read_folder(policies).documents:
+        metadata = document.body.get("metadata") or {}
+        is_it = (
+            document.body.get("kind") == "ModerationOverride"
+            and (
+                metadata.get("namespace") or DEFAULT_NAMESPACE,
+                metadata.get("name"),
+            )
+            == key
+        )
+        if is_it and policies / document.file != path:
+            raise PolicyError(f"the override of {'/'.join(key)} stands in {document.file}; edit that file")
+        if is_it:
+            parse_override(document.body)
+            return dict(document.body.get("spec") or {})
+    return {}
+
+
+async def _history(name: str, state: Path, limit: int) -> list[Activation]:
+    store = SqliteRevisionStore(StateFolder(state).database, read_only=True)
+    known = [row.policy for row in await store.last_active()]
+    found = [policy for policy in known if name in (policy, policy.split("/", 1)[1])]
+    if len(found) != 1:
+        what = "is the name of several policies; give one of" if found else "is not on record; there are"
+        raise NotFound(f"policy {name!r} {what} {', '.join(found or known) or 'none'}")
+    return list(await store.history(found[0], limit=limit))
+
+
+def _revision(text: str, state: Path, models: Path | None) -> RevisionContent:
+    if Path(text).exists():
+        problems: list[Problem] = []
+        checked = _check_all(Path(text), models, problems)
+        if problems or len(checked) != 1:
+            raise PolicyError(problems or f"{text} has {len(checked)} policies; name a file with one")
+        (policy,) = checked.values()
+        return read_revision(make_revision(policy.policy, policy.lists))
+    return asyncio.run(_stored_revision(text, state))
+
+
+async def _stored_revision(text: str, state: Path) -> RevisionContent:
+    store = SqliteRevisionStore(StateFolder(state).database, read_only=True)
+    digests = {row.digest for each in await store.last_active() for row in await store.history(each.policy, limit=100)}
+    revision = await store.get_revision(_one_of(text, sorted(digests - {""})))
+    assert revision is not None, "what is in the history is in the store"
+    return read_revision(revision)
+
+
+def _one_of(text: str, digests: list[str]) -> str:
+    found = sorted({each for each in digests if each.removeprefix("sha256:").startswith(text.removeprefix("sha256:"))})
+    if len(found) != 1:
+        what = "begins several digests" if found else "is neither a file nor a revision on record"
+        raise NotFound(f"{text!r} {what}; there are {', '.join(found or digests) or 'none'}")
+    return found[0]
+
+
+def _read(folder: Path) -> Documents:
+    return Documents(documents=tuple(read_file(folder, folder.name))) if folder.is_file() else read_folder(folder)
+
+
+def _models(folder: Path | None) -> tuple[Model, ...]:
+    if folder is None:
+        return tuple(parse_model(source.entry) for source in load_catalog())
+    return tuple(model for deployment in read_deployments(folder) for model in deployment.models)
+
+
+def _check_all(folder: Path, models: Path | None, problems: list[Problem]) -> Mapping[tuple[str, str], Checked]:
+    served = _models(models)
+    documents = _read(folder)
+    found = sort_documents(documents)
+    problems += (*documents.problems, *found.problems)
+    checked: dict[tuple[str, str], Checked] = {}
+    for key, manifest in found.policies.items():
+        try:
+            checked[key] = check_policy(manifest, found.contents, served)
+        except InvalidError as exc:
+            problems += [
+                Problem(field=f"{'/'.join(key)}: {problem.field}", message=problem.message) for problem in exc.problems
+            ]
+    if not found.policies and not problems:
+        problems.append(Problem(field=str(folder), message="there is no ModerationPolicy"))
+    return checked
+
+
+def _compile(checked: Mapping[tuple[str, str], Checked]) -> InForce:
+    """Let every policy judge, whatever its scope: the question is what they say, not where they bind."""
+    compiled: list[CompiledPolicy] = []
+    lists = []
+    for (_, name), policy in checked.items():
+        content = read_revision(make_revision(policy.policy, policy.lists))
+        compiled.append(compile_policy(name, policy.policy.version, content, ()))
+        by_name = {each.name: each for each in policy.policy.content.lists}
+        lists += [
+            compile_list(each, max_distance=by_name[list_name].max_distance) for list_name, each in policy.lists.items()
+        ]
+    return InForce(winners=tuple(compiled), floors=(), dry_runs=(), lists=tuple(lists))
+
+
+def _read_score(text: str) -> tuple[str, int]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ContentError([Problem(field="--signal", message=f"{text!r} is not NAME=SCORE, as in toxicity.toxic=80%")])
+    try:
+        return name, parse_ratio(value)
+    except ValueError as exc:
+        raise ContentError([Problem(field=f"--signal {name}", message=str(exc))]) from None
+
+
+def _recent(state: Path, limit: int) -> list[DecisionRecord]:
+    reader = SqliteDecisionReader(StateFolder(state).database)
+    try:
+        return list(asyncio.run(reader.recent(limit=limit)))
+    finally:
+        reader.close()
+
+
+def _print_flips(in_force: InForce, records: list[DecisionRecord]) -> None:
+    flips: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        after = decide(in_force, record.evidence).decision
+        flips.setdefault((record.decision.decision.value, after.value), []).append(record.id)
+    shown = table("WAS", "WOULD BE", "DECISIONS", "FOR EXAMPLE")
+    for (was, would_be), ids in sorted(flips.items()):
+        shown.add_row(coloured(was), coloured(would_be), str(len(ids)), ids[0])
+    output.print(shown)
+    note("list hits and scores are those on record; lists that are new here were not looked up then")

@@ -1,0 +1,60 @@
+"""`baleen serve`: a whole Baleen on this machine."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from baleen_cli.console import note
+from baleen_cli.local import Prepared, prepare, run_local, wait_until_ready
+from baleen_core.errors import UpstreamError
+from baleen_sidecar.logs import set_up_logging
+from baleen_sidecar.settings import Settings
+
+Policies = Annotated[Path | None, typer.Option(help="Folder of policies, lists and overrides")]
+Models = Annotated[Path | None, typer.Option(help="Folder of ModelDeployments")]
+State = Annotated[Path | None, typer.Option(help="Folder of the decision log; one process at a time")]
+Host = Annotated[str | None, typer.Option(help="Loopback address to listen on")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one", min=0, max=65535)]
+
+
+def serve(
+    policies: Policies = None, models: Models = None, state: State = None, host: Host = None, port: Port = None
+) -> None:
+    """Serve the policies and models of two folders, with Triton started beside it.
+
+    Every setting can also be given as BALEEN_<NAME>; the options win.
+    """
+    set_up_logging()
+    given = {"policies": policies, "models": models, "state": state, "host": host, "port": port}
+    settings = read_settings(os.environ, {name: value for name, value in given.items() if value is not None})
+    prepared = prepare(settings)
+    try:
+        uvloop.run(_serve(prepared))
+    except OSError as exc:
+        raise UpstreamError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
+
+
+def read_settings(env: Mapping[str, str], given: Mapping[str, Any]) -> Settings:
+    """Read settings from the environment and let options win.
+
+    Raises:
+        InvalidError: names every variable or option that is wrong.
+    """
+    environment = {**env, **{f"BALEEN_{name.upper()}": str(value) for name, value in given.items()}}
+    return Settings.from_env(environment)
+
+
+async def _serve(prepared: Prepared) -> None:
+    async with run_local(prepared) as running:
+        note(f"answering at {running.url} (docs at {running.url}/docs); waiting for the models' golden answers")
+        ready = asyncio.create_task(wait_until_ready(running))
+        await asyncio.wait((ready, running.serving), return_when=asyncio.FIRST_COMPLETED)
+        if not running.serving.done():
+            note("ready: every model gave its golden answers")
+        ready.cancel()
+        await running.serving

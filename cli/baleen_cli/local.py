@@ -1,0 +1,147 @@
+"""A whole Baleen in one process and a Triton beside it: what `baleen serve` and the demo run."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from baleen_cli.model_files import ModelLocator
+from baleen_cli.models.progress import RichProgress
+from baleen_cli.models.store import ModelStore
+from baleen_cli.triton.install import Installation, default_root, install
+from baleen_cli.triton.server import TritonServer
+from baleen_core.errors import ModelError
+from baleen_sidecar.adapters.model_dir import read_deployments
+from baleen_sidecar.adapters.triton import TritonInference
+from baleen_sidecar.adapters.verified import VerifiedInference
+from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
+from baleen_sidecar.settings import Settings
+from baleen_sidecar.usecases.scoring import LoadedModel
+from baleen_sidecar.usecases.verify_models import VerifyModels
+
+log = logging.getLogger(__name__)
+triton_log = logging.getLogger("triton")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that takes long and needs no running server: models with their files, Triton unpacked."""
+
+    settings: Settings
+    locator: ModelLocator
+    models: tuple[LoadedModel, ...]
+    installation: Installation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A local Baleen that answers requests at `url`; `verified` is set once every model gave its golden answers."""
+
+    url: str
+    sidecar: Sidecar
+    triton: TritonServer
+    serving: asyncio.Task[None]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Read the deployments, fetch their models and unpack Triton, where that was not done before.
+
+    Raises:
+        ModelError: a deployment is not valid, or wants a Triton that someone else runs.
+        IntegrityError, NotFound, UpstreamError: a model or Triton cannot be had as promised.
+    """
+    deployments = read_deployments(settings.models)
+    for deployment in deployments:
+        if deployment.endpoints:
+            raise ModelError(
+                f"{deployment.name}: spec.runtime.external is for the operator; `baleen serve` runs Triton itself"
+            )
+    models = tuple(model for deployment in deployments for model in deployment.models)
+    locator = ModelLocator(ModelStore(), settings.models)
+    locator.fetch(models, RichProgress())
+    return Prepared(
+        settings=settings,
+        locator=locator,
+        models=tuple(locator.load(model) for model in models),
+        installation=install(default_root(), log.info),
+    )
+
+
+@asynccontextmanager
+async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
+    """Run Triton and the sidecar; on leaving, both have ended and nothing of them is left.
+
+    Raises:
+        OSError: the port is taken.
+        StateError: the state folder is in use, newer or damaged.
+    """
+    settings = prepared.settings
+    listening = bind(settings)
+    host, port = listening.getsockname()[:2]
+    inference = TritonInference("127.0.0.1:1", timeout_seconds=settings.model_timeout_seconds)
+    verified = VerifiedInference(inference, inference)
+    server = TritonServer(
+        prepared.installation,
+        [loaded.model for loaded in prepared.models],
+        locate=lambda model: prepared.locator.locate(model).onnx,
+        runs=run_root(),
+        log_line=pass_on,
+        threads=max(1, (os.cpu_count() or 1)),
+    )
+    with listening:
+        async with open_sidecar(settings, prepared.models, verified) as sidecar:
+            verify = VerifyModels(
+                prepared.models,
+                inference,
+                images=sidecar.ports.images,
+                golden_file=prepared.locator.golden_file,
+                on_stuck=server.restart,
+            )
+            background = [
+                asyncio.create_task(server.run(inference, verify.check), name="triton"),
+                asyncio.create_task(verify.run(settings.verify_interval_seconds), name="verify"),
+                asyncio.create_task(sidecar.policies.watch(), name="policies"),
+            ]
+            serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
+            try:
+                yield Running(
+                    url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+                    sidecar=sidecar,
+                    triton=server,
+                    serving=serving,
+                )
+            finally:
+                for task in (serving, *background):
+                    task.cancel()
+                ended = await asyncio.gather(serving, *background, return_exceptions=True)
+                await inference.close()
+                for task, outcome in zip((serving, *background), ended, strict=True):
+                    if isinstance(outcome, Exception):
+                        log.error("task failed", extra={"task": task.get_name()}, exc_info=outcome)
+
+
+async def wait_until_ready(running: Running) -> None:
+    """Return once every model gave its golden answers; readiness of the server alone is not believed."""
+    inference, models = running.sidecar.ports.inference, running.sidecar.ports.models
+    while True:
+        if running.serving.done():
+            return
+        ready = [await inference.is_ready(loaded.model) for loaded in models]
+        if all(ready):
+            return
+        await asyncio.sleep(0.1)
+
+
+def run_root() -> Path:
+    """Return the folder of running servers, on the same disk as the models so that files can be linked."""
+    root = default_root().parent / "run"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return root
+
+
+def pass_on(line: str) -> None:
+    """Pass a line of Triton's log on to ours."""
+    triton_log.info("triton", extra={"line": line})
