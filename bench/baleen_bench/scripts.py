@@ -1,0 +1,23 @@
+"""The scripts of bench/, in the order in which they run and are published."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Final, Protocol, cast
+
+from baleen_bench.form import Aim, Effort, Outcome
+
+NAMES: Final = ("decide_ratio_floor", "decide_rps_durable", "decide_cpu_us", "decide_ratio_direct_triton", "engine")
+
+
+class Script(Protocol):
+    """What a script has: what each figure is to be, by its id, and how all of them are measured."""
+
+    FIGURES: Mapping[str, Aim]
+
+    def measure(self, effort: Effort) -> Outcome:
+        """Measure every figure; a quick effort may leave some out."""
+
+
+def load_script(name: str) -> Script:
+    """Import a script by its name, which is its file's."""
+    return cast(Script, importlib.import_module(name))

@@ -1,0 +1,67 @@
+"""Start what is compared, each in its own process, and stop it again."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from baleen_bench import policies, texts
+from baleen_bench.build import cache_folder
+from baleen_bench.children import child
+from baleen_bench.load import HttpSide
+from baleen_bench.machine import Cores
+from baleen_bench.triton import Triton
+from baleen_sidecar.settings import Durability
+
+
+class Bench:
+    """A folder on a real disk, the cores, and the servers that are started for one script."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._stack = stack
+        self.folder = folder
+        self.cores = Cores.choose()
+        self.requests = texts.write_requests(folder / "requests.jsonl")
+
+    def floor(self, stage: str, *resources: dict[str, Any]) -> HttpSide:
+        """Start a server that does less than the product; see baleen_bench.floor."""
+        folder = policies.write(self.folder / stage, *resources)
+        server = self._stack.enter_context(
+            child("baleen_bench.floor", stage, f"--policies={folder}", cpu=self.cores.server)
+        )
+        return HttpSide(name=stage, server=server, requests=self.requests, cpu=self.cores.other)
+
+    def sidecar(
+        self,
+        name: str,
+        durability: Durability,
+        *resources: dict[str, Any],
+        triton: Triton | None = None,
+        model: str | None = None,
+    ) -> HttpSide:
+        """Start the product with policies, a state folder of its own, and one model on a Triton, or none."""
+        home = self.folder / name
+        arguments = [f"--policies={policies.write(home / 'policies', *resources)}", f"--state={home / 'state'}"]
+        if triton is not None and model is not None:
+            arguments += [f"--triton={triton.endpoint}", f"--model={model}"]
+        server = self._stack.enter_context(
+            child("baleen_bench.subject", f"--durability={durability.value}", *arguments, cpu=self.cores.server)
+        )
+        return HttpSide(
+            name=name,
+            server=server,
+            requests=self.requests,
+            cpu=self.cores.other,
+            triton=triton.pid if triton else None,
+            start_rate=50.0 if triton else 500.0,
+        )
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """Give a Bench; on leaving, its servers have ended and its folder is gone."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    # Not in /tmp: that may be memory, where a durable write costs nothing.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=cache_folder()) as folder, ExitStack() as stack:
+        yield Bench(Path(folder), stack)
