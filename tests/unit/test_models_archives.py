@@ -1,6 +1,7 @@
 """Single files out of archives that nobody trusts."""
 
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def test_a_client_that_finds_another_digest_itself_is_an_integrity_error(tmp_pat
 
 def test_a_missing_client_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    # Beside the interpreter is the other place where npm is looked for.
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
 
     with pytest.raises(UpstreamError, match="needs the command 'npm', which is not installed"):
         download_with(tmp_path)

@@ -178,7 +178,9 @@ def _npm_command(archive: Archive, into: Path) -> list[str]:
 def _run_client(command: Sequence[str], archive: Archive, partial: Path, advance: Advance) -> None:
     # Both clients download below `partial`, whose size is the only progress that both can tell.
     log = partial.parent / "client.log"
-    environment = {**os.environ, "TMPDIR": str(partial)}
+    # npm comes with the extra [local], beside our interpreter; nobody has to have activated its environment.
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    environment = {**os.environ, "PATH": path, "TMPDIR": str(partial)}
     try:
         with log.open("wb") as output:
             client = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
