@@ -3,6 +3,8 @@
 from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+# Two digits at a time: every request needs an id.
+_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 
 
 def decision_id(milliseconds: int, chance: bytes) -> str:
@@ -14,4 +16,4 @@ def decision_id(milliseconds: int, chance: bytes) -> str:
     if len(chance) != 10 or not 0 <= milliseconds < 1 << 48:
         raise ValueError("a decision id is made of 48 bits of milliseconds and 10 bytes of chance")
     number = (milliseconds << 80) | int.from_bytes(chance)
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -44,6 +47,22 @@ class Sidecar:
     app: ASGIApp
     policies: PolicyFolder
     ports: Ports
+
+
+class Chance:
+    """Unguessable bytes from the operating system, asked for in blocks: each call would cost more than a decision."""
+
+    BLOCK_BYTES: Final = 4096
+
+    def __init__(self) -> None:
+        self._block = b""
+
+    def __call__(self, count: int) -> bytes:
+        """Return `count` bytes that were returned to nobody else."""
+        if len(self._block) < count:
+            self._block = os.urandom(max(count, self.BLOCK_BYTES))
+        taken, self._block = self._block[:count], self._block[count:]
+        return taken
 
 
 @asynccontextmanager
@@ -92,7 +111,7 @@ async def open_sidecar(
             ),
             perceptual_hash=PdqHash(),
             fetcher=fetcher,
-            shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=os.urandom, executor=executor),
+            shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=Chance(), executor=executor),
             registry=registry,
         )
         await policies.load()
@@ -116,6 +135,28 @@ def bind(settings: Settings) -> socket.socket:
     return listening
 
 
+class Server(uvicorn.Server):
+    """Ends by SIGTERM or SIGINT and leaves it at that."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals while requests are answered.
+
+        uvicorn's own method raises them again at its end: the process would die before all else is closed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
 async def run_server(app: ASGIApp, listening: socket.socket) -> None:
     """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS."""
     config = uvicorn.Config(
@@ -130,4 +171,4 @@ async def run_server(app: ASGIApp, listening: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         lifespan="off",
     )
-    await uvicorn.Server(config).serve(sockets=[listening])
+    await Server(config).serve(sockets=[listening])

@@ -100,6 +100,8 @@ class Scoring:
         """Score one text: in overlapping windows, as it stands and with disguises undone; the highest counts."""
         answers = _Answers(rows=[{}])
         chosen = self._choose(wanted, "text", answers)
+        if not chosen:
+            return answers.freeze()
         plain = clean(text)
         variants = tuple(dict.fromkeys((plain, deobfuscate(text))))
         async with asyncio.TaskGroup() as group:
