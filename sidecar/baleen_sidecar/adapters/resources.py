@@ -3,7 +3,7 @@
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -14,6 +14,7 @@ SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 10_000
 MAX_DOCUMENTS: Final = 10_000
+MAX_DEPTH: Final = 64
 
 
 class Loader(yaml.CSafeLoader):
@@ -57,7 +58,7 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
     if status.st_size > MAX_FILE_BYTES:
         raise ValueError(f"it has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
     found = []
-    for body in yaml.load_all(path.read_text(encoding="utf-8"), Loader):
+    for body in _documents(path.read_text(encoding="utf-8")):
         if body is None:
             continue
         if not isinstance(body, Mapping):
@@ -69,41 +70,49 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
 
 
 def _documents(text: str) -> Iterator[object]:
+    _check_shape(text)
     loader = Loader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node said that there is one"
-            _check(node)
+            _check_keys(node)
             yield loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _check(root: yaml.Node) -> None:
-    """Refuse what only misleads: aliases, a few of which can stand for gigabytes, and a key that is there twice."""
-    seen: set[int] = set()
+def _check_shape(text: str) -> None:
+    """Refuse what would crash or swamp us: libyaml recurses, and a few aliases can stand for gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _wrong(event.start_mark, f"the alias *{event.anchor} is not accepted; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _wrong(event.start_mark, f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_keys(root: yaml.Node) -> None:
+    """Refuse what only misleads: a key that is there twice, or that is not text."""
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if id(node) in seen:
-            raise _wrong(node, "an anchor is used by an alias (*name); write the value out")
-        seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, value in node.value:
                 if key.tag != "tag:yaml.org,2002:str":
-                    raise _wrong(key, f"the key {key.value!r} is not a string; put it in quotes")
+                    raise _wrong(key.start_mark, f"the key {key.value!r} is not a string; put it in quotes")
                 if key.value in keys:
-                    raise _wrong(key, f"the key {key.value!r} is there twice")
+                    raise _wrong(key.start_mark, f"the key {key.value!r} is there twice")
                 keys.add(key.value)
                 waiting.append(value)
 
 
-def _wrong(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+def _wrong(mark: Any, message: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, message, mark)
 
 
 def _files(folder: Path) -> list[Path]:

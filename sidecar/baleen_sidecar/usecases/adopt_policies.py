@@ -103,7 +103,9 @@ class AdoptPolicies:
         """Check everything, put in force what is valid, and keep the last good revision of what is not."""
         found = sort_documents(documents)
         last = {_key_of(row): row for row in await self._store.last_active()}
-        gone = [] if found.problems else [key for key, row in last.items() if key not in found.policies and row.digest]
+        # What could not be read may be any policy, so then none counts as removed.
+        is_whole = not documents.problems and not found.problems
+        gone = [key for key, row in last.items() if is_whole and key not in found.policies and row.digest]
         for key in gone:
             await self._record(key, "", "", REMOVED)
         keys = sorted(set(found.policies) | {key for key, row in last.items() if row.digest and key not in gone})

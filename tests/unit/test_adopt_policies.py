@@ -1,0 +1,308 @@
+"""What becomes of policies when a folder changes: the good goes in force, the rest is named, the last good stays."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
+from baleen_core.errors import Problem
+from baleen_core.model.schema import DataType, Model, ModelSignal, Preprocessing, Source, SourceType, Tensor
+from baleen_core.records import Context
+from baleen_sidecar.testing import MemoryRevisionStore
+from baleen_sidecar.usecases.adopt_policies import AdoptPolicies, Document, Documents
+from policies import override_manifest, policy_manifest
+
+KEY = "trust-safety/community"
+
+MODEL = Model(
+    name="toxicity",
+    version="1",
+    source=Source(type=SourceType.FILE, uri="model.onnx"),
+    inputs=(Tensor(name="input_ids", data_type=DataType.INT64, dims=(100,)),),
+    outputs=(Tensor(name="probabilities", data_type=DataType.FP32, dims=(1,)),),
+    preprocessing=Preprocessing(recipe="tox-block/1"),
+    signals=(ModelSignal(name="toxic", output="probabilities", index=0),),
+)
+
+
+def policy(block: str = "92%", *, version: str = "", name: str = "community", **spec: Any) -> dict[str, Any]:
+    signals = [{"name": "toxicity.toxic", "block": block}]
+    manifest = policy_manifest({"categories": [{"name": "toxicity", "signals": signals}]}, **spec)
+    manifest["metadata"] = {"name": name, "namespace": "trust-safety"}
+    if version:
+        manifest["spec"]["version"] = version
+    return manifest
+
+
+def with_list(text: str | None, *, key: str = "terms.txt", name: str = "slurs") -> list[dict[str, Any]]:
+    source = {"type": "ConfigMap", "name": "slurs", "key": "terms.txt"}
+    manifest = policy_manifest({"lists": [{"name": "slurs", "type": "Terms", "action": "Block", "source": source}]})
+    metadata = {"name": name, "namespace": "trust-safety"}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {key: text}}
+    return [manifest] if text is None else [manifest, config_map]
+
+
+def folder(*bodies: Mapping[str, Any], unreadable: bool = False) -> Documents:
+    problems = (Problem(field="broken.yaml", message="cannot be read"),) if unreadable else ()
+    return Documents(documents=tuple(Document(file="a.yaml", body=body) for body in bodies), problems=problems)
+
+
+class Sidecar:
+    """An adopter whose clock ticks a second a reading, on a store that outlives it."""
+
+    def __init__(self, store: MemoryRevisionStore, executor: ThreadPoolExecutor) -> None:
+        self.store, self._executor, self._now = store, executor, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        self._adopter = AdoptPolicies(self.store, (MODEL,), executor=self._executor, wall_seconds=self._tick)
+
+    def _tick(self) -> float:
+        self._now += 1
+        return self._now
+
+    async def adopt(self, *bodies: Mapping[str, Any], unreadable: bool = False) -> PolicySnapshot:
+        return await self._adopter.adopt(folder(*bodies, unreadable=unreadable))
+
+    async def status(self, *bodies: Mapping[str, Any], unreadable: bool = False) -> PolicyStatus:
+        (status,) = (await self.adopt(*bodies, unreadable=unreadable)).statuses
+        return status
+
+    async def reasons(self) -> list[str]:
+        return [row.reason for row in await self.store.history(KEY, limit=100)]
+
+
+@pytest.fixture
+def sidecar() -> Iterator[Sidecar]:
+    with ThreadPoolExecutor(1) as executor:
+        yield Sidecar(MemoryRevisionStore(), executor)
+
+
+async def test_a_valid_policy_is_in_force_and_on_record(sidecar):
+    snapshot = await sidecar.adopt(policy(version="v1"))
+
+    (status,) = snapshot.statuses
+    assert (status.standing, status.version, status.problems) == (Standing.CURRENT, "v1", ())
+    assert [winner.revision.digest for winner in snapshot.in_force(Context()).winners] == [status.digest]
+    assert await sidecar.reasons() == ["Applied"]
+
+
+async def test_adopting_the_same_folder_again_changes_nothing(sidecar):
+    first = await sidecar.status(policy())
+    again = await sidecar.status(policy())
+
+    assert again == first
+    assert await sidecar.reasons() == ["Applied"]
+
+
+async def test_an_edit_goes_in_force_at_once_and_going_back_is_the_same_revision(sidecar):
+    before = await sidecar.status(policy("92%"))
+    edited = await sidecar.status(policy("80%"))
+    back = await sidecar.status(policy("0.92"))
+
+    assert edited.digest != before.digest
+    assert back.digest == before.digest
+    assert await sidecar.reasons() == ["Applied"] * 3
+
+
+async def test_an_edit_that_is_not_valid_leaves_the_last_good_one_in_force(sidecar):
+    good = await sidecar.status(policy(version="v1"))
+    bad = await sidecar.status(policy("920%", version="v2"))
+
+    assert (bad.digest, bad.version, bad.standing) == (good.digest, "v1", Standing.LAST_GOOD)
+    assert [problem.field for problem in bad.problems] == ["spec.policy.categories[0].signals[0].block"]
+
+
+async def test_the_last_good_one_survives_a_restart(sidecar):
+    good = await sidecar.status(policy())
+    sidecar.restart()
+    status = await sidecar.status(policy("920%"))
+
+    assert (status.digest, status.standing) == (good.digest, Standing.LAST_GOOD)
+
+
+async def test_a_policy_that_never_was_valid_is_not_in_force(sidecar):
+    snapshot = await sidecar.adopt(policy("920%"))
+
+    assert snapshot.statuses[0].standing is Standing.NOTHING
+    assert not snapshot.in_force(Context()).winners
+
+
+async def test_a_removed_policy_is_gone_and_its_removal_is_on_record(sidecar):
+    await sidecar.adopt(policy())
+    snapshot = await sidecar.adopt()
+
+    assert not snapshot.statuses
+    assert await sidecar.reasons() == ["Removed", "Applied"]
+    sidecar.restart()
+    assert not (await sidecar.adopt()).policies
+
+
+async def test_a_removed_policy_that_comes_back_is_in_force_again(sidecar):
+    await sidecar.adopt(policy())
+    await sidecar.adopt()
+    status = await sidecar.status(policy())
+
+    assert status.standing is Standing.CURRENT
+    assert await sidecar.reasons() == ["Applied", "Removed", "Applied"]
+
+
+async def test_while_a_file_cannot_be_read_nothing_counts_as_removed(sidecar):
+    good = await sidecar.status(policy())
+    status = await sidecar.status(unreadable=True)
+
+    assert (status.digest, status.standing) == (good.digest, Standing.LAST_GOOD)
+    assert "cannot be read" in str(status.problems[0])
+
+
+async def test_a_version_names_one_content_for_ever(sidecar):
+    good = await sidecar.status(policy("92%", version="v1"))
+    status = await sidecar.status(policy("80%", version="v1"))
+
+    assert status.digest == good.digest
+    assert "v1 already names sha256:" in status.problems[0].message
+    assert "give the changed content a new version" in status.problems[0].message
+
+
+async def test_a_rejected_revision_gives_way_to_the_one_before(sidecar):
+    before = await sidecar.status(policy("92%", version="v1"))
+    edited = await sidecar.status(policy("80%", version="v2"))
+    status = await sidecar.status(policy("80%", version="v2"), override_manifest(reject=[edited.digest]))
+
+    assert (status.digest, status.version, status.standing) == (before.digest, "v1", Standing.OVERRIDDEN)
+    assert await sidecar.reasons() == ["RolledBack", "Applied", "Applied"]
+
+
+async def test_an_edit_after_a_rejection_goes_live_as_usual(sidecar):
+    await sidecar.adopt(policy("92%"))
+    edited = await sidecar.status(policy("80%"))
+    override = override_manifest(reject=[edited.digest])
+    await sidecar.adopt(policy("80%"), override)
+    status = await sidecar.status(policy("85%"), override)
+
+    assert status.standing is Standing.CURRENT
+
+
+async def test_a_pin_holds_whatever_the_policy_says_and_ends_with_its_file(sidecar):
+    pinned = await sidecar.status(policy("92%"))
+    await sidecar.adopt(policy("80%"))
+    override = override_manifest(pin={"digest": pinned.digest, "reason": "incident 4711"})
+    held = await sidecar.status(policy("85%"), override)
+    freed = await sidecar.status(policy("85%"))
+
+    assert (held.digest, held.standing) == (pinned.digest, Standing.OVERRIDDEN)
+    assert freed.standing is Standing.CURRENT
+    assert (await sidecar.reasons())[1] == "Pinned: incident 4711"
+
+
+async def test_a_pin_of_an_unknown_revision_changes_nothing_and_is_a_problem(sidecar):
+    status = await sidecar.status(policy(), override_manifest(pin={"digest": "sha256:" + "0" * 64}))
+
+    assert status.standing is Standing.CURRENT
+    assert "cannot be used" in status.problems[0].message
+
+
+async def test_an_override_that_is_not_valid_is_named_and_not_obeyed(sidecar):
+    status = await sidecar.status(policy(), override_manifest(rejct=[]))
+
+    assert status.standing is Standing.CURRENT
+    assert status.problems[0].field == "ModerationOverride: spec.rejct"
+
+
+async def test_a_revision_that_was_altered_in_the_store_is_never_used(sidecar):
+    good = await sidecar.status(policy("92%"))
+    edited = await sidecar.status(policy("80%"))
+    kept = await sidecar.store.get_revision(edited.digest)
+    altered = kept.content.replace("800000", "999999")
+    sidecar.store._revisions[edited.digest] = replace(kept, content=altered)
+    sidecar.restart()
+    status = await sidecar.status(policy("920%"))
+
+    assert status.digest == good.digest
+    assert any(
+        "cannot be used" in problem.message and edited.digest[:17] in problem.message for problem in status.problems
+    )
+
+
+async def test_a_list_goes_in_force_with_its_policy_and_an_edited_list_is_a_new_revision(sidecar):
+    one = await sidecar.status(*with_list("badword"))
+    other = await sidecar.status(*with_list("badword\nworse"))
+    same = await sidecar.status(*with_list("# sorted\nworse\nbadword\n"))
+
+    assert one.standing is Standing.CURRENT
+    assert other.digest != one.digest
+    assert same.digest == other.digest
+
+
+@pytest.mark.parametrize(
+    ("bodies", "why"),
+    [
+        pytest.param(
+            with_list(None), "there is no ConfigMap 'slurs' in namespace trust-safety; there are: none", id="no object"
+        ),
+        pytest.param(with_list("x", name="slur"), "there are: ConfigMap slur", id="an object of another name"),
+        pytest.param(with_list("x", key="t.txt"), "has no key 'terms.txt'; its keys: t.txt", id="another key"),
+        pytest.param(with_list("\u200b"), "line 1", id="a term of nothing"),
+    ],
+)
+async def test_a_list_that_is_not_there_is_named_with_those_that_are(sidecar, bodies, why):
+    status = await sidecar.status(*bodies)
+
+    assert status.standing is Standing.NOTHING
+    assert why in "; ".join(map(str, status.problems))
+    assert status.problems[0].field.startswith("spec.policy.lists[0]")
+
+
+async def test_a_list_in_a_secret_is_decoded(sidecar):
+    manifest, config_map = with_list("badword")
+    manifest["spec"]["policy"]["lists"][0]["source"]["type"] = "Secret"
+    secret = {**config_map, "kind": "Secret", "data": {"terms.txt": "YmFkd29yZA=="}}
+    status = await sidecar.status(manifest, secret)
+
+    assert status.digest == (await sidecar.status(*with_list("badword"))).digest
+
+
+async def test_of_two_policies_of_one_scope_the_loser_is_told(sidecar):
+    snapshot = await sidecar.adopt(policy(name="a"), policy(name="b"))
+
+    assert [winner.name for winner in snapshot.in_force(Context()).winners] == ["a"]
+    assert [problem.field for problem in snapshot.problems] == ["trust-safety/b"]
+    assert "ScopeConflict" in snapshot.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        pytest.param({"kind": "Deployment", "metadata": {"name": "a"}}, "kind 'Deployment' is not one of", id="a kind"),
+        pytest.param({"kind": "ModerationPolicy"}, "metadata.name is missing", id="no name"),
+        pytest.param({}, "metadata.name is missing", id="nothing at all"),
+        pytest.param({"kind": "Secret", "metadata": {"name": "a"}, "data": {"k": "%"}}, "base64", id="no base64"),
+        pytest.param({"kind": "ConfigMap", "metadata": {"name": "a"}, "data": [1]}, "not a mapping", id="no data"),
+    ],
+)
+async def test_a_document_that_is_no_resource_of_ours_is_named_by_its_file(sidecar, body, why):
+    snapshot = await sidecar.adopt(policy(), body)
+
+    assert [problem.field for problem in snapshot.problems] == ["a.yaml"]
+    assert why in snapshot.problems[0].message
+    assert snapshot.statuses[0].standing is Standing.CURRENT
+
+
+async def test_the_same_policy_in_two_files_is_a_problem(sidecar):
+    snapshot = await sidecar.adopt(policy("92%"), policy("80%"))
+
+    assert "is there twice" in snapshot.problems[0].message
+    assert len(snapshot.statuses) == 1
+
+
+async def test_a_list_of_a_million_terms_is_adopted(sidecar):
+    """The next adoption takes the compiled list over instead of compiling it again."""
+    bodies = with_list("\n".join(f"term{number}x" for number in range(1_000_000)))
+    snapshot = await sidecar.adopt(*bodies)
+    again = await sidecar.adopt(*bodies)
+
+    assert snapshot.statuses[0].standing is Standing.CURRENT
+    assert snapshot.policies[0].lists[0] is again.policies[0].lists[0]
