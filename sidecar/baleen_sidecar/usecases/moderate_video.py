@@ -54,7 +54,8 @@ class _Watch:
                 highest[signal] = max(score, highest.get(signal, 0))
         return msgspec.structs.replace(
             start,
-            signals=highest,
+            # The highest of some frames is not the video's: where a model failed in between, there is no such score.
+            signals={signal: score for signal, score in highest.items() if signal not in self.missing},
             missing=dict(self.missing),
             lists=tuple(self.hits),
             frames=tuple(self.frames),

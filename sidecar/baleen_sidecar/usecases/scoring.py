@@ -146,10 +146,13 @@ class Scoring:
         ordered = sorted(rows, key=len)
         with self._failing(loaded, answers):
             answers.models.append(loaded.identity)
+            highest: dict[str, int] = {}
             for batch in _batches(ordered, loaded.model.batching.max_batch_size):
                 outputs = await self._inference.infer(loaded.model, recipe.collate(batch))
                 for row in range(len(batch)):
-                    _raise_to(answers.rows[0], read_signals(loaded.model, outputs, row))
+                    _raise_to(highest, read_signals(loaded.model, outputs, row))
+            # Only now: scores of a part of the text would look as if all of it had been judged.
+            answers.rows[0].update(highest)
 
     async def _pictures(self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers) -> None:
         prepare = loaded.image

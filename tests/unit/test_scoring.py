@@ -1,0 +1,141 @@
+"""Every model whose signals are wanted is asked for every part of the content, and what is missing is said."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from baleen_core.model.recipes import Windows
+from baleen_core.records import Missing, ModelIdentity
+from baleen_sidecar.testing import FixedInference
+from baleen_sidecar.usecases.scoring import LoadedModel, Scores, Scoring
+from tiny_models import brightness, make_model
+
+
+class Letters:
+    """A text recipe whose windows are four letters long and whose token ids are the letters' codes."""
+
+    def windows(self, text: str, *, limit: int = 64) -> Windows:
+        rows = tuple(tuple(map(ord, text[start : start + 4])) for start in range(0, len(text), 4))
+        return Windows(rows=rows[:limit], truncated=len(rows) > limit)
+
+    def collate(self, rows: Sequence[tuple[int, ...]]) -> dict[str, np.ndarray]:
+        padded = np.zeros((len(rows), 4), np.int64)
+        for index, row in enumerate(rows):
+            padded[index, : len(row)] = row
+        return {"input_ids": padded}
+
+
+TEXT = LoadedModel(model=make_model("words", recipe="tox-block/1"), sha256="aa", text=Letters())
+OTHER = LoadedModel(model=make_model("other", recipe="tox-block/1"), sha256="bb", text=Letters())
+IMAGE = LoadedModel(model=make_model("looks", recipe="owen-s/1"), sha256="cc", image=brightness)
+
+
+def has_x(row: np.ndarray) -> float:
+    return 0.9 if ord("x") in row else 0.1
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def make_scoring(inference: FixedInference, executor: ThreadPoolExecutor, limit: int = 64) -> Scoring:
+    return Scoring([TEXT, OTHER, IMAGE], inference, executor=executor, text_limit_windows=limit)
+
+
+async def test_the_highest_window_counts_wherever_it_stands(executor):
+    scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor)
+
+    for text in ("x" + "a" * 50, "a" * 50 + "x", "a" * 25 + "x" + "a" * 25):
+        assert (await scoring.text(text, {"words.bad"})).highest() == {"words.bad": 900_000}
+    assert (await scoring.text("a" * 50, {"words.bad"})).highest() == {"words.bad": 100_000}
+
+
+async def test_a_text_that_is_too_long_is_judged_as_far_as_it_goes_and_says_so(executor):
+    scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor, limit=3)
+
+    assert (await scoring.text("abcdefghijkl", {"words.bad"})).limits == ()
+    assert (await scoring.text("abcdefghijklm", {"words.bad"})).limits == ("TextTooLong",)
+
+
+async def test_a_disguise_is_judged_as_it_stands_and_undone(executor):
+    seen: list[str] = []
+
+    def remember(inputs) -> float:
+        seen.append("".join(map(chr, inputs["input_ids"])).rstrip("\0"))
+        return 0.0
+
+    await make_scoring(FixedInference({"words.bad": remember}), executor).text("h4te", {"words.bad"})
+
+    assert sorted(seen) == ["h4te", "hate"]
+
+
+async def test_no_batch_is_larger_than_the_model_takes(executor):
+    inference = FixedInference()
+    await make_scoring(inference, executor).text("abcdefghijklmnopqrstuvwxyz" * 2, {"words.bad"})
+
+    assert [rows for _, rows in inference.calls] == [4, 4, 4, 1]
+
+
+async def test_only_models_whose_signals_are_wanted_are_asked(executor):
+    inference = FixedInference()
+    scores = await make_scoring(inference, executor).text("abc", {"words.bad"})
+
+    assert [name for name, _ in inference.calls] == ["words"]
+    assert scores.models == (ModelIdentity(name="words", version="3", sha256="aa"),)
+
+
+async def test_what_is_missing_says_why(executor):
+    inference = FixedInference(down={"other"})
+    scores = await make_scoring(inference, executor).text("abc", {"words.bad", "other.bad", "looks.bad", "gone.bad"})
+
+    assert scores.highest() == {"words.bad": 0}
+    assert scores.missing == {
+        "other.bad": Missing.FAILED,
+        "looks.bad": Missing.NOT_APPLICABLE,
+        "gone.bad": Missing.NOT_SERVED,
+    }
+
+
+async def test_each_picture_has_a_row_of_its_own(executor):
+    inference = FixedInference({"looks.bad": lambda inputs: float(inputs["image"][0]) / 255})
+    pictures = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 51, 255, 102, 204)]
+    scores = await make_scoring(inference, executor).pictures(pictures, {"looks.bad"})
+
+    assert [row["looks.bad"] for row in scores.rows] == [0, 200_000, 1_000_000, 400_000, 800_000]
+    assert [rows for _, rows in inference.calls] == [4, 1]
+
+
+async def test_a_score_that_is_no_number_is_a_failure_and_never_a_score(executor):
+    inference = FixedInference({"words.bad": float("nan")})
+    scores = await make_scoring(inference, executor).text("abc", {"words.bad"})
+
+    assert scores.highest() == {}
+    assert scores.missing == {"words.bad": Missing.FAILED}
+
+
+@settings(deadline=None)
+@given(text=st.text(alphabet="abx ", min_size=1, max_size=40))
+async def test_padding_never_lowers_a_score(executor, text):
+    scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor)
+    bare = (await scoring.text("x", {"words.bad"})).highest()
+    padded = (await scoring.text(f"{text}x{text}", {"words.bad"})).highest()
+
+    assert padded["words.bad"] >= bare["words.bad"]
+
+
+def test_the_highest_of_no_rows_is_nothing():
+    assert Scores(rows=({}, {}), missing={}, models=()).highest() == {}
+
+
+def test_signals_are_named_as_policies_name_them():
+    model = make_model("image-safety", recipe="owen-s/1", signals=("gore", "sexual"))
+
+    assert replace(IMAGE, model=model).signal_names() == ("image-safety.gore", "image-safety.sexual")
