@@ -97,10 +97,10 @@ def test_a_full_deployment_becomes_typed_data():
 
 
 def test_what_is_left_out_has_its_default():
-    model = parse_model(make_entry(golden=None))
+    model = parse_model(make_entry())
 
     assert (model.batching, model.instances, model.optimization) == (Batching(), Instances(), Optimization())
-    assert (model.warmup_iterations, model.golden, model.memory_bytes) == (1, (), None)
+    assert (model.warmup_iterations, model.memory_bytes) == (1, None)
 
 
 def test_a_text_model_names_the_assets_of_its_recipe():
@@ -246,6 +246,12 @@ def test_one_replica_is_what_there_is():
             "golden[0].input",
             "either text, or a file's name",
             id="golden input without content",
+        ),
+        pytest.param(
+            make_entry(golden=None),
+            "golden",
+            "must have at least one known input and answer",
+            id="nothing to tell a right model by",
         ),
         pytest.param(
             make_entry(golden=[{"input": {"name": "a.png"}, "expect": make_entry()["golden"][0]["expect"]}]),

@@ -299,7 +299,10 @@ def _read_optimization(reader: Reader) -> Optimization:
 
 def _read_golden(reader: Reader, signals: Sequence[ModelSignal], recipe: RecipeInfo | None) -> tuple[Golden, ...]:
     names = [signal.name for signal in signals]
-    return tuple(_read_one_golden(golden, names, recipe) for golden in reader.mappings("golden", limit=MAX_GOLDEN))
+    found = reader.mappings("golden", limit=MAX_GOLDEN)
+    if not found and reader.is_mapping:
+        reader.report("golden", "must have at least one known input and answer; a model serves only after it gave them")
+    return tuple(_read_one_golden(golden, names, recipe) for golden in found)
 
 
 def _read_one_golden(reader: Reader, signals: Sequence[str], recipe: RecipeInfo | None) -> Golden:
