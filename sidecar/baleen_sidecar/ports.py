@@ -185,5 +185,8 @@ class RevisionStore(Protocol):
     async def history(self, policy: str, *, limit: int = 10) -> Sequence[Activation]:
         """Return the activations of a policy, newest first."""
 
+    async def find_activation(self, policy: str, *, digest: str = "", version: str = "") -> Activation | None:
+        """Find the newest activation of a policy with this digest, or with this version, however long ago it was."""
+
     async def last_active(self) -> Sequence[Activation]:
         """Return the newest activation of each policy, by policy name."""

@@ -129,6 +129,11 @@ class MemoryRevisionStore:
         """Return the activations of a policy, newest first."""
         return [activation for activation in reversed(self._activations) if activation.policy == policy][:limit]
 
+    async def find_activation(self, policy: str, *, digest: str = "", version: str = "") -> Activation | None:
+        """Find the newest activation of a policy with this digest, or with this version, however long ago it was."""
+        found = (row for row in reversed(self._activations) if row.policy == policy)
+        return next((row for row in found if digest in ("", row.digest) and version in ("", row.version)), None)
+
     async def last_active(self) -> Sequence[Activation]:
         """Return the newest activation of each policy, by policy name."""
         newest = {activation.policy: activation for activation in self._activations}
@@ -287,7 +292,7 @@ class FixedFrames:
 
 def _check_same(table: str, digest: str, kept: str, content: str) -> None:
     if kept != content:
-        found = digest_of(content.encode())
+        found = digest_of(kept.encode())
         raise IntegrityError(f"other content is kept under {digest} in {table}", expected=digest, found=found)
 
 

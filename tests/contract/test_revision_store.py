@@ -146,3 +146,26 @@ async def test_many_keep_the_same_revision_at_once(store: Store) -> None:
     await asyncio.gather(*(store.put_revision("default/comments", revision) for _ in range(20)))
 
     assert await store.get_revision(revision.digest) == revision
+
+
+async def test_an_activation_is_found_by_digest_or_version_however_long_ago(store: Store) -> None:
+    first = make_activation("default/comments", "v1")
+    await store.record_activation(first)
+    for number in range(2, 30):
+        await store.record_activation(make_activation("default/comments", f"v{number}"))
+    await store.record_activation(make_activation("default/other", "v99"))
+
+    assert await store.find_activation("default/comments", digest=first.digest) == first
+    assert await store.find_activation("default/comments", version="v1") == first
+    assert await store.find_activation("default/comments", version="v99") is None
+    assert await store.find_activation("default/comments", digest=digest_of(b"v99")) is None
+
+
+async def test_of_activations_of_one_digest_the_newest_is_found(store: Store) -> None:
+    await store.record_activation(make_activation("default/comments", "v1", reason="first"))
+    await store.record_activation(make_activation("default/comments", "v1", reason="again"))
+
+    found = await store.find_activation("default/comments", digest=digest_of(b"v1"))
+
+    assert found is not None
+    assert found.reason == "again"

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
-from baleen_core.errors import Problem
+from baleen_core.errors import Problem, StateError
 from baleen_core.model.schema import DataType, Model, ModelSignal, Preprocessing, Source, SourceType, Tensor
 from baleen_core.records import Context
 from baleen_sidecar.testing import MemoryRevisionStore
-from baleen_sidecar.usecases.adopt_policies import AdoptPolicies, Document, Documents
+from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
+from baleen_sidecar.usecases.policy_documents import Document, Documents
 from policies import override_manifest, policy_manifest
 
 KEY = "trust-safety/community"
@@ -198,18 +199,120 @@ async def test_a_pin_holds_whatever_the_policy_says_and_ends_with_its_file(sidec
     assert (await sidecar.reasons())[1] == "Pinned: incident 4711"
 
 
-async def test_a_pin_of_an_unknown_revision_changes_nothing_and_is_a_problem(sidecar):
-    status = await sidecar.status(policy(), override_manifest(pin={"digest": "sha256:" + "0" * 64}))
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        pytest.param(override_manifest(rejct=[]), "spec.rejct", id="a misspelt field"),
+        pytest.param(override_manifest(pin={"digest": "sha256:" + "0" * 64}), "spec.pin.digest", id="an unknown pin"),
+    ],
+)
+async def test_an_override_that_is_not_valid_changes_nothing_and_is_named(sidecar, override, field):
+    first = await sidecar.status(policy("92%"), override)
+    edited = await sidecar.status(policy("80%"), override)
 
-    assert status.standing is Standing.CURRENT
-    assert "cannot be used" in status.problems[0].message
+    assert first.standing is Standing.CURRENT
+    assert (edited.digest, edited.standing) == (first.digest, Standing.LAST_GOOD)
+    assert [problem.field for problem in edited.problems] == [f"ModerationOverride: {field}"]
 
 
-async def test_an_override_that_is_not_valid_is_named_and_not_obeyed(sidecar):
-    status = await sidecar.status(policy(), override_manifest(rejct=[]))
+async def test_a_typo_in_an_override_does_not_bring_the_rejected_revision_back(sidecar):
+    before = await sidecar.status(policy("92%"))
+    edited = await sidecar.status(policy("80%"))
+    await sidecar.status(policy("80%"), override_manifest(reject=[edited.digest]))
+    status = await sidecar.status(policy("80%"), override_manifest(reject=[edited.digest], rejct=[]))
 
-    assert status.standing is Standing.CURRENT
-    assert status.problems[0].field == "ModerationOverride: spec.rejct"
+    assert (status.digest, status.standing) == (before.digest, Standing.LAST_GOOD)
+
+
+async def test_an_override_that_cannot_be_read_does_not_bring_the_rejected_revision_back(sidecar):
+    before = await sidecar.status(policy("92%"))
+    edited = await sidecar.status(policy("80%"))
+    await sidecar.status(policy("80%"), override_manifest(reject=[edited.digest]))
+    sidecar.restart()
+    status = await sidecar.status(policy("80%"), unreadable=True)
+    again = await sidecar.status(policy("80%"))
+
+    assert (status.digest, status.standing) == (before.digest, Standing.LAST_GOOD)
+    assert "its override cannot be read now" in status.problems[0].message
+    assert (again.digest, again.standing) == (edited.digest, Standing.CURRENT)
+
+
+async def test_a_pin_reaches_back_as_far_as_the_history_does(sidecar):
+    first = await sidecar.status(policy("50%", version="v0"))
+    for number in range(1, 15):
+        await sidecar.adopt(policy(f"{50 + number}%", version=f"v{number}"))
+    override = override_manifest(pin={"digest": first.digest})
+    status = await sidecar.status(policy("64%", version="v14"), override)
+
+    assert (status.digest, status.version, status.standing) == (first.digest, "v0", Standing.OVERRIDDEN)
+
+
+async def test_a_pin_cannot_put_another_policys_revision_in_force(sidecar):
+    snapshot = await sidecar.adopt(policy("92%"), policy("50%", name="lenient", scope={"surface": "s"}))
+    other = next(status.digest for status in snapshot.statuses if status.name == "lenient")
+    override = override_manifest(pin={"digest": other})
+    snapshot = await sidecar.adopt(policy("92%"), policy("50%", name="lenient", scope={"surface": "s"}), override)
+
+    status = next(status for status in snapshot.statuses if status.name == "community")
+    assert status.digest != other
+    assert "was never in force for this policy" in status.problems[0].message
+
+
+async def test_a_version_is_taken_however_long_ago_it_was(sidecar):
+    for number in range(15):
+        await sidecar.adopt(policy(f"{50 + number}%", version=f"v{number}"))
+    status = await sidecar.status(policy("90%", version="v0"))
+
+    assert "v0 already names sha256:" in status.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param({"scope": {"surface": "other"}}, "spec.scope", id="scope"),
+        pytest.param({"type": "Privacy"}, "spec.type", id="type"),
+    ],
+)
+async def test_what_a_policy_is_for_cannot_be_changed_in_place(sidecar, change, field):
+    before = await sidecar.status(policy(scope={"surface": "comments"}))
+    status = await sidecar.status(policy(**{"scope": {"surface": "comments"}} | change))
+
+    assert status.digest == before.digest
+    assert [problem.field for problem in status.problems] == [field]
+
+
+class FullDisk(MemoryRevisionStore):
+    """A store on a disk that can be full."""
+
+    full = False
+
+    async def put_revision(self, policy, revision):
+        self.check()
+        await super().put_revision(policy, revision)
+
+    async def record_activation(self, activation):
+        self.check()
+        await super().record_activation(activation)
+
+    def check(self) -> None:
+        if self.full:
+            raise StateError("the disk is full")
+
+
+async def test_an_override_acts_although_the_disk_is_full_and_is_recorded_later():
+    with ThreadPoolExecutor(1) as executor:
+        sidecar = Sidecar(FullDisk(), executor)
+        before = await sidecar.status(policy("92%"))
+        edited = await sidecar.status(policy("80%"))
+        override = override_manifest(reject=[edited.digest])
+        sidecar.store.full = True
+        snapshot = await sidecar.adopt(policy("80%"), override)
+        sidecar.store.full = False
+        await sidecar.adopt(policy("80%"), override)
+
+        assert snapshot.statuses[0].digest == before.digest
+        assert "its history cannot be written: the disk is full" in str(snapshot.problems[0])
+        assert (await sidecar.reasons())[0] == "RolledBack"
 
 
 async def test_a_revision_that_was_altered_in_the_store_is_never_used(sidecar):

@@ -1,7 +1,7 @@
 """`baleen policy`: check, test, compare, try out and roll back policies, without a cluster."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from baleen_core.policy.in_force import parse_override
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import API_VERSION, RevisionContent
 from baleen_core.ratio import parse_ratio
+from baleen_core.reading import unknown_name
 from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence
 from baleen_core.textnorm import count_links
 from baleen_core.validation import tests_report
@@ -29,8 +30,7 @@ from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.resources import read_file, read_folder
 from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, StateFolder
 from baleen_sidecar.ports import Activation
-from baleen_sidecar.usecases.adopt_policies import (
-    DEFAULT_NAMESPACE,
+from baleen_sidecar.usecases.policy_documents import (
     Checked,
     Documents,
     check_policy,
@@ -52,7 +52,7 @@ Name = Annotated[str, typer.Argument(help="The policy's name, or namespace/name"
 def validate(folder: Folder, models: ModelsOption = None) -> None:
     """Check every policy as the sidecar would, its own tests included, and name everything that is wrong."""
     problems: list[Problem] = []
-    checked = _check_all(folder, models, problems)
+    checked = _check_all(folder, _models(models), problems)
     for (namespace, name), policy in checked.items():
         revision = make_revision(policy.policy, policy.lists)
         version = policy.policy.version or "no version"
@@ -64,21 +64,20 @@ def validate(folder: Folder, models: ModelsOption = None) -> None:
 @app.command("test")
 def run_tests(folder: Folder, models: ModelsOption = None) -> None:
     """Run the tests that policies carry, and show each result."""
-    served, failed = _models(models), 0
+    served = _models(models)
+    problems: list[Problem] = []
     shown = table("POLICY", "TEST", "EXPECTED", "FOUND", "BECAUSE")
-    found = sort_documents(_read(folder))
-    for key, manifest in found.policies.items():
-        # A failing test makes a policy invalid; here the other tests are of interest too.
-        checked = check_policy(manifest, found.contents, served, with_tests=False)
+    # A failing test makes a policy invalid; here the other tests are of interest too.
+    for key, checked in _check_all(folder, served, problems, with_tests=False).items():
         for result in tests_report(checked.policy, checked.lists, served):
-            failed += not result.passed
-            name = coloured(result.found) if result.passed else f"{result.found} (wrong)"
-            shown.add_row("/".join(key), result.name, str(result.expected), name, result.because)
+            found = coloured(result.found) if result.passed else f"{result.found} (wrong)"
+            shown.add_row("/".join(key), result.name, str(result.expected), found, result.because)
+            if not result.passed:
+                message = f"expected {result.expected}, found {result.found}"
+                problems.append(Problem(field=f"{'/'.join(key)}: {result.name}", message=message))
     output.print(shown)
-    if found.problems:
-        raise PolicyError(found.problems)
-    if failed:
-        raise PolicyError(f"{failed} tests did not find what they expect")
+    if problems:
+        raise PolicyError(problems)
 
 
 @app.command("diff")
@@ -129,14 +128,15 @@ def simulate(
     models: ModelsOption = None,
 ) -> None:
     """Say what the policies of a folder would decide, without asking a model and without putting them in force."""
+    served = _models(models)
     problems: list[Problem] = []
-    in_force = _compile(_check_all(folder, models, problems))
+    in_force = _compile(_check_all(folder, served, problems))
     if problems:
         raise PolicyError(problems)
     if last:
         _print_flips(in_force, _recent(state, last))
         return
-    scores = dict(_read_score(each) for each in signal or ())
+    scores = dict(_read_score(each, served) for each in signal or ())
     evidence = Evidence(
         content=ContentFacts(type="text", digest="", length=len(text or ""), links=count_links(text or "")),
         context=Context(),
@@ -154,28 +154,33 @@ def write_override(name: str, to: str | None, reason: str, policies: Path, state
     """Write the override that takes a policy back, and return its file and the digest that will be in force.
 
     Raises:
-        NotFound: there is no such policy, or nothing earlier to go back to.
+        NotFound: there is no such folder or policy, or nothing earlier to go back to.
         PolicyError: an override of it stands in another file, or is not valid.
     """
+    if not policies.is_dir():
+        raise NotFound(f"there is no folder {policies}; name the one that is served with --policies")
     rows = [row for row in asyncio.run(_history(name, state, 100)) if row.digest]
     namespace, plain = rows[0].policy.split("/", 1)
     path = policies / f"{namespace}.{plain}.override.yaml"
     spec = _existing_override(path, policies, (namespace, plain))
     if to is not None:
         digest = _one_of(to, [row.digest for row in rows])
+        spec["reject"] = [each for each in spec.get("reject", ()) if each != digest]
         spec["pin"] = {"digest": digest, **({"reason": reason} if reason else {})}
     else:
         rejected = {*spec.get("reject", ()), rows[0].digest}
         digest = next((row.digest for row in rows if row.digest not in rejected), "")
         if not digest:
-            raise NotFound(f"policy {name!r} was never anything else; there is nothing to go back to")
+            raise NotFound(
+                f"policy {name!r} has no earlier revision that is not rejected; there is nothing to go back to"
+            )
         spec.pop("pin", None)
         spec["reject"] = sorted(rejected)
     body = {
         "apiVersion": API_VERSION,
         "kind": "ModerationOverride",
         "metadata": {"name": plain, "namespace": namespace},
-        "spec": spec,
+        "spec": {field: value for field, value in spec.items() if value},
     }
     parse_override(body)
     # By rename: a sidecar that watches the folder must never read half of it.
@@ -187,20 +192,12 @@ def write_override(name: str, to: str | None, reason: str, policies: Path, state
 
 def _existing_override(path: Path, policies: Path, key: tuple[str, str]) -> dict[str, Any]:
     for document in read_folder(policies).documents:
-        metadata = document.body.get("metadata") or {}
-        is_it = (
-            document.body.get("kind") == "ModerationOverride"
-            and (
-                metadata.get("namespace") or DEFAULT_NAMESPACE,
-                metadata.get("name"),
-            )
-            == key
-        )
-        if is_it and policies / document.file != path:
+        if key not in sort_documents(Documents(documents=(document,))).overrides:
+            continue
+        if policies / document.file != path:
             raise PolicyError(f"the override of {'/'.join(key)} stands in {document.file}; edit that file")
-        if is_it:
-            parse_override(document.body)
-            return dict(document.body.get("spec") or {})
+        parse_override(document.body)
+        return dict(document.body.get("spec") or {})
     return {}
 
 
@@ -217,7 +214,7 @@ async def _history(name: str, state: Path, limit: int) -> list[Activation]:
 def _revision(text: str, state: Path, models: Path | None) -> RevisionContent:
     if Path(text).exists():
         problems: list[Problem] = []
-        checked = _check_all(Path(text), models, problems)
+        checked = _check_all(Path(text), _models(models), problems)
         if problems or len(checked) != 1:
             raise PolicyError(problems or f"{text} has {len(checked)} policies; name a file with one")
         (policy,) = checked.values()
@@ -242,7 +239,13 @@ def _one_of(text: str, digests: list[str]) -> str:
 
 
 def _read(folder: Path) -> Documents:
-    return Documents(documents=tuple(read_file(folder, folder.name))) if folder.is_file() else read_folder(folder)
+    if not folder.is_file():
+        return read_folder(folder)
+    try:
+        return Documents(documents=tuple(read_file(folder, folder.name)))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+        problem = Problem(field=str(folder), message=f"cannot be read: {' '.join(str(exc).split())}")
+        raise PolicyError([problem]) from exc
 
 
 def _models(folder: Path | None) -> tuple[Model, ...]:
@@ -251,15 +254,16 @@ def _models(folder: Path | None) -> tuple[Model, ...]:
     return tuple(model for deployment in read_deployments(folder) for model in deployment.models)
 
 
-def _check_all(folder: Path, models: Path | None, problems: list[Problem]) -> Mapping[tuple[str, str], Checked]:
-    served = _models(models)
+def _check_all(
+    folder: Path, served: Sequence[Model], problems: list[Problem], *, with_tests: bool = True
+) -> Mapping[tuple[str, str], Checked]:
     documents = _read(folder)
     found = sort_documents(documents)
     problems += (*documents.problems, *found.problems)
     checked: dict[tuple[str, str], Checked] = {}
     for key, manifest in found.policies.items():
         try:
-            checked[key] = check_policy(manifest, found.contents, served)
+            checked[key] = check_policy(manifest, found.contents, served, with_tests=with_tests)
         except InvalidError as exc:
             problems += [
                 Problem(field=f"{'/'.join(key)}: {problem.field}", message=problem.message) for problem in exc.problems
@@ -283,10 +287,13 @@ def _compile(checked: Mapping[tuple[str, str], Checked]) -> InForce:
     return InForce(winners=tuple(compiled), floors=(), dry_runs=(), lists=tuple(lists))
 
 
-def _read_score(text: str) -> tuple[str, int]:
+def _read_score(text: str, served: Sequence[Model]) -> tuple[str, int]:
     name, separator, value = text.partition("=")
     if not separator:
         raise ContentError([Problem(field="--signal", message=f"{text!r} is not NAME=SCORE, as in toxicity.toxic=80%")])
+    known = {f"{model.name}.{signal.name}" for model in served for signal in model.signals}
+    if name not in known:
+        raise ContentError([Problem(field="--signal", message=unknown_name(name, known, "signal"))])
     try:
         return name, parse_ratio(value)
     except ValueError as exc:

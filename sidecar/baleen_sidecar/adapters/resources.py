@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from baleen_core.errors import Problem
-from baleen_sidecar.usecases.adopt_policies import Document, Documents
+from baleen_sidecar.usecases.policy_documents import Document, Documents
 
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024

@@ -72,6 +72,16 @@ class SqliteRevisionStore:
         query = select(*_FIELDS).where(activations.c.policy == policy)
         return await asyncio.to_thread(self._activations, query.order_by(activations.c.sequence.desc()).limit(limit))
 
+    async def find_activation(self, policy: str, *, digest: str = "", version: str = "") -> Activation | None:
+        """Find the newest activation of a policy with this digest, or with this version, however long ago it was."""
+        query = select(*_FIELDS).where(activations.c.policy == policy)
+        if digest:
+            query = query.where(activations.c.digest == digest)
+        if version:
+            query = query.where(activations.c.version == version)
+        newest = query.order_by(activations.c.sequence.desc()).limit(1)
+        return next(iter(await asyncio.to_thread(self._activations, newest)), None)
+
     async def last_active(self) -> Sequence[Activation]:
         """Return the newest activation of each policy, by policy name."""
         newest = select(func.max(activations.c.sequence)).group_by(activations.c.policy)
@@ -93,7 +103,7 @@ class SqliteRevisionStore:
     def _check_same(self, table: Table, digest: str, content: str) -> None:
         kept = self._get(table, digest)
         if kept != content:
-            found = digest_of(content.encode())
+            found = digest_of((kept or "").encode())
             raise IntegrityError(f"other content is kept under {digest} in {table.name}", expected=digest, found=found)
 
     def _get(self, table: Table, digest: str) -> str | None:
