@@ -92,6 +92,8 @@ async def test_private_networks_are_refused_before_a_connection_is_made(url):
         pytest.param("http://user:pw@example.com/", "user name or password", id="credentials"),
         pytest.param("not a url", "only http://", id="nonsense"),
         pytest.param("http://[::1", "not a URL", id="broken"),
+        pytest.param("http://xn--/", "not a URL", id="a name that is no name"),
+        pytest.param("http://example.com:0/", "only http", id="a port that is none"),
         pytest.param("https://example.com/" + "a" * 3000, "longer than 2048", id="very long"),
     ],
 )
@@ -117,6 +119,28 @@ async def test_a_redirect_to_another_scheme_is_refused():
     ):
         with pytest.raises(ContentError, match="only http"):
             await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://xn--/", "http://a:99999/"])
+async def test_a_redirect_to_no_address_is_an_error_of_the_address(location):
+    redirect = answer(b"", status="302 Found", headers=f"Location: {location}\r\n")
+    async with server(redirect) as port, fetcher() as fetch:
+        with pytest.raises((ContentError, FetchError)):
+            await fetch.fetch(f"http://127.0.0.1:{port}/")
+
+
+async def test_a_cookie_of_one_address_is_not_sent_to_another():
+    heads = []
+
+    async def script(head: str, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        await answer(b"ok", headers="Set-Cookie: track=1\r\n")(head, writer)
+
+    async with server(script) as port, fetcher() as fetch:
+        await fetch.fetch(f"http://127.0.0.1:{port}/tenant-a")
+        await fetch.fetch(f"http://127.0.0.1:{port}/tenant-b")
+
+        assert not any("ookie" in head for head in heads)
 
 
 async def test_redirects_are_followed_up_to_the_limit():
@@ -231,6 +255,10 @@ async def test_a_host_that_does_not_exist_says_so():
         pytest.param("64:ff9b::7f00:1", False, id="NAT64 around loopback"),
         pytest.param("fe80::1", False, id="link-local"),
         pytest.param("::", False, id="unspecified"),
+        pytest.param("fec0::1", False, id="site-local"),
+        pytest.param("::127.0.0.1", False, id="IPv4-compatible"),
+        pytest.param("5f00::1", False, id="segment routing"),
+        pytest.param("192.88.99.1", False, id="6to4 relay"),
     ],
 )
 def test_an_address_is_judged_by_what_it_reaches(address, allowed):

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urljoin
 
 import httpx
@@ -17,6 +18,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 FIELD = "content.url"
 MAX_URL_LENGTH = 2048
+MAX_CONNECTIONS = 64
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -41,7 +43,15 @@ class HttpFetcher:
         self._allowed = tuple(allowed_private_networks)
         self._resolve = resolve or resolve_host
         # No proxy and no netrc from the environment: either would carry the request past the vetting.
-        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout_seconds)
+        self._client = httpx.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            timeout=timeout_seconds,
+            # A cookie of one caller's address must not travel with another's, nor a connection that was verified for
+            # one host serve another one at the same address.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            limits=httpx.Limits(max_keepalive_connections=0, max_connections=MAX_CONNECTIONS),
+        )
 
     async def aclose(self) -> None:
         """Close idle connections."""
@@ -58,7 +68,8 @@ class HttpFetcher:
                     url = urljoin(url, answer)
         except TimeoutError:
             raise FetchError(f"the address did not answer in full within {self._timeout_seconds:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+        # ValueError: what a redirect's address may be is up to a stranger, and urljoin and IDNA have their own errors.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
             raise FetchError(f"the address could not be read: {type(exc).__name__}") from exc
         raise FetchError(f"the address redirects more than {self._limit_redirects} times")
 
@@ -123,9 +134,10 @@ def read_url(url: str) -> httpx.URL:
         raise _refuse(f"it is longer than {MAX_URL_LENGTH} characters")
     try:
         target = httpx.URL(url)
-    except httpx.InvalidURL as exc:
+        host = target.host
+    except (httpx.InvalidURL, ValueError) as exc:
         raise _refuse("it is not a URL; write https://host/path") from exc
-    if target.scheme not in ("http", "https") or not target.host:
+    if target.scheme not in ("http", "https") or not host or target.port == 0:
         raise _refuse("only http:// and https:// addresses with a host are read")
     if target.userinfo:
         raise _refuse("it carries a user name or password, which are never sent")
@@ -145,10 +157,18 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
             wrapped = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if wrapped is not None:
             return is_allowed(wrapped, allowed)
-    return address.is_global and not address.is_multicast
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in NOT_PUBLIC)
 
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+NOT_PUBLIC: tuple[Network, ...] = (
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible addresses, long deprecated
+    ipaddress.IPv6Network("5f00::/16"),  # segment routing within one network
+    ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
+)
+"""Special-purpose networks (IANA) that Python's `is_global` takes for public."""
 
 
 async def resolve_host(host: str, port: int) -> Sequence[Address]:
