@@ -1,5 +1,6 @@
 """Say truthfully whether requests can be answered, and what is not as it should be."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Ready: there is a policy, and every model gave its golden answers once.
+    """Ready: every policy that is there is in force, and every model gave its golden answers.
 
-    A model that fails later is answered for by the policy's `onModelFailure`: we are degraded then, and not unready.
+    Once that was so, a model that fails is answered for by `onModelFailure`, and a policy that is not valid
+    by the last good one: we are degraded then, and not unready, as long as there is a policy.
     """
 
     ready: bool
@@ -39,21 +41,26 @@ class ReportHealth:
         self._policies = policies
         self._models = tuple(models)
         self._inference = inference
-        self._verified: set[str] = set()
+        self._was_ready = False
 
     async def readiness(self) -> Readiness:
-        """Ask every model, and look at every policy."""
+        """Ask all models at once, and look at every policy."""
         snapshot = self._policies()
-        components = [*_policies(snapshot)]
-        for model in self._models:
-            healthy = await self._inference.is_ready(model)
-            if healthy:
-                self._verified.add(model.name)
-            detail = "" if healthy else "it has not given its golden answers"
-            components.append(Component(name=f"model/{model.name}", healthy=healthy, detail=detail))
+        answers = await asyncio.gather(*(self._inference.is_ready(model) for model in self._models))
+        models = [
+            Component(
+                name=f"model/{model.name}",
+                healthy=healthy,
+                detail="" if healthy else "it has not given its golden answers",
+            )
+            for model, healthy in zip(self._models, answers, strict=True)
+        ]
+        # At first a floor that is not valid must not be missing unnoticed; later a bad edit must not stop everything.
+        is_whole = all(status.standing is not Standing.NOTHING for status in snapshot.statuses)
+        self._was_ready = self._was_ready or (bool(snapshot.policies) and is_whole and all(answers))
         return Readiness(
-            ready=bool(snapshot.policies) and len(self._verified) == len(self._models),
-            components=tuple(components),
+            ready=self._was_ready and bool(snapshot.policies),
+            components=(*_policies(snapshot), *models),
         )
 
 
