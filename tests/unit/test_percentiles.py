@@ -1,4 +1,4 @@
-"""Percentiles out of a histogram are Prometheus' own."""
+"""Percentiles out of a histogram."""
 
 from itertools import accumulate
 from math import inf
@@ -10,27 +10,47 @@ from hypothesis import strategies as st
 from baleen_sidecar.flow.percentiles import percentile
 
 BOUNDS = (0.1, 0.5, 1.0, inf)
+counts = st.lists(st.integers(0, 1000), min_size=len(BOUNDS), max_size=len(BOUNDS)).filter(any)
+ratios = st.floats(0.01, 1)
 
 
 @pytest.mark.parametrize(
-    ("counts", "ratio", "expected"),
+    ("cumulative", "ratio", "expected"),
     [
-        pytest.param((10, 0, 0, 0), 0.5, 0.05, id="half way into the first bucket"),
-        pytest.param((5, 5, 0, 0), 0.75, 0.3, id="half way into the second"),
-        pytest.param((0, 0, 10, 0), 1.0, 1.0, id="the end of a bucket"),
-        pytest.param((0, 0, 0, 10), 0.5, 1.0, id="beyond the last bound is its lower bound"),
-        pytest.param((0, 0, 0, 0), 0.5, None, id="no observation is no percentile"),
+        pytest.param((10, 10, 10, 10), 0.5, 0.05, id="half way into the first bucket"),
+        pytest.param((0, 10, 10, 10), 0.5, 0.3, id="half way into the second"),
+        pytest.param((5, 10, 10, 10), 0.5, 0.1, id="at a bound"),
+        pytest.param((0, 0, 0, 10), 0.5, 1.0, id="above the last bound, which is all that is known"),
+        pytest.param((90, 100, 100, 100), 0.99, 0.46, id="the tail"),
     ],
 )
-def test_a_percentile_is_interpolated_within_its_bucket(counts, ratio, expected):
-    found = percentile(BOUNDS, tuple(accumulate(counts)), ratio)
+def test_within_a_bucket_observations_are_taken_as_spread_evenly(
+    cumulative: tuple[int, ...], ratio: float, expected: float
+) -> None:
+    assert percentile(BOUNDS, cumulative, ratio) == pytest.approx(expected)
 
-    assert found == (expected if expected is None else pytest.approx(expected))
+
+@pytest.mark.parametrize("cumulative", [(0, 0, 0, 0), ()])
+def test_of_nothing_there_is_no_percentile(cumulative: tuple[int, ...]) -> None:
+    assert percentile(BOUNDS[: len(cumulative)], cumulative, 0.5) is None
 
 
-@given(st.lists(st.integers(0, 100), min_size=4, max_size=4), st.floats(0.01, 1), st.floats(0.01, 1))
-def test_a_higher_ratio_is_never_a_shorter_time(counts, one, other):
-    cumulative = tuple(accumulate(counts))
-    low, high = (percentile(BOUNDS, cumulative, ratio) for ratio in sorted((one, other)))
+@given(counts, ratios, ratios)
+def test_a_higher_ratio_never_gives_a_lower_value(found: list[int], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    values = [percentile(BOUNDS, list(accumulate(found)), ratio) for ratio in (low, high)]
 
-    assert (low is None and high is None) or low <= high
+    assert values[0] is not None
+    assert values[1] is not None
+    assert values[0] <= values[1] + 1e-12
+
+
+@given(counts, ratios)
+def test_the_value_lies_within_a_bucket_that_has_observations(found: list[int], ratio: float) -> None:
+    value = percentile(BOUNDS, list(accumulate(found)), ratio)
+
+    lower = (0.0, *BOUNDS[:-1])
+    assert value is not None
+    assert any(
+        count and low - 1e-9 <= value <= high + 1e-9 for count, low, high in zip(found, lower, BOUNDS, strict=True)
+    )

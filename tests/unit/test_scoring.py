@@ -104,6 +104,18 @@ async def test_what_is_missing_says_why(executor):
     }
 
 
+async def test_a_model_that_fails_in_the_middle_of_a_text_has_no_score_for_any_of_it(executor):
+    def fails_at_x(inputs) -> float:
+        return float("nan") if ord("x") in inputs["input_ids"] else 0.1
+
+    scores = await make_scoring(FixedInference({"words.bad": fails_at_x}), executor).text(
+        "a" * 17 + "b" * 15 + "xx", {"words.bad", "other.bad"}
+    )
+
+    assert scores.highest() == {"other.bad": 0}
+    assert scores.missing == {"words.bad": Missing.FAILED}
+
+
 async def test_each_picture_has_a_row_of_its_own(executor):
     inference = FixedInference({"looks.bad": lambda inputs: float(inputs["image"][0]) / 255})
     pictures = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (0, 51, 255, 102, 204)]

@@ -11,12 +11,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from baleen_core.errors import BaleenError, ContentError, Problem, TooLarge, WrongType
+from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
 from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.request_body import ClientGone, RequestBody
+from baleen_sidecar.web.request_body import Receive as Receive
 from baleen_sidecar.web.schemas import (
     Text,
     Video,
@@ -32,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -41,14 +42,8 @@ PATH: Final = "/v1/moderate"
 JSON_OVERHEAD: Final = 64 * 1024
 """What a JSON request may have around its content."""
 MAX_DEADLINE_MILLISECONDS: Final = 600_000
-UNREAD: Final = (413, 415, 504)
-"""Statuses of refusals that may come before the body was read."""
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-class ClientGone(Exception):
-    """The caller hung up before its request was read."""
 
 
 class ModerateRoute:
@@ -87,29 +82,30 @@ class ModerateRoute:
             return await self._rest(scope, receive, send)
         received = self._monotonic_seconds()
         headers = dict(scope["headers"])
+        body = RequestBody(headers, receive)
         request_id = read_request_id(headers, self._chance)
         self._metrics.in_flight.inc()
         try:
             if scope["method"] != "POST":
                 problem = describe_status(405, f"{PATH} takes POST", request_id)
-                return await self._refuse(send, problem, [(b"allow", b"POST")])
-            record = await self._handle(scope, headers, receive, request_id, received)
+                return await self._refuse(send, problem, body, [(b"allow", b"POST")])
+            record = await self._handle(scope, headers, body, request_id, received)
         except ClientGone:
             return
         except BaleenError as exc:
             seconds = retry_after(exc)
             more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
-            return await self._refuse(send, describe(exc, request_id), more)
+            return await self._refuse(send, describe(exc, request_id), body, more)
         except Exception:
             log.exception("request failed", extra={"request_id": request_id})
-            return await self._refuse(send, unexpected(request_id))
+            return await self._refuse(send, unexpected(request_id), body)
         finally:
             self._metrics.in_flight.dec()
         self._metrics.decided(record, self._monotonic_seconds() - received)
         await respond(send, 200, b"application/json", _ENCODER.encode(to_answer(record)), request_id)
 
     async def _handle(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: str, received: float
+        self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody, request_id: str, received: float
     ) -> DecisionRecord:
         caller = Caller(
             request_id=request_id,
@@ -118,22 +114,22 @@ class ModerateRoute:
         )
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
-            return await self._decide(scope["query_string"], headers, receive, caller)
+            return await self._decide(scope["query_string"], headers, body, caller)
 
     async def _decide(
-        self, query: bytes, headers: dict[bytes, bytes], receive: Receive, caller: Caller
+        self, query: bytes, headers: dict[bytes, bytes], body: RequestBody, caller: Caller
     ) -> DecisionRecord:
         media_type, charset = read_content_type(headers.get(b"content-type", b""))
         if media_type == "application/json":
             refuse_query(query)
-            return await self._json(await self._body(headers, receive, "json"), caller)
+            return await self._json(await body.read("json", self._body_limits["json"]), caller)
         kind = kind_of(media_type)
         context = read_query(query)
-        body = await self._body(headers, receive, kind)
+        data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
-            return await self._moderate.text(read_text(body, charset), context, caller)
+            return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
-        return await self._moderate.media(body, media, context, caller, media_type=media_type)
+        return await self._moderate.media(data, media, context, caller, media_type=media_type)
 
     async def _json(self, body: bytes, caller: Caller) -> DecisionRecord:
         request = read_request(body)
@@ -147,40 +143,30 @@ class ModerateRoute:
         page = await self._fetcher.fetch(source)
         return await self._moderate.media(page.data, kind, context, caller, media_type=page.media_type)
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive, kind: str) -> bytes:
-        limit = self._body_limits[kind]
-        claimed = headers.get(b"content-length", b"0")
-        if not claimed.isdigit() or int(claimed) > limit:
-            raise too_large(kind, limit)
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            message = "compressed bodies are not accepted; send the bytes as they are"
-            raise WrongType([Problem(field="Content-Encoding", message=message)])
-        # A list joined once: appending to bytes copies the whole body for every chunk.
-        chunks: list[bytes] = []
-        total = 0
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise ClientGone
-            chunk = event.get("body", b"")
-            total += len(chunk)
-            if total > limit:
-                raise too_large(kind, limit)
-            chunks.append(chunk)
-            if not event.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def _refuse(self, send: Send, problem: ProblemDetails, more: Headers = ()) -> None:
+    async def _refuse(self, send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
         self._metrics.refused(problem.status)
-        # The body may not have been read: closing says so, and spares us reading what is not wanted.
-        headers = [*more, (b"connection", b"close")] if problem.status in UNREAD else more
+        unread = body.unread
+        headers = [*more, (b"connection", b"close")] if unread else more
+        content = _ENCODER.encode(problem)
         await respond(
-            send, problem.status, PROBLEM_TYPE.encode(), _ENCODER.encode(problem), problem.request_id, headers
+            send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread
         )
+        if unread:
+            await body.discard()
+            await send({"type": "http.response.body", "body": b""})
 
 
-async def respond(send: Send, status: int, media_type: bytes, body: bytes, request_id: str, more: Headers = ()) -> None:
-    """Send a whole response."""
+async def respond(
+    send: Send,
+    status: int,
+    media_type: bytes,
+    body: bytes,
+    request_id: str,
+    more: Headers = (),
+    *,
+    more_body: bool = False,
+) -> None:
+    """Send a whole response; with `more_body`, the exchange is not over until an empty body was sent too."""
     headers = [
         (b"content-type", media_type),
         (b"content-length", b"%d" % len(body)),
@@ -188,7 +174,7 @@ async def respond(send: Send, status: int, media_type: bytes, body: bytes, reque
         *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": more_body})
 
 
 def read_request_id(headers: dict[bytes, bytes], chance: Callable[[int], bytes]) -> str:
@@ -269,8 +255,3 @@ def refuse_query(query: bytes) -> None:
     if query:
         message = "a JSON request has its context in the body, under 'context', and takes no query"
         raise ContentError([Problem(field="context", message=message)])
-
-
-def too_large(kind: str, limit: int) -> TooLarge:
-    """Say which limit a body is over."""
-    return TooLarge([Problem(field="content", message=f"the {kind} body is over the limit of {limit} bytes")])

@@ -15,7 +15,6 @@ REF: Final = "#/components/schemas/{name}"
 _ENCODER: Final = msgspec.json.Encoder()
 _DESCRIPTIONS: Final = {
     404: "There is nothing of that name",
-    405: "The method is not allowed here",
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
     422: "The request is not valid; each wrong field is named",
@@ -76,8 +75,7 @@ def _moderate() -> dict[str, Any]:
             },
         },
         "responses": {
-            str(status): response
-            for status, response in documented(DecisionAnswer, 405, 413, 415, 422, 503, 504).items()
+            str(status): response for status, response in documented(DecisionAnswer, 413, 415, 422, 503, 504).items()
         },
     }
 

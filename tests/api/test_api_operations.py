@@ -1,0 +1,248 @@
+"""Health, status, metrics and the documentation of the API."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from prometheus_client.parser import text_string_to_metric_families
+
+from baleen_sidecar.testing import FixedInference
+from media import encode, grey, steady, video
+from sidecars import RunningSidecar, StartSidecar, alter_database, post
+
+HELLO = {"type": "text", "text": "hello"}
+BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds")
+COUNTS_OF_NOW = {"baleen_requests_in_flight"}
+
+
+def families(running: RunningSidecar) -> dict[str, Any]:
+    response = running.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {family.name: family for family in text_string_to_metric_families(response.text)}
+
+
+def sample(running: RunningSidecar, family: str, name: str, **labels: str) -> float:
+    (found,) = (each for each in families(running)[family].samples if (each.name, each.labels) == (name, labels))
+    return float(found.value)
+
+
+def test_the_process_is_healthy_and_ready_with_every_component_named(sidecar: RunningSidecar) -> None:
+    health, ready = sidecar.client.get("/health"), sidecar.client.get("/ready")
+
+    assert (health.status_code, health.json()) == (200, {"status": "alive"})
+    assert (ready.status_code, ready.json()["ready"], ready.json()["degraded"]) == (200, True, [])
+    assert {each["name"] for each in ready.json()["components"]} >= {
+        "policy/trust-safety/community",
+        "policy/trust-safety/kids",
+        "model/text-safety",
+        "model/image-safety",
+    }
+
+
+def test_it_is_not_ready_before_every_model_gave_its_golden_answers(start_sidecar: StartSidecar) -> None:
+    inference = FixedInference(down={"toxicity"})
+    running = start_sidecar(inference=inference)
+    before = running.client.get("/ready")
+    inference.down.clear()
+    after = running.client.get("/ready")
+    inference.down.add("toxicity")
+    failed_later = running.client.get("/ready")
+
+    assert (before.status_code, before.json()["degraded"]) == (503, ["model/toxicity"])
+    assert (after.status_code, after.json()["degraded"]) == (200, [])
+    # Requests can be answered without it, as the policy's onModelFailure says.
+    assert (failed_later.status_code, failed_later.json()["degraded"]) == (200, ["model/toxicity"])
+
+
+def test_the_status_has_numbers_for_people(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    for _ in range(3):
+        post(running, HELLO)
+    post(running, {"type": "text"})
+
+    status = running.client.get("/v1/status").json()
+
+    assert status["requests"] == {"decisions": 3, "refused": 1}
+    percentiles = status["request_duration_seconds"]["text"]
+    assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"] < 60
+    assert status["memory_bytes"] > 10 * 2**20
+    assert status["uptime_seconds"] > 0
+    assert status["ready"] is True
+    assert re.fullmatch(r"\d+\.\d+\.\d+", status["version"])
+
+
+def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    post(running, HELLO)
+    post(running, {"type": "text"})
+
+    # Beside each counter, the client library says when it began, in a series of its own.
+    found = {name: family for name, family in families(running).items() if not name.endswith("_created")}
+
+    ours = {name for name in found if name.startswith("baleen_")}
+    assert ours == {
+        "baleen_decisions",
+        "baleen_decisions_degraded",
+        "baleen_frames_processed",
+        "baleen_inference_duration_seconds",
+        "baleen_inference_failures",
+        "baleen_inference_rows",
+        "baleen_request_duration_seconds",
+        "baleen_requests_in_flight",
+        "baleen_requests_refused",
+    }
+    for family in found.values():
+        assert family.documentation, f"{family.name} has no help"
+        assert family.type in ("counter", "gauge", "histogram"), family
+        exposed = f"{family.name}_total" if family.type == "counter" else family.name
+        assert exposed.endswith(BASE_UNITS) or exposed in COUNTS_OF_NOW, f"{exposed} is in no base unit"
+
+
+def test_decisions_refusals_frames_and_failures_are_counted(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar(inference=FixedInference({"text-safety.toxicity": 0.99}, down={"toxicity"}))
+    english = {"type": "text", "text": "Good morning everybody, how are you today?"}
+    post(running, english)
+    post(running, {"type": "text"})
+    for data, media_type in ((encode(grey(9)), "image/png"), (video(steady(1)), "video/mp4")):
+        running.client.post("/v1/moderate", content=data, headers={"Content-Type": media_type})
+
+    decided = {"content_type": "text", "decision": "Block", "risk": "Critical"}
+    assert sample(running, "baleen_decisions", "baleen_decisions_total", **decided) == 1
+    assert sample(running, "baleen_requests_refused", "baleen_requests_refused_total", status="422") == 1
+    assert sample(running, "baleen_frames_processed", "baleen_frames_processed_total") == 3
+    assert sample(running, "baleen_decisions_degraded", "baleen_decisions_degraded_total", model="toxicity") == 1
+    seconds = "baleen_request_duration_seconds"
+    assert sample(running, seconds, f"{seconds}_count", content_type="video") == 1
+
+
+def test_the_histogram_of_seconds_is_whole(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    for _ in range(3):
+        post(running, HELLO)
+
+    samples = families(running)["baleen_request_duration_seconds"].samples
+
+    buckets = [(float(each.labels["le"]), each.value) for each in samples if each.name.endswith("_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == (float("inf"), 3)
+
+
+def test_no_caller_can_make_new_series(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    post(running, HELLO)
+    before = sum(len(family.samples) for family in families(running).values())
+    for number in range(5):
+        post(running, HELLO, tenant=f"tenant-{number}", surface=f"surface-{number}", author={"id": str(number)})
+
+    assert sum(len(family.samples) for family in families(running).values()) == before
+
+
+def test_the_documentation_asks_no_other_host_for_anything(sidecar: RunningSidecar) -> None:
+    page = sidecar.client.get("/docs")
+
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert set(loaded) == {f"/docs/assets/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")}
+    assert not re.search(r"https?://|//[a-z]", page.text)
+    assert '"validatorUrl": null' in page.text
+    # Whatever the scripts say, the browser itself refuses to ask another host.
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "http" not in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        pytest.param("swagger-ui-bundle.js", "text/javascript", id="script"),
+        pytest.param("swagger-ui.css", "text/css", id="style"),
+        pytest.param("favicon.png", "image/png", id="icon"),
+    ],
+)
+def test_the_documentations_assets_are_served_from_here(sidecar: RunningSidecar, name: str, media_type: str) -> None:
+    response = sidecar.client.get(f"/docs/assets/{name}")
+
+    assert response.status_code == 200
+    assert response.headers["content-type"].partition(";")[0] == media_type
+    assert len(response.content) > 500
+    if media_type == "text/css":
+        assert not re.search(r"@import|url\(['\"]?(?:https?:)?//", response.text)
+
+
+def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSidecar) -> None:
+    document = sidecar.client.get("/openapi.json").json()
+
+    schemathesis.openapi.from_dict(document).validate()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/health",
+        "/metrics",
+        "/ready",
+        "/v1/decisions/{decision_id}",
+        "/v1/decisions/{decision_id}/explain",
+        "/v1/decisions/{decision_id}/replay",
+        "/v1/effective-policy",
+        "/v1/moderate",
+        "/v1/policies",
+        "/v1/policies/{name}",
+        "/v1/policies/{name}/diff",
+        "/v1/status",
+    }
+
+
+def test_the_api_document_has_no_reference_to_nowhere_and_no_schema_that_nothing_uses(
+    sidecar: RunningSidecar,
+) -> None:
+    response = sidecar.client.get("/openapi.json")
+
+    used = set(re.findall(r'"#/components/schemas/([^"]+)"', response.text))
+    assert used == set(response.json()["components"]["schemas"])
+
+
+def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar) -> None:
+    """The client refuses undocumented ones in every test; here every documented one is brought about."""
+    unready, running = start_sidecar(policies={}), start_sidecar()
+    decision = post(running, HELLO).json()
+    digest = decision["policies"][0]["digest"]
+    unready.client.get("/ready")
+    ask_everything(running.client, decision["id"], "community", digest)
+    ask_everything(running.client, "absent", "absent", digest)
+    ask_everything(running.client, "a" * 128, "a" * 128, "no digest")
+    send_everything(running.client)
+    alter_database(running.database, "UPDATE revisions SET content = content || ' '")
+    ask_everything(running.client, decision["id"], "community", digest)
+    for table in ("decisions", "revisions", "activations"):
+        alter_database(running.database, f"ALTER TABLE {table} RENAME TO {table}_gone")
+    ask_everything(running.client, decision["id"], "community", digest)
+    post(running, HELLO)
+    documented = {
+        (method.upper(), path, int(status))
+        for path, operations in running.answers.document["paths"].items()
+        for method, operation in operations.items()
+        for status in operation["responses"]
+    }
+
+    assert running.answers.seen | unready.answers.seen == documented
+
+
+def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str) -> None:
+    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies"):
+        client.get(path)
+    client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
+    client.get(f"/v1/decisions/{decision}")
+    client.get(f"/v1/decisions/{decision}/explain")
+    client.post(f"/v1/decisions/{decision}/replay")
+    client.get(f"/v1/policies/{policy}")
+    client.get(f"/v1/policies/{policy}/diff", params={"from": digest, "to": digest})
+
+
+def send_everything(client: httpx.Client) -> None:
+    for content, headers in (
+        (b"hello", {"Content-Type": "text/plain"}),
+        (b"hello", {"Content-Type": "text/html"}),
+        (b"", {"Content-Type": "text/plain"}),
+        (b"a" * 2**19, {"Content-Type": "text/plain"}),
+        (b"a b " * 2**15, {"Content-Type": "text/plain", "X-Baleen-Deadline-Ms": "1"}),
+    ):
+        client.post("/v1/moderate", content=content, headers=headers)
