@@ -102,6 +102,8 @@ class VideoInfo:
     duration_milliseconds: int
     width: int
     height: int
+    media_type: str = ""
+    """What the bytes are, whatever the caller called them; "" if not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """The end of a video: at `count` sampling instants no picture could be decoded.
+    """The end of a video: `count` sampling instants had no picture that could be decoded, or pictures went unseen.
 
     `duration_milliseconds` is the longer of what the container claimed and what was decoded, so that a file which ends
     before it said it would is not covered.
@@ -131,7 +133,8 @@ class FrameDecoder(Protocol):
         """Yield one VideoInfo, then a frame for each sampling instant in the order of time, then one Skipped.
 
         The instants are those of `media.sampling.instants`; a picture that stays on display is the same `image`
-        object in every frame. Memory is bounded by one frame, whatever the length. Closing the iterator early ends
+        object in every frame. A video's covers (at 0 ms) and the pictures of an animation that stand between two
+        instants are frames too. Memory is bounded by one frame, whatever the length. Closing the iterator early ends
         the process.
 
         Raises:

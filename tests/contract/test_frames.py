@@ -85,6 +85,100 @@ async def test_every_picture_of_an_animated_image_is_seen(kind):
     assert skipped == Skipped(count=0, duration_milliseconds=2080)
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG"])
+async def test_no_picture_hides_in_an_animation_of_more_than_120(kind):
+    levels = range(0, 242, 2)  # all different, or the encoder would merge them
+
+    _, frames, skipped = await take(animation(levels, kind, milliseconds=40))
+
+    assert {level_of(frame.image) for frame in frames} == set(levels)
+    assert skipped.count == 0
+
+
+async def test_pictures_of_an_animation_that_are_not_handed_on_count_as_skipped():
+    levels = [index % 256 for index in range(200)]
+
+    _, frames, skipped = await take(animation(levels, milliseconds=20))
+
+    assert len({level_of(frame.image) for frame in frames}) + skipped.count == 200
+    assert skipped.count > 0
+    assert times(frames) == sorted(times(frames))
+
+
+async def test_a_long_animation_that_repeats_its_pictures_is_seen_wholly():
+    _, frames, skipped = await take(animation([40, 200] * 200, milliseconds=20))
+
+    assert {level_of(frame.image) for frame in frames} == {40, 200}
+    assert len(frames) < 25
+    assert skipped.count == 0
+
+
+async def test_each_picture_that_an_animation_loses_by_damage_counts_as_skipped():
+    whole = animation(range(0, 200, 10), "PNG")
+    damaged = bytearray(whole)
+    place = whole.index(b"fdAT", len(whole) // 2)
+    damaged[place + 8 : place + 20] = bytes(12)
+
+    _, frames, skipped = await take(bytes(damaged))
+
+    assert 0 < len({level_of(frame.image) for frame in frames}) < 20
+    assert len({level_of(frame.image) for frame in frames}) + skipped.count == 20
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+@pytest.mark.parametrize("covers", [[200], [200, 150]])
+async def test_a_cover_is_a_frame_at_the_beginning_and_the_film_is_seen_as_without_it(container, covers):
+    _, plain, ended = await take(video(steady(3), container=container))
+
+    info, frames, skipped = await take(video(steady(3), container=container, covers=covers))
+
+    assert (info.width, info.height) == SIZE
+    assert [level_of(frame.image) for frame in frames] == covers + [level_of(frame.image) for frame in plain]
+    assert times(frames) == [0] * len(covers) + times(plain)
+    assert skipped.count == ended.count == 0
+
+
+async def test_a_cover_that_cannot_be_decoded_counts_as_skipped():
+    damaged = video(steady(3), covers=[200]).replace(b"IDAT", b"IDxx")
+
+    _, frames, skipped = await take(damaged)
+
+    assert len(frames) == 7
+    assert skipped.count == 1
+
+
+async def test_covers_beyond_the_eighth_count_as_skipped():
+    _, frames, skipped = await take(video(steady(3), covers=range(100, 200, 10)))
+
+    assert [level_of(frame.image) for frame in frames][:8] == list(range(100, 180, 10))
+    assert (len(frames), skipped.count) == (8 + 7, 2)
+
+
+async def test_a_cover_alone_is_no_video():
+    with pytest.raises(WrongType, match="holds no video"):
+        await take(video([], videos=0, audio_seconds=1, covers=[200]))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(CLIP, "video/mp4", id="MP4"),
+        pytest.param(video(steady(1), container="mov"), "video/quicktime", id="MOV"),
+        pytest.param(video(steady(1), container="3gp", codec="mpeg4"), "video/3gpp", id="3GP"),
+        pytest.param(video(steady(1), container="webm", codec="libvpx"), "video/webm", id="WebM"),
+        pytest.param(video(steady(1), container="matroska"), "video/x-matroska", id="Matroska"),
+        pytest.param(video(steady(1), container="avi", codec="mpeg4"), "video/x-msvideo", id="AVI"),
+        pytest.param(video(steady(1), container="mpegts"), "video/mp2t", id="MPEG transport stream"),
+        pytest.param(animation([1, 90]), "image/gif", id="GIF"),
+        pytest.param(animation([1, 90], "WEBP"), "image/webp", id="WebP"),
+    ],
+)
+async def test_the_media_type_is_what_the_bytes_are(data, expected):
+    info, _, _ = await take(data)
+
+    assert info.media_type == expected
+
+
 async def test_a_still_image_is_one_frame():
     _, frames, skipped = await take(encode(grey(90), "GIF"))
 

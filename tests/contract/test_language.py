@@ -35,5 +35,32 @@ def test_what_is_too_short_or_unclear_has_no_language(text):
     assert DETECTOR.detect(text) is None
 
 
-def test_a_long_text_costs_no_more_than_its_beginning():
+GERMAN = "Das ist eine sehr schöne Geschichte über einen Hund, der gerne im Wald spazieren geht. "
+ENGLISH = "You are a horrible person and nobody in this town wants to see you again. "
+
+
+def test_a_long_text_costs_no_more_than_its_samples():
     assert DETECTOR.detect("You are a wonderful person. " * 40_000) == "en"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param((GERMAN * 60)[:4096] + ENGLISH * 25, id="at its end"),
+        pytest.param(ENGLISH * 25 + GERMAN * 60, id="at its beginning"),
+        pytest.param(GERMAN * 60 + ENGLISH * 30 + GERMAN * 60, id="in its middle"),
+    ],
+)
+def test_a_long_text_with_a_stretch_in_another_language_has_no_language(text):
+    assert DETECTOR.detect(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(GERMAN * 60, id="all of it"),
+        pytest.param(GERMAN * 60 + "0123456789 " * 200, id="with digits at its end"),
+    ],
+)
+def test_a_long_text_has_the_one_language_that_is_clear(text):
+    assert DETECTOR.detect(text) == "de"

@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image, ImageStat
 
 SIZE = (64, 48)
@@ -44,8 +45,12 @@ def video(
     size: tuple[int, int] = SIZE,
     audio_seconds: float = 0,
     videos: int = 1,
+    covers: Sequence[int] = (),
 ) -> bytes:
-    """A video of plain pictures, each a time in milliseconds and a brightness (16 to 235 survives every codec)."""
+    """A video of plain pictures, each a time in milliseconds and a brightness (16 to 235 survives every codec).
+
+    Covers are brightnesses too: streams of one picture in an MP4, attachments in a Matroska file.
+    """
     file = BytesIO()
     with av.open(file, "w", format=container) as output:
         streams = []
@@ -55,6 +60,8 @@ def video(
             stream.codec_context.time_base = Fraction(1, 1000)
             streams.append(stream)
         sound = output.add_stream("aac", rate=8000) if audio_seconds else None
+        pictures = [encode(grey(level, size), "PNG") for level in covers]
+        posters = [_add_poster(output, container, picture) for picture in pictures]
         for at, level in shown if videos else ():
             for stream in streams:
                 frame = av.VideoFrame.from_image(grey(level, size))
@@ -62,6 +69,11 @@ def video(
                 output.mux(stream.encode(frame))
         for stream in streams:
             output.mux(stream.encode(None))
+        for poster, picture in zip(posters, pictures, strict=True):
+            if poster is not None:
+                packet = av.Packet(picture)
+                packet.stream, packet.pts, packet.dts, packet.time_base = poster, 0, 0, Fraction(1, 1000)
+                output.mux(packet)
         if sound is not None:
             _add_silence(output, sound, audio_seconds)
     return file.getvalue()
@@ -94,6 +106,17 @@ def rotated(mp4: bytes) -> bytes:
     one, zero, minus = (0x10000).to_bytes(4, "big"), bytes(4), (-0x10000 & 0xFFFFFFFF).to_bytes(4, "big")
     data[matrix : matrix + 20] = zero + one + zero + minus + zero
     return bytes(data)
+
+
+def _add_poster(output: Any, container: str, picture: bytes) -> Any:
+    """Add a place for a cover; None where the picture itself is there already."""
+    if container == "matroska":
+        output.add_attachment("cover.png", "image/png", picture)
+        return None
+    stream = output.add_stream("png", rate=25)
+    stream.width, stream.height, stream.pix_fmt = *Image.open(BytesIO(picture)).size, "rgb24"
+    stream.disposition = Disposition.attached_pic
+    return stream
 
 
 def _add_silence(output: Any, sound: Any, seconds: float) -> None:

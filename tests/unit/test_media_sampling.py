@@ -11,9 +11,10 @@ rates = st.integers(min_value=1, max_value=600)
 gaps = st.lists(st.integers(min_value=1, max_value=4000), max_size=40)
 
 
-def show(times: Sequence[int], *, lasts: int = 40) -> list[Shown[int]]:
+def show(times: Sequence[int], *, lasts: int = 40, names: Sequence[bytes] = ()) -> list[Shown[int]]:
     """Pictures at these times, each one its own time."""
-    return [Shown(at=at, until=at + lasts, picture=at) for at in times]
+    named = itertools.zip_longest(times, names, fillvalue=b"")
+    return [Shown(at=int(at), until=int(at) + lasts, picture=int(at), name=bytes(name)) for at, name in named]
 
 
 def pick(shown, **options) -> tuple[list[tuple[int, int]], Tally]:
@@ -135,10 +136,44 @@ def test_a_broken_end_without_a_claim_leaves_a_mark():
 
 
 def test_on_demand_no_picture_hides_between_two_instants():
-    picked, _ = pick(show([0, 100, 120, 140, 900], lasts=100), every=True)
+    picked, tally = pick(show([0, 100, 120, 140, 900], lasts=100), between=2)
 
     assert {picture for _, picture in picked} == {0, 100, 120, 140, 900}
     assert [at for at, _ in picked] == sorted(at for at, _ in picked)
+    assert tally.skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "skipped"),
+    [
+        pytest.param((), 2, id="each counts"),
+        pytest.param((b"a", b"b", b"c", b"d", b"e", b"f"), 2, id="each counts by its name"),
+        pytest.param((b"a", b"b", b"a", b"b", b"a", b"b"), 0, id="not one like a picture picked before"),
+        pytest.param((b"a", b"b", b"f", b"f", b"e", b"f"), 0, id="not one like a picture picked after"),
+        pytest.param((b"a", b"b", b"c", b"c", b"e", b"f"), 1, id="not one like a picture counted already"),
+    ],
+)
+def test_pictures_between_two_instants_above_the_limit_count_as_skipped(names, skipped):
+    picked, tally = pick(show([0, 100, 120, 140, 160, 600], names=names), between=1)
+
+    assert {picture for _, picture in picked} == {0, 100, 160, 600}
+    assert tally.skipped == skipped
+
+
+@given(gaps=gaps, rate=rates, between=st.integers(0, 20))
+def test_of_all_pictures_each_is_picked_or_counted_as_skipped(gaps, rate, between):
+    times = [0, *itertools.accumulate(gaps)]
+
+    picked, tally = pick(show(times), frames_per_minute=rate, between=between)
+
+    assert len({picture for _, picture in picked}) + tally.skipped == len(set(times))
+    assert len(picked) <= len(instants(tally.duration, rate)) + between
+
+
+def test_each_broken_picture_at_an_end_without_a_claim_is_skipped():
+    _, tally = pick([*show([0]), Broken(7)], between=100)
+
+    assert tally.skipped == 7
 
 
 def test_nothing_decoded_is_nothing_picked():

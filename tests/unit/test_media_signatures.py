@@ -1,6 +1,6 @@
 import pytest
 
-from baleen_sidecar.media.signatures import PngAnimation, image_type, png_animation
+from baleen_sidecar.media.signatures import PngAnimation, image_type, png_animation, video_type
 from media import animation, encode, grey
 
 
@@ -20,6 +20,30 @@ from media import animation, encode, grey
 )
 def test_an_image_is_known_by_its_first_bytes(data, expected):
     assert image_type(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("demuxer", "brand", "expected"),
+    [
+        ("mov,mp4,m4a,3gp,3g2,mj2", "isom", "video/mp4"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "M4V ", "video/mp4"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "qt  ", "video/quicktime"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "", "video/quicktime"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "3gp4", "video/3gpp"),
+        ("mov,mp4,m4a,3gp,3g2,mj2", "3g2a", "video/3gpp2"),
+        ("matroska,webm", "", "video/x-matroska"),
+        ("ogg", "", "video/ogg"),
+        ("hls", "", ""),
+    ],
+)
+def test_a_video_is_known_by_its_format_and_brand(demuxer, brand, expected):
+    assert video_type(demuxer, brand, b"") == expected
+
+
+def test_webm_is_told_from_matroska_by_the_type_that_it_states():
+    head = b"\x1aE\xdf\xa3\x9f\x42\x82\x84webm\x42\x87\x81\x02"
+
+    assert video_type("matroska,webm", "", head) == "video/webm"
 
 
 def test_a_still_png_has_no_animation():

@@ -12,7 +12,7 @@ HEADER: Final = struct.Struct("<cI")
 """A message's kind and the length of its body in bytes."""
 
 INFO: Final = struct.Struct("<qII")
-"""Claimed duration in milliseconds, width, height."""
+"""Claimed duration in milliseconds, width, height; the media type follows."""
 
 FRAME: Final = struct.Struct("<qII")
 """Time in milliseconds, width, height; RGB pixels follow."""
@@ -21,7 +21,7 @@ AGAIN: Final = struct.Struct("<q")
 """Time in milliseconds at which the picture of the frame before is still on display."""
 
 END: Final = struct.Struct("<Iq")
-"""Instants without a picture, and the duration in milliseconds."""
+"""Instants without a picture and pictures passed over, and the duration in milliseconds."""
 
 
 class Kind(Enum):

@@ -9,11 +9,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TYPE_CHECKING, Final
+from hashlib import blake2b
+from itertools import chain
+from typing import IO, TYPE_CHECKING, Final, cast
 
 from PIL import Image, WebPImagePlugin
 
@@ -21,10 +23,11 @@ from baleen_core.errors import ContentError, TooLarge, UpstreamError, WrongType
 from baleen_sidecar.adapters.frame_wire import AGAIN, END, FRAME, INFO, Job, Kind, pack, pack_refusal, refusal
 from baleen_sidecar.adapters.images import flatten
 from baleen_sidecar.media.sampling import Broken, Shown, Tally, sample
-from baleen_sidecar.media.signatures import IMAGE_NAMES, image_type
+from baleen_sidecar.media.signatures import IMAGE_NAMES, image_type, video_type
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -45,21 +48,32 @@ _OPTIONS: Final = {
 SLACK_MILLISECONDS: Final = 250
 """How far over the limit a length may be: containers round, and audio outlasts video by a little."""
 
-EVERY_PICTURE_UP_TO: Final = 120
-"""Animated images of up to so many pictures are judged picture by picture, so that none hides between two instants."""
+EXTRA_PICTURES: Final = 120
+"""So many pictures of an animated image are handed on beside those on display at the sampling instants, so that none
+hides between two of them. Each further one counts as skipped, which a policy's `minCoverage` acts on; a picture that
+looks like one handed on does not count."""
+
+COVERS_UP_TO: Final = 8
+"""Covers of a video that are handed on; each further one counts as skipped."""
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footage:
-    """A file opened: what it claims (milliseconds, pixels), and its pictures, still to be decoded."""
+    """A file opened: what it claims (milliseconds, pixels), its covers, and its pictures, still to be decoded.
 
+    `lost` covers could not be decoded, or were too many; `between` is as for `sample`.
+    """
+
+    media_type: str
     claimed: int
     width: int
     height: int
-    every: bool
+    between: int | None
     pictures: Iterator[Shown[Render] | Broken]
+    covers: Sequence[Image.Image] = ()
+    lost: int = 0
 
 
 def main() -> None:
@@ -99,25 +113,30 @@ def fit(width: int, height: int, long_side: int) -> tuple[int, int]:
 
 def _decode(source: IO[bytes], job: Job) -> Iterator[bytes]:
     footage = _open_animation(source, job) if _is_image(source) else _open_video(source, job)
-    yield pack(Kind.INFO, INFO.pack(footage.claimed, footage.width, footage.height))
+    yield pack(Kind.INFO, INFO.pack(footage.claimed, footage.width, footage.height) + footage.media_type.encode())
+    for cover in footage.covers:
+        yield _pack_frame(0, cover)
     seen = False
     picked = sample(
         footage.pictures,
         frames_per_minute=job.frames_per_minute,
         claimed_milliseconds=footage.claimed,
-        every=footage.every,
+        between=footage.between,
     )
     for item in picked:
         if isinstance(item, Tally):
             if not seen:
                 raise refusal(ContentError, "not one frame of the content can be decoded")
-            yield pack(Kind.END, END.pack(item.skipped, item.duration))
+            yield pack(Kind.END, END.pack(item.skipped + footage.lost, item.duration))
         elif item.again:
             yield pack(Kind.AGAIN, AGAIN.pack(item.at))
         else:
             seen = True
-            image = item.picture()
-            yield pack(Kind.FRAME, FRAME.pack(item.at, image.width, image.height) + image.tobytes())
+            yield _pack_frame(item.at, item.picture())
+
+
+def _pack_frame(at: int, image: Image.Image) -> bytes:
+    return pack(Kind.FRAME, FRAME.pack(at, image.width, image.height) + image.tobytes())
 
 
 def _open_video(source: IO[bytes], job: Job) -> Footage:
@@ -135,6 +154,7 @@ def _open_video(source: IO[bytes], job: Job) -> Footage:
     except (av.FFmpegError, ValueError) as exc:
         message = f"the bytes are not a video of an accepted type ({ACCEPTED}), or its index is cut off"
         raise refusal(WrongType, message) from exc
+    covers = [stream for stream in container.streams.video if _is_cover(stream)]
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if len(streams) != 1:
         found = "no video" if not streams else f"{len(streams)} videos"
@@ -146,22 +166,65 @@ def _open_video(source: IO[bytes], job: Job) -> Footage:
     claimed = _claimed_milliseconds(container, stream)
     _check_length(claimed, job)
     # One thread: frames are needed one by one, and each more would hold frames of its own.
-    stream.thread_type = "NONE"
+    decodable = [cover for cover in covers if cover.codec_context is not None][:COVERS_UP_TO]
+    for each in (stream, *decodable):
+        each.thread_type = "NONE"
+    pictures, packets = _take_covers(_packets(container, [stream, *decodable]), decodable, job)
     return Footage(
+        media_type=video_type(container.format.name, container.metadata.get("major_brand", ""), _head(source)),
         claimed=claimed,
         width=stream.width,
         height=stream.height,
-        every=False,
-        pictures=_video_pictures(container, stream, job),
+        between=None,
+        pictures=_video_pictures(packets, stream, job),
+        covers=pictures,
+        lost=len(covers) - len(pictures),
     )
 
 
-def _video_pictures(container: "InputContainer", stream: "VideoStream", job: Job) -> Iterator[Shown[Render] | Broken]:
+def _packets(container: "InputContainer", streams: "Sequence[VideoStream]") -> "Iterator[Packet[VideoStream] | Broken]":
+    from av import FFmpegError
+
+    packets = cast("Iterator[Packet[VideoStream]]", container.demux(*streams))
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            yield Broken()
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+def _take_covers(
+    packets: "Iterator[Packet[VideoStream] | Broken]", covers: "Sequence[VideoStream]", job: Job
+) -> "tuple[list[Image.Image], Iterator[Packet[VideoStream] | Broken]]":
+    """Decode the covers, whose packets FFmpeg gives before all others; return them and the remaining packets."""
+    from av import FFmpegError
+
+    indices = {cover.index for cover in covers}
+    pictures: list[Image.Image] = []
+    while indices:
+        packet = next(packets, Broken())
+        if isinstance(packet, Broken) or packet.stream.index not in indices:
+            return pictures, chain([packet], packets)
+        indices.discard(packet.stream.index)
+        with suppress(FFmpegError):
+            for frame in packet.decode()[:1]:
+                _check_pixels(frame.width, frame.height, job)
+                pictures.append(_render(frame, job.long_side))
+    return pictures, packets
+
+
+def _video_pictures(
+    packets: "Iterator[Packet[VideoStream] | Broken]", stream: "VideoStream", job: Job
+) -> Iterator[Shown[Render] | Broken]:
     """Time every frame: its time is its own, and at least 1 ms after the one before, whatever it claims."""
     unit = float(stream.time_base or 0) * 1000
     usual = min(1000.0, 1000 / float(stream.average_rate)) if stream.average_rate else 40.0
     start, before = stream.start_time or 0, -1
-    for frame in _video_frames(container, stream):
+    for frame in _video_frames(packets, stream):
         if isinstance(frame, Broken):
             yield frame
             continue
@@ -173,19 +236,18 @@ def _video_pictures(container: "InputContainer", stream: "VideoStream", job: Job
         yield Shown(at=at, until=until, picture=partial(_render, frame, job.long_side))
 
 
-def _video_frames(container: "InputContainer", stream: "VideoStream") -> "Iterator[VideoFrame | Broken]":
+def _video_frames(
+    packets: "Iterator[Packet[VideoStream] | Broken]", stream: "VideoStream"
+) -> "Iterator[VideoFrame | Broken]":
     """Decode every frame that can be decoded."""
     from av import FFmpegError
 
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError:
-            yield Broken()
-            return
-        if packet is None:
-            return
+    for packet in packets:
+        if isinstance(packet, Broken):
+            yield packet
+            continue
+        if packet.stream.index != stream.index:
+            continue
         try:
             frames = packet.decode()
         except FFmpegError:
@@ -203,10 +265,11 @@ def _open_animation(source: IO[bytes], job: Job) -> Footage:
     _check_pixels(picture.width, picture.height, job)
     count = getattr(picture, "n_frames", 1)
     return Footage(
+        media_type=image_type(_head(source)) or "",
         claimed=0,
         width=picture.width,
         height=picture.height,
-        every=count <= EVERY_PICTURE_UP_TO,
+        between=EXTRA_PICTURES,
         pictures=_animation_pictures(picture, count, job),
     )
 
@@ -221,13 +284,13 @@ def _animation_pictures(picture: Image.Image, count: int, job: Job) -> Iterator[
         except MemoryError:
             raise
         except Exception:  # hostile bytes make a decoder raise anything; what came before it counts
-            yield Broken()
+            yield Broken(count - index)
             return
         image.thumbnail((job.long_side, job.long_side))
         lasts = float(picture.info.get("duration") or 0)
         if lasts <= 10:
             lasts = 100.0  # as browsers do
-        yield Shown(at=round(at), until=round(at + lasts), picture=image.copy)
+        yield Shown(at=round(at), until=round(at + lasts), picture=image.copy, name=_look(image))
         at += lasts
         if count > 1:
             _check_length(round(at), job)
@@ -245,16 +308,30 @@ def _render(frame: "VideoFrame", long_side: int) -> Image.Image:
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
+def _look(image: Image.Image) -> bytes:
+    """Name a picture by its size and pixels."""
+    return blake2b(image.tobytes(), key=b"%d x %d" % image.size).digest()
+
+
 def _is_image(source: IO[bytes]) -> bool:
-    head = source.read(16)
+    return image_type(_head(source)) is not None
+
+
+def _head(source: IO[bytes]) -> bytes:
+    """Read the first 64 bytes, and leave the place in the file as it is."""
+    place = source.tell()
     source.seek(0)
-    return image_type(head) is not None
+    head = source.read(64)
+    source.seek(place)
+    return head
 
 
 def _is_cover(stream: "VideoStream") -> bool:
+    """Say whether the stream is a single picture; thumbnails of chapters are many, and a place to hide in."""
     from av.stream import Disposition
 
-    return bool(stream.disposition & Disposition.attached_pic)
+    kind = stream.disposition
+    return bool(kind & Disposition.attached_pic) and not kind & Disposition.timed_thumbnails
 
 
 def _claimed_milliseconds(container: "InputContainer", stream: "VideoStream") -> int:

@@ -51,6 +51,10 @@ class ProcessFrameDecoder:
     async def frames(self, data: bytes, *, frames_per_minute: int) -> AsyncGenerator[VideoInfo | Frame | Skipped, None]:
         """Yield one VideoInfo, then a frame for each sampling instant in the order of time, then one Skipped.
 
+        A video's covers come before, at 0 ms: players show them. Of an animated image every picture counts: those
+        that stand between two instants are frames too, up to `frame_worker.EXTRA_PICTURES` in all, and each further
+        one that looks like none of the frames counts as skipped. So does a picture or cover that cannot be decoded.
+
         Closing the generator early, or cancelling the task that waits for it, kills the process.
 
         Raises:
@@ -123,8 +127,9 @@ class ProcessFrameDecoder:
 def _read_item(kind: Kind, body: bytes, before: Image.Image | None) -> VideoInfo | Frame | Skipped:
     match kind:
         case Kind.INFO:
-            duration, width, height = wire.INFO.unpack(body)
-            return VideoInfo(duration_milliseconds=duration, width=width, height=height)
+            duration, width, height = wire.INFO.unpack_from(body)
+            media_type = body[wire.INFO.size :].decode()
+            return VideoInfo(duration_milliseconds=duration, width=width, height=height, media_type=media_type)
         case Kind.FRAME:
             at, width, height = wire.FRAME.unpack_from(body)
             pixels = memoryview(body)[wire.FRAME.size :]

@@ -2,8 +2,8 @@
 
 import eldc
 
-SAMPLE_LENGTH = 4096
-"""Characters that are enough to tell; more only cost time."""
+SAMPLE_LENGTH = 1500
+"""Characters of one sample: enough to tell a language; more only cost time."""
 
 
 class EldcLanguageDetector:
@@ -13,8 +13,23 @@ class EldcLanguageDetector:
         eldc.init()
 
     def detect(self, text: str) -> str | None:
-        """Return an ISO 639-1 code, or None when the text is too short or unclear to tell."""
-        # A lone surrogate is no character, and eldc refuses it.
-        sample = text[:SAMPLE_LENGTH].encode("utf-8", "replace").decode("utf-8")
-        result = eldc.detect_details(sample)
-        return str(result.language) if result.reliable and result.language != "und" else None
+        """Return an ISO 639-1 code, or None when the text is too short or unclear to tell, or in several languages.
+
+        Of a text above `SAMPLE_LENGTH` the beginning, the middle and the end are looked at, so that a long beginning in
+        one language does not hide an end in another; where two of them are clear and differ, there is no answer.
+        """
+        found = {language for sample in _samples(text) if (language := _language(sample)) is not None}
+        return found.pop() if len(found) == 1 else None
+
+
+def _samples(text: str) -> tuple[str, ...]:
+    last = len(text) - SAMPLE_LENGTH
+    if last <= 0:
+        return (text,)
+    return tuple(text[start : start + SAMPLE_LENGTH] for start in (0, last // 2, last))
+
+
+def _language(sample: str) -> str | None:
+    # A lone surrogate is no character, and eldc refuses it.
+    result = eldc.detect_details(sample.encode("utf-8", "replace").decode("utf-8"))
+    return str(result.language) if result.reliable and result.language != "und" else None

@@ -6,7 +6,7 @@ picture may stand for many seconds between two that are due.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 P = TypeVar("P")
@@ -16,16 +16,22 @@ MILLISECONDS_PER_MINUTE = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown(Generic[P]):
-    """A decoded picture, on display from `at` until the next one, or until `until` if none follows (milliseconds)."""
+    """A decoded picture, on display from `at` until the next one, or until `until` if none follows (milliseconds).
+
+    Pictures of one `name` look the same; an empty name says nothing.
+    """
 
     at: int
     until: int
     picture: P
+    name: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something between the last decoded picture and the next one could not be decoded."""
+    """Something between the last decoded picture and the next one could not be decoded, `pictures` or more of it."""
+
+    pictures: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,7 @@ class Picked(Generic[P]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """The end: how many instants had no picture, and the video's length (milliseconds)."""
+    """The end: how many instants had no picture, plus the pictures passed over, and the length (milliseconds)."""
 
     skipped: int
     duration: int
@@ -65,26 +71,33 @@ def instants(duration_milliseconds: int, frames_per_minute: int) -> tuple[int, .
 
 
 def sample(
-    shown: Iterable[Shown[P] | Broken], *, frames_per_minute: int, claimed_milliseconds: int = 0, every: bool = False
+    shown: Iterable[Shown[P] | Broken],
+    *,
+    frames_per_minute: int,
+    claimed_milliseconds: int = 0,
+    between: int | None = None,
 ) -> Iterator[Picked[P] | Tally]:
     """Pick the picture on display at each instant, then tally; holds one picture at a time.
 
     Times must rise. Instants that fall between pictures where something was broken are skipped, not guessed from the
     picture before. The length is `claimed_milliseconds` if that is more than one interval beyond the last picture's
-    end: the instants of the missing rest are skipped too. With `every`, each picture is picked at least once, also
-    between instants.
+    end: the instants of the missing rest are skipped too.
+
+    With `between`, every picture counts, also those between two instants: the first so many of them are picked too,
+    and each further one counts as skipped, unless one of its name was picked before or after, or counted already.
     """
     interval = _instant(1, frames_per_minute)
     last: Shown[P] | None = None
-    index = skipped = 0
-    fresh = broken = False
+    extras = _Extras(between)
+    index = skipped = broken = 0
+    fresh = False
     for item in shown:
         if isinstance(item, Broken):
-            broken = True
+            broken += item.pictures
             continue
         if last is None and item.at <= interval:
             # Many encoders start a few frames late; the first picture stands for the beginning.
-            last, fresh, broken = Shown(at=0, until=item.until, picture=item.picture), True, False
+            last, fresh, broken = replace(item, at=0), True, 0
             continue
         while (at := _instant(index, frames_per_minute)) < item.at:
             index += 1
@@ -92,21 +105,51 @@ def sample(
                 skipped += 1
                 continue
             yield Picked(at=at, picture=last.picture, again=not fresh)
+            extras.saw(last)
             fresh = False
-        if every and fresh and last is not None:
+        if last is not None and fresh and extras.wants(last):
             yield Picked(at=last.at, picture=last.picture, again=False)
-        last, fresh, broken = item, True, False
+            extras.saw(last)
+        last, fresh, broken = item, True, 0
     end = last.until if last is not None else 0
     duration = claimed_milliseconds if claimed_milliseconds > end + interval else end
     if broken and not claimed_milliseconds:
-        skipped += 1  # Nothing says how much is missing, only that something is.
+        skipped += broken  # Nothing says how long it would have lasted.
     for at in instants(duration, frames_per_minute)[index:]:
         if last is None or at > end:
             skipped += 1
             continue
         yield Picked(at=at, picture=last.picture, again=not fresh)
+        extras.saw(last)
         fresh = False
-    yield Tally(skipped=skipped, duration=duration)
+    yield Tally(skipped=skipped + extras.passed_over, duration=duration)
+
+
+class _Extras:
+    """The pictures that stand between two instants: whether they are picked, and how many were not."""
+
+    def __init__(self, most: int | None) -> None:
+        self._left = most
+        self._seen: set[bytes | int] = set()
+        self._passed: set[bytes | int] = set()
+
+    def saw(self, shown: Shown[P]) -> None:
+        if self._left is not None:
+            self._seen.add(shown.name or shown.at)
+
+    def wants(self, shown: Shown[P]) -> bool:
+        name = shown.name or shown.at
+        if self._left is None or name in self._seen:
+            return False
+        if self._left == 0:
+            self._passed.add(name)
+            return False
+        self._left -= 1
+        return True
+
+    @property
+    def passed_over(self) -> int:
+        return len(self._passed - self._seen)
 
 
 def _instant(index: int, frames_per_minute: int) -> int:

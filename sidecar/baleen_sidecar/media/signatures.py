@@ -7,7 +7,19 @@ from typing import Final
 IMAGE_NAMES: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WebP", "image/gif": "GIF"}
 """The media types of the accepted image formats, and their names."""
 
+_VIDEO_TYPES: Final = {
+    "avi": "video/x-msvideo",
+    "flv": "video/x-flv",
+    "mpeg": "video/mpeg",
+    "mpegts": "video/mp2t",
+    "asf": "video/x-ms-asf",
+    "ogg": "video/ogg",
+}
+_BRANDS: Final = {"qt": "video/quicktime", "3g2": "video/3gpp2", "3g": "video/3gpp"}
+"""What the major brand of an MP4's relative begins with, the longest first; all others are MP4 itself."""
+
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_WEBM_DOCTYPE: Final = b"\x42\x82\x84webm"
 _ANIMATION_CHUNKS: Final = (b"acTL", b"fcTL", b"fdAT")
 
 
@@ -30,6 +42,21 @@ def image_type(data: bytes) -> str | None:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
     return None
+
+
+def video_type(demuxer: str, brand: str, head: bytes) -> str:
+    """Return the media type of a video, or "" if it is none of the accepted ones.
+
+    `demuxer` is FFmpeg's name of the format it found (comma-separated alternatives), `brand` the major brand that an
+    MP4 states ("" for a QuickTime file of old, which states none), `head` the first 64 bytes.
+    """
+    names = demuxer.split(",")
+    if "mp4" in names:
+        brand = brand or "qt"
+        return next((kind for start, kind in _BRANDS.items() if brand.startswith(start)), "video/mp4")
+    if "matroska" in names:
+        return "video/webm" if _WEBM_DOCTYPE in head else "video/x-matroska"
+    return next((_VIDEO_TYPES[name] for name in names if name in _VIDEO_TYPES), "")
 
 
 def png_animation(data: bytes) -> PngAnimation | None:
