@@ -39,6 +39,7 @@ from baleen_sidecar.web.errors import (
     retry_after,
     unexpected,
 )
+from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
 from baleen_sidecar.web.openapi import answer, build_openapi
@@ -94,7 +95,7 @@ def build_app(
         shell=ports.shell,
     )
     app = build_rest(ports, metrics, signals, lifespan)
-    return ModerateRoute(
+    route = ModerateRoute(
         moderate,
         ports.fetcher,
         limits=limits,
@@ -105,6 +106,7 @@ def build_app(
         chance=ports.shell.chance,
         rest=app,
     )
+    return LoopbackOnly(route, ports.shell.chance)
 
 
 def build_rest(

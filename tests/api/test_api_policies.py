@@ -63,10 +63,18 @@ def test_the_policy_of_the_narrowest_scope_judges_and_the_floor_with_it(
 
 
 def test_what_the_narrower_policy_lets_pass_the_floor_still_blocks(start_sidecar: StartSidecar) -> None:
-    # The kids' policy has no category for threats.
-    running = start_sidecar(inference=FixedInference({"text-safety.threat": 0.98}))
+    threat = {"name": "threat", "signals": [{"name": "text-safety.threat", "block": "97%"}]}
+    floor = {
+        **policy_manifest({"categories": [threat]}, role="Floor"),
+        "metadata": {"name": "company-floor", "namespace": "trust-safety"},
+    }
+    # The narrower policy has no category for threats.
+    running = start_sidecar(
+        policies={"a.yaml": [simple("lenient", scope={"surface": "chat"}), floor]},
+        inference=FixedInference({"text-safety.threat": 0.98}),
+    )
 
-    answer = judge(running, surface="kids-chat")
+    answer = judge(running, surface="chat")
 
     assert (answer["decision"], answer["risk"]) == ("Block", "Critical")
     assert reasons(answer) == {("Category", "threat")}

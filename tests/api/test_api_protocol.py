@@ -14,7 +14,7 @@ from baleen_sidecar.testing import FixedInference
 from sidecars import RunningSidecar, StartSidecar, post
 from waiting import until
 
-HEAD = b"POST /v1/moderate HTTP/1.1\r\nHost: baleen\r\nContent-Type: text/plain\r\n"
+HEAD = b"POST /v1/moderate HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 ALLOWED = {"content_type": "text", "decision": "Allow", "risk": "Low"}
 CHUNK = b"%x\r\n" % 65536 + b"y" * 65536 + b"\r\n"
 

@@ -201,10 +201,13 @@ def test_friendly_text_in_any_script_is_allowed(sidecar: RunningSidecar, text: s
 def test_what_the_caller_says_of_the_language_counts_when_it_cannot_be_told(start_sidecar: StartSidecar) -> None:
     running = start_sidecar(inference=FixedInference({"toxicity.toxic": 0.99}))
 
-    unclear, told = judge(running, "ok ok"), judge(running, "ok ok", language="en-GB")
+    unclear = judge(running, "ok ok")
+    english, german = (judge(running, "ok ok", language=language) for language in ("en-GB", "de"))
 
-    assert ("language" in unclear, unclear["decision"]) == (False, "Allow")
-    assert (told["language"], told["decision"]) == ("en", "Block")
+    # A language that nobody knows may be the one that the category is for.
+    assert ("language" in unclear, unclear["decision"]) == (False, "Block")
+    assert (english["language"], english["decision"]) == ("en", "Block")
+    assert (german["language"], german["decision"]) == ("de", "Allow")
 
 
 def comparable(answer: dict[str, Any]) -> dict[str, Any]:

@@ -394,6 +394,16 @@ async def test_a_document_that_is_no_resource_of_ours_is_named_by_its_file(sidec
     assert snapshot.statuses[0].standing is Standing.CURRENT
 
 
+async def test_an_override_of_no_policy_is_named_with_the_nearest(sidecar):
+    override = override_manifest(reject=["sha256:" + "0" * 64])
+    override["metadata"] = {"name": "comunity", "namespace": "trust-safety"}
+    snapshot = await sidecar.adopt(policy(), override)
+
+    (problem,) = snapshot.problems
+    assert problem.field == "ModerationOverride trust-safety/comunity"
+    assert "did you mean 'trust-safety/community'" in problem.message
+
+
 async def test_the_same_policy_in_two_files_is_a_problem(sidecar):
     snapshot = await sidecar.adopt(policy("92%"), policy("80%"))
 

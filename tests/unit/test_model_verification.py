@@ -31,6 +31,10 @@ class ServerInMemory:
         self.answer = 0.9
         self.loaded, self.serving, self.loads = set(), set(), []
         self.is_silent = self.refuses = False
+        self.calls_answered = 0
+
+    def answered(self, model):
+        return self.calls_answered
 
     async def infer(self, model, inputs):
         if self.is_silent or model.name not in self.loaded:
@@ -205,3 +209,20 @@ async def test_checks_go_on_at_the_interval(server):
     await asyncio.wait([rounds])
 
     assert rounds.cancelled()
+
+
+async def test_a_model_that_answers_others_is_busy_and_neither_doubted_nor_restarted():
+    stuck = []
+    server = ServerInMemory()
+    verify = make_verify(server, on_stuck=lambda: stuck.append(True))
+    await verify.check()
+    server.is_silent = True
+    for _ in range(4):
+        server.calls_answered += 100
+        await verify.check()
+
+    assert not stuck
+    assert server.serving
+    await verify.check()
+    await verify.check()
+    assert stuck

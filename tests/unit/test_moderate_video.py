@@ -109,10 +109,10 @@ class FailsLater:
         yield Skipped(count=0, duration_milliseconds=8000)
 
 
-async def test_a_model_that_fails_midway_leaves_no_score_for_the_whole(setting):
+async def test_a_model_that_fails_midway_leaves_what_it_said_and_that_it_failed(setting):
     evidence = await setting.judge(FailsLater(setting.inference), make_policies())
 
-    assert evidence.signals == {}
+    assert evidence.signals == {"looks.bad": 200_000}
     assert evidence.missing == {"looks.bad": Missing.FAILED}
     assert evidence.frames[0] == FrameSignals(at_milliseconds=0, signals={"looks.bad": 200_000})
     assert evidence.frames[-1].signals == {}

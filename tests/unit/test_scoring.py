@@ -54,15 +54,15 @@ async def test_the_highest_window_counts_wherever_it_stands(executor):
     scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor)
 
     for text in ("x" + "a" * 50, "a" * 50 + "x", "a" * 25 + "x" + "a" * 25):
-        assert (await scoring.text(text, {"words.bad"})).highest() == {"words.bad": 900_000}
-    assert (await scoring.text("a" * 50, {"words.bad"})).highest() == {"words.bad": 100_000}
+        assert (await scoring.text([text], {"words.bad"})).highest() == {"words.bad": 900_000}
+    assert (await scoring.text(["a" * 50], {"words.bad"})).highest() == {"words.bad": 100_000}
 
 
 async def test_a_text_that_is_too_long_is_judged_as_far_as_it_goes_and_says_so(executor):
     scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor, limit=3)
 
-    assert (await scoring.text("abcdefghijkl", {"words.bad"})).limits == ()
-    assert (await scoring.text("abcdefghijklm", {"words.bad"})).limits == ("TextTooLong",)
+    assert (await scoring.text(["abcdefghijkl"], {"words.bad"})).limits == ()
+    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limits == ("TextTooLong",)
 
 
 async def test_a_disguise_is_judged_as_it_stands_and_undone(executor):
@@ -72,21 +72,21 @@ async def test_a_disguise_is_judged_as_it_stands_and_undone(executor):
         seen.append("".join(map(chr, inputs["input_ids"])).rstrip("\0"))
         return 0.0
 
-    await make_scoring(FixedInference({"words.bad": remember}), executor).text("h4te", {"words.bad"})
+    await make_scoring(FixedInference({"words.bad": remember}), executor).text(["h4te", "hate"], {"words.bad"})
 
     assert sorted(seen) == ["h4te", "hate"]
 
 
 async def test_no_batch_is_larger_than_the_model_takes(executor):
     inference = FixedInference()
-    await make_scoring(inference, executor).text("abcdefghijklmnopqrstuvwxyz" * 2, {"words.bad"})
+    await make_scoring(inference, executor).text(["abcdefghijklmnopqrstuvwxyz" * 2], {"words.bad"})
 
     assert [rows for _, rows in inference.calls] == [4, 4, 4, 1]
 
 
 async def test_only_models_whose_signals_are_wanted_are_asked(executor):
     inference = FixedInference()
-    scores = await make_scoring(inference, executor).text("abc", {"words.bad"})
+    scores = await make_scoring(inference, executor).text(["abc"], {"words.bad"})
 
     assert [name for name, _ in inference.calls] == ["words"]
     assert scores.models == (ModelIdentity(name="words", version="3", sha256="aa"),)
@@ -94,7 +94,7 @@ async def test_only_models_whose_signals_are_wanted_are_asked(executor):
 
 async def test_what_is_missing_says_why(executor):
     inference = FixedInference(down={"other"})
-    scores = await make_scoring(inference, executor).text("abc", {"words.bad", "other.bad", "looks.bad", "gone.bad"})
+    scores = await make_scoring(inference, executor).text(["abc"], {"words.bad", "other.bad", "looks.bad", "gone.bad"})
 
     assert scores.highest() == {"words.bad": 0}
     assert scores.missing == {
@@ -104,15 +104,15 @@ async def test_what_is_missing_says_why(executor):
     }
 
 
-async def test_a_model_that_fails_in_the_middle_of_a_text_has_no_score_for_any_of_it(executor):
+async def test_a_model_that_fails_in_the_middle_of_a_text_keeps_what_it_said_and_counts_as_failed(executor):
     def fails_at_x(inputs) -> float:
         return float("nan") if ord("x") in inputs["input_ids"] else 0.1
 
     scores = await make_scoring(FixedInference({"words.bad": fails_at_x}), executor).text(
-        "a" * 17 + "b" * 15 + "xx", {"words.bad", "other.bad"}
+        ["abcdefghijklmnopqrsx"], {"words.bad", "other.bad"}
     )
 
-    assert scores.highest() == {"other.bad": 0}
+    assert scores.highest() == {"words.bad": 100_000, "other.bad": 0}
     assert scores.missing == {"words.bad": Missing.FAILED}
 
 
@@ -127,7 +127,7 @@ async def test_each_picture_has_a_row_of_its_own(executor):
 
 async def test_a_score_that_is_no_number_is_a_failure_and_never_a_score(executor):
     inference = FixedInference({"words.bad": float("nan")})
-    scores = await make_scoring(inference, executor).text("abc", {"words.bad"})
+    scores = await make_scoring(inference, executor).text(["abc"], {"words.bad"})
 
     assert scores.highest() == {}
     assert scores.missing == {"words.bad": Missing.FAILED}
@@ -137,8 +137,8 @@ async def test_a_score_that_is_no_number_is_a_failure_and_never_a_score(executor
 @given(text=st.text(alphabet="abx ", min_size=1, max_size=40))
 async def test_padding_never_lowers_a_score(executor, text):
     scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor)
-    bare = (await scoring.text("x", {"words.bad"})).highest()
-    padded = (await scoring.text(f"{text}x{text}", {"words.bad"})).highest()
+    bare = (await scoring.text(["x"], {"words.bad"})).highest()
+    padded = (await scoring.text([f"{text}x{text}"], {"words.bad"})).highest()
 
     assert padded["words.bad"] >= bare["words.bad"]
 

@@ -62,5 +62,14 @@ class PolicyFolder:
             rust_timeout=int(RECHECK_SECONDS * 1000),
             yield_on_timeout=True,
         )
+        first = asyncio.ensure_future(anext(changes))
+        try:
+            # The watch begins with its first step; what changed between the last reading and now is read here.
+            await asyncio.sleep(0)
+            await self.load()
+            await first
+        finally:
+            first.cancel()
+        await self.load()
         async for _ in changes:
             await self.load()

@@ -65,6 +65,7 @@ class TritonInference:
         self._load_timeout_seconds = load_timeout_seconds
         self._open: InferenceServerClient | None = None
         self._confirmed: set[tuple[str, str]] = set()
+        self._answered: dict[str, int] = {}
 
     async def infer(self, model: Model, inputs: Tensors) -> Tensors:
         """See ports.Inference."""
@@ -76,7 +77,13 @@ class TritonInference:
                 client_timeout=self._timeout_seconds,
             )
             rows = len(inputs[model.inputs[0].name])
-            return {tensor.name: _checked(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs}
+            outputs = {tensor.name: _checked(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs}
+        self._answered[model.name] = self._answered.get(model.name, 0) + 1
+        return outputs
+
+    def answered(self, model: Model) -> int:
+        """Return how many calls the model has answered."""
+        return self._answered.get(model.name, 0)
 
     async def is_ready(self, model: Model) -> bool:
         """See ports.Inference."""

@@ -4,7 +4,7 @@ Level-triggered: it is given all that is there now; the same input leads to the 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from baleen_core.policy.lists import canonical_list, restore_list
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import PolicyList
 from baleen_core.policy.scope import Candidate, find_conflicts
+from baleen_core.reading import unknown_name
 from baleen_sidecar.ports import Activation, RevisionStore
 from baleen_sidecar.usecases.policy_documents import (
     Checked,
@@ -95,7 +96,12 @@ class AdoptPolicies:
         self._current = PolicySnapshot(
             policies=loaded,
             statuses=tuple(each.status for each in adopted),
-            problems=(*documents.problems, *found.problems, *find_conflicts([each.candidate for each in loaded])),
+            problems=(
+                *documents.problems,
+                *found.problems,
+                *find_conflicts([each.candidate for each in loaded]),
+                *_overrides_of_nothing(found, keys),
+            ),
         )
         # Only now: a disk that is full must not keep a policy, least of all an override, from acting.
         owed = [_activation(key, "", "", REMOVED) for key in gone]
@@ -255,6 +261,15 @@ class AdoptPolicies:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _overrides_of_nothing(found: Sorted, keys: Collection[Key]) -> list[Problem]:
+    """Name overrides that match no policy: whoever wrote one in an incident must not believe that it acts."""
+    names = {_name(key) for key in keys}
+    strays = sorted(_name(key) for key in set(found.overrides) - set(keys))
+    return [
+        Problem(field=f"ModerationOverride {stray}", message=unknown_name(stray, names, "policy")) for stray in strays
+    ]
 
 
 def _standing(policy: LoadedPolicy | None, said: Activation | None, *, must_stay: bool) -> Standing:

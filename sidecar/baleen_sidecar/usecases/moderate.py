@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, TypeVar
 
 from PIL import Image
@@ -16,8 +17,8 @@ from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
-from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence
-from baleen_core.textnorm import count_links
+from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence, ListHit
+from baleen_core.textnorm import clean, count_links, deobfuscate
 from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
 from baleen_sidecar.usecases.moderate_video import judge_frames
 from baleen_sidecar.usecases.scoring import Scoring
@@ -25,6 +26,10 @@ from baleen_sidecar.usecases.scoring import Scoring
 T = TypeVar("T")
 MediaKind = Literal["image", "video"]
 
+PICTURES_AT_ONCE = 4
+"""Decoded pictures held at a time: one of 50 megapixels takes 150 MB, however small its file is."""
+INLINE_TEXT_LENGTH = 8 * 1024
+"""Text up to here is read on the event loop: handing it to a thread costs more than it saves."""
 INLINE_BYTES = 64 * 1024
 """Media up to here is hashed and inspected on the event loop: handing it to a thread costs more than it saves."""
 
@@ -57,9 +62,21 @@ class Shell:
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
         """Run CPU work on `data`: at once when it is small, in a thread when it is not."""
-        if len(data) <= INLINE_BYTES:
-            return work()
+        return work() if len(data) <= INLINE_BYTES else await self.in_thread(work)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run CPU work in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ReadText:
+    """What is found out about a text before any model is asked."""
+
+    variants: tuple[str, ...]
+    language: str | None
+    links: int
+    hits: tuple[ListHit, ...]
 
 
 class Moderate:
@@ -87,6 +104,11 @@ class Moderate:
         self._perceptual_hash = perceptual_hash
         self._limits = limits
         self._shell = shell
+        self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
+
+    async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
+        """Run a caller's own CPU work on `data` where it stops nobody else."""
+        return await self._shell.off_loop(data, work)
 
     async def text(self, text: str, context: Context, caller: Caller) -> DecisionRecord:
         """Moderate a text.
@@ -101,25 +123,34 @@ class Moderate:
             raise ContentError([Problem(field="content.text", message="it has half of a surrogate pair")]) from exc
         check_size(data, limit=self._limits.text_bytes, field="content.text", what="text")
         in_force = self._in_force(context)
-        language = self._languages.detect(text) or primary_language(context.language)
         digest = hashlib.sha256(data).hexdigest()
-        wanted = in_force.wanted("text", language)
-        scores = await self._scoring.text(text, wanted)
+        read = partial(self._read_text, text, digest, in_force)
+        found = read() if len(text) <= INLINE_TEXT_LENGTH else await self._shell.in_thread(read)
+        language = found.language or primary_language(context.language)
+        scores = await self._scoring.text(found.variants, in_force.wanted("text", language))
         evidence = Evidence(
-            content=ContentFacts(type="text", digest=digest, length=len(text), links=count_links(text)),
+            content=ContentFacts(type="text", digest=digest, length=len(text), links=found.links),
             context=context,
             signals=scores.highest(),
             missing=dict(scores.missing),
             language=language,
-            lists=find_hits(in_force.lists, text=text, digest=digest, pdq=None),
+            lists=found.hits,
             limits=scores.limits,
             models=scores.models,
         )
         return await self._conclude(in_force, evidence, caller)
 
-    async def media(
-        self, data: bytes, kind: MediaKind, context: Context, caller: Caller, *, media_type: str = ""
-    ) -> DecisionRecord:
+    def _read_text(self, text: str, digest: str, in_force: InForce) -> _ReadText:
+        plain, undone = clean(text), deobfuscate(text)
+        return _ReadText(
+            variants=tuple(dict.fromkeys((plain, undone))),
+            # As the models read it: a disguise would hide the language too.
+            language=self._languages.detect(undone),
+            links=count_links(text),
+            hits=find_hits(in_force.lists, text=text, digest=digest, pdq=None),
+        )
+
+    async def media(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
         """Moderate an image or a video by its bytes; moving images are judged as a video is, frame by frame.
 
         Raises:
@@ -130,7 +161,7 @@ class Moderate:
             raise ContentError([Problem(field="content", message="it is empty; send the bytes of the media")])
         in_force = self._in_force(context)
         digest = await self._shell.off_loop(data, lambda: hashlib.sha256(data).hexdigest())
-        facts = ContentFacts(type=kind, digest=digest, length=len(data), media_type=media_type)
+        facts = ContentFacts(type=kind, digest=digest, length=len(data))
         if kind == "video":
             check_size(data, limit=self._limits.video_bytes, field="content", what="video")
             return await self._moving(data, facts, in_force, context, caller)
@@ -145,15 +176,16 @@ class Moderate:
         )
         if info.animated:
             return await self._moving(data, facts, in_force, context, caller)
-        picture = await self._shell.off_loop(data, lambda: self._images.decode(data))
-        return await self._still(picture, facts, in_force, context, caller)
+        # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
+        async with self._pictures:
+            picture = await self._shell.in_thread(lambda: self._images.decode(data))
+            evidence = await self._still(picture, facts, in_force, context)
+        return await self._conclude(in_force, evidence, caller)
 
-    async def _still(
-        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
-    ) -> DecisionRecord:
+    async def _still(self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context) -> Evidence:
         pdq = await self._pdq(picture) if in_force.needs_pdq else None
         scores = await self._scoring.pictures([picture], in_force.wanted("image"))
-        evidence = Evidence(
+        return Evidence(
             content=facts,
             context=context,
             signals=scores.highest(),
@@ -161,7 +193,6 @@ class Moderate:
             lists=find_hits(in_force.lists, text=None, digest=facts.digest, pdq=pdq),
             models=scores.models,
         )
-        return await self._conclude(in_force, evidence, caller)
 
     async def _moving(
         self, data: bytes, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
@@ -177,8 +208,7 @@ class Moderate:
         return await self._conclude(in_force, evidence, caller)
 
     async def _pdq(self, picture: Image.Image) -> bytes:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._shell.executor, self._perceptual_hash.hash, picture)
+        return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
     async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller) -> DecisionRecord:
         decision = decide(in_force, evidence)

@@ -10,7 +10,7 @@ from baleen_core.decision.engine import decide
 from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce
 from baleen_core.policy.schema import Verdict
-from baleen_core.records import Evidence, FrameSignals, ListHit, Missing, ModelIdentity, VideoEvidence
+from baleen_core.records import ContentFacts, Evidence, FrameSignals, ListHit, Missing, ModelIdentity, VideoEvidence
 from baleen_sidecar.media.coverage import coverage
 from baleen_sidecar.ports import Frame, FrameDecoder, Skipped, VideoInfo
 from baleen_sidecar.usecases.scoring import Scores, Scoring
@@ -23,6 +23,7 @@ class _Watch:
     """What has been seen of one video so far."""
 
     def __init__(self) -> None:
+        self.info: VideoInfo | None = None
         self.duration_milliseconds = 0
         self.undecodable = 0
         self.frames: list[FrameSignals] = []
@@ -47,6 +48,14 @@ class _Watch:
         self.missing |= scores.missing
         self.models |= {identity.name: identity for identity in scores.models}
 
+    def _described(self, content: ContentFacts) -> ContentFacts:
+        """Say of the film what its container says; what the caller called it is not for rules to trust."""
+        if self.info is None:
+            return content
+        return msgspec.structs.replace(
+            content, media_type=self.info.media_type, width=self.info.width, height=self.info.height
+        )
+
     def evidence(self, start: Evidence) -> Evidence:
         highest: dict[str, int] = {}
         for frame in self.frames:
@@ -54,8 +63,8 @@ class _Watch:
                 highest[signal] = max(score, highest.get(signal, 0))
         return msgspec.structs.replace(
             start,
-            # The highest of some frames is not the video's: where a model failed in between, there is no such score.
-            signals={signal: score for signal, score in highest.items() if signal not in self.missing},
+            content=self._described(start.content),
+            signals=highest,
             missing=dict(self.missing),
             lists=tuple(self.hits),
             frames=tuple(self.frames),
@@ -84,6 +93,8 @@ async def judge_frames(
     may_stop = all(setting.early_exit for setting in settings)
     wanted = in_force.wanted(start.content.type)
     watch, stopped = _Watch(), False
+    # First: what is known about the file as a whole can clear or block it, and that decides when looking may stop.
+    watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest=start.content.digest, pdq=None))
     async with aclosing(decoder.frames(data, frames_per_minute=frames_per_minute)) as items:
         async for group in _groups(items, watch):
             fresh = watch.fresh(group)
@@ -95,7 +106,6 @@ async def judge_frames(
             if may_stop and decide(in_force, watch.evidence(start)).decision is Verdict.BLOCK:
                 stopped = True
                 break
-    watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest=start.content.digest, pdq=None))
     return msgspec.structs.replace(
         watch.evidence(start),
         video=VideoEvidence(
@@ -116,6 +126,7 @@ async def _groups(items: AsyncIterator[Frame | VideoInfo | Skipped], watch: _Wat
     async for item in items:
         match item:
             case VideoInfo():
+                watch.info = item
                 watch.duration_milliseconds = item.duration_milliseconds
             case Skipped():
                 # What was decoded outranks what the container claims, either way.

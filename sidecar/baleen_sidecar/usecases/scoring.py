@@ -18,7 +18,6 @@ from baleen_core.model.recipes import TextRecipe, find_recipe
 from baleen_core.model.schema import Model
 from baleen_core.model.signals import read_signals
 from baleen_core.records import Missing, ModelIdentity
-from baleen_core.textnorm import clean, deobfuscate
 from baleen_sidecar.ports import Inference
 
 log = logging.getLogger(__name__)
@@ -96,14 +95,12 @@ class Scoring:
         self._executor = executor
         self._text_limit_windows = text_limit_windows
 
-    async def text(self, text: str, wanted: Collection[str]) -> Scores:
-        """Score one text: in overlapping windows, as it stands and with disguises undone; the highest counts."""
+    async def text(self, variants: Sequence[str], wanted: Collection[str]) -> Scores:
+        """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts."""
         answers = _Answers(rows=[{}])
         chosen = self._choose(wanted, "text", answers)
         if not chosen:
             return answers.freeze()
-        plain = clean(text)
-        variants = tuple(dict.fromkeys((plain, deobfuscate(text))))
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
                 group.create_task(self._text(loaded, variants, answers))
@@ -146,13 +143,10 @@ class Scoring:
         ordered = sorted(rows, key=len)
         with self._failing(loaded, answers):
             answers.models.append(loaded.identity)
-            highest: dict[str, int] = {}
             for batch in _batches(ordered, loaded.model.batching.max_batch_size):
                 outputs = await self._inference.infer(loaded.model, recipe.collate(batch))
                 for row in range(len(batch)):
-                    _raise_to(highest, read_signals(loaded.model, outputs, row))
-            # Only now: scores of a part of the text would look as if all of it had been judged.
-            answers.rows[0].update(highest)
+                    _raise_to(answers.rows[0], read_signals(loaded.model, outputs, row))
 
     async def _pictures(self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers) -> None:
         prepare = loaded.image
@@ -169,7 +163,7 @@ class Scoring:
 
     @contextmanager
     def _failing(self, loaded: LoadedModel, answers: _Answers) -> Iterator[None]:
-        """A model that fails leaves its signals missing and the other models undisturbed."""
+        """A model that fails has its signals missing, also those that it gave for a part; other models go on."""
         try:
             yield
         except ModelUnavailable as exc:

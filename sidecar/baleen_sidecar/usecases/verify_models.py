@@ -37,6 +37,9 @@ class ModelControl(Protocol):
     async def load(self, model: Model) -> None:
         """Load the model; raises ModelUnavailable when that fails."""
 
+    def answered(self, model: Model) -> int:
+        """Return how many calls of anybody's the model has answered."""
+
     def confirm(self, model: Model) -> None:
         """Let the model serve."""
 
@@ -48,13 +51,14 @@ class ModelControl(Protocol):
 class Verification:
     """What a round found out about one model: nothing wrong, wrong answers, or none (`is_silent`).
 
-    One that `is_stuck` gave none although the server has it loaded.
+    One that `is_stuck` gave none although the server has it loaded; one that `is_busy` gave them to others meanwhile.
     """
 
     model: Model
     problems: tuple[Problem, ...] = ()
     is_silent: bool = False
     is_stuck: bool = False
+    is_busy: bool = False
 
 
 class VerifyModels:
@@ -82,6 +86,7 @@ class VerifyModels:
         self._on_stuck = on_stuck
         self._one_round = asyncio.Lock()
         self._silent_rounds: dict[str, int] = {}
+        self._answered: dict[str, int] = {}
         self._inputs: dict[tuple[str, GoldenInput], tuple[Tensors, ...]] = {}
 
     async def run(self, interval_seconds: float) -> None:
@@ -113,11 +118,16 @@ class VerifyModels:
 
     async def _examine(self, loaded: LoadedModel) -> Verification:
         model = loaded.model
+        answered = self._answered.get(model.name, 0)
+        self._answered[model.name] = self._control.answered(model)
         try:
             if self._loads and not await self._control.is_loaded(model):
                 await self._control.load(model)
             answers = [await self._ask(loaded, golden.input) for golden in model.golden]
         except ModelUnavailable as failed:
+            if self._control.answered(model) > answered:
+                # Golden questions wait in one queue with all others: that it is long is no reason to restart a server.
+                return Verification(model=model, problems=(_problem(model, failed),), is_busy=True)
             stuck = await self._control.is_loaded(model)
             return Verification(model=model, problems=(_problem(model, failed),), is_silent=True, is_stuck=stuck)
         except BaleenError as failed:
@@ -130,6 +140,9 @@ class VerifyModels:
         self._silent_rounds[model.name] = self._silent_rounds.get(model.name, 0) + 1 if found.is_silent else 0
         if not found.problems:
             self._control.confirm(model)
+            return
+        if found.is_busy:
+            log.warning("model too busy to be verified", extra={"model": model.name})
             return
         log.error("model not verified", extra={"model": model.name, "problems": list(map(str, found.problems))})
         if not found.is_silent or self._silent_rounds[model.name] >= SILENT_ROUNDS:

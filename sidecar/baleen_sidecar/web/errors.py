@@ -13,6 +13,7 @@ from baleen_core.errors import (
     InvalidError,
     LimitExceeded,
     LogUnavailable,
+    ModelUnavailable,
     NoPolicy,
     NotFound,
     Overloaded,
@@ -61,11 +62,18 @@ KINDS: Final[tuple[tuple[type[BaleenError], int, str, str], ...]] = (
 )
 """The first class that an error is an instance of says its status, type and title."""
 
+PRIVATE: Final = (StateError, ModelUnavailable)
+"""Errors whose words name paths and endpoints: they are for whoever runs us, in the log; callers get the title."""
+
 BY_STATUS: Final = {
     400: ("malformed", "The request is malformed"),
     404: ("not-found", "There is nothing of that name"),
     405: ("method-not-allowed", "The method is not allowed here"),
+    408: ("timeout", "The request did not arrive in time"),
+    421: ("misdirected", "The request was not meant for this sidecar"),
     422: ("invalid", "The request is not valid"),
+    431: ("headers-too-large", "The request's headers are over a limit"),
+    503: ("overloaded", "The service is overloaded"),
 }
 
 
@@ -79,7 +87,7 @@ def describe(error: BaleenError, request_id: str) -> ProblemDetails:
         type=f"urn:baleen:problem:{slug}",
         title=title,
         status=status,
-        detail=str(error),
+        detail=f"{title}; the log has the cause under this request id" if is_private(error) else str(error),
         errors=tuple(FieldError(problem.field, problem.message) for problem in fields),
         request_id=request_id,
     )
@@ -107,6 +115,11 @@ def unexpected(request_id: str) -> ProblemDetails:
         detail="the request failed for a reason on our side; the log has it under this request id",
         request_id=request_id,
     )
+
+
+def is_private(error: BaleenError) -> bool:
+    """Say whether an error's words are not for callers."""
+    return isinstance(error, PRIVATE)
 
 
 def retry_after(error: BaleenError) -> int | None:

@@ -6,6 +6,7 @@ See docs/adr/0003-raw-asgi-on-the-hot-route.md. Everything else passes through t
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -15,11 +16,20 @@ from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
-from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
+from baleen_sidecar.web.errors import (
+    PROBLEM_TYPE,
+    ProblemDetails,
+    describe,
+    describe_status,
+    is_private,
+    retry_after,
+    unexpected,
+)
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.request_body import ClientGone, RequestBody
 from baleen_sidecar.web.request_body import Receive as Receive
 from baleen_sidecar.web.schemas import (
+    ModerateRequest,
     Text,
     Video,
     kind_of,
@@ -93,6 +103,8 @@ class ModerateRoute:
         except ClientGone:
             return
         except BaleenError as exc:
+            if is_private(exc):
+                log.error("request refused", extra={"request_id": request_id, "cause": str(exc)})
             seconds = retry_after(exc)
             more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
             return await self._refuse(send, describe(exc, request_id), body, more)
@@ -122,17 +134,19 @@ class ModerateRoute:
         media_type, charset = read_content_type(headers.get(b"content-type", b""))
         if media_type == "application/json":
             refuse_query(query)
-            return await self._json(await body.read("json", self._body_limits["json"]), caller)
+            data = await body.read("json", self._body_limits["json"])
+            # Text in JSON is small; what is large is media in base64, and takes long to decode.
+            request = await self._moderate.off_loop(data, partial(read_request, data))
+            return await self._json(request, caller)
         kind = kind_of(media_type)
         context = read_query(query)
         data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
-        return await self._moderate.media(data, media, context, caller, media_type=media_type)
+        return await self._moderate.media(data, media, context, caller)
 
-    async def _json(self, body: bytes, caller: Caller) -> DecisionRecord:
-        request = read_request(body)
+    async def _json(self, request: ModerateRequest, caller: Caller) -> DecisionRecord:
         content, context = request.content, to_context(request.context)
         if isinstance(content, Text):
             return await self._moderate.text(content.text, context, caller)
@@ -141,7 +155,7 @@ class ModerateRoute:
         if isinstance(source, bytes):
             return await self._moderate.media(source, kind, context, caller)
         page = await self._fetcher.fetch(source)
-        return await self._moderate.media(page.data, kind, context, caller, media_type=page.media_type)
+        return await self._moderate.media(page.data, kind, context, caller)
 
     async def _refuse(self, send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
         self._metrics.refused(problem.status)

@@ -152,7 +152,7 @@ class SqliteDecisionLog:
         free = self._upkeep.free_bytes
         if decision is Verdict.ALLOW and free < self._floor_bytes:
             raise LogUnavailable(
-                f"decision log: {free / MIB:.1f} MiB are free on the disk of {self._path}, and the last "
+                f"decision log: {free / MIB:.1f} MiB are free on its disk, and the last "
                 f"{self._floor_bytes / MIB:.1f} MiB are kept for Review and Block: Allow waits until there is room"
             )
 
@@ -189,6 +189,8 @@ class SqliteDecisionLog:
 
     def _unavailable(self, cause: Exception) -> LogUnavailable:
         """Make one error for each waiter: a shared one would collect the tracebacks of all of them."""
-        error = LogUnavailable(f"decision log: {self._path} cannot be written: {cause}")
+        # Callers read this; an OSError's own words would tell them our paths.
+        why = cause.strerror if isinstance(cause, OSError) else getattr(cause, "orig", cause)
+        error = LogUnavailable(f"decision log: it cannot be written: {why}")
         error.__cause__ = cause
         return error

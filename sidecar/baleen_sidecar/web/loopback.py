@@ -1,0 +1,52 @@
+"""Keep web pages out: a browser on this machine reaches loopback for any page that it shows.
+
+While there are no API keys, loopback is all that stands between a stranger and the sidecar. A page can post to it
+without asking (a "simple" request), and read the answers by giving its own name our address (DNS re-binding).
+"""
+
+import ipaddress
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
+from baleen_sidecar.web.moderate import ASGIApp, Receive, Scope, Send, read_request_id, respond
+
+NAMES: Final = frozenset({"localhost", ""})
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class LoopbackOnly:
+    """Passes on requests that were sent to a loopback name or address, and not by another site's page."""
+
+    def __init__(self, app: ASGIApp, chance: Callable[[int], bytes]) -> None:
+        self._app = app
+        self._chance = chance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if is_loopback_host(host) and origin in ("", f"http://{host}", f"https://{host}"):
+            return await self._app(scope, receive, send)
+        who = f"Host {host!r}" if not is_loopback_host(host) else f"Origin {origin!r}"
+        detail = (
+            f"{who} is not this sidecar's; without API keys it answers only what is sent to loopback by no other site"
+        )
+        problem = describe_status(421, detail, read_request_id(headers, self._chance))
+        close = [(b"connection", b"close")]
+        await respond(send, 421, PROBLEM_TYPE.encode(), _ENCODER.encode(problem), problem.request_id, close)
+
+
+@lru_cache(maxsize=64)
+def is_loopback_host(host: str) -> bool:
+    """Say whether a Host header, with or without a port, names this machine to itself."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() in NAMES
