@@ -42,7 +42,8 @@ def flip(hash_: str, bits: int) -> bytes:
         pytest.param("fool", "fools", False, id="another form"),
         pytest.param("fool", "fo\u200bol", True, id="invisible characters"),
         pytest.param("fool", "f0ol", True, id="leetspeak"),
-        pytest.param("fool", "ƒｏｏｌ ｆｏｏｌ", True, id="fullwidth letters"),
+        pytest.param("fool", "ｆｏｏｌ", True, id="fullwidth letters"),
+        pytest.param("fool", "ƒool", True, id="f with a hook"),
         pytest.param("fool", "f\x00ool", True, id="control characters"),
         pytest.param("go away", "please  go\n away now", True, id="phrase over a line break"),
         pytest.param("go away", "cargo away", False, id="phrase within words"),
@@ -61,6 +62,74 @@ def flip(hash_: str, bits: int) -> bytes:
 )
 def test_terms_are_whole_words_in_any_disguise(term, text, found):
     assert find_terms(text, term) == ([term] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("term", "texts"),
+    [
+        pytest.param("fool", ["foool", "FOOOOOL", "fo0ol", "fffoooool", "foool1"], id="stretched"),
+        pytest.param("boobs", ["booobs"], id="another double vowel"),
+        pytest.param("coon", ["cooon"], id="and another"),
+        pytest.param("booty", ["boooottty"], id="stretched vowels and consonants at once"),
+        pytest.param(
+            "fool", ["u f o o l", "u r a f o o l", "s t u p i d f o o l s", "u-f-0-o-l"], id="spelt out among more"
+        ),
+        pytest.param(
+            "idiot", ["a i d i o t", "i - d - i - o - t", "i . d . i . o . t", "i d i i i o t"], id="spelt out"
+        ),
+        pytest.param("kill yourself", ["k.i.l.l yourself", "k i l l y o u r s e l f"], id="a phrase that is spelt out"),
+        pytest.param("usa", ["U.S.A.", "u s a"], id="initials"),
+        pytest.param("u.s.a", ["usa", "U.S.A."], id="a term of initials"),
+        pytest.param("plan b", ["plan b c d", "plan-b"], id="a letter before letters"),
+        pytest.param("plan b c d", ["plan b c d", "plan b, c, d"], id="letters within a term"),
+        pytest.param("idiot", ["idiot1", "1idiot", "idiot0", "idiot123", "1d10t", "idiot$"], id="digits at a word"),
+        pytest.param("fool", ["fool|idiot", "idiot|fool|you", "fool€"], id="bars between words"),
+        pytest.param("1488", ["1488", "say 1488!", "1488lol"], id="a term of digits"),
+        pytest.param("h8", ["i h8 you", "H8!"], id="a term with a digit at its end"),
+        pytest.param("covid19", ["covid19"], id="a term with more digits"),
+        pytest.param(
+            "double your coins",
+            [
+                "double-your-coins",
+                "Double your, coins",
+                "double_your_coins",
+                "double...your...coins",
+                "double\nyour coins",
+            ],
+            id="a phrase with anything between its words",
+        ),
+        pytest.param("double-your-coins", ["double your coins"], id="a term with anything between its words"),
+        pytest.param("c++", ["c++, or so", "c++ code"], id="punctuation that belongs to a term"),
+        pytest.param(".net core", ["the .net core here"], id="also of a phrase"),
+        pytest.param("笨蛋", ["笨 蛋", "笨.蛋", "你是笨-蛋"], id="Chinese with separators"),
+        pytest.param("바보", ["바 보", "바.보"], id="Korean syllables with separators"),
+        pytest.param("idiot", ["ꓲꓓꓲꓳꓔ", "ⲓⲇⲓⲟⲧ", "ꮖꭰꮖꮎꭲ", "ɩdɩot"], id="lookalikes of more scripts"),
+        pytest.param("hell", ["h€ll", "he|l", "he||"], id="signs that look like letters"),
+    ],
+)
+def test_a_term_is_found_however_it_is_written(term, texts):
+    assert [text for text in texts if find_terms(text, term) != [term]] == []
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        pytest.param("ass", "as good as it gets", id="a double letter is not a single one"),
+        pytest.param("to", "too good", id="nor the other way round"),
+        pytest.param("god", "good", id="also of vowels within words"),
+        pytest.param("go", "u g o t", id="terms of two letters are not looked for in what is spelt out"),
+        pytest.param("시발", "다시 발견", id="a space between Korean words has a meaning"),
+        pytest.param("fool you", "fool. them. you", id="another word between"),
+    ],
+)
+def test_a_term_is_not_found_in_other_words(term, text):
+    assert find_terms(text, term) == []
+
+
+def test_of_terms_that_begin_together_the_longest_is_found():
+    assert find_terms("go away now", "go", "go away") == ["go away"]
+    assert find_terms("哈嘿哈", "哈", "哈嘿") == ["哈", "哈嘿"]
+    assert find_terms("哈嘿", "哈", "哈嘿") == ["哈嘿"]
 
 
 def test_a_term_within_another_does_not_hide_it():

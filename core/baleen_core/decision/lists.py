@@ -1,14 +1,14 @@
 """Lists: terms, digests and perceptual hashes, compiled once and then matched in one pass, whatever their length.
 
-Measured with a million entries on one core: terms compile in 6 s (most of it folding) with 120 MB beside their text, at
-the peak 350 MB, and are found in 2 KB of text in about 1 ms; hashes hold 32 MB and are compared in 3 ms.
+Measured with a million entries on one core: terms compile in 6 s (most of it folding) with 260 MB beside their text, at
+the peak 560 MB, and are found in 2 KB of text in about 1 ms; hashes hold 32 MB and are compared in 3 ms.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Protocol
 
 import numpy as np
@@ -18,31 +18,47 @@ from numpy.typing import NDArray
 from baleen_core.policy.parse import DEFAULT_MAX_DISTANCE
 from baleen_core.policy.schema import ListContent, ListType
 from baleen_core.records import ListHit
-from baleen_core.textnorm import fold
+from baleen_core.textnorm import Readings, fold, readings
 
 MAX_HITS_PER_LIST: Final = 16
 
 _BITS: Final = 256
 _PREFIX: Final = "sha256:"
 
-# Han, Kana, Bopomofo, Hangul (whose particles are written onto words), Thai, Lao, Tibetan, Myanmar, Khmer and their
-# kin: no space tells where a word ends.
-_UNSPACED: Final = (
-    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf"
-    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3040-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\ua960-\ua97f\ua9e0-\ua9ff\uaa60-\uaadf\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+# Han, Kana, Bopomofo, Thai, Lao, Tibetan, Myanmar, Khmer and their kin: no space tells where a word ends.
+_RUN_ON: Final = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf"
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3040-\u312f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
+# Hangul has spaces, but particles are written onto words.
+_HANGUL: Final = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
+_UNSPACED: Final = _RUN_ON + _HANGUL
 _MARKS: Final = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-_WORD: Final = re.compile(rf"(?:(?![{_UNSPACED}])(?:[^\W_]|[{_MARKS}]))+")
+# Letters of ASCII are tried first for speed alone.
+_WORD: Final = re.compile(rf"(?:[a-z0-9]+|(?![{_UNSPACED}])(?:[^\W_]|[{_MARKS}]))+")
+_ASCII_WORD: Final = re.compile(r"[a-z0-9]++")
+# What stands between two words, be it underscores or a line of dots; a space alone is left out since it stays.
+_BETWEEN_WORDS: Final = re.compile(rf"(?<=[^\W_])(?! [^\W_])(?:(?![{_MARKS}])[\W_])++(?=[^\W_])")
+_ASCII_BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?! [a-z0-9])[^a-z0-9]++(?=[a-z0-9])")
+# Of Hangul only single syllables, for between words a space has its meaning.
+_BETWEEN_CHARACTERS: Final = re.compile(
+    rf"(?<=[{_RUN_ON}])(?![{_UNSPACED}])[\W_](?=[{_RUN_ON}])"
+    rf"|(?<=(?<![{_HANGUL}])[{_HANGUL}])[\W_](?=[{_HANGUL}](?![{_HANGUL}]))"
+)
+_SHORTEST_SPELT_TERM: Final = 3
 # `fold` removes control characters, so none of this one is in what it returns.
 _EDGE: Final = "\x00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What is looked up: text with its words' edges marked, the SHA-256 in hexadecimal, the PDQ hash (32 bytes)."""
+    """What is looked up: all readings of the text with its words' edges marked, what it spells out without marks, the
+    SHA-256 in hexadecimal, the PDQ hash (32 bytes).
+    """
 
-    marked_text: str | None
+    marked_text: str
+    spelt_out: str
     digest: str
     pdq: bytes | None
 
@@ -59,23 +75,32 @@ class CompiledList(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Matcher:
+    """The entries of a list by the patterns that stand for them."""
+
+    entries: tuple[str, ...]
+    automaton: AhoCorasick
+
+    def find(self, text: str) -> Iterable[str]:
+        return (self.entries[index] for index, _, _ in self.automaton.find_matches_as_indexes(text)) if text else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TermList:
-    """Whole words and phrases of folded text; in scripts without spaces, any part of it.
+    """Whole words and phrases of folded text; any part of it in scripts without spaces and of what is spelt out.
 
     Of terms that overlap the leftmost is found, and of those that begin at the same place the longest: the list is hit
     exactly if any of its terms is there, and the work is linear in the text.
     """
 
     digest: str
-    entries: tuple[str, ...]
-    automaton: AhoCorasick
+    words: Matcher
+    spelt_words: Matcher
 
     def find(self, content: Content) -> Iterable[ListHit]:
-        if content.marked_text is None:
-            return ()
-        matches = self.automaton.find_matches_as_indexes(content.marked_text)
-        first = islice(dict.fromkeys(index for index, _, _ in matches), MAX_HITS_PER_LIST)
-        return [ListHit(list_digest=self.digest, entry=self.entries[index]) for index in sorted(first)]
+        found = chain(self.words.find(content.marked_text), self.spelt_words.find(content.spelt_out))
+        first = islice(dict.fromkeys(found), MAX_HITS_PER_LIST)
+        return [ListHit(list_digest=self.digest, entry=entry) for entry in sorted(first)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +162,10 @@ def find_hits(
     if not lists:
         return ()
     has_terms = text is not None and any(isinstance(each, TermList) for each in lists)
+    read = readings(text) if has_terms and text is not None else Readings(texts=(), spelt_out=())
     content = Content(
-        marked_text=mark_words(fold(text)) if has_terms and text is not None else None,
+        marked_text=_EDGE.join(mark_words(form) for each in read.texts for form in _spacings(each)),
+        spelt_out=_EDGE.join(read.spelt_out),
         digest=digest.removeprefix(_PREFIX).lower(),
         pdq=pdq,
     )
@@ -147,16 +174,35 @@ def find_hits(
 
 def mark_words(folded: str) -> str:
     """Put a mark at both edges of each word, so that a marked term is found only where a word begins and ends."""
-    return _WORD.sub(rf"{_EDGE}\g<0>{_EDGE}", folded)
+    return (_ASCII_WORD if folded.isascii() else _WORD).sub(rf"{_EDGE}\g<0>{_EDGE}", folded)
+
+
+def _spacings(folded: str) -> Iterable[str]:
+    """Return the text as it is, for terms such as `c++`, and with its words apart by one space and nothing else."""
+    if folded.isascii():
+        spaced = _ASCII_BETWEEN_WORDS.sub(" ", folded)
+    else:
+        spaced = _BETWEEN_WORDS.sub(" ", _BETWEEN_CHARACTERS.sub("", folded))
+    return (folded,) if spaced == folded else (folded, spaced)
 
 
 def _compile_terms(content: ListContent) -> TermList:
-    entry_of: dict[str, str] = {}
+    words: dict[str, str] = {}
+    spelt_words: dict[str, str] = {}
     for entry in content.entries:
-        if marked := mark_words(fold(entry)):
-            entry_of.setdefault(marked, entry)
+        folded = fold(entry)
+        for form in _spacings(folded):
+            if form:
+                words.setdefault(mark_words(form), entry)
+        letters = folded.replace(" ", "")
+        if len(letters) >= _SHORTEST_SPELT_TERM and letters.isalpha():
+            spelt_words.setdefault(letters, entry)
+    return TermList(digest=content.digest, words=_matcher(words), spelt_words=_matcher(spelt_words))
+
+
+def _matcher(entry_of: dict[str, str]) -> Matcher:
     automaton = AhoCorasick(entry_of, matchkind=MatchKind.LeftmostLongest, store_patterns=False)
-    return TermList(digest=content.digest, entries=tuple(entry_of.values()), automaton=automaton)
+    return Matcher(entries=tuple(entry_of.values()), automaton=automaton)
 
 
 def _compile_hashes(content: ListContent, max_distance: int) -> HashList:
