@@ -246,10 +246,28 @@ def name(value: object) -> str:
 SIGNAL_NAME: Final = "[a-z][a-z0-9_]{0,62}"
 """A signal's name is an identifier, so that rules can read `<model>.<signal>`."""
 
-signal_name = pattern(
-    SIGNAL_NAME,
-    "a signal's name; use lower-case letters, digits and '_', such as self_harm",
-    max_length=MAX_NAME_LENGTH,
+CEL_KEYWORDS: Final = frozenset({"false", "in", "null", "true"})
+"""Words that a rule cannot read as `<model>.<signal>` or `params.<name>`."""
+
+
+def readable(convert: Callable[[object], str]) -> Callable[[object], str]:
+    """Read a name that rules are to read after a dot."""
+
+    def convert_readable(value: object) -> str:
+        string = convert(value)
+        if string in CEL_KEYWORDS:
+            raise ValueError(f"{show(string)} is a keyword of CEL, so no rule could read it; use another name")
+        return string
+
+    return convert_readable
+
+
+signal_name = readable(
+    pattern(
+        SIGNAL_NAME,
+        "a signal's name; use lower-case letters, digits and '_', such as self_harm",
+        max_length=MAX_NAME_LENGTH,
+    )
 )
 
 

@@ -121,7 +121,9 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
 
     `signals` holds millionths by `<model>.<signal>`; for video, the highest over all frames. `frames` is empty for text
     and still images. `limits` names limits that were hit (`TextTooLong`). A wanted signal is in `signals` or in
-    `missing`; one that is in neither counts as NotServed.
+    `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
+    failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
+    frame without a score that other frames have counts as failed.
     """
 
     content: ContentFacts

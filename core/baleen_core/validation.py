@@ -5,11 +5,12 @@ It stands above `policy` and `decision`, since it judges the policy's own tests 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from baleen_core.canonical import digest_of
 from baleen_core.decision.engine import CompiledPolicy, compile_policy, judge, wanted_signals
 from baleen_core.decision.lists import CompiledList, compile_list, find_hits
-from baleen_core.decision.rules import compile_rule, declare
+from baleen_core.decision.rules import AUTHOR_FIELDS, compile_rule, declare
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.revision import bind_lists
@@ -23,9 +24,11 @@ from baleen_core.policy.schema import (
     RevisionContent,
     Verdict,
 )
-from baleen_core.reading import unknown_name
+from baleen_core.reading import show, unknown_name
 from baleen_core.records import ContentFacts, ContentType, Context, Evidence
 from baleen_core.textnorm import count_links
+
+_KINDS: Final[Mapping[type, str]] = {str: "a string", int: "a whole number", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ def find_problems(policy: Policy, lists: Mapping[str, ListContent], models: Sequ
         *_check_models(policy.content, models),
         *_check_lists(policy.content, lists),
         *_check_test_signals(policy.tests, offered),
+        *_check_test_authors(policy.tests),
     ]
     return tuple(problems or _check_results(tests_report(policy, lists, models)))
 
@@ -173,6 +177,17 @@ def _check_test_signals(tests: Sequence[PolicyTest], offered: Mapping[str, froze
         for signal in test.signals:
             if message := _find_signal_fault(signal, None, offered):
                 yield Problem(field=f"spec.tests[{index}].signals.{signal}", message=message)
+
+
+def _check_test_authors(tests: Sequence[PolicyTest]) -> Iterator[Problem]:
+    for index, test in enumerate(tests):
+        for name, value in test.author.items():
+            field, kind = f"spec.tests[{index}].author.{name}", AUTHOR_FIELDS.get(name)
+            if kind is None:
+                yield Problem(field=field, message=unknown_name(name, AUTHOR_FIELDS, "field of an author"))
+            # Python holds true and false for whole numbers.
+            elif type(value) is not kind:
+                yield Problem(field=field, message=f"{show(value)} is not {_KINDS[kind]}")
 
 
 def _check_results(results: Sequence[TestResult]) -> Iterator[Problem]:

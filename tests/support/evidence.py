@@ -114,7 +114,7 @@ def make_evidence(
 def make_video(
     *frames: Mapping[str, int], coverage: int = 1_000_000, early_exit: bool = False, **fields: Any
 ) -> Evidence:
-    """Evidence of a video with a frame each half second."""
+    """Evidence of a video with a frame each half second; without frames, of one that could not be decoded."""
     peaks: dict[str, int] = {}
     for frame in frames:
         for signal, score in frame.items():

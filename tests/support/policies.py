@@ -139,7 +139,7 @@ def content_manifests(draw: st.DrawFn) -> dict[str, Any]:
         "categories": [draw(category_manifests(name)) for name in some(3, min_size=1)],
         "lists": [draw(list_manifests(name)) for name in some(3)],
         "rules": [{"name": name} | draw(rule) for name in some(3)],
-        "parameters": {name.replace("-", "_"): draw(st.text("ab0.", max_size=3)) for name in some(3)},
+        "parameters": {f"p_{name.replace('-', '_')}": draw(st.text("ab0.", max_size=3)) for name in some(3)},
         "models": [{"name": name, "version": draw(st.sampled_from(["1", "2"]))} for name in some(2)],
     }
     optional = st.fixed_dictionaries(

@@ -134,6 +134,46 @@ def test_a_signal_without_a_score(missing, on_missing, on_failure, other, expect
     assert ("ModelFailure" in {reason.type for reason in decision.reasons}) is degraded
 
 
+@pytest.mark.parametrize(
+    ("require", "seen", "on_failure", "expected", "reasons"),
+    [
+        pytest.param(ANY, 0, OnModelFailure.REVIEW, REVIEW, {"ModelFailure"}, id="the failure is the stricter"),
+        pytest.param(ANY, 500_000, OnModelFailure.REVIEW, BLOCK, {"Category", "ModelFailure"}, id="the score is"),
+        pytest.param(
+            ALL, 500_000, OnModelFailure.REVIEW, BLOCK, {"Category", "ModelFailure"}, id="what was seen agrees"
+        ),
+        pytest.param(ALL, 499_999, OnModelFailure.REVIEW, REVIEW, {"Category", "ModelFailure"}, id="it does not agree"),
+        pytest.param(ANY, 0, OnModelFailure.BLOCK, BLOCK, {"ModelFailure"}, id="failing blocks"),
+    ],
+)
+def test_a_score_of_a_part_counts_and_so_does_the_failure_after_it(require, seen, on_failure, expected, reasons):
+    scores = {SEXUAL: 850_000 if require is ALL else 0, UNSAFE: seen}
+    policy = make_policy(sexual(Requirement(review=ANY, block=require)), on_model_failure=on_failure)
+
+    decision = decide_by(policy, evidence=make_evidence(scores, missing={UNSAFE: Missing.FAILED}))
+
+    assert (decision.decision, decision.degraded) == (expected, ("open-nsfw",))
+    assert {reason.type for reason in decision.reasons} == reasons
+    assert decision.categories[0].signals == scores
+    assert "open-nsfw did not answer for all of the content" in {reason.text for reason in decision.reasons}
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_model_that_failed_for_a_video_counts_though_every_frame_has_a_score(frames):
+    evidence = make_video(*[{TOXIC: 0}] * frames, missing={TOXIC: Missing.FAILED})
+
+    decision = decide_by(make_policy(toxicity()), evidence=evidence)
+
+    assert (decision.decision, decision.degraded) == (REVIEW, ("toxicity",))
+
+
+def test_a_frame_that_has_its_score_is_not_blamed_for_another_that_lacks_it():
+    policy = make_policy(sexual(Requirement(review=ALL, block=ALL)))
+    evidence = make_video({SEXUAL: 850_000, UNSAFE: 500_000}, {SEXUAL: 0}, missing={UNSAFE: Missing.FAILED})
+
+    assert decide_by(policy, evidence=evidence).decision is BLOCK
+
+
 def test_all_must_agree_and_one_failed_so_nothing_is_proven():
     policy = make_policy(sexual(Requirement(review=ALL, block=ALL)))
 
@@ -170,8 +210,10 @@ def test_a_category_with_no_signal_left_is_skipped(missing, on_missing):
         pytest.param("text", "en", OnLanguageUnsupported.REVIEW, BLOCK, id="its language"),
         pytest.param("text", "de", OnLanguageUnsupported.SKIP, ALLOW, id="another, skipped"),
         pytest.param("text", "de", OnLanguageUnsupported.REVIEW, REVIEW, id="another, reviewed"),
-        pytest.param("text", None, OnLanguageUnsupported.SKIP, ALLOW, id="unknown, skipped"),
-        pytest.param("text", None, OnLanguageUnsupported.REVIEW, REVIEW, id="unknown, reviewed"),
+        pytest.param(
+            "text", None, OnLanguageUnsupported.SKIP, BLOCK, id="unknown is not another, so nothing is skipped"
+        ),
+        pytest.param("text", None, OnLanguageUnsupported.REVIEW, BLOCK, id="unknown is not another"),
         pytest.param("image", None, OnLanguageUnsupported.SKIP, BLOCK, id="an image has no language"),
     ],
 )
@@ -334,6 +376,24 @@ def test_a_rule_that_waits_for_a_failed_model_gives_what_the_policy_says_of_fail
     assert [(reason.type, reason.name) for reason in decision.reasons] == [("ModelFailure", "toxicity")]
 
 
+@pytest.mark.parametrize(
+    ("score", "links", "expected", "reasons"),
+    [
+        pytest.param(400_000, 9, BLOCK, ["ModelFailure"], id="the rest may be worse"),
+        pytest.param(600_000, 9, BLOCK, ["ModelFailure", "Rule"], id="what was seen matches, and failing is stricter"),
+        pytest.param(400_000, 0, ALLOW, [], id="it does not matter"),
+    ],
+)
+def test_a_rule_reads_a_score_of_a_part_and_waits_for_the_rest(score, links, expected, reasons):
+    rule = make_rule("toxicity.toxic > 0.5 && content.links > 3", REVIEW)
+    policy = make_policy(rules=(rule,), on_model_failure=OnModelFailure.BLOCK)
+
+    decision = decide_by(policy, evidence=make_evidence({TOXIC: score}, missing={TOXIC: Missing.FAILED}, links=links))
+
+    assert (decision.decision, decision.degraded) == (expected, ("toxicity",))
+    assert [reason.type for reason in decision.reasons] == reasons
+
+
 def test_a_rule_that_cannot_be_evaluated_is_looked_at_by_a_person():
     policy = make_policy(rules=(make_rule("100 / content.links > 3", BLOCK),))
 
@@ -360,20 +420,86 @@ def test_what_was_cut_off_is_reviewed(limit):
 
 
 @pytest.mark.parametrize(
-    ("coverage", "early_exit", "expected"),
+    ("score", "coverage", "early_exit", "expected", "reasons"),
     [
-        pytest.param(989_999, False, REVIEW, id="too little was seen"),
-        pytest.param(990_000, False, ALLOW, id="just enough"),
-        pytest.param(100_000, True, ALLOW, id="stopped on purpose"),
+        pytest.param(0, 989_999, False, REVIEW, ["Coverage"], id="too little was seen"),
+        pytest.param(0, 990_000, False, ALLOW, [], id="just enough"),
+        pytest.param(920_000, 100_000, True, BLOCK, ["Category"], id="stopped at its own block"),
+        pytest.param(920_000, 100_000, False, BLOCK, ["Category", "Coverage"], id="not stopped on purpose"),
+        pytest.param(0, 100_000, True, REVIEW, ["Coverage"], id="stopped at the block of another"),
     ],
 )
-def test_too_little_of_a_video_was_seen(coverage, early_exit, expected):
+def test_too_little_of_a_video_was_seen(score, coverage, early_exit, expected, reasons):
     policy = make_policy(toxicity(), video=VideoSettings(min_coverage=990_000))
 
-    decision = decide_by(policy, evidence=make_video({TOXIC: 0}, coverage=coverage, early_exit=early_exit))
+    decision = decide_by(policy, evidence=make_video({TOXIC: score}, coverage=coverage, early_exit=early_exit))
 
     assert decision.decision is expected
-    assert [reason.type for reason in decision.reasons] == (["Coverage"] if expected is REVIEW else [])
+    assert [reason.type for reason in decision.reasons] == reasons
+
+
+@pytest.mark.parametrize(
+    ("early_exit", "failed"),
+    [
+        pytest.param(False, False, id="too little was seen"),
+        pytest.param(True, False, id="looking stopped early"),
+        pytest.param(False, True, id="a model failed"),
+    ],
+)
+def test_the_known_good_is_known_as_a_whole(early_exit, failed):
+    cleared = make_policy(toxicity(), lists=(make_list("cleared", ALLOW, type=ListType.DIGEST),))
+    missing = {TOXIC: Missing.FAILED} if failed else {}
+    evidence = make_video(
+        {TOXIC: 990_000}, coverage=100_000, early_exit=early_exit, missing=missing, lists=(make_hit("cleared"),)
+    )
+
+    decision = decide_by(cleared, evidence=evidence)
+
+    assert decision.decision is ALLOW
+    assert [reason.name for reason in decision.reasons] == ["cleared"]
+    assert decision.degraded == (("toxicity",) if failed else ())
+
+
+def test_an_early_exit_for_the_block_of_a_cleared_policy_does_not_undercut_a_floor():
+    strict = make_category("toxicity", make_threshold(TOXIC, None, "50%"))
+    cleared = make_policy(strict, lists=(make_list("cleared", ALLOW, type=ListType.DIGEST),))
+    floor = make_policy(make_category("toxicity", make_threshold(TOXIC, None, "90%")), name="floor")
+    seen = [{TOXIC: 590_000}] * 8
+    evidence = make_video(*seen, coverage=195_121, early_exit=True, lists=(make_hit("cleared"),))
+
+    decision = decide_by(cleared, floors=(floor,), evidence=evidence)
+
+    assert (decision.decision, [reason.type for reason in decision.reasons]) == (REVIEW, ["Coverage", "List"])
+
+
+@pytest.mark.parametrize("on_failure", OnModelFailure)
+def test_a_video_without_one_frame_is_reviewed_and_no_model_is_blamed(on_failure):
+    policy = make_policy(
+        toxicity(),
+        rules=(make_rule("toxicity.toxic > 0.5"),),
+        on_model_failure=on_failure,
+        video=VideoSettings(min_coverage=0),
+    )
+
+    decision = decide_by(policy, evidence=make_video(coverage=0))
+
+    assert (decision.decision, decision.degraded, decision.categories) == (REVIEW, (), ())
+    assert [(reason.type, reason.text) for reason in decision.reasons] == [
+        ("Coverage", "no frame of the video could be judged")
+    ]
+
+
+def test_a_video_without_one_frame_still_meets_lists_and_rules_that_need_none():
+    policy = make_policy(
+        toxicity(),
+        lists=(make_list("banned", BLOCK, type=ListType.DIGEST),),
+        rules=(make_rule("author.strikes > 2 || toxicity.toxic > 0.5", REVIEW, name="strikes"),),
+    )
+
+    decision = decide_by(policy, evidence=make_video(author={"strikes": 3}, lists=(make_hit("banned"),)))
+
+    assert decision.decision is BLOCK
+    assert [reason.type for reason in decision.reasons] == ["List", "Coverage", "Rule"]
 
 
 @pytest.mark.parametrize(
@@ -485,6 +611,7 @@ def test_a_judgement_is_what_one_policy_says():
     [
         pytest.param("text", "en", {TOXIC, SEXUAL, UNSAFE}, id="its language"),
         pytest.param("text", "de", {SEXUAL, UNSAFE}, id="a category that will be skipped wants nothing"),
+        pytest.param("text", None, set(SIGNALS), id="text in no known language"),
         pytest.param("image", None, set(SIGNALS), id="an image"),
     ],
 )

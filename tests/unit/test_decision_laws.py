@@ -18,7 +18,17 @@ from baleen_core.policy.schema import (
     Verdict,
 )
 from baleen_core.ratio import MILLION
-from baleen_core.records import Decision, Evidence, FrameSignals, Missing, Risk, decode_record, encode
+from baleen_core.records import (
+    Coverage,
+    Decision,
+    Evidence,
+    FrameSignals,
+    Missing,
+    Risk,
+    VideoEvidence,
+    decode_record,
+    encode,
+)
 from evidence import (
     SIGNALS,
     decide_by,
@@ -30,8 +40,7 @@ from evidence import (
     make_rule,
 )
 
-# No deadline: how long one example takes is the machine's affair, and not a law of the engine.
-law = settings(deadline=None, max_examples=75)
+law = settings(max_examples=75)
 
 ratios = st.one_of(st.integers(0, MILLION), st.sampled_from([0, 1, 499_999, 500_000, 500_001, 999_999, MILLION]))
 # A threshold of 0 is reached by every score, and so is stricter than a failure: that is no law but its author's wish.
@@ -81,25 +90,42 @@ def evidences(draw) -> Evidence:
     answers = {signal: draw(st.one_of(ratios, st.none(), st.sampled_from(Missing))) for signal in SIGNALS}
     kind = draw(st.sampled_from(["text", "image", "video"]))
     scores = {signal: answer for signal, answer in answers.items() if isinstance(answer, int)}
+    video = kind == "video"
     return make_evidence(
         scores,
         type=kind,
-        missing={
-            signal: answer for signal, answer in zip(SIGNALS, answers, strict=True) if isinstance(answer, Missing)
-        },
+        missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
         links=draw(st.integers(0, 5)),
         author=draw(st.sampled_from([{}, {"ageDays": 3}, {"ageDays": 30, "strikes": 9}])),
         context=draw(st.sampled_from([{}, {"surface": "kids"}])),
         language=draw(st.sampled_from([None, "en", "de"])),
         lists=tuple(map(make_hit, draw(st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)))),
         limits=draw(st.sampled_from([(), ("TextTooLong",)])),
-        frames=(
-            FrameSignals(at_milliseconds=0, signals=scores),
-            FrameSignals(at_milliseconds=500, signals={each: draw(st.integers(0, scores[each])) for each in scores}),
-        )
-        if kind == "video"
-        else (),
+        frames=draw(frames_of(scores)) if video else (),
+        video=draw(watched) if video else None,
     )
+
+
+@st.composite
+def frames_of(draw, scores: dict[str, int]) -> tuple[FrameSignals, ...]:
+    """Two frames whose highest scores these are, each of which may lack some that the other has."""
+    frames: tuple[dict[str, int], ...] = ({}, {})
+    for signal, score in scores.items():
+        order = draw(st.permutations(frames))
+        order[0][signal] = score
+        if draw(st.booleans()):
+            order[1][signal] = draw(st.integers(0, score))
+    return tuple(FrameSignals(at_milliseconds=500 * at, signals=signals) for at, signals in enumerate(frames))
+
+
+watched = st.builds(
+    lambda ratio, early_exit: VideoEvidence(
+        duration_milliseconds=1000,
+        coverage=Coverage(frames_expected=2, frames_judged=2, frames_undecodable=0, ratio=ratio, early_exit=early_exit),
+    ),
+    ratios,
+    st.booleans(),
+)
 
 
 def severity(decision: Decision) -> int:
@@ -133,6 +159,28 @@ def test_a_failure_never_softens(policy, evidence, signal):
     harmless, failed = with_score(evidence, signal, 0), without_score(evidence, signal, Missing.FAILED)
 
     assert severity(decide_by(policy, evidence=failed)) >= severity(decide_by(policy, evidence=harmless))
+
+
+@law
+@given(
+    policy=policies(rules=RULES[:3]),
+    evidence=evidences(),
+    signal=st.sampled_from(SIGNALS),
+    score=ratios,
+    data=st.data(),
+)
+def test_a_failure_after_a_part_never_softens_what_was_seen_nor_the_failure(policy, evidence, signal, score, data):
+    seen, failed = with_score(evidence, signal, score), without_score(evidence, signal, Missing.FAILED)
+    in_part = msgspec.structs.replace(
+        seen,
+        missing={**seen.missing, signal: Missing.FAILED},
+        frames=without_on_some(data.draw(st.integers(0, 2)), seen.frames, signal),
+    )
+
+    found = severity(decide_by(policy, evidence=in_part))
+
+    assert found >= severity(decide_by(policy, evidence=seen))
+    assert found >= severity(decide_by(policy, evidence=failed))
 
 
 @law
@@ -241,6 +289,17 @@ def without_score(evidence: Evidence, signal: str, why: Missing) -> Evidence:
         signals=left(evidence.signals),
         missing={**evidence.missing, signal: why},
         frames=tuple(msgspec.structs.replace(frame, signals=left(frame.signals)) for frame in evidence.frames),
+    )
+
+
+def without_on_some(after: int, frames: tuple[FrameSignals, ...], signal: str) -> tuple[FrameSignals, ...]:
+    """The frames, of which those from `after` on, but never the first, lack the signal's score."""
+    return tuple(
+        msgspec.structs.replace(
+            frame,
+            signals={each: score for each, score in frame.signals.items() if each != signal or at < max(1, after)},
+        )
+        for at, frame in enumerate(frames)
     )
 
 

@@ -234,7 +234,36 @@ def test_an_explanation_of_a_video_tells_when():
 
     assert "3 of 3 frames of the video were judged (50%)." in told
     assert any(line.endswith("That is so in 2 of 3 frames, first at 0.500 s.") for line in told)
-    assert "Coverage: 50% of the video could be judged; it must be 99%, which means Review." in told
+    assert "Coverage: 50% of the video was judged; it must be 99%, which means Review." in told
+
+
+def test_an_explanation_of_a_video_that_nobody_saw_blames_no_model():
+    policy = make_policy(TOXICITY, rules=(make_rule("toxicity.toxic > 0.5", name="toxic"),))
+
+    assert tell(policy, evidence=make_video(coverage=0))[1:] == (
+        "0 of 0 frames of the video were judged (0%).",
+        f"The Moderation policy community v1.0.0 ({policy.revision.digest[:17]}, Stable) says Review.",
+        "toxicity was not judged: no frame of the video could be judged.",
+        "The rule toxic could not be applied and does not count: no frame of the video could be judged.",
+        "Coverage: no frame of the video could be judged, which means Review.",
+    )
+
+
+def test_an_explanation_tells_what_was_seen_before_a_model_failed():
+    policy = make_policy(
+        TOXICITY,
+        rules=(make_rule("toxicity.toxic > 0.7", name="toxic"), make_rule("toxicity.toxic > 0.9", name="very")),
+    )
+
+    told = tell(policy, evidence=make_evidence({TOXIC: 800_000}, missing={TOXIC: Missing.FAILED}))
+
+    assert told[2:] == (
+        "toxicity led to Review: toxicity.toxic is 80% (review at 70%, block at 92%).",
+        "toxicity has only a part of toxicity.toxic: the model toxicity failed, which means Review (onModelFailure).",
+        "The rule toxic matched, which means Review; its model failed too, which means Review (onModelFailure).",
+        "The rule very could not be applied: no score for toxicity.toxic (of all of the content), "
+        "which means Review (onModelFailure).",
+    )
 
 
 def test_refs_are_what_is_replayed():

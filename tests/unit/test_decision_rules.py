@@ -4,8 +4,9 @@ import pytest
 
 from baleen_core.decision.rules import RuleStatus, apply_rule, compile_rule, compile_stored_rule, declare
 from baleen_core.errors import PolicyError
+from baleen_core.reading import CEL_KEYWORDS
 from baleen_core.records import Missing
-from evidence import make_evidence, make_rule
+from evidence import make_evidence, make_rule, make_video
 
 DECLARED = declare(
     ["image-safety.sexual", "text-safety.self_harm", "toxicity.toxic"],
@@ -137,6 +138,32 @@ def test_what_is_not_known_counts_only_where_it_matters(when, status, why):
     assert why in outcome.why
 
 
+@pytest.mark.parametrize(
+    ("when", "status", "waits"),
+    [
+        pytest.param("toxicity.toxic > 0.3", RuleStatus.MATCHED, True, id="what was seen matches"),
+        pytest.param("toxicity.toxic > 0.5", RuleStatus.FAILED, True, id="the rest may match"),
+        pytest.param("toxicity.toxic > 0.5 && content.links > 3", RuleStatus.NOT_MATCHED, False, id="no matter"),
+        pytest.param("toxicity.toxic > 0.3 || content.links == 0", RuleStatus.MATCHED, False, id="it matches anyhow"),
+        pytest.param("toxicity.toxic > 0.3 && author.verified", RuleStatus.FAILED, True, id="failures first"),
+        pytest.param(
+            "1.0 / (toxicity.toxic - 0.4) > 1.0 && 1 / content.links > 0", RuleStatus.FAILED, True, id="error"
+        ),
+    ],
+)
+def test_a_score_of_a_part_is_read_and_the_rest_is_waited_for(when, status, waits):
+    outcome = apply(when, signals={"toxicity.toxic": 400_000}, missing={"toxicity.toxic": Missing.FAILED}, links=0)
+
+    assert (outcome.status, outcome.waits, outcome.failed) == (status, waits, ("toxicity.toxic",))
+
+
+def test_a_score_that_some_frames_lack_is_one_of_a_part():
+    rule = compile_rule(make_rule("toxicity.toxic > 0.5"), DECLARED)
+
+    assert apply_rule(rule, make_video({"toxicity.toxic": 0}, {})).status is RuleStatus.FAILED
+    assert apply_rule(rule, make_video({"toxicity.toxic": 0}, {"toxicity.toxic": 0})).status is RuleStatus.NOT_MATCHED
+
+
 def test_a_failed_model_is_told_even_where_it_does_not_matter():
     outcome = apply("toxicity.toxic > 0.5 || content.links == 0", missing={"toxicity.toxic": Missing.FAILED})
 
@@ -169,3 +196,42 @@ def test_a_model_named_like_a_namespace_hides_nothing():
     rule = compile_rule(make_rule("content.links > 3"), declare(["content.links"], {}))
 
     assert apply_rule(rule, make_evidence({"content.links": 0}, links=4)).status is RuleStatus.MATCHED
+
+
+@pytest.mark.parametrize(
+    ("signal", "when", "message"),
+    [
+        pytest.param("3d-model.gore", "3d_model.gore > 0.5", "'3d-model', whose name begins with a digit", id="digit"),
+        pytest.param(
+            "3d-model.gore", "3d-model.gore > 0.5", "'3d-model', whose name begins with a digit", id="as named"
+        ),
+        pytest.param("package.gore", "package.gore > 0.5", "'package', whose name is a reserved word", id="reserved"),
+        pytest.param("true.gore", "true.gore > 0.5", "'true', whose name is a reserved word of CEL", id="keyword"),
+    ],
+)
+def test_a_model_whose_name_cannot_begin_a_name_is_told_so(signal, when, message):
+    with pytest.raises(PolicyError) as refused:
+        compile_rule(make_rule(when), declare([signal, "toxicity.toxic"], {}))
+
+    [problem] = refused.value.problems
+    assert message in problem.message
+
+
+def test_a_model_that_rules_cannot_read_is_blamed_only_where_it_is_read():
+    with pytest.raises(PolicyError, match=r"did you mean 'toxicity\.toxic'"):
+        compile_rule(make_rule("toxicity.toxik > 0.5"), declare(["3d-model.gore", "toxicity.toxic"], {}))
+
+
+@pytest.mark.parametrize("word", sorted({"as", "for", "if", "package", "var", "while"}))
+def test_other_reserved_words_are_names_after_a_dot(word):
+    rule = compile_rule(
+        make_rule(f"toxicity.{word} > 0.5 && params.{word}"), declare([f"toxicity.{word}"], {word: "true"})
+    )
+
+    assert apply_rule(rule, make_evidence({f"toxicity.{word}": 600_000})).status is RuleStatus.MATCHED
+
+
+@pytest.mark.parametrize("word", sorted(CEL_KEYWORDS))
+def test_a_keyword_can_name_nothing_that_rules_read(word):
+    with pytest.raises(PolicyError):
+        compile_rule(make_rule(f"params.{word}"), declare([], {word: "true"}))

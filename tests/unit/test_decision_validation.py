@@ -131,6 +131,22 @@ def test_a_list_without_content_is_refused():
     assert "slurs" in field + message
 
 
+@pytest.mark.parametrize(
+    ("author", "message"),
+    [
+        pytest.param({"agedays": 3}, "unknown field of an author 'agedays'; did you mean 'ageDays'?", id="typo"),
+        pytest.param({"ageDays": "3"}, "'3' is not a whole number", id="a number in quotes"),
+        pytest.param({"ageDays": True}, "true is not a whole number", id="a truth for a number"),
+        pytest.param({"verified": 1}, "1 is not true or false", id="a number for a truth"),
+        pytest.param({"id": 7}, "7 is not a string", id="a number for a name"),
+    ],
+)
+def test_a_test_tells_of_authors_only_what_rules_can_read(author, message):
+    policy = make_authored(TOXICITY, tests=[PolicyTest(name="x", author=author, expect=Verdict.ALLOW)])
+
+    assert problems_of(policy) == [(f"spec.tests[0].author.{next(iter(author))}", message)]
+
+
 def test_everything_is_said_at_once_and_tests_wait_for_it():
     policy = make_authored(
         make_category("x", make_threshold("toxicity.toxicc", "50%")),

@@ -20,8 +20,10 @@ HASH = "0123456789abcdef" * 4
     [
         pytest.param(ListType.TERMS, "b\na\nb\n", ("a", "b"), id="unique and sorted"),
         pytest.param(
-            ListType.TERMS, "\ufeff# slurs\r\n\r\n  two words \r\n\t#x\nx # y", ("two words", "x # y"), id="lines"
+            ListType.TERMS, "\ufeff# slurs\r\n\r\n  two words \r\n\t# x\nx # y", ("two words", "x # y"), id="lines"
         ),
+        pytest.param(ListType.TERMS, "#\n# #kys\n#kys\n#\tx\n## x\n##", ("#kys",), id="hashtags are no comments"),
+        pytest.param(ListType.DIGEST, f"#{HASH}\n# x", (), id="a digest that is commented out"),
         pytest.param(ListType.TERMS, "a\rb", ("a", "b"), id="old line ends"),
         pytest.param(ListType.TERMS, "Idiot\nидиот\n🍆", ("Idiot", "идиот", "🍆"), id="as they are written"),
         pytest.param(ListType.TERMS, "", (), id="empty"),
@@ -79,7 +81,16 @@ def test_the_digest_names_the_canonical_text() -> None:
     content = read_list(ListType.TERMS, "b\n# comment\na\n")
 
     assert canonical_list(content) == "a\nb"
-    assert content.digest == digest_of(b"a\nb")
+    assert content.digest == digest_of(b"Terms\na\nb")
+
+
+def test_equal_texts_of_two_types_are_two_lists() -> None:
+    digests, terms = read_list(ListType.DIGEST, HASH), read_list(ListType.TERMS, f"sha256:{HASH}")
+
+    assert canonical_list(digests) == canonical_list(terms)
+    assert digests.digest != terms.digest
+    with pytest.raises(IntegrityError):
+        restore_list(ListType.TERMS, digests.digest, canonical_list(digests))
 
 
 texts = st.text(st.one_of(st.sampled_from("ab# \n\r\t\u200b\ufeff\u2028\x1c\x0b"), st.characters(codec="utf-8")))
@@ -117,9 +128,9 @@ def test_order_and_repeats_do_not_change_the_digest(entries: list[str], order: R
     ("type", "digest", "text"),
     [
         pytest.param(ListType.TERMS, digest_of(b"a\nb"), "a\nc", id="altered"),
-        pytest.param(ListType.TERMS, digest_of(b"b\na"), "b\na", id="not in order"),
-        pytest.param(ListType.TERMS, digest_of(b"a\n"), "a\n", id="not canonical"),
-        pytest.param(ListType.DIGEST, digest_of(b"a"), "a", id="of another type"),
+        pytest.param(ListType.TERMS, digest_of(b"Terms\nb\na"), "b\na", id="not in order"),
+        pytest.param(ListType.TERMS, digest_of(b"Terms\na\n"), "a\n", id="not canonical"),
+        pytest.param(ListType.DIGEST, digest_of(b"Digest\na"), "a", id="of another type"),
     ],
 )
 def test_a_list_that_is_not_what_its_digest_names_is_refused(type: ListType, digest: str, text: str) -> None:

@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import eldc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core.errors import PolicyError, Problem
-from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.parse import LANGUAGES, parse_policy
 from baleen_core.policy.schema import (
     Category,
     Enforcement,
@@ -30,6 +31,7 @@ from baleen_core.policy.schema import (
     Verdict,
     VideoSettings,
 )
+from baleen_core.reading import signal_name
 from policies import CATEGORY, make_policy, policy_manifest, policy_manifests
 
 WHOLE: dict[str, Any] = {
@@ -294,8 +296,26 @@ WRONG_CONTENT = [
     pytest.param(
         category(languages=["English"], onLanguageUnsupported="Skip"),
         "spec.policy.categories[0].languages[0]",
-        "at most 3",
+        "unknown language 'English'; known are am, ar, az",
         id="no language code",
+    ),
+    pytest.param(
+        category(languages=["zz"], onLanguageUnsupported="Skip"),
+        "spec.policy.categories[0].languages[0]",
+        "unknown language 'zz'; known are am",
+        id="a language that nobody can tell",
+    ),
+    pytest.param(
+        category(languages=["en", "spa"], onLanguageUnsupported="Skip"),
+        "spec.policy.categories[0].languages[1]",
+        "unknown language 'spa'; did you mean 'es'?",
+        id="a longer code",
+    ),
+    pytest.param(
+        category(languages=["en-GB"], onLanguageUnsupported="Skip"),
+        "spec.policy.categories[0].languages[0]",
+        "unknown language 'en-GB'; did you mean 'en'?",
+        id="a language and its country",
     ),
     pytest.param(
         category(languages=["en", "en"], onLanguageUnsupported="Skip"),
@@ -334,6 +354,12 @@ WRONG_CONTENT = [
     ),
     pytest.param(
         {**category(), "parameters": {"a b": "x"}}, "spec.policy.parameters['a b']", "letters, digits and _", id="space"
+    ),
+    pytest.param(
+        {**category(), "parameters": {"in": "x"}},
+        "spec.policy.parameters.in",
+        "'in' is a keyword of CEL, so no rule could read it; use another name",
+        id="a parameter that cannot be read",
     ),
     pytest.param(
         {**category(), "parameters": {f"p{n}": "" for n in range(65)}},
@@ -414,6 +440,12 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
             id="a test's signal",
         ),
         pytest.param(
+            {"tests": [{"name": "x", "expect": "Allow", "language": "eng"}]},
+            "spec.tests[0].language",
+            "did you mean 'en'?",
+            id="a test's language",
+        ),
+        pytest.param(
             {"tests": [{"name": "x", "expect": "Allow", "author": {"ageDays": 1.5}}]},
             "spec.tests[0].author.ageDays",
             "1.5 is not a string, a whole number, true or false",
@@ -454,6 +486,24 @@ def test_a_wrong_resource_is_named(change: Callable[[Any], Any], field: str, mes
     [problem] = refused.value.problems
     assert problem.field == field
     assert message in problem.message
+
+
+def test_the_languages_are_those_that_the_detector_can_tell() -> None:
+    assert frozenset(eldc.LANGUAGES) == LANGUAGES
+
+
+@pytest.mark.parametrize("long", eldc.LANGUAGES_ISO2T)
+def test_a_language_by_its_longer_code_is_told_the_shorter(long: str) -> None:
+    short = eldc.LANGUAGES[eldc.LANGUAGES_ISO2T.index(long)]
+
+    with pytest.raises(PolicyError, match=f"unknown language '{long}'; did you mean '{short}'"):
+        make_policy(category(languages=[long], onLanguageUnsupported="Skip"))
+
+
+def test_a_signal_that_no_rule_could_read_has_no_name() -> None:
+    assert signal_name("package") == "package"
+    with pytest.raises(ValueError, match="'true' is a keyword of CEL, so no rule could read it"):
+        signal_name("true")
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

@@ -56,13 +56,13 @@ GOLDEN = [
             description="not digested",
         ),
         '{"policy":{"enforcement":"DryRun","lists":[{"action":"Block","digest":"'
-        + digest_of(b"cd" * 32)
+        + digest_of(b"PerceptualHash\n" + b"cd" * 32)
         + '","name":"known-bad","type":"PerceptualHash"},{"action":"Review","digest":"'
-        + digest_of(b"idiot\nmoron")
+        + digest_of(b"Terms\nidiot\nmoron")
         + '","name":"slurs","type":"Terms"}],"onModelFailure":"Block","parameters":{"delta":"2.0"},'
         '"rules":[{"action":"Review","name":"spam","when":"content.links > 3 && «ß»"}],"video":{"minCoverage":995000}},'
         '"role":"Floor","schemaVersion":1,"scope":{"source":"site-7/*","surface":"comments"},"type":"Privacy"}',
-        "sha256:5e86aeaab1b7bcaf567082c7e50b28e985384135eda3158ca612461a7bbc0b5e",
+        "sha256:b4265bdc70038692fea1c5ca87e1884e499c17d72d92d534299d6b68243cab48",
         id="everything else",
     ),
 ]

@@ -81,5 +81,11 @@ def test_of_one_list_in_two_policies_the_one_that_looks_furthest_is_kept():
     assert widest([near, far]) == widest([far, near]) == (far,)
 
 
+def test_lists_of_one_text_and_two_types_are_both_kept():
+    digests, terms = (compile_list(read_list(type, f"sha256:{HASH}")) for type in (ListType.DIGEST, ListType.TERMS))
+
+    assert set(map(id, widest([digests, terms]))) == {id(digests), id(terms)}
+
+
 def test_without_policies_nothing_wins():
     assert not PolicySnapshot().in_force(Context()).winners

@@ -37,13 +37,16 @@ class CompiledCategory:
     reviews_other_languages: bool
 
     def speaks(self, language: str | None) -> bool:
-        """Say whether the category is made for text in that language."""
-        return not self.languages or language in self.languages
+        """Say whether the category is made for text in that language; one that could not be told may be any."""
+        return not self.languages or language is None or language in self.languages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """The scores of one moment: of a text, a still image, or one frame of a video."""
+    """The scores of one moment: of a text, a still image, or one frame of a video.
+
+    A signal may have a score and be missing as Failed: it was seen in a part, and the rest is not known.
+    """
 
     at_milliseconds: int | None
     scores: Mapping[str, int]
@@ -104,11 +107,20 @@ def list_sightings(evidence: Evidence) -> tuple[Sighting, ...]:
     if not evidence.frames:
         return (Sighting(at_milliseconds=None, scores=evidence.signals, missing=evidence.missing),)
     # A score that other frames have and this one has not was asked for and not answered.
-    unanswered = dict.fromkeys(evidence.signals, Missing.FAILED) | evidence.missing
+    unanswered = evidence.missing | dict.fromkeys(evidence.signals, Missing.FAILED)
     return tuple(
-        Sighting(at_milliseconds=frame.at_milliseconds, scores=frame.signals, missing=unanswered)
+        Sighting(
+            at_milliseconds=frame.at_milliseconds,
+            scores=frame.signals,
+            missing={signal: why for signal, why in unanswered.items() if signal not in frame.signals},
+        )
         for frame in evidence.frames
     )
+
+
+def is_unseen(evidence: Evidence) -> bool:
+    """Say whether it is of a video of which not one frame could be judged: then no model was asked, and none failed."""
+    return evidence.video is not None and not evidence.frames
 
 
 def judge_category(
@@ -118,11 +130,13 @@ def judge_category(
 
     `on_failure` is the severity of the policy's onModelFailure.
     """
+    if is_unseen(evidence):
+        return None
     if evidence.content.type == "text" and not category.speaks(evidence.language):
         return _judge_other_language(category)
     findings = tuple([find(category, sighting) for sighting in sightings])
     signals = {signal: evidence.signals[signal] for signal in category.signals if signal in evidence.signals}
-    failed = findings[0].failed if len(findings) == 1 else _union(findings)
+    failed = _union(category, findings, evidence) if evidence.frames else findings[0].failed
     if not signals and not failed:
         return None
     severity = max([finding.severity for finding in findings])
@@ -139,7 +153,7 @@ def judge_category(
 
 
 def find(category: CompiledCategory, sighting: Sighting) -> Finding:
-    """Judge one sighting by its scores alone.
+    """Judge one sighting by its scores alone, also those of a signal that failed after a part.
 
     A signal that no model serves (and that must be served) counts as failed; one that does not apply is left out.
     """
@@ -149,7 +163,10 @@ def find(category: CompiledCategory, sighting: Sighting) -> Finding:
         value = scores.get(signal)
         if value is None:
             failed += _failure(category, signal, sighting.missing)
-        elif score is None or value > score:
+            continue
+        if sighting.missing.get(signal) is Missing.FAILED:
+            failed += (signal,)
+        if score is None or value > score:
             score = value
     risk = nearness(category.block, scores, failed)
     if risk == _CRITICAL:
@@ -163,14 +180,15 @@ def nearness(vote: Vote, scores: Mapping[str, int], failed: Sequence[str]) -> in
     """Say how near the scores came to a verdict, as an index of RISKS: Critical exactly if they reached it.
 
     It is the ratio of score to threshold: the highest of the signals, or the lowest when all must reach theirs (which
-    one that failed does not).
+    one that failed without any score does not).
     """
     risks = [_risk_of(scores[signal], threshold) for signal, threshold in vote.thresholds if signal in scores]
     if not risks:
         return _LOW
     if not vote.needs_all:
         return max(risks)
-    return _LOW if failed and any(signal in failed for signal, _ in vote.thresholds) else min(risks)
+    unknown = failed and any(signal in failed and signal not in scores for signal, _ in vote.thresholds)
+    return _LOW if unknown else min(risks)
 
 
 def _risk_of(score: int, threshold: int) -> int:
@@ -188,8 +206,9 @@ def _failure(category: CompiledCategory, signal: str, missing: Mapping[str, Miss
     return (signal,)
 
 
-def _union(findings: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(sorted({signal for finding in findings for signal in finding.failed}))
+def _union(category: CompiledCategory, findings: Sequence[Finding], evidence: Evidence) -> tuple[str, ...]:
+    anywhere = {signal for signal in category.signals if evidence.missing.get(signal) is Missing.FAILED}
+    return tuple(sorted(anywhere.union(*[finding.failed for finding in findings])))
 
 
 def _judge_other_language(category: CompiledCategory) -> CategoryJudgement | None:

@@ -19,6 +19,7 @@ from baleen_core.decision.categories import (
     CompiledCategory,
     Sighting,
     compile_category,
+    is_unseen,
     judge_category,
     list_sightings,
 )
@@ -199,16 +200,20 @@ def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sight
             failed += category.failed
     if policy.rules:
         _judge_rules(policy, evidence, reasons, failed)
-    if evidence.limits or evidence.video is not None:
-        reasons += _judge_completeness(policy, evidence)
+    if evidence.limits:
+        reasons += _judge_limits(evidence)
     clearing = None
     if evidence.lists and policy.lists:
         hits, clearing = _judge_lists(policy, evidence)
         reasons += hits
+    # The known good is known as a whole: neither a model that failed nor a frame that was not seen takes that back.
     if clearing is not None:
         return Judgement(
             severity=0, risk=0, cleared=True, categories=categories, reasons=(clearing,), failed=tuple(failed)
         )
+    if evidence.video is not None:
+        blocks = any(severity == BLOCK for severity, _ in reasons)
+        reasons += _judge_coverage(policy, evidence, blocks=blocks)
     return Judgement(
         severity=max([severity for severity, _ in reasons], default=0),
         risk=max([category.risk for category in categories], default=0),
@@ -224,7 +229,7 @@ def _explain_category(
 ) -> list[tuple[int, Reason]]:
     name = judgement.category.name
     if judgement.language_unsupported:
-        text = f"{name} is not made for text in {evidence.language or 'an unknown language'}"
+        text = f"{name} is not made for text in {evidence.language}"
         return [(REVIEW, Reason(type="Language", name=name, text=text))]
     reasons = [_explain_failure(signal, evidence, on_failure) for signal in judgement.failed]
     if proven := max(finding.severity for finding in judgement.findings):
@@ -250,8 +255,12 @@ def _explain_scores(category: CompiledCategory, sighting: Sighting, severity: in
 
 def _explain_failure(signal: str, evidence: Evidence, on_failure: int) -> tuple[int, Reason]:
     model = model_of(signal)
-    served = evidence.missing.get(signal, Missing.NOT_SERVED) is Missing.FAILED or signal in evidence.signals
-    text = f"{model} did not answer" if served else f"no model that is served offers {signal}"
+    if signal in evidence.signals:
+        text = f"{model} did not answer for all of the content"
+    elif evidence.missing.get(signal) is Missing.FAILED:
+        text = f"{model} did not answer"
+    else:
+        text = f"no model that is served offers {signal}"
     return on_failure, Reason(type="ModelFailure", name=model, text=text)
 
 
@@ -265,25 +274,32 @@ def _judge_rules(
             case RuleStatus.MATCHED if rule.action is not Verdict.ALLOW:
                 text = rule.reason or f"the rule {rule.name} matches"
                 reasons.append((rule.action.severity, Reason(type="Rule", name=rule.name, text=text)))
-            case RuleStatus.FAILED:
-                reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
             case RuleStatus.ERROR:
                 reasons.append((REVIEW, Reason(type="RuleError", name=rule.name, text=outcome.why)))
+        if outcome.waits:
+            reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
 
 
-def _judge_completeness(policy: CompiledPolicy, evidence: Evidence) -> list[tuple[int, Reason]]:
+def _judge_limits(evidence: Evidence) -> list[tuple[int, Reason]]:
     """What was not looked at may be anything, so a person looks at it."""
     kind = evidence.content.type
-    reasons = [
+    return [
         (REVIEW, Reason(type=limit, name=kind, text=_LIMITS.get(limit, "a limit of what is judged was hit")))
         for limit in evidence.limits
     ]
-    if evidence.video is not None:
-        coverage, least = evidence.video.coverage, policy.revision.policy.video.min_coverage
-        if coverage.ratio < least and not coverage.early_exit:
-            text = f"{format_ratio(coverage.ratio)} of the video could be judged; it must be {format_ratio(least)}"
-            reasons.append((REVIEW, Reason(type="Coverage", name=kind, text=text)))
-    return reasons
+
+
+def _judge_coverage(policy: CompiledPolicy, evidence: Evidence, *, blocks: bool) -> list[tuple[int, Reason]]:
+    """Say whether enough of a video was seen; an early exit is enough only for the policies that block."""
+    assert evidence.video is not None, "only a video has a coverage"
+    coverage, least = evidence.video.coverage, policy.revision.policy.video.min_coverage
+    if is_unseen(evidence):
+        text = "no frame of the video could be judged"
+    elif coverage.ratio < least and not (coverage.early_exit and blocks):
+        text = f"{format_ratio(coverage.ratio)} of the video was judged; it must be {format_ratio(least)}"
+    else:
+        return []
+    return [(REVIEW, Reason(type="Coverage", name=evidence.content.type, text=text))]
 
 
 def _judge_lists(

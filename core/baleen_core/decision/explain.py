@@ -13,6 +13,7 @@ from baleen_core.decision.categories import (
     CategoryJudgement,
     CompiledCategory,
     Vote,
+    is_unseen,
     list_sightings,
 )
 from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, list_matches, model_of
@@ -106,14 +107,17 @@ def _explain_category(
         yield f"{category.name} led to {VERDICTS[led_to]}: {scores}{required}.{frames}"
     for signal in judgement.failed:
         why = _why_missing(signal, evidence)
-        yield f"{category.name} is without {signal}: {why}, which means {VERDICTS[policy.on_failure]} (onModelFailure)."
+        lacks = "has only a part of" if signal in evidence.signals else "is without"
+        yield f"{category.name} {lacks} {signal}: {why}, which means {VERDICTS[policy.on_failure]} (onModelFailure)."
 
 
 def _why_unjudged(category: CompiledCategory, judgement: CategoryJudgement | None, evidence: Evidence) -> str:
     if evidence.content.type == "text" and not category.speaks(evidence.language):
         means = VERDICTS[REVIEW] if judgement is not None else "that it is skipped"
-        languages, language = ", ".join(sorted(category.languages)), evidence.language or "in no known language"
-        return f"it is made for text in {languages} and this is {language}, which means {means}"
+        languages = ", ".join(sorted(category.languages))
+        return f"it is made for text in {languages} and this is {evidence.language}, which means {means}"
+    if is_unseen(evidence):
+        return "no frame of the video could be judged"
     return f"no model that is served offers its signals for {evidence.content.type}"
 
 
@@ -157,7 +161,8 @@ def _explain_rule(rule: CompiledRule, policy: CompiledPolicy, evidence: Evidence
     match outcome.status:
         case RuleStatus.MATCHED:
             reason = f" ({rule.reason})" if rule.reason else ""
-            return f"The rule {rule.name} matched{reason}, which means {rule.action}."
+            unknown = f"; its model failed too, which means {VERDICTS[policy.on_failure]} (onModelFailure)"
+            return f"The rule {rule.name} matched{reason}, which means {rule.action}{unknown if outcome.waits else ''}."
         case RuleStatus.NOT_MATCHED:
             return f"The rule {rule.name} did not match."
         case RuleStatus.NOT_APPLIED:

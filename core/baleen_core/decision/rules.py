@@ -6,7 +6,8 @@ the functions are an explicit few, and a regular expression is a short literal.
 
 What is not known stays unbound, and CEL's own logic decides whether it matters: `false && unknown` is false and
 `true || unknown` is true. Where it does matter, a rule that waits for a failed model gives the policy's onModelFailure,
-and a rule that waits for a fact that the caller did not send does not match.
+and a rule that waits for a fact that the caller did not send does not match. A score that was seen before its model
+failed is read like any other, and the rule waits for the rest of it too.
 """
 
 import re
@@ -18,11 +19,12 @@ from typing import Final
 
 from cel_expr_python import cel
 
+from baleen_core.decision.categories import is_unseen
 from baleen_core.decision.cel_ast import Call, Loop, Node, Variable, read_nodes
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import MAX_RULE_LENGTH, Rule, Verdict
 from baleen_core.ratio import MILLION
-from baleen_core.reading import unknown_name
+from baleen_core.reading import CEL_KEYWORDS, show, unknown_name
 from baleen_core.records import Evidence, Missing
 
 MAX_REGEX_LENGTH: Final = 256
@@ -54,6 +56,11 @@ _OPERATORS: Final = frozenset(
     {"_&&_", "_||_", "!_", "_?_:_", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in"}
     | {"_+_", "_-_", "_*_", "_/_", "_%_", "-_", "_[_]"}
 )
+# Of these CEL refuses all at the beginning of a name, and after a dot only its keywords.
+_RESERVED: Final = CEL_KEYWORDS | frozenset(
+    {"as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop"}
+    | {"namespace", "package", "return", "var", "void", "while"}
+)
 _NAMESPACES: Final = frozenset({"author", "content", "context", "params"})
 _MAX_UNKNOWN_ROUNDS: Final = 8
 
@@ -78,20 +85,24 @@ class RuleStatus(StrEnum):
     MATCHED = "Matched"
     NOT_MATCHED = "NotMatched"
     NOT_APPLIED = "NotApplied"
-    """A fact that it needs was not sent."""
+    """A fact that it needs was not sent, or not one frame of a video was seen."""
     FAILED = "Failed"
-    """A signal that it needs has no score."""
+    """It did not match, and a signal that it needs has no score, or one of a part of the content only."""
     ERROR = "Error"
     """It could not be evaluated, such as a division by zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleOutcome:
-    """What became of a rule, and why; `failed` are the signals that it reads and that have no score."""
+    """What became of a rule, and why; `failed` are the signals that it reads and that have no score, or a partial one.
+
+    It `waits` when the scores that are not known could change the outcome.
+    """
 
     status: RuleStatus
     why: str = ""
     failed: tuple[str, ...] = ()
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +212,33 @@ def apply_rule(rule: CompiledRule, evidence: Evidence) -> RuleOutcome:
         return _NOT_MATCHED
     if not failed and result is True:
         return _MATCHED
-    if isinstance(result, bool):
-        return RuleOutcome(status=RuleStatus.MATCHED if result else RuleStatus.NOT_MATCHED, failed=failed)
+    if failed and is_unseen(evidence):
+        return _judge_unseen(result)
     if failed:
-        return RuleOutcome(status=RuleStatus.FAILED, why=f"no score for {', '.join(failed)}", failed=failed)
+        return _judge_failed(rule, evidence, facts, failed, result)
     if absent:
         return RuleOutcome(status=RuleStatus.NOT_APPLIED, why=f"the caller did not send {', '.join(absent)}")
     return RuleOutcome(status=RuleStatus.ERROR, why=_one_line(str(result)))
+
+
+def _judge_failed(
+    rule: CompiledRule, evidence: Evidence, facts: Mapping[str, Value], failed: tuple[str, ...], result: object
+) -> RuleOutcome:
+    in_part = {variable for variable, signal in rule.signals if signal in failed and variable in facts}
+    known = {name: value for name, value in facts.items() if name not in in_part}
+    waits = not isinstance(_evaluate(rule.expression, known) if in_part else result, bool)
+    if result is True:
+        return RuleOutcome(status=RuleStatus.MATCHED, failed=failed, waits=waits)
+    if not waits:
+        return RuleOutcome(status=RuleStatus.NOT_MATCHED, failed=failed)
+    named = [f"{signal} (of all of the content)" if signal in evidence.signals else signal for signal in failed]
+    return RuleOutcome(status=RuleStatus.FAILED, why=f"no score for {', '.join(named)}", failed=failed, waits=True)
+
+
+def _judge_unseen(result: object) -> RuleOutcome:
+    if isinstance(result, bool):
+        return _MATCHED if result else _NOT_MATCHED
+    return RuleOutcome(status=RuleStatus.NOT_APPLIED, why="no frame of the video could be judged")
 
 
 def _evaluate(expression: cel.Expression, facts: Mapping[str, Value]) -> object:
@@ -219,17 +250,25 @@ def _evaluate(expression: cel.Expression, facts: Mapping[str, Value]) -> object:
 
 
 def _bind_signals(rule: CompiledRule, evidence: Evidence, facts: dict[str, Value]) -> tuple[str, ...]:
-    """Bind the scores at hand; return the signals that failed or are not served."""
+    """Bind the scores at hand; return the signals that failed, even after a part, or are not served."""
     failed: tuple[str, ...] = ()
     for variable, signal in rule.signals:
         score = evidence.signals.get(signal)
         if score is not None:
             facts[variable] = score / MILLION
+            if _is_partial(signal, evidence):
+                failed += (signal,)
         elif evidence.missing.get(signal) is Missing.NOT_APPLICABLE:
             facts[variable] = 0.0
         else:
             failed += (signal,)
     return failed
+
+
+def _is_partial(signal: str, evidence: Evidence) -> bool:
+    if evidence.missing.get(signal) is Missing.FAILED:
+        return True
+    return any(signal not in frame.signals for frame in evidence.frames)
 
 
 def _bind_sent(rule: CompiledRule, evidence: Evidence, facts: dict[str, Value]) -> tuple[str, ...]:
@@ -323,12 +362,32 @@ def _explain_compile_error(error: str, text: str, declared: Declared) -> list[st
     if not found or "recursion" in error:
         nested = "recursion" in error
         return ["is nested too deeply; at most 32 levels are allowed" if nested else f"is no CEL: {_one_line(error)}"]
+    if unreadable := _find_unreadable(text, declared):
+        return unreadable
     hyphenated = [name for name in declared.signals.values() if "-" in name and name in text]
     if hyphenated and _UNDECLARED.search(error):
         return [f"{name!r} is read as {signal_variable(name)!r} in a rule, for '-' is a minus" for name in hyphenated]
     messages = [f"line {line}, column {column}: {_explain_fault(message, declared)}" for line, column, message in found]
     # One slip of the pen sets off several syntax errors; the first is the one to mend.
     return messages[:1] if "Syntax error" in messages[0] else messages
+
+
+def _find_unreadable(text: str, declared: Declared) -> list[str]:
+    """Name the models that a rule reads and whose names cannot begin a name in CEL."""
+    messages = {}
+    for variable, signal in declared.signals.items():
+        model = signal.partition(".")[0]
+        if model in _RESERVED:
+            why = "is a reserved word of CEL"
+        elif model[0].isdigit():
+            why = "begins with a digit"
+        else:
+            continue
+        if re.search(rf"(?<![\w.-])(?:{re.escape(variable)}|{re.escape(signal)})(?!\w)", text):
+            messages[model] = (
+                f"cannot read the scores of the model {show(model)}, whose name {why}; use them in categories"
+            )
+    return list(messages.values())
 
 
 def _explain_fault(message: str, declared: Declared) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -14,12 +15,15 @@ from baleen_core.textnorm import clean
 MAX_TERM_LENGTH: Final = 256
 MAX_PROBLEMS: Final = 20
 
+_COMMENT: Final = re.compile(r"#+(?:\s|$)")
 _SHA256: Final = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _PDQ: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def read_list(type: ListType, text: str) -> ListContent:
-    """Read a list as people write it: one entry a line; blank lines and lines that begin with `#` say nothing.
+    """Read a list as people write it: one entry a line; blank lines and comments say nothing.
+
+    A comment begins with `#`; in a list of terms a space or nothing follows it, for `#word` is a term.
 
     Raises:
         PolicyError: over a limit, or wrong entries, the first 20 of them by the numbers of their lines.
@@ -33,7 +37,7 @@ def read_list(type: ListType, text: str) -> ListContent:
     wrong: list[Problem] = []
     for number, line in enumerate(lines, start=1):
         entry = line.strip()
-        if not entry or entry.startswith("#"):
+        if not entry or _is_comment(type, entry):
             continue
         try:
             entries.add(read(entry))
@@ -47,7 +51,7 @@ def read_list(type: ListType, text: str) -> ListContent:
 
 
 def canonical_list(content: ListContent) -> str:
-    """Write a list's entries one a line: the text that its digest names."""
+    """Write a list's entries one a line: the text that its digest names, together with its type."""
     return "\n".join(content.entries)
 
 
@@ -55,9 +59,9 @@ def restore_list(type: ListType, digest: str, text: str) -> ListContent:
     """Read a list back from its canonical text.
 
     Raises:
-        IntegrityError: the text is not what the digest names, or is no list of this type in canonical form.
+        IntegrityError: type and text are not what the digest names, or the text is not in canonical form.
     """
-    found = digest_of(text.encode(errors="surrogatepass"))
+    found = _name(type, text)
     if found != digest:
         raise IntegrityError("list", expected=digest, found=found)
     try:
@@ -71,7 +75,16 @@ def restore_list(type: ListType, digest: str, text: str) -> ListContent:
 
 def _content(type: ListType, entries: Iterable[str]) -> ListContent:
     unnamed = ListContent(digest="", type=type, entries=tuple(sorted(entries)))
-    return ListContent(digest=digest_of(canonical_list(unnamed).encode()), type=type, entries=unnamed.entries)
+    return replace(unnamed, digest=_name(type, canonical_list(unnamed)))
+
+
+def _name(type: ListType, text: str) -> str:
+    # What a line means depends on the type: a digest that one policy clears may be a term that another one blocks.
+    return digest_of(f"{type.value}\n{text}".encode(errors="surrogatepass"))
+
+
+def _is_comment(type: ListType, entry: str) -> bool:
+    return bool(_COMMENT.match(entry)) if type is ListType.TERMS else entry.startswith("#")
 
 
 def _read_term(entry: str) -> str:

@@ -49,15 +49,27 @@ from baleen_core.reading import (
     one_of,
     pattern,
     ratio,
+    readable,
     report_duplicates,
     show,
     text,
+    unknown_name,
 )
 
 KIND: Final = "ModerationPolicy"
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_MAX_DISTANCE: Final = 31
 """Bits of 256 in which PDQ hashes of the same picture may differ, as PDQ's authors recommend."""
+
+_CODES: Final = (
+    "amh=am ara=ar aze=az bel=be bul=bg ben=bn cat=ca ces=cs dan=da deu=de ell=el eng=en spa=es est=et eus=eu fas=fa "
+    "fin=fi fra=fr guj=gu heb=he hin=hi hrv=hr hun=hu hye=hy isl=is ita=it jpn=ja kat=ka kan=kn kor=ko kur=ku lao=lo "
+    "lit=lt lav=lv mal=ml mar=mr msa=ms nld=nl nor=no ori=or pan=pa pol=pl por=pt ron=ro rus=ru slk=sk slv=sl sqi=sq "
+    "srp=sr swe=sv tam=ta tel=te tha=th tgl=tl tur=tr ukr=uk urd=ur vie=vi yor=yo zho=zh"
+)
+_SHORT_CODES: Final = dict(code.split("=") for code in _CODES.split())
+LANGUAGES: Final = frozenset(_SHORT_CODES.values())
+"""The languages (ISO 639-1) that can be told from a text; a category for any other would be silent for ever."""
 
 MAX_DISTANCE: Final = 64
 MAX_LANGUAGES: Final = 64
@@ -73,7 +85,6 @@ _PLACE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 _signal = pattern(
     rf"{_LABEL}\.{SIGNAL_NAME}", "a signal; write <model>.<signal>, such as toxicity.insult", max_length=127
 )
-_language = pattern(r"[a-z]{2,3}", "a language; write its ISO 639 code, such as en", max_length=3)
 type_word = pattern(
     r"[A-Za-z][A-Za-z0-9-]{0,62}", "a type; write one word, such as Moderation", max_length=MAX_NAME_LENGTH
 )
@@ -88,8 +99,8 @@ _source_path = pattern(
 _object_name = pattern(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "the name of a ConfigMap or Secret", max_length=253)
 _object_key = pattern(r"[A-Za-z0-9._-]+", "a key of a ConfigMap or Secret", max_length=253)
 digest = pattern(r"sha256:[0-9a-f]{64}", "a digest: sha256: and 64 lower-case hexadecimal digits", max_length=71)
-_parameter = pattern(
-    r"[A-Za-z_][A-Za-z0-9_]*", "a parameter's name of letters, digits and _", max_length=MAX_NAME_LENGTH
+_parameter = readable(
+    pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a parameter's name of letters, digits and _", max_length=MAX_NAME_LENGTH)
 )
 _author_field = pattern(r"[A-Za-z][A-Za-z0-9]*", "a field of an author, such as ageDays", max_length=MAX_NAME_LENGTH)
 _version = text(max_length=MAX_NAME_LENGTH)
@@ -375,6 +386,18 @@ def _read_test(reader: Reader) -> PolicyTest:
     )
     reader.done()
     return found
+
+
+def _language(value: object) -> str:
+    code = text(max_length=MAX_NAME_LENGTH)(value)
+    if code in LANGUAGES:
+        return code
+    # `eng` and `en-GB` are English too.
+    base = code.lower().replace("_", "-").partition("-")[0]
+    nearest = base if base in LANGUAGES else _SHORT_CODES.get(base)
+    if nearest is None:
+        raise ValueError(unknown_name(code, LANGUAGES, "language"))
+    raise ValueError(f"unknown language {show(code)}; did you mean {nearest!r}?")
 
 
 def _author_value(value: object) -> str | int | bool:

@@ -244,7 +244,7 @@ class RevisionContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListContent:
-    """A list's entries, stripped, unique and sorted; `digest` names their canonical text (joined by newlines)."""
+    """A list's entries, stripped, unique and sorted; `digest` names its type and their canonical text (one a line)."""
 
     digest: str
     type: ListType
