@@ -16,6 +16,7 @@ from typing import Final
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from baleen_core.errors import StateError
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
@@ -31,6 +32,7 @@ from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.moderate import Shell
 from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.web.moderate import ASGIApp
+from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
 log = logging.getLogger(__name__)
 
@@ -122,16 +124,18 @@ def bind(settings: Settings) -> socket.socket:
     """Take the port before anything slow is started.
 
     Raises:
-        OSError: the port is taken or may not be used.
+        StateError: the port is taken or may not be used.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
-    except OSError:
+        # Until one of them listens, two processes can have the same port.
+        listening.listen()
+    except OSError as exc:
         listening.close()
-        raise
+        raise StateError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
     return listening
 
 
@@ -161,7 +165,9 @@ async def run_server(app: ASGIApp, listening: socket.socket) -> None:
     """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedHttpProtocol,
+        # An upgraded connection would be outside its limits, and nothing here speaks it.
+        ws="none",
         loop="none",
         log_config=None,
         access_log=False,
