@@ -1,23 +1,32 @@
 """Call a sidecar over HTTP, as any application would."""
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from baleen_core.errors import ContentError, Problem, UpstreamError
+from baleen_sidecar.web.errors import ProblemDetails
 
 TIMEOUT_SECONDS: Final = 120.0
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
 
 
 class Client:
-    """A sidecar at `url`."""
+    """A sidecar at `url`.
+
+    Raises:
+        ContentError: it is not an address.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        if not _is_address(self.url):
+            problem = Problem(field="--url", message=f"{url!r} is not an address such as http://127.0.0.1:8080")
+            raise ContentError([problem])
         self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     def __enter__(self) -> "Client":
@@ -64,14 +73,23 @@ class Client:
         except httpx.HTTPError:
             return False
 
-    def _read(self, call: Any) -> dict[str, Any]:
+    def _read(self, call: Callable[[], httpx.Response]) -> dict[str, Any]:
         try:
-            response: httpx.Response = call()
-            body = response.json()
+            response = call()
+            if response.is_success:
+                return msgspec.json.decode(response.content, type=dict[str, Any])
+            problem = msgspec.json.decode(response.content, type=ProblemDetails)
         except (httpx.HTTPError, ValueError) as exc:
             raise UpstreamError(f"{self.url} did not answer as a sidecar does: {exc}") from exc
-        if response.is_success:
-            return dict(body)
-        fields = [Problem(field=each["field"], message=each["message"]) for each in body.get("errors", ())]
-        summary = Problem(field=f"{response.status_code} {body.get('title', '')}", message=str(body.get("detail", "")))
-        raise ContentError(fields or [summary])
+        if response.is_server_error:
+            raise UpstreamError(f"{problem.status} {problem.title}: {problem.detail}")
+        fields = [Problem(field=error.field, message=error.message) for error in problem.errors]
+        raise ContentError(fields or [Problem(field=f"{problem.status} {problem.title}", message=problem.detail)])
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)

@@ -13,7 +13,8 @@ from baleen_cli.models.progress import RichProgress
 from baleen_cli.models.store import ModelStore
 from baleen_cli.triton.install import Installation, default_root, install
 from baleen_cli.triton.server import TritonServer
-from baleen_core.errors import ModelError
+from baleen_core.errors import ModelError, Problem, StateError
+from baleen_core.model.schema import Backend
 from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.adapters.verified import VerifiedInference
@@ -33,6 +34,7 @@ class Prepared:
     settings: Settings
     locator: ModelLocator
     models: tuple[LoadedModel, ...]
+    verify_interval_seconds: float
     installation: Installation
 
 
@@ -44,6 +46,20 @@ class Running:
     sidecar: Sidecar
     triton: TritonServer
     serving: asyncio.Task[None]
+    background: tuple[asyncio.Task[None], ...]
+
+    async def until_ended(self) -> None:
+        """Return once the server was asked to end and has.
+
+        Raises:
+            StateError: one of the tasks that should never end cannot go on.
+        """
+        done, _ = await asyncio.wait((self.serving, *self.background), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            try:
+                task.result()
+            except OSError as exc:
+                raise StateError(f"{task.get_name()} cannot go on: {exc}") from exc
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -56,9 +72,11 @@ def prepare(settings: Settings) -> Prepared:
     deployments = read_deployments(settings.models)
     for deployment in deployments:
         if deployment.endpoints:
-            raise ModelError(
-                f"{deployment.name}: spec.runtime.external is for the operator; `baleen serve` runs Triton itself"
-            )
+            message = "is for a Triton that someone else runs; `baleen serve` runs its own, so give runtime instead"
+            raise ModelError([Problem(field=f"{deployment.name}: spec.external", message=message)])
+        if deployment.backend is not Backend.PYTHON:
+            message = "the Triton that `baleen serve` runs has only the backend Python"
+            raise ModelError([Problem(field=f"{deployment.name}: spec.runtime.backend", message=message)])
     models = tuple(model for deployment in deployments for model in deployment.models)
     locator = ModelLocator(ModelStore(), settings.models)
     locator.fetch(models, RichProgress())
@@ -66,6 +84,7 @@ def prepare(settings: Settings) -> Prepared:
         settings=settings,
         locator=locator,
         models=tuple(locator.load(model) for model in models),
+        verify_interval_seconds=min(deployment.verify_interval_seconds for deployment in deployments),
         installation=install(default_root(), log.info),
     )
 
@@ -75,12 +94,9 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
     """Run Triton and the sidecar; on leaving, both have ended and nothing of them is left.
 
     Raises:
-        OSError: the port is taken.
-        StateError: the state folder is in use, newer or damaged.
+        StateError: the port is taken, or the state folder is in use, newer or damaged.
     """
     settings = prepared.settings
-    listening = bind(settings)
-    host, port = listening.getsockname()[:2]
     inference = TritonInference("127.0.0.1:1", timeout_seconds=settings.model_timeout_seconds)
     verified = VerifiedInference(inference, inference)
     server = TritonServer(
@@ -91,7 +107,8 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
         log_line=pass_on,
         threads=max(1, (os.cpu_count() or 1)),
     )
-    with listening:
+    with bind(settings) as listening:
+        host, port = listening.getsockname()[:2]
         async with open_sidecar(settings, prepared.models, verified) as sidecar:
             verify = VerifyModels(
                 prepared.models,
@@ -100,11 +117,12 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                 golden_file=prepared.locator.golden_file,
                 on_stuck=server.restart,
             )
-            background = [
+            interval = min(settings.verify_interval_seconds, prepared.verify_interval_seconds)
+            background = (
                 asyncio.create_task(server.run(inference, verify.check), name="triton"),
-                asyncio.create_task(verify.run(settings.verify_interval_seconds), name="verify"),
+                asyncio.create_task(verify.run(interval), name="verify"),
                 asyncio.create_task(sidecar.policies.watch(), name="policies"),
-            ]
+            )
             serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
             try:
                 yield Running(
@@ -112,6 +130,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                     sidecar=sidecar,
                     triton=server,
                     serving=serving,
+                    background=background,
                 )
             finally:
                 for task in (serving, *background):
@@ -136,9 +155,16 @@ async def wait_until_ready(running: Running) -> None:
 
 
 def run_root() -> Path:
-    """Return the folder of running servers, on the same disk as the models so that files can be linked."""
+    """Return the folder of running servers, on the same disk as the models so that files can be linked.
+
+    Raises:
+        StateError: it cannot be made.
+    """
     root = default_root().parent / "run"
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StateError(f"the folder for running servers cannot be made: {exc}") from exc
     return root
 
 

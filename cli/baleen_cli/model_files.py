@@ -54,12 +54,13 @@ class ModelLocator:
             found = self._store.locate(self._source(model).name)
             return Files(onnx=found.onnx, sha256=found.sha256, assets=found.assets)
         onnx = self._folder / model.source.uri
-        if not onnx.is_file():
-            raise NotFound(f"model {model.name}: there is no file {onnx}")
+        assets = {asset.name: onnx.parent / asset.name for asset in model.preprocessing.assets}
+        for file in (onnx, *assets.values()):
+            if not file.is_file():
+                raise NotFound(f"model {model.name}: there is no file {file}")
         sha256 = digest_file(onnx)
         if model.source.sha256 not in (None, sha256):
             raise IntegrityError(f"model {model.name}", expected=str(model.source.sha256), found=sha256)
-        assets = {asset.name: onnx.parent / asset.name for asset in model.preprocessing.assets}
         return Files(onnx=onnx, sha256=sha256, assets=assets)
 
     def load(self, model: Model) -> LoadedModel:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,17 +34,23 @@ def moderate(
     """Ask a running sidecar about files, and print its decisions."""
     places = {"tenant": tenant, "surface": surface, "source": source}
     context = {name: value for name, value in places.items() if value}
-    rows = []
-    with Client(url) as client:
-        for path in files:
-            if str(path) == "-":
-                rows.append(("stdin", client.moderate_text(typer.get_text_stream("stdin").read(), context)))
-            else:
-                rows.append((path.name, client.moderate_file(path, context)))
-    if as_json:
-        lines(json.dumps(answer, ensure_ascii=False) for _, answer in rows)
-    else:
-        print_decisions(rows)
+    rows: list[tuple[str, dict[str, Any]]] = []
+    try:
+        with Client(url) as client:
+            for path in files:
+                rows.append(_moderate_one(client, path, context))
+    finally:
+        # What was decided before something failed is on record, and of interest.
+        if as_json:
+            lines(json.dumps(answer, ensure_ascii=False) for _, answer in rows)
+        elif rows:
+            print_decisions(rows)
+
+
+def _moderate_one(client: Client, path: Path, context: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    if str(path) == "-":
+        return "stdin", client.moderate_text(typer.get_text_stream("stdin").read(), context)
+    return path.name, client.moderate_file(path, context)
 
 
 def print_decisions(rows: list[tuple[str, dict[str, Any]]], title: str | None = None) -> None:

@@ -10,10 +10,10 @@ import yaml
 
 from baleen_cli.console import coloured, lines, note, output, table
 from baleen_cli.models.catalog import load_catalog
-from baleen_core.decision.engine import CompiledPolicy, compile_policy, decide
+from baleen_core.decision.engine import compile_policy, decide
 from baleen_core.decision.explain import explain
 from baleen_core.decision.lists import compile_list, find_hits
-from baleen_core.decision.snapshot import InForce
+from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
 from baleen_core.errors import ContentError, InvalidError, NotFound, PolicyError, Problem
 from baleen_core.model.parse import parse_model
 from baleen_core.model.schema import Model
@@ -21,6 +21,7 @@ from baleen_core.policy.diff import describe, diff
 from baleen_core.policy.in_force import parse_override
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import API_VERSION, RevisionContent
+from baleen_core.policy.scope import Candidate
 from baleen_core.ratio import parse_ratio
 from baleen_core.reading import unknown_name
 from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence
@@ -45,6 +46,7 @@ ModelsOption = Annotated[
 ]
 StateOption = Annotated[Path, typer.Option("--state", envvar="BALEEN_STATE", help="Folder of the decision log")]
 PoliciesOption = Annotated[Path, typer.Option("--policies", envvar="BALEEN_POLICIES", help="Folder that is served")]
+PlaceOption = Annotated[str | None, typer.Option(help="Where the content comes from; it selects the policies")]
 Name = Annotated[str, typer.Argument(help="The policy's name, or namespace/name")]
 
 
@@ -123,6 +125,9 @@ def simulate(
     signal: Annotated[list[str] | None, typer.Option(help="A score, such as toxicity.toxic=80%; repeat it")] = None,
     text: Annotated[str | None, typer.Option(help="Text, for lists and rules")] = None,
     language: Annotated[str | None, typer.Option(help="ISO 639-1 code of the text's language")] = None,
+    tenant: PlaceOption = None,
+    surface: PlaceOption = None,
+    source: PlaceOption = None,
     last: Annotated[int, typer.Option(help="Judge the last N decisions on record instead", min=0, max=100_000)] = 0,
     state: StateOption = Path(".state"),
     models: ModelsOption = None,
@@ -130,16 +135,20 @@ def simulate(
     """Say what the policies of a folder would decide, without asking a model and without putting them in force."""
     served = _models(models)
     problems: list[Problem] = []
-    in_force = _compile(_check_all(folder, served, problems))
+    snapshot = _compile(_check_all(folder, served, problems))
     if problems:
         raise PolicyError(problems)
     if last:
-        _print_flips(in_force, _recent(state, last))
+        _print_flips(snapshot, _recent(state, last))
         return
+    context = Context(tenant=tenant, surface=surface, source=source)
+    in_force = snapshot.in_force(context)
+    if not in_force.winners:
+        raise NotFound("no policy of these binds that place; name one with --tenant, --surface or --source")
     scores = dict(_read_score(each, served) for each in signal or ())
     evidence = Evidence(
         content=ContentFacts(type="text", digest="", length=len(text or ""), links=count_links(text or "")),
-        context=Context(),
+        context=context,
         signals={**dict.fromkeys(in_force.wanted("text", language), 0), **scores},
         language=language,
         lists=find_hits(in_force.lists, text=text, digest="", pdq=None),
@@ -273,18 +282,24 @@ def _check_all(
     return checked
 
 
-def _compile(checked: Mapping[tuple[str, str], Checked]) -> InForce:
-    """Let every policy judge, whatever its scope: the question is what they say, not where they bind."""
-    compiled: list[CompiledPolicy] = []
-    lists = []
-    for (_, name), policy in checked.items():
+def _compile(checked: Mapping[tuple[str, str], Checked]) -> PolicySnapshot:
+    """Make a folder's policies ready to judge, each where it binds, as if they were in force."""
+    loaded = []
+    for (namespace, name), policy in checked.items():
         content = read_revision(make_revision(policy.policy, policy.lists))
-        compiled.append(compile_policy(name, policy.policy.version, content, ()))
+        version = policy.policy.version
         by_name = {each.name: each for each in policy.policy.content.lists}
-        lists += [
+        lists = (
             compile_list(each, max_distance=by_name[list_name].max_distance) for list_name, each in policy.lists.items()
-        ]
-    return InForce(winners=tuple(compiled), floors=(), dry_runs=(), lists=tuple(lists))
+        )
+        loaded.append(
+            LoadedPolicy(
+                candidate=Candidate(name=name, namespace=namespace, created="", revision=content, version=version),
+                compiled=compile_policy(name, version, content, ()),
+                lists=tuple(lists),
+            )
+        )
+    return PolicySnapshot(policies=tuple(loaded))
 
 
 def _read_score(text: str, served: Sequence[Model]) -> tuple[str, int]:
@@ -308,13 +323,20 @@ def _recent(state: Path, limit: int) -> list[DecisionRecord]:
         reader.close()
 
 
-def _print_flips(in_force: InForce, records: list[DecisionRecord]) -> None:
+def _print_flips(snapshot: PolicySnapshot, records: list[DecisionRecord]) -> None:
     flips: dict[tuple[str, str], list[str]] = {}
+    unbound = 0
     for record in records:
+        in_force = snapshot.in_force(record.evidence.context)
+        if not in_force.winners:
+            unbound += 1
+            continue
         after = decide(in_force, record.evidence).decision
         flips.setdefault((record.decision.decision.value, after.value), []).append(record.id)
     shown = table("WAS", "WOULD BE", "DECISIONS", "FOR EXAMPLE")
     for (was, would_be), ids in sorted(flips.items()):
         shown.add_row(coloured(was), coloured(would_be), str(len(ids)), ids[0])
     output.print(shown)
+    if unbound:
+        note(f"{unbound} decisions were made where none of these policies binds; they would be refused")
     note("list hits and scores are those on record; lists that are new here were not looked up then")

@@ -11,7 +11,6 @@ import uvloop
 
 from baleen_cli.console import note
 from baleen_cli.local import Prepared, prepare, run_local, wait_until_ready
-from baleen_core.errors import UpstreamError
 from baleen_sidecar.logs import set_up_logging
 from baleen_sidecar.settings import Settings
 
@@ -32,11 +31,7 @@ def serve(
     set_up_logging()
     given = {"policies": policies, "models": models, "state": state, "host": host, "port": port}
     settings = read_settings(os.environ, {name: value for name, value in given.items() if value is not None})
-    prepared = prepare(settings)
-    try:
-        uvloop.run(_serve(prepared))
-    except OSError as exc:
-        raise UpstreamError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
+    uvloop.run(_serve(prepare(settings)))
 
 
 def read_settings(env: Mapping[str, str], given: Mapping[str, Any]) -> Settings:
@@ -53,8 +48,9 @@ async def _serve(prepared: Prepared) -> None:
     async with run_local(prepared) as running:
         note(f"answering at {running.url} (docs at {running.url}/docs); waiting for the models' golden answers")
         ready = asyncio.create_task(wait_until_ready(running))
-        await asyncio.wait((ready, running.serving), return_when=asyncio.FIRST_COMPLETED)
-        if not running.serving.done():
+        ended = asyncio.create_task(running.until_ended())
+        await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
             note("ready: every model gave its golden answers")
         ready.cancel()
-        await running.serving
+        await ended

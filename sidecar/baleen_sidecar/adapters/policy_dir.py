@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from watchfiles import awatch
@@ -12,8 +15,10 @@ from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 
 log = logging.getLogger(__name__)
 
-DEBOUNCE_MILLISECONDS = 200
+QUIET_MILLISECONDS = 200
 """Editors write a file in several steps; this long after the last one, it is read."""
+PATIENCE_MILLISECONDS = 1000
+"""Where something is written all the time, it is read this often all the same."""
 RECHECK_SECONDS = 30.0
 """The folder is read again this often even when nothing was noticed: some file systems tell nobody."""
 
@@ -27,7 +32,8 @@ class PolicyFolder:
 
     async def load(self) -> PolicySnapshot:
         """Read the folder once, and say what became of each policy."""
-        before = {(status.namespace, status.name): status for status in self._adopt.current().statuses}
+        known = self._adopt.current()
+        before = {(status.namespace, status.name): status for status in known.statuses}
         snapshot = await self._adopt.adopt(await asyncio.to_thread(read_folder, self._folder))
         for status in snapshot.statuses:
             if before.get((status.namespace, status.name)) != status:
@@ -43,7 +49,8 @@ class PolicyFolder:
                     },
                 )
         for problem in snapshot.problems:
-            log.warning("policy folder", extra={"problem": str(problem)})
+            if problem not in known.problems:
+                log.warning("policy folder", extra={"problem": str(problem)})
         return snapshot
 
     async def watch(self) -> None:
@@ -56,20 +63,43 @@ class PolicyFolder:
             await asyncio.sleep(1.0)
 
     async def _follow(self) -> None:
-        changes = awatch(
-            self._folder,
-            debounce=DEBOUNCE_MILLISECONDS,
-            rust_timeout=int(RECHECK_SECONDS * 1000),
-            yield_on_timeout=True,
-        )
-        first = asyncio.ensure_future(anext(changes))
-        try:
-            # The watch begins with its first step; what changed between the last reading and now is read here.
-            await asyncio.sleep(0)
+        """Follow the folder until its name is another folder's, or nobody's: the kernel tells of the first one only."""
+        if not self._folder.is_dir():
+            return
+        with _held(self._folder) as folder:
+            changes = awatch(
+                self._folder,
+                step=QUIET_MILLISECONDS,
+                debounce=PATIENCE_MILLISECONDS,
+                rust_timeout=int(RECHECK_SECONDS * 1000),
+                yield_on_timeout=True,
+            )
+            first = asyncio.ensure_future(anext(changes))
+            try:
+                # The watch begins with its first step; what changed between the last reading and now is read here.
+                await asyncio.sleep(0)
+                await self.load()
+                await first
+            finally:
+                first.cancel()
             await self.load()
-            await first
-        finally:
-            first.cancel()
-        await self.load()
-        async for _ in changes:
-            await self.load()
+            while _is_at(self._folder, folder):
+                await anext(changes)
+                await self.load()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """Hold a folder open, so that no other one can get its number."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False

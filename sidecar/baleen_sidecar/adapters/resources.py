@@ -55,6 +55,9 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
+    if not status.st_size:
+        # An editor that is saving, or a disk that was full: nobody deletes policies like that.
+        raise ValueError("it is empty; delete the file if that is meant")
     if status.st_size > MAX_FILE_BYTES:
         raise ValueError(f"it has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
     found = []
