@@ -24,7 +24,8 @@ from baleen_core.decision.snapshot import InForce
 from baleen_core.model.schema import DataType, Model, ModelSignal, Preprocessing, Source, SourceType, Tensor
 from baleen_core.records import ContentFacts, Context, Evidence, ListHit
 from baleen_sidecar.testing import MemoryRevisionStore
-from baleen_sidecar.usecases.adopt_policies import AdoptPolicies, Document, Documents
+from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
+from baleen_sidecar.usecases.policy_documents import Document, Documents
 
 VARIANTS = {
     "threshold": "six categories with thresholds",

@@ -146,7 +146,7 @@ def test_a_score_that_single_precision_cannot_hold_reaches_its_threshold(start_s
 
 
 def test_abuse_behind_more_text_than_is_judged_is_for_a_person(sidecar: RunningSidecar) -> None:
-    three_hundred_windows = "a " * (480 + 299 * 432)
+    three_hundred_windows = "1 " * (480 + 299 * 432)
 
     answer = judge(sidecar, three_hundred_windows + ABUSE)
 

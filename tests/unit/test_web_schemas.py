@@ -253,8 +253,10 @@ def test_each_error_is_a_problem_of_its_own_kind(error: BaleenError, status: int
     problem = describe(error, "r-1")
 
     assert (problem.status, problem.type, problem.request_id) == (status, f"urn:baleen:problem:{kind}", "r-1")
-    assert problem.detail == str(error)
     assert problem.title
+    # What names paths and endpoints is for the log; callers get the title.
+    hidden = isinstance(error, StateError | ModelUnavailable)
+    assert problem.detail == (f"{problem.title}; the log has the cause under this request id" if hidden else str(error))
 
 
 def test_no_kind_of_error_hides_a_more_exact_one_behind_it() -> None:
