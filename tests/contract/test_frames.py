@@ -23,10 +23,16 @@ LIMITS = DecodingLimits()
 SLEEPER = (sys.executable, "-I", "-c", "import time; time.sleep(60)")
 
 
+OTHERS: set[int] = set()
+"""Children that this process had before the test: a server that tests share is one."""
+
+
 @pytest.fixture(autouse=True)
 def _no_process_is_left():
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children())
     yield
-    assert psutil.Process().children(recursive=True) == []
+    assert children() == []
 
 
 def decoder(**limits) -> ProcessFrameDecoder:
@@ -46,7 +52,7 @@ def times(frames: list[Frame]) -> list[int]:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    return [child for child in psutil.Process().children() if child.pid not in OTHERS]
 
 
 @pytest.mark.parametrize(
