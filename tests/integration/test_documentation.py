@@ -1,5 +1,6 @@
 """What the documentation tells people to type is typed here, in a copy of the project's folder."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from baleen_cli.triton.process import free_port
@@ -27,6 +29,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def end_session(session: int) -> None:
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session:
+                process.terminate()
+
+
 def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BALEEN_")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
@@ -43,7 +52,7 @@ def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     try:
         out, err = process.communicate(timeout=280)
     finally:
-        subprocess.run(["pkill", "-TERM", "-s", str(process.pid)], check=False)
+        end_session(process.pid)
     return subprocess.CompletedProcess(script, process.returncode, out, err)
 
 
