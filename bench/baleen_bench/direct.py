@@ -22,9 +22,9 @@ from baleen_bench.build import loadgen
 from baleen_bench.children import BENCH
 from baleen_bench.load import CONNECTIONS, Load, Meter, read_load, run_generator
 from baleen_bench.models import load
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Tensor
 from baleen_core.ratio import MILLION
-from baleen_sidecar.usecases.scoring import LoadedModel
 
 CALIBRATION_RATE: Final = 5000.0
 """More than one Python process can ask of Triton on any machine seen so far."""

@@ -10,6 +10,7 @@ from baleen_cli.models.catalog import choose
 from baleen_cli.models.progress import SilentProgress
 from baleen_cli.models.store import ModelStore
 from baleen_cli.triton.repository import write_repository as write_shipped
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.parse import parse_model
 from baleen_core.model.recipes import text_recipe
 from baleen_core.model.rendering import render_model
@@ -24,7 +25,6 @@ from baleen_core.model.schema import (
     SourceType,
     Tensor,
 )
-from baleen_sidecar.usecases.scoring import LoadedModel
 
 ACCELERATOR: Final = Model(
     name="accelerator",

@@ -14,13 +14,13 @@ from baleen_cli.models.store import ModelStore
 from baleen_cli.triton.install import Installation, default_root, install
 from baleen_cli.triton.server import TritonServer
 from baleen_core.errors import ModelError, Problem, StateError
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Backend
 from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.adapters.verified import VerifiedInference
 from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
 from baleen_sidecar.settings import Settings
-from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.usecases.verify_models import VerifyModels
 
 log = logging.getLogger(__name__)

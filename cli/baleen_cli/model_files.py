@@ -11,9 +11,9 @@ from baleen_cli.models.fetch import fetch_models
 from baleen_cli.models.progress import FetchProgress
 from baleen_cli.models.store import ModelStore
 from baleen_core.errors import IntegrityError, ModelError, NotFound, Problem
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model, SourceType
-from baleen_sidecar.adapters.model_dir import load_model
-from baleen_sidecar.usecases.scoring import LoadedModel
+from baleen_sidecar.adapters.model_dir import load_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class ModelLocator:
             NotFound, IntegrityError, ModelError: its files are not there or not the promised ones.
         """
         files = self.locate(model)
-        return load_model(model, files.sha256, files.assets)
+        return load_from(model, files.sha256, files.assets)
 
     def golden_file(self, model: Model, name: str) -> bytes:
         """Read a golden file: beside a user's own model, or shipped with ours (its own, or shared by several).

@@ -12,7 +12,9 @@ BaleenError
 ├── StateError             the state on disk cannot be used (in use, newer, damaged); whoever runs Baleen must act
 ├── UpstreamError          something we call failed; trying again may help
 │   ├── ModelUnavailable   a model did not answer, or answered nonsense
-│   └── FetchError         the address that the caller gave could not be read
+│   ├── FetchError         the address that the caller gave could not be read
+│   └── ClusterError       the API server refused (verb and resource are named) or did not answer
+│       └── Stale          what was planned on has changed since: plan again
 ├── LimitExceeded          the caller used up what it may; wait, the limit is named
 ├── Overloaded             we refuse on purpose; anyone may try again later
 │   ├── NoPolicy           no policy covers the request, so nothing may be allowed
@@ -95,6 +97,14 @@ class ModelUnavailable(UpstreamError):
 
 class FetchError(UpstreamError):
     """The address that the caller gave could not be read."""
+
+
+class ClusterError(UpstreamError):
+    """The API server refused or did not answer; the message names the verb and the resource."""
+
+
+class Stale(ClusterError):
+    """Somebody else wrote in between: look and plan again."""
 
 
 class LimitExceeded(BaleenError):

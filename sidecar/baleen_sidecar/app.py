@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
+from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.ports import (
     DecisionLog,
     Fetcher,
@@ -29,7 +30,7 @@ from baleen_sidecar.usecases.moderate import Limits, Moderate, Shell
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import ReportHealth
-from baleen_sidecar.usecases.scoring import LoadedModel, Scoring
+from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
     FieldError,

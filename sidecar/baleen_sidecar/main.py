@@ -17,6 +17,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from baleen_core.errors import StateError
+from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
@@ -30,7 +31,6 @@ from baleen_sidecar.ports import Inference
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.moderate import Shell
-from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.web.moderate import ASGIApp
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 

@@ -1,16 +1,18 @@
 """What the use cases need from the world outside, as small Protocols in their own words."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from baleen_core.errors import Problem
 from baleen_core.model.schema import Model
-from baleen_core.policy.schema import Revision
+from baleen_core.policy.schema import ListType, Revision
 from baleen_core.records import DecisionRecord
+from baleen_core.resources import PublishedPolicy
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -154,6 +156,78 @@ class DecisionLog(Protocol):
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""
+
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Everything that a cluster says at one moment: policies by key, and ModelDeployments as they are written.
+
+    With `problems`, some of it could not be read, and what is missing must not be taken for deleted.
+    """
+
+    policies: Mapping[Key, PublishedPolicy] = field(default_factory=dict)
+    deployments: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """What one replica enforces for a policy: the route's epoch and the digest in force; `pending` says what it lacks.
+
+    With `pending` the epoch is the one before: a newer one is known, and not yet whole.
+    """
+
+    epoch: int
+    digest: str
+    pending: str = ""
+
+
+class PolicySource(Protocol):
+    """Where a replica learns what is published: the API server, or a gateway's stream."""
+
+    def published(self) -> AsyncGenerator[Published, None]:
+        """Yield everything once it is known whole, and again after each change; what came while nobody asked is one.
+
+        It never ends by itself: an outage is waited out (back-off with jitter), and `problem` says so meanwhile.
+        """
+
+    async def read_list(self, namespace: str, digest: str, type: ListType) -> str | None:
+        """Return the canonical text of a list that a revision names, not verified; None when it is not there (yet).
+
+        Raises:
+            UpstreamError: it cannot be read now.
+        """
+
+    async def report(self, adopted: Mapping[Key, Adopted]) -> None:
+        """Tell whoever asks (the operator, in the end) what this replica enforces; never fails."""
+
+    @property
+    def problem(self) -> str:
+        """Say what keeps the source from being followed now; empty when it is followed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAccount:
+    """Whom the API server says that a token belongs to."""
+
+    namespace: str
+    name: str
+    pod: str = ""
+
+
+class Authenticator(Protocol):
+    """Find out who calls."""
+
+    async def authenticate(self, token: str) -> ServiceAccount | None:
+        """Return whose token it is; None when it is nobody's, expired, or for another audience.
+
+        Raises:
+            UpstreamError: it cannot be found out now.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

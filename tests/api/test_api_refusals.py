@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.main import open_sidecar
 from baleen_sidecar.testing import FixedInference, MemoryDecisionLog
-from baleen_sidecar.usecases.scoring import LoadedModel
 from policies import policy_manifest
 from sidecars import StartSidecar, alter_database, make_settings, post, run_in_thread, write_manifests
 from store_files import write_lock

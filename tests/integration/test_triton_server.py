@@ -21,9 +21,9 @@ from baleen_cli.triton.repository import write_repository
 from baleen_cli.triton.run_folder import SHARED_MEMORY, run_folder
 from baleen_cli.triton.server import WatchRules
 from baleen_core.errors import ModelUnavailable
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Device, Expectation, Golden, GoldenInput, Instances
 from baleen_sidecar.flow.backoff import BackoffRules
-from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.usecases.verify_models import VerifyModels
 from triton import SQUARE_ROOT, private_triton, write_square_root
 from waiting import until

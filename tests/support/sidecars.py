@@ -28,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from baleen_cli.model_files import ModelLocator
 from baleen_cli.models.store import ModelStore
 from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.adapters.verified import VerifiedInference
@@ -36,7 +37,6 @@ from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
 from baleen_sidecar.ports import Inference
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.testing import FixedInference
-from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.usecases.verify_models import VerifyModels
 from documented import DocumentedAnswers
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from baleen_cli.models.catalog import load_catalog
+from baleen_core.checking import check_policy
 from baleen_core.decision.engine import CompiledPolicy, compile_policy, judge
 from baleen_core.model.parse import parse_model
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.records import ContentFacts, Context, Evidence
 from baleen_sidecar.adapters.resources import read_folder
-from baleen_sidecar.usecases.policy_documents import check_policy, sort_documents
+from baleen_sidecar.usecases.policy_documents import sort_documents
 
 EXAMPLES = Path(__file__).parents[2] / "examples/policies"
 MODELS = tuple(parse_model(source.entry) for source in load_catalog())

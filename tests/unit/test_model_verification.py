@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from baleen_core.errors import ContentError, ModelUnavailable
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.recipes import Windows
 from baleen_core.model.schema import Expectation, Golden, GoldenInput
-from baleen_sidecar.usecases.scoring import LoadedModel
 from baleen_sidecar.usecases.verify_models import VerifyModels
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from waiting import until

@@ -8,12 +8,13 @@ from PIL import Image
 
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import InForce
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.records import ContentFacts, Context, Evidence, FrameSignals, Missing
 from baleen_sidecar.ports import Frame, Skipped, VideoInfo
 from baleen_sidecar.testing import FixedFrames, FixedInference
 from baleen_sidecar.usecases.moderate_video import GROUP, judge_frames
-from baleen_sidecar.usecases.scoring import LoadedModel, Scoring
+from baleen_sidecar.usecases.scoring import Scoring
 from policies import make_policy
 from tiny_models import brightness, make_model
 

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from baleen_core.policy.in_force import Override, Pin, Route, in_force, parse_ov
 from policies import override_manifest
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROUTE = Route(stable=A, recent_stable=(B, C))
 
 
@@ -21,6 +23,12 @@ ROUTE = Route(stable=A, recent_stable=(B, C))
         pytest.param(Override(), {A, B}, A, id="an override that says nothing"),
         pytest.param(Override(pin=Pin(digest=C)), {A, B, C}, C, id="the pin"),
         pytest.param(Override(pin=Pin(digest=C)), {A, B}, A, id="the pin is not present"),
+        pytest.param(
+            Override(pin=Pin(digest=C, expire_time="2026-01-31T12:00:01Z")), {A, C}, C, id="the pin still holds"
+        ),
+        pytest.param(
+            Override(pin=Pin(digest=C, expire_time="2026-01-31T13:00:00+01:00")), {A, C}, A, id="the pin is over"
+        ),
         pytest.param(Override(pin=Pin(digest=B), reject=frozenset({A})), {A, C}, C, id="no pin, and rejected"),
         pytest.param(Override(reject=frozenset({A})), {A, B, C}, B, id="rejected"),
         pytest.param(Override(reject=frozenset({A, B})), {A, B, C}, C, id="two are rejected"),
@@ -28,7 +36,7 @@ ROUTE = Route(stable=A, recent_stable=(B, C))
     ],
 )
 def test_what_is_in_force(override: Override | None, present: set[str], expected: str | None) -> None:
-    assert in_force(ROUTE, override, present) == expected
+    assert in_force(ROUTE, override, present, now=NOW) == expected
 
 
 some = st.frozensets(st.sampled_from([A, B, C]))
@@ -38,7 +46,7 @@ some = st.frozensets(st.sampled_from([A, B, C]))
 def test_only_what_is_present_and_not_rejected_is_in_force(
     reject: frozenset[str], present: frozenset[str], pin: str | None
 ) -> None:
-    found = in_force(ROUTE, Override(pin=Pin(digest=pin) if pin else None, reject=reject), present)
+    found = in_force(ROUTE, Override(pin=Pin(digest=pin) if pin else None, reject=reject), present, now=NOW)
 
     assert found is None or found in present
     assert found == pin or found not in reject
@@ -61,12 +69,23 @@ def test_an_override_may_say_nothing() -> None:
         pytest.param({"pin": {}}, "spec.pin.digest", "is required", id="nothing to pin"),
         pytest.param({"pin": A}, "spec.pin", "is not a mapping", id="a digest alone"),
         pytest.param({"pin": {"digest": A, "reasons": ""}}, "spec.pin.reasons", "'reason'?", id="a typo"),
-        pytest.param({"pin": {"digest": A, "expireTime": "x"}}, "spec.pin.expireTime", "NotYetSupported:", id="expiry"),
+        pytest.param(
+            {"pin": {"digest": A, "expireTime": "x"}},
+            "spec.pin.expireTime",
+            "is not a time; write one such as",
+            id="no time",
+        ),
+        pytest.param(
+            {"pin": {"digest": A, "expireTime": "2026-01-31T12:00:00"}},
+            "spec.pin.expireTime",
+            "has no time zone",
+            id="no zone",
+        ),
         pytest.param({"reject": A}, "spec.reject", "is not a list", id="not a list"),
         pytest.param({"reject": [A.upper()]}, "spec.reject[0]", "lower-case", id="capitals"),
         pytest.param({"reject": [A], "pin": {"digest": A}}, "spec.pin", "is rejected too", id="pinned and rejected"),
-        pytest.param({"approve": {"digest": A}}, "spec.approve", "NotYetSupported:", id="approval"),
-        pytest.param({"paused": True}, "spec.paused", "NotYetSupported:", id="paused"),
+        pytest.param({"approve": {}}, "spec.approve.digest", "is required", id="nothing to approve"),
+        pytest.param({"paused": "yes"}, "spec.paused", "is not true or false", id="paused by a word"),
         pytest.param({"rejects": []}, "spec.rejects", "did you mean 'reject'?", id="another typo"),
     ],
 )

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.recipes import Windows
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.testing import FixedInference
-from baleen_sidecar.usecases.scoring import LoadedModel, Scores, Scoring
+from baleen_sidecar.usecases.scoring import Scores, Scoring
 from tiny_models import brightness, make_model
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from baleen_cli.console import coloured, lines, note, output, table
 from baleen_cli.models.catalog import load_catalog
+from baleen_core.checking import Checked, check_policy
 from baleen_core.decision.engine import compile_policy, decide
 from baleen_core.decision.explain import explain
 from baleen_core.decision.lists import compile_list, find_hits
@@ -32,9 +33,7 @@ from baleen_sidecar.adapters.resources import read_file, read_folder
 from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, StateFolder
 from baleen_sidecar.ports import Activation
 from baleen_sidecar.usecases.policy_documents import (
-    Checked,
     Documents,
-    check_policy,
     short,
     sort_documents,
 )

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from baleen_core.errors import PolicyError, Problem
-from baleen_core.policy.parse import MAX_TEXT, digest, not_yet, read_header
-from baleen_core.reading import Reader, boolean, name, text
+from baleen_core.policy.parse import MAX_TEXT, digest, read_header
+from baleen_core.policy.schema import MAX_NAME_LENGTH
+from baleen_core.reading import Reader, boolean, name, show, text
 
 KIND: Final = "ModerationOverride"
 MAX_REJECTED: Final = 32
@@ -22,10 +24,23 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """This revision and no other, and why."""
+    """This revision and no other, why, and until when (RFC 3339, UTC; empty: until it is taken away)."""
 
     digest: str
     reason: str = ""
+    expire_time: str = ""
+
+    def is_over(self, now: datetime) -> bool:
+        """Say whether its time has passed."""
+        return bool(self.expire_time) and datetime.fromisoformat(self.expire_time) <= now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """This revision may pass the steps of its rollout up to `through_step`."""
+
+    digest: str
+    through_step: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +49,18 @@ class Override:
 
     pin: Pin | None = None
     reject: frozenset[str] = frozenset()
+    approve: Approval | None = None
+    paused: bool = False
 
 
-def in_force(route: Route, override: Override | None, present: Collection[str]) -> str | None:
+def in_force(route: Route, override: Override | None, present: Collection[str], *, now: datetime) -> str | None:
     """Return the digest of the revision that is in force, or None when there is none.
 
-    The pin, if its revision is present (and verified); else the stable one, or the newest of those that were, that is
-    present and not rejected.
+    The pin, if its time has not passed and its revision is present (and verified); else the stable one, or the newest
+    of those that were, that is present and not rejected.
     """
     said = override or Override()
-    if said.pin and said.pin.digest in present:
+    if said.pin and not said.pin.is_over(now) and said.pin.digest in present:
         return said.pin.digest
     allowed = (each for each in (route.stable, *route.recent_stable) if each not in said.reject)
     return next((each for each in allowed if each in present), None)
@@ -69,12 +86,11 @@ def _read_manifest(manifest: Reader) -> Override:
     metadata.required("name", name, "")
     spec = manifest.mapping("spec", required=True)
     manifest.done()
-    spec.refuse("approve", not_yet("`approve` is not built yet, as there are no rollouts to approve; leave it out"))
-    if spec.optional("paused", boolean, False):
-        spec.report("paused", not_yet("`paused: true` is not built yet; leave it out"))
     override = Override(
         pin=_read_pin(spec.mapping("pin")) if spec.has("pin") else None,
         reject=frozenset(spec.values("reject", digest, limit=MAX_REJECTED)),
+        approve=_read_approval(spec.mapping("approve")) if spec.has("approve") else None,
+        paused=spec.optional("paused", boolean, False),
     )
     if override.pin and override.pin.digest in override.reject:
         spec.report("pin", "is rejected too; take its digest out of reject, or pin another revision")
@@ -83,10 +99,30 @@ def _read_manifest(manifest: Reader) -> Override:
 
 
 def _read_pin(pin: Reader) -> Pin:
-    pin.refuse("expireTime", not_yet("`expireTime` is not built yet; leave it out and delete the pin by hand"))
     found = Pin(
         digest=pin.required("digest", digest, ""),
         reason=pin.optional("reason", text(min_length=0, max_length=MAX_TEXT), ""),
+        expire_time=pin.optional("expireTime", _instant, ""),
     )
     pin.done()
     return found
+
+
+def _read_approval(approval: Reader) -> Approval:
+    found = Approval(
+        digest=approval.required("digest", digest, ""),
+        through_step=approval.optional("throughStep", name, ""),
+    )
+    approval.done()
+    return found
+
+
+def _instant(value: object) -> str:
+    string = text(max_length=MAX_NAME_LENGTH)(value)
+    try:
+        found = datetime.fromisoformat(string)
+    except ValueError:
+        raise ValueError(f"{show(string)} is not a time; write one such as 2026-01-31T18:00:00Z") from None
+    if found.tzinfo is None:
+        raise ValueError(f"{show(string)} has no time zone; write Z behind it for UTC")
+    return found.astimezone(UTC).isoformat()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from baleen_core.canonical import digest_of
 from baleen_core.errors import IntegrityError, ModelError, Problem
+from baleen_core.model.loaded import LoadedModel, load_model
 from baleen_core.model.parse import parse_model_deployment
-from baleen_core.model.recipes import find_recipe, image_recipe, text_recipe
+from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model, ModelDeployment
 from baleen_sidecar.adapters.resources import read_folder
-from baleen_sidecar.usecases.scoring import LoadedModel
 
 AssetReader = Callable[[Model], tuple[str, Mapping[str, Path]]]
 """Finds a model's files: the SHA-256 of what Triton loads, and its recipe's assets by name."""
@@ -43,22 +43,17 @@ def read_deployments(folder: Path) -> tuple[ModelDeployment, ...]:
     return tuple(deployments)
 
 
-def load_model(model: Model, sha256: str, assets: Mapping[str, Path]) -> LoadedModel:
-    """Make a model's recipe ready.
+def load_from(model: Model, sha256: str, assets: Mapping[str, Path]) -> LoadedModel:
+    """Make a model's recipe ready, with its assets read from these files.
 
     Raises:
         IntegrityError: the model's file or an asset is not the one that the deployment names.
         ModelError: an asset is missing.
     """
-    if model.source.sha256 is not None and model.source.sha256 != sha256:
-        raise IntegrityError(f"model {model.name}", expected=model.source.sha256, found=sha256)
-    recipe = model.preprocessing.recipe
-    if find_recipe(recipe).accepts == "image":
-        return LoadedModel(model=model, sha256=sha256, image=image_recipe(recipe))
-    contents = {
-        asset.name: _read_asset(model, asset.name, asset.sha256, assets) for asset in model.preprocessing.assets
-    }
-    return LoadedModel(model=model, sha256=sha256, text=text_recipe(recipe, contents))
+    wanted = () if find_recipe(model.preprocessing.recipe).accepts == "image" else model.preprocessing.assets
+    return load_model(
+        model, sha256, {asset.name: _read_asset(model, asset.name, asset.sha256, assets) for asset in wanted}
+    )
 
 
 def _read_asset(model: Model, name: str, sha256: str | None, assets: Mapping[str, Path]) -> bytes:

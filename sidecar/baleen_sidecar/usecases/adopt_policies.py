@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+from baleen_core.checking import Checked, check_policy
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.lists import CompiledList, compile_list
 from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus, Standing
@@ -23,11 +24,9 @@ from baleen_core.policy.scope import Candidate, find_conflicts
 from baleen_core.reading import unknown_name
 from baleen_sidecar.ports import Activation, RevisionStore
 from baleen_sidecar.usecases.policy_documents import (
-    Checked,
     Documents,
     Key,
     Sorted,
-    check_policy,
     short,
     sort_documents,
 )
@@ -215,7 +214,7 @@ class AdoptPolicies:
     ) -> LoadedPolicy | None:
         """Load what is in force; a revision that is gone or altered is a problem, and the next one is tried."""
         present = set(known)
-        while digest := in_force(route, override, present):
+        while digest := in_force(route, override, present, now=self._now()):
             try:
                 return await self._load(key, digest, known[digest].version)
             except BaleenError as exc:
@@ -249,7 +248,7 @@ class AdoptPolicies:
 
     async def _record(self, owed: Sequence[Activation]) -> list[Problem]:
         """Write the history; what cannot be written now is owed again at the next adoption."""
-        time = datetime.fromtimestamp(self._wall_seconds(), UTC).isoformat(timespec="milliseconds")
+        time = self._now().isoformat(timespec="milliseconds")
         problems = []
         for activation in owed:
             try:
@@ -258,6 +257,9 @@ class AdoptPolicies:
                 message = f"acts, but its history cannot be written: {exc}"
                 problems.append(Problem(field=activation.policy, message=message))
         return problems
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._wall_seconds(), UTC)
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -14,37 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from baleen_core.errors import ModelUnavailable
-from baleen_core.model.recipes import TextRecipe, find_recipe
-from baleen_core.model.schema import Model
+from baleen_core.model.loaded import ImageRecipe, LoadedModel
+from baleen_core.model.recipes import find_recipe
 from baleen_core.model.signals import read_signals
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.ports import Inference
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
 
 TEXT_TOO_LONG = "TextTooLong"
 INLINE_TEXT_LENGTH = 8 * 1024
 """Text up to here is prepared on the event loop: handing it to a thread costs more than it saves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """A model with its recipe at hand: one of `text` and `image` is set."""
-
-    model: Model
-    sha256: str
-    text: TextRecipe | None = None
-    image: ImageRecipe | None = None
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return ModelIdentity(name=self.model.name, version=self.model.version, sha256=self.sha256)
-
-    def signal_names(self) -> tuple[str, ...]:
-        """Return the signals as policies name them."""
-        return tuple(f"{self.model.name}.{signal.name}" for signal in self.model.signals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +165,5 @@ def _raise_to(row: dict[str, int], scores: Mapping[str, int]) -> None:
         row[signal] = max(score, row.get(signal, 0))
 
 
-def _stack(
-    prepare: Callable[[Image.Image], NDArray[np.float32]], pictures: Sequence[Image.Image]
-) -> NDArray[np.float32]:
+def _stack(prepare: ImageRecipe, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
     return np.stack([prepare(picture) for picture in pictures])

@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
-
-from baleen_core.errors import BaleenError, IntegrityError, ModelError, ModelUnavailable, Problem
+from baleen_core.errors import BaleenError, IntegrityError, ModelUnavailable, Problem
 from baleen_core.model.golden import compare_golden
+from baleen_core.model.loaded import LoadedModel, golden_rows
 from baleen_core.model.schema import GoldenInput, Model
 from baleen_core.model.signals import read_signals
 from baleen_sidecar.ports import ImageDecoder, Tensors
-from baleen_sidecar.usecases.scoring import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -165,15 +163,10 @@ class VerifyModels:
         return self._inputs[key]
 
     def _prepare(self, loaded: LoadedModel, question: GoldenInput) -> tuple[Tensors, ...]:
-        model = loaded.model
-        if question.text is not None and loaded.text is not None:
-            rows = loaded.text.windows(question.text).rows
-            size = model.batching.max_batch_size
-            return tuple(loaded.text.collate(rows[start : start + size]) for start in range(0, len(rows), size))
-        if question.name is not None and loaded.image is not None:
-            picture = self._images.decode(self._read(model, question.name, question.sha256))
-            return ({model.inputs[0].name: loaded.image(picture)[np.newaxis]},)
-        raise ModelError("the golden input is neither a text for a text recipe nor a file for an image recipe")
+        picture = None
+        if question.name is not None:
+            picture = self._images.decode(self._read(loaded.model, question.name, question.sha256))
+        return golden_rows(loaded, question, picture)
 
     def _read(self, model: Model, name: str, sha256: str | None) -> bytes:
         data = self._golden_file(model, name)

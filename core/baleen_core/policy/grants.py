@@ -1,0 +1,56 @@
+"""Which namespaces may bind what: settings of the installation, so that no team can bind or claim another's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from baleen_core.errors import Problem
+from baleen_core.policy.schema import Policy, Role, Scope
+
+NOT_GRANTED: Final = "NotGranted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """Empty fields grant everything, as suits an installation with one team.
+
+    `tenants` names, for each namespace, the tenants that it may speak for; where it is not empty, a namespace that it
+    does not name may speak for none, and only a namespace that has `*` may bind all tenants at once.
+    """
+
+    policy_namespaces: frozenset[str] = frozenset()
+    floor_namespaces: frozenset[str] = frozenset()
+    tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def may_read(self, namespace: str, scope: Scope) -> bool:
+        """Say whether a sidecar of this namespace gets policies of this scope: its tenants', and those for all."""
+        if not self.tenants or scope.tenant is None:
+            return True
+        granted = self.tenants.get(namespace, frozenset())
+        return "*" in granted or scope.tenant in granted
+
+
+def find_refusals(policy: Policy, grants: Grants) -> tuple[Problem, ...]:
+    """Name each field by which a policy claims what its namespace was not granted."""
+    problems = []
+    namespaces = grants.policy_namespaces
+    if namespaces and policy.namespace not in namespaces:
+        problems.append(_refusal("metadata.namespace", f"policies count only in {_names(namespaces)}"))
+    floors = grants.floor_namespaces
+    if policy.role is Role.FLOOR and floors and policy.namespace not in floors:
+        problems.append(_refusal("spec.role", f"floors count only in {_names(floors)}"))
+    if grants.tenants and policy.role is Role.POLICY:
+        granted = grants.tenants.get(policy.namespace, frozenset())
+        if "*" not in granted and policy.scope.tenant not in granted:
+            found = f"tenant {policy.scope.tenant!r}" if policy.scope.tenant else "all tenants"
+            message = f"namespace {policy.namespace} may not bind {found}; it was granted {_names(granted) or 'none'}"
+            problems.append(_refusal("spec.scope.tenant", message))
+    return tuple(problems)
+
+
+def _refusal(field: str, message: str) -> Problem:
+    return Problem(field=field, message=f"{NOT_GRANTED}: {message}")
+
+
+def _names(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,1 @@
+"""The world outside: the API server, Triton, the gateways."""

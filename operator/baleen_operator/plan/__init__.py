@@ -1,0 +1,1 @@
+"""Pure: what to do about what was seen. No clock, no network, no log."""

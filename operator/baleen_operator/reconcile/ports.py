@@ -1,0 +1,97 @@
+"""What reconciling needs from the world outside, as small Protocols in its own words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from baleen_core.model.schema import Model
+from baleen_core.policy.schema import ListSourceType, Scope
+from baleen_operator.plan.actions import Action
+
+Key = tuple[str, str]
+"""Namespace and name."""
+Manifest = Mapping[str, Any]
+
+
+class Seen(Protocol):
+    """What was last seen of the resources that are watched: no waiting, and as fresh as the watch is.
+
+    What the operator itself wrote is seen at once. `kind` is one of `baleen_core.resources.PLURALS`.
+    """
+
+    def get(self, kind: str, key: Key) -> Manifest | None:
+        """Return a resource as the API server gave it, without `metadata.managedFields`; None when it is not there."""
+
+    def keys(self, kind: str) -> Sequence[Key]:
+        """Return the keys of all resources of a kind."""
+
+    def revisions(self, key: Key) -> Sequence[Manifest]:
+        """Return the ModerationPolicyRevisions of a policy, whether the policy itself is there or not."""
+
+    def sharing_scope(self, type: str, scope: Scope) -> Sequence[Key]:
+        """Return the policies whose `spec` says this type and scope, in the order of their keys."""
+
+    def models(self) -> Sequence[Model]:
+        """Return the models of every ModelDeployment that is accepted, by which policies are checked."""
+
+
+class Cluster(Protocol):
+    """Reads that are not watched, and all writes."""
+
+    async def read_texts(self, type: ListSourceType, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """Return the texts of a ConfigMap or Secret by their keys; None when there is no such object.
+
+        Raises:
+            ValueError: its data is not text. ClusterError: the API server refused (the verb and resource are named)
+            or did not answer.
+        """
+
+    async def list_owners(self, type: ListSourceType, namespace: str, name: str) -> Sequence[Manifest] | None:
+        """Return the ownerReferences of an object that keeps a list; None when it is not there.
+
+        Raises:
+            ClusterError: as above.
+        """
+
+    async def act(self, action: Action) -> Manifest | None:
+        """Carry an action out, and have what was written seen at once; deleting what is gone is no error.
+
+        Raises:
+            Stale: what the action was planned on is not what is there now: plan again.
+            ClusterError: the API server refused (the verb and resource are named) or did not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """Who enforces a route: how many are known, how many do, and at most 10 names of those that are behind."""
+
+    total: int = 0
+    current: int = 0
+    stale: tuple[str, ...] = ()
+
+
+class Gateways(Protocol):
+    """What the gateways said last about themselves and the sidecars that follow them."""
+
+    def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
+        """Say who adopted this epoch, or a later one, of a policy's route; a gateway that does not answer is behind."""
+
+
+class Clock(Protocol):
+    """The wall clock."""
+
+    def __call__(self) -> datetime:
+        """Return now, in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a reconcile wants next: to be called again after so many seconds, or only when something changes.
+
+    `affected` are other policies that have to look again, because this one came, went or changed its scope.
+    """
+
+    requeue_seconds: float | None = None
+    affected: frozenset[Key] = field(default_factory=frozenset)
