@@ -220,9 +220,9 @@ def text(*, max_length: int, min_length: int = 1) -> Callable[[object], str]:
     return convert
 
 
-def pattern(regex: str, expected: str, *, max_length: int) -> Callable[[object], str]:
+def pattern(regex: str, expected: str, *, max_length: int, min_length: int = 1) -> Callable[[object], str]:
     """Read a string that matches the whole `regex`; `expected` says what it is, in words."""
-    compiled, read_text = re.compile(regex), text(max_length=max_length)
+    compiled, read_text = re.compile(regex), text(max_length=max_length, min_length=min_length)
 
     def convert(value: object) -> str:
         string = read_text(value)
