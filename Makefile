@@ -13,9 +13,11 @@ setup:  ## install everything into .venv
 demo: setup  ## fetch the models, start Triton and a sidecar, moderate real content, show what policies do
 	@$(BIN)/baleen demo
 
+# The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which
+# come last: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
-	@$(BIN)/baleen models fetch
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
+		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## format, lint, types and layers alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

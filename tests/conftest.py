@@ -2,5 +2,7 @@
 
 from hypothesis import settings
 
+pytest_plugins = ["cluster_run"]
+
 settings.register_profile("baleen", deadline=None)
 settings.load_profile("baleen")

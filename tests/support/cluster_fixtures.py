@@ -1,0 +1,51 @@
+"""Fixtures of the tests that need a cluster."""
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster_run import missing_tools, run_folder
+from control_plane import ControlPlane
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster_binaries(pytestconfig: pytest.Config) -> None:
+    """Fail every test here, skip none, when the binaries could not be had."""
+    if problem := missing_tools(pytestconfig):
+        pytest.fail(problem, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def control_plane(cluster_binaries: None, pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
+    """Give the control plane that the whole run shares; a test keeps to a namespace of its own."""
+    with ControlPlane(run_folder(pytestconfig), shared=True) as plane:
+        yield plane
+
+
+@pytest.fixture
+def private_control_plane(
+    cluster_binaries: None, pytestconfig: pytest.Config, tmp_path: Path
+) -> Iterator[ControlPlane]:
+    """Give a control plane of the test's own, whose API server it may stop; five seconds dearer than the shared one."""
+    with ControlPlane(tmp_path / "control-plane") as plane:
+        yield plane
+    # What was called there counts when the roles are compared with the calls.
+    kept = run_folder(pytestconfig) / "private"
+    kept.mkdir(exist_ok=True)
+    shutil.move(plane.audit_log, kept / f"{secrets.token_hex(8)}.log")
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give a fresh namespace; the controller manager removes it and all that is in it after the test."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    name = f"{words[:40].rstrip('-')}-{secrets.token_hex(4)}"
+    with control_plane.client() as client:
+        made = client.post("/api/v1/namespaces", json={"metadata": {"name": name}})
+        made.raise_for_status()
+        yield name
+        client.delete(f"/api/v1/namespaces/{name}")

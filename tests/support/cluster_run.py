@@ -1,0 +1,121 @@
+"""What a whole test run does about the cluster: its one folder, the order of tests, the binaries, the roles at the end.
+
+A plugin, since these hooks must be known in the process that directs the others as well as in each of them.
+"""
+
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from audit import WildcardRule, compare
+from cluster_tools import ToolsMissing, tools
+from control_plane import ROOT, await_end, hold
+
+SUITE: Final = ROOT / "tests" / "cluster"
+ROLES: Final = ROOT / "charts" / "baleen" / "rbac"
+_folder: Final = pytest.StashKey[Path]()
+_collected: Final = pytest.StashKey[set[Path]]()
+_missing: Final = pytest.StashKey[str | None]()
+_problems: Final = pytest.StashKey[list[str]]()
+
+
+def run_folder(config: pytest.Config) -> Path:
+    """Return the folder of the control plane that the whole run shares; the directing process keeps it alive."""
+    if hasattr(config, "workerinput"):
+        return Path(config.workerinput["cluster_folder"])
+    if _folder not in config.stash:
+        folder = Path(config._tmp_path_factory.getbasetemp()) / "cluster"
+        folder.mkdir()
+        held = contextlib.ExitStack()
+        held.enter_context(hold(folder))
+        config.add_cleanup(lambda: await_end(folder))
+        config.add_cleanup(held.close)  # the last one added is the first one called
+        config.stash[_folder] = folder
+    return config.stash[_folder]
+
+
+def missing_tools(config: pytest.Config) -> str | None:
+    """Return why there are no binaries, if there are none; the first call finds or builds them."""
+    if _missing not in config.stash:
+        try:
+            tools()
+        except ToolsMissing as exc:
+            config.stash[_missing] = str(exc)
+        else:
+            config.stash[_missing] = None
+    return config.stash[_missing]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker where the run's control plane is."""
+    node.workerinput["cluster_folder"] = str(run_folder(node.config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need a cluster last: the binaries may still be being built."""
+    items.sort(key=_needs_cluster)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait for the binaries before the clock of the test's own time limit starts."""
+    if _needs_cluster(item):
+        missing_tools(item.config)
+    return (yield)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember what is run, where this process runs it."""
+    _remember(session.config, (item.path for item in session.items))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None:
+    """Remember what is run, where workers run it."""
+    _remember(node.config, (node.config.rootpath / name.partition("::")[0] for name in ids))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run of the whole cluster suite when what the product called and what its roles allow are not the same."""
+    config = session.config
+    if hasattr(config, "workerinput") or exitstatus != pytest.ExitCode.OK or not _is_whole_suite(config):
+        return
+    try:
+        found = compare(_audit_logs(run_folder(config)), sorted(ROLES.glob("*.yaml")))
+        config.stash[_problems] = [problem for comparison in found for problem in comparison.problems()]
+    except (WildcardRule, KeyError) as exc:
+        config.stash[_problems] = [str(exc)]
+    if config.stash[_problems]:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the calls and rules that do not fit."""
+    if problems := config.stash.get(_problems, []):
+        terminalreporter.section("roles and audit log differ", red=True, bold=True)
+        for problem in problems:
+            terminalreporter.line(problem)
+
+
+def _audit_logs(folder: Path) -> Iterator[Path]:
+    yield from (path for path in (folder / "audit.log", *sorted(folder.glob("private/*.log"))) if path.exists())
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    return item.get_closest_marker("cluster") is not None
+
+
+def _remember(config: pytest.Config, paths: Iterable[Path]) -> None:
+    config.stash.setdefault(_collected, set()).update(paths)
+
+
+def _is_whole_suite(config: pytest.Config) -> bool:
+    option = config.option
+    chosen = option.keyword or option.markexpr or option.collectonly or getattr(option, "lf", False) or option.deselect
+    if chosen or any("::" in argument for argument in config.args):
+        return False
+    return set(SUITE.glob("test_*.py")) <= config.stash.get(_collected, set())

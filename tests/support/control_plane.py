@@ -1,0 +1,645 @@
+"""A real control plane for tests: etcd, kube-apiserver, kube-controller-manager; with the product's kinds and roles.
+
+A supervisor (`python control_plane.py FOLDER`) starts them and ends them. Every user of a folder holds a shared lock
+on a file in it; when the supervisor gets the exclusive one, nobody is left, however they went, and it ends what it
+started. Should the supervisor itself be killed, the kernel kills its children.
+"""
+
+import base64
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any, Final, Self
+
+import httpx
+
+from cluster_tools import tools
+
+ROOT: Final = Path(__file__).parents[2]
+KUBECTL: Final = Path(sys.executable).with_name("kubectl")
+NAMESPACE: Final = "baleen-system"
+SERVICE_ACCOUNTS: Final = ("baleen-operator", "baleen-gateway")
+PEOPLE: Final = {
+    "policy-author": "baleen-policy-author",
+    "model-author": "baleen-model-author",
+    "on-call": "baleen-on-call",
+}
+"""Users that are people, and the one ClusterRole that each has."""
+ISSUER: Final = "https://kubernetes.default.svc"
+_START_SECONDS: Final = 120
+_END_SECONDS: Final = 30
+_LOOK_SECONDS: Final = 0.05
+_TOKEN_SECONDS: Final = 24 * 3600
+_PR_SET_PDEATHSIG: Final = 1
+_API: Final = "kube-apiserver"
+_DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+"""Every kind of every group in one answer."""
+
+AUDIT_POLICY: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "users": ["system:apiserver", "system:kube-controller-manager"]},
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system", "system:nodes"]},
+        {"level": "Metadata"},
+    ],
+}
+
+
+def product_manifests() -> tuple[Path, ...]:
+    """Return the files of `crds/` and of the chart's roles."""
+    return tuple(path for folder in ("crds", "charts/baleen/rbac") for path in sorted((ROOT / folder).glob("*.yaml")))
+
+
+class ControlPlane:
+    """The control plane of a folder; whoever enters the folder shares it, and it ends when the last one has left.
+
+    `manifests` are applied at its start, `api_flags` added to the API server's; both count for whoever starts it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        manifests: Sequence[Path] | None = None,
+        api_flags: Sequence[str] = (),
+        shared: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.shared = shared
+        self._manifests = product_manifests() if manifests is None else tuple(manifests)
+        self._api_flags = tuple(api_flags)
+        self._stack = contextlib.ExitStack()
+        self._client: httpx.Client | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._paths: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as undone:
+            undone.enter_context(hold(self.folder))
+            with (self.folder / "starting").open("a") as starting:
+                fcntl.flock(starting, fcntl.LOCK_EX)
+                if not self._is_up():
+                    self._start()
+            self._client = undone.enter_context(self.client())
+            self._stack = undone.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended_early = not self._is_up()
+        self._stack.close()
+        if not self.shared:
+            await_end(self.folder)
+            if self._supervisor is not None:
+                self._supervisor.wait(_END_SECONDS)
+        if ended_early and error is None:
+            raise RuntimeError(f"the control plane ended before its user:\n{self._explain()}")
+
+    @property
+    def url(self) -> str:
+        """Where the API server answers; a restart does not change it."""
+        return str(json.loads((self.folder / "ready").read_text())["url"])
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that clients must trust."""
+        return self.folder / "server.crt"
+
+    @property
+    def admin_token(self) -> str:
+        """The bearer token of somebody who may do everything."""
+        return self._static_tokens()["admin"]
+
+    @property
+    def audit_log(self) -> Path:
+        """Every request that no part of Kubernetes itself made, one JSON document a line, written before the answer."""
+        return self.folder / "audit.log"
+
+    def token_for(self, namespace: str, service_account: str, audience: str | None = None) -> str:
+        """Return a new token of a service account, by default for the API server itself."""
+        spec: dict[str, Any] = {"expirationSeconds": _TOKEN_SECONDS}
+        if audience is not None:
+            spec["audiences"] = [audience]
+        answer = self._admin.post(
+            f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token", json={"spec": spec}
+        )
+        answer.raise_for_status()
+        return str(answer.json()["status"]["token"])
+
+    def client(self, user: str = "admin") -> httpx.Client:
+        """Return an HTTP client of the API server for a user as `kubeconfig` takes it; the caller closes it."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self._token_of(user)}"},
+            verify=ssl.create_default_context(cafile=self.ca),
+            timeout=60,
+            trust_env=False,
+        )
+
+    def kubeconfig(self, user: str = "admin") -> Path:
+        """Return the kubeconfig of `admin`, of one of PEOPLE, or of a service account `namespace/name`.
+
+        The namespace of the product's own two may be left out.
+        """
+        path = self.folder / "kubeconfigs" / f"{user.replace('/', '_')}.yaml"
+        if not path.exists():
+            _write_kubeconfig(path, self.url, self.ca, self._token_of(user))
+        return path
+
+    def kubectl(
+        self, *arguments: str | Path, input: str | None = None, user: str = "admin", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as a user; with `check` a failure raises with what it said."""
+        done = _kubectl(self.folder, self.kubeconfig(user), *arguments, input=input)
+        if check and done.returncode:
+            raise AssertionError(f"kubectl {' '.join(map(str, arguments))}: status {done.returncode}\n{done.stderr}")
+        return done
+
+    def get_json(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return an object as it is now; KeyError when there is none of that name.
+
+        `kind` is what kubectl takes, such as `modpol`; without a namespace it is `default`, or none for such a kind.
+        """
+        answer = self._admin.get(f"{self._path_of(kind, namespace or 'default')}/{name}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise KeyError(f"{kind} {name}")
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait_for_condition(
+        self,
+        kind: str,
+        name: str,
+        condition: str,
+        namespace: str | None = None,
+        *,
+        status: str = "True",
+        reason: str | None = None,
+        seconds: float = 60,
+    ) -> dict[str, Any]:
+        """Return the object once its condition is that of its current generation and has this status and reason."""
+        give_up = time.monotonic() + seconds
+        found: dict[str, Any] = {}
+        while time.monotonic() < give_up:
+            with contextlib.suppress(KeyError):
+                found = self.get_json(kind, name, namespace)
+                if _has_condition(found, condition, status, reason):
+                    return found
+            time.sleep(_LOOK_SECONDS)
+        wanted = f"{condition}={status}" + (f", reason {reason}" if reason else "")
+        said = json.dumps(found.get("status"), indent=2) if found else "it does not exist"
+        raise TimeoutError(f"{kind} {name} is not {wanted} after {seconds:g} s; its status:\n{said}")
+
+    def stop_api(self) -> None:
+        """Kill the API server, and leave it away until `start_api`; etcd and the controller manager live on."""
+        if self.shared:
+            raise RuntimeError("this control plane serves other tests, too; take a private one")
+        (self.folder / "api-away").touch()
+        _wait(lambda: _API not in self.pids(), _END_SECONDS, "the API server did not end")
+
+    def start_api(self) -> None:
+        """Start the API server again, on the same port and data, and return when it is ready."""
+        (self.folder / "api-away").unlink()
+        _wait(lambda: _API in self.pids() and _is_ready(self._admin), _START_SECONDS, "the API server did not start")
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the parts that run, and of their supervisor."""
+        found = {}
+        for path in self.folder.glob("*.pid"):
+            with contextlib.suppress(FileNotFoundError):
+                found[path.stem] = int(path.read_text())
+        return found
+
+    def _path_of(self, kind: str, namespace: str) -> str:
+        """Return the address of the kind's collection; kubectl would do it, but a process for each look is dear."""
+        if kind.lower() not in self._paths:
+            self._paths = {}
+            for root in ("/apis", "/api"):
+                answer = self._admin.get(root, headers={"Accept": _DISCOVERY})
+                answer.raise_for_status()
+                self._paths.update(_read_paths(root, answer.json()))
+        if kind.lower() not in self._paths:
+            raise ValueError(f"kind: the server has no {kind!r}")
+        return self._paths[kind.lower()].format(namespace=namespace)
+
+    @property
+    def _admin(self) -> httpx.Client:
+        assert self._client is not None, "enter it first"
+        return self._client
+
+    def _token_of(self, user: str) -> str:
+        static = self._static_tokens()
+        if user in static:
+            return static[user]
+        if user in SERVICE_ACCOUNTS:
+            return self.token_for(NAMESPACE, user)
+        namespace, _, name = user.removeprefix("system:serviceaccount:").replace(":", "/").partition("/")
+        if not name:
+            known = ", ".join((*static, *SERVICE_ACCOUNTS))
+            raise ValueError(f"user: {user!r} is none of {known}, nor a service account as namespace/name")
+        return self.token_for(namespace, name)
+
+    def _static_tokens(self) -> dict[str, str]:
+        rows = [line.split(",") for line in (self.folder / "tokens.csv").read_text().splitlines()]
+        return {row[1]: row[0] for row in rows}
+
+    def _is_up(self) -> bool:
+        return (self.folder / "ready").exists() and not _is_free(self.folder / "supervising")
+
+    def _start(self) -> None:
+        wanted = {
+            "binaries": {name: str(path) for name, path in tools().items()},
+            "manifests": [str(path) for path in self._manifests],
+            "apiFlags": self._api_flags,
+        }
+        (self.folder / "wanted.json").write_text(json.dumps(wanted))
+        with (self.folder / "supervisor.log").open("w") as log:
+            # A session of its own: Ctrl-C is for the tests, whose end the supervisor then sees.
+            self._supervisor = supervisor = subprocess.Popen(
+                [sys.executable, __file__, str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        give_up = time.monotonic() + _START_SECONDS
+        while not self._is_up():
+            if supervisor.poll() is not None or time.monotonic() > give_up:
+                supervisor.kill()
+                supervisor.wait()
+                raise RuntimeError(f"the control plane did not start:\n{self._explain()}")
+            time.sleep(_LOOK_SECONDS)
+
+    def _explain(self) -> str:
+        return (self.folder / "supervisor.log").read_text(errors="replace")[-4000:]
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep a folder's control plane, which may be yet to come, from ending; a process that is killed lets go, too."""
+    with (folder / "users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield
+
+
+def await_end(folder: Path) -> None:
+    """Return when the folder's supervisor has gone, and with it all that it started."""
+    if (folder / "supervising").exists():
+        _wait(lambda: _is_free(folder / "supervising"), _END_SECONDS, f"the supervisor of {folder} did not end")
+
+
+class _Supervisor:
+    """Starts the parts, restarts the API server when told to, and ends them all."""
+
+    def __init__(self, folder: Path, users: IO[str]) -> None:
+        self.folder = folder
+        self.users = users
+        wanted = json.loads((folder / "wanted.json").read_text())
+        self.binaries: Mapping[str, str] = wanted["binaries"]
+        self.manifests: Sequence[str] = wanted["manifests"]
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.etcd_port, peer_port, self.port = _free_ports(3)
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.commands = {
+            "etcd": _etcd_flags(folder, self.etcd_port, peer_port),
+            _API: [*_api_flags(folder, self.port, self.etcd_port), *wanted["apiFlags"]],
+            "kube-controller-manager": _controller_flags(folder),
+        }
+
+    def run(self) -> None:
+        """Start everything, say so, and go on until nobody is left."""
+        for stale in (*self.folder.glob("*.pid"), self.folder / "ready", self.folder / "api-away"):
+            stale.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "kubeconfigs", ignore_errors=True)
+        _write_atomically(self.folder / "supervisor.pid", str(os.getpid()))
+        try:
+            self._start_all()
+            while not self._nobody_is_left():
+                self._mind_the_api()
+                self._check()
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            (self.folder / "ready").unlink(missing_ok=True)
+            for name in reversed(tuple(self.running)):
+                self._stop(name)
+            shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+            (self.folder / "supervisor.pid").unlink(missing_ok=True)
+
+    def _start_all(self) -> None:
+        _make_keys(self.folder)
+        tokens = _make_tokens(self.folder)
+        for name, token in tokens.items():
+            _write_kubeconfig(self.folder / "kubeconfigs" / f"{name}.yaml", self.url, self.folder / "server.crt", token)
+        (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
+        self._start("etcd")
+        self._start(_API)
+        trusted = ssl.create_default_context(cafile=self.folder / "server.crt")
+        headers = {"Authorization": f"Bearer {tokens['admin']}"}
+        with httpx.Client(base_url=self.url, headers=headers, verify=trusted, trust_env=False) as client:
+            while not _is_ready(client):
+                self._check()
+                if self._nobody_is_left():
+                    return
+                time.sleep(_LOOK_SECONDS)
+        self._apply()
+        # After the CRDs: its garbage collector looks for new kinds every half minute only.
+        self._start("kube-controller-manager")
+        _write_atomically(self.folder / "ready", json.dumps({"url": self.url}))
+
+    def _apply(self) -> None:
+        (self.folder / "accounts.json").write_text(json.dumps(_accounts()))
+        files = [
+            argument for path in (self.folder / "accounts.json", *self.manifests) for argument in ("-f", str(path))
+        ]
+        self._admin_kubectl("apply", "--server-side", "--field-manager=test-bed", *files)
+        if self._admin_kubectl("get", "crd", "-o", "name"):
+            self._admin_kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+
+    def _admin_kubectl(self, *arguments: str) -> str:
+        done = _kubectl(self.folder, self.folder / "kubeconfigs" / "admin.yaml", *arguments)
+        if done.returncode:
+            sys.exit(f"kubectl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _mind_the_api(self) -> None:
+        away = (self.folder / "api-away").exists()
+        if away and _API in self.running:
+            self._stop(_API)
+        elif not away and _API not in self.running:
+            self._start(_API)
+
+    def _start(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [self.binaries[name], *self.commands[name]],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent(os.getpid()),
+            )
+        _write_atomically(self.folder / f"{name}.pid", str(self.running[name].pid))
+
+    def _stop(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.kill()
+        process.wait()
+        (self.folder / f"{name}.pid").unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                log = (self.folder / f"{name}.log").read_text(errors="replace")
+                sys.exit(f"{name} ended with status {process.returncode}:\n{log[-3000:]}")
+
+    def _nobody_is_left(self) -> bool:
+        """Take the exclusive lock if it is to be had; it is kept, so that who comes now waits for the end."""
+        return _try_lock(self.users, fcntl.LOCK_EX)
+
+
+def _etcd_flags(folder: Path, port: int, peer_port: int) -> list[str]:
+    client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]
+
+
+def _api_flags(folder: Path, port: int, etcd_port: int) -> list[str]:
+    return [
+        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",  # a loopback address may not become an endpoint
+        f"--secure-port={port}",
+        f"--tls-cert-file={folder / 'server.crt'}",
+        f"--tls-private-key-file={folder / 'server.key'}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--anonymous-auth=false",
+        f"--service-account-issuer={ISSUER}",
+        f"--api-audiences={ISSUER}",
+        f"--service-account-key-file={folder / 'accounts.pub'}",
+        f"--service-account-signing-key-file={folder / 'accounts.key'}",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--allow-privileged=true",
+        f"--audit-policy-file={folder / 'audit-policy.json'}",
+        f"--audit-log-path={folder / 'audit.log'}",
+        "--audit-log-maxsize=4000",  # MB: one file, never rotated while it is read
+    ]
+
+
+def _controller_flags(folder: Path) -> list[str]:
+    return [
+        f"--kubeconfig={folder / 'kubeconfigs' / 'system:kube-controller-manager.yaml'}",
+        f"--service-account-private-key-file={folder / 'accounts.key'}",
+        f"--root-ca-file={folder / 'server.crt'}",
+        "--leader-elect=false",
+        "--secure-port=0",
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
+    ]
+
+
+def _make_keys(folder: Path) -> None:
+    """Write the serving certificate, which is its own CA, and the pair of keys that signs and proves tokens."""
+    if (folder / "accounts.pub").exists():
+        return
+    curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    names = "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+    request = ["req", "-x509", "-newkey", "ec", *curve, "-nodes", "-days", "30", "-subj", "/CN=kube-apiserver"]
+    made = ["-addext", f"subjectAltName={names}", "-keyout", "server.key", "-out", "server.crt"]
+    for arguments in (
+        [*request, *made],
+        ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "accounts.key"],
+        ["ec", "-in", "accounts.key", "-pubout", "-out", "accounts.pub"],
+    ):
+        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"openssl {' '.join(arguments)}: status {done.returncode}\n{done.stderr}")
+
+
+def _make_tokens(folder: Path) -> dict[str, str]:
+    """Write the static tokens, one line for each user, and return them by user; whoever is a master passes RBAC."""
+    masters = ("admin", "system:kube-controller-manager")
+    tokens = {user: secrets.token_hex(16) for user in (*masters, *PEOPLE)}
+    lines = [f"{token},{user},{user},{'system:masters' if user in masters else ''}" for user, token in tokens.items()]
+    path = folder / "tokens.csv"
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n")
+    return tokens
+
+
+def _accounts() -> dict[str, Any]:
+    """Return the namespace and accounts that the chart's roles are bound to, and bindings for people."""
+    group = "rbac.authorization.k8s.io"
+    bindings = [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": f"test-{user}"},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+        }
+        for user, role in PEOPLE.items()
+    ]
+    accounts = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
+        for name in SERVICE_ACCOUNTS
+    ]
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    return {"apiVersion": "v1", "kind": "List", "items": [namespace, *accounts, *bindings]}
+
+
+def _write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> None:
+    trusted = base64.b64encode(ca.read_bytes()).decode()
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority-data": trusted}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    path.parent.mkdir(exist_ok=True)
+    _write_atomically(path, json.dumps(document, indent=1))
+
+
+def _kubectl(
+    folder: Path, kubeconfig: Path, *arguments: str | Path, input: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    cache = folder / "kubectl-cache"
+    command = [KUBECTL, f"--kubeconfig={kubeconfig}", f"--cache-dir={cache}", *arguments]
+    return subprocess.run(command, input=input, capture_output=True, text=True, timeout=180)
+
+
+def _read_paths(root: str, document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the address of each kind in an answer of `_DISCOVERY`, by every name it goes by."""
+    found: dict[str, str] = {}
+    for group in document["items"]:
+        group_name = group["metadata"].get("name", "")
+        version = group["versions"][0]  # the preferred one comes first
+        base = "/".join(part for part in (root, group_name, version["version"]) if part)
+        for resource in version["resources"]:
+            plural = resource["resource"]
+            within = "/namespaces/{namespace}" if resource["scope"] == "Namespaced" else ""
+            names = {plural, resource["singularResource"], resource["responseKind"]["kind"], f"{plural}.{group_name}"}
+            for name in (*names, *resource.get("shortNames", ())):
+                found.setdefault(name.lower(), f"{base}{within}/{plural}")
+    return found
+
+
+def _has_condition(found: Mapping[str, Any], name: str, status: str, reason: str | None) -> bool:
+    generation = found["metadata"].get("generation", 0)
+    reported = found.get("status", {})
+    return any(
+        condition["type"] == name
+        and condition["status"] == status
+        and reason in (None, condition.get("reason"))
+        and condition.get("observedGeneration", reported.get("observedGeneration", generation)) == generation
+        for condition in reported.get("conditions", [])
+    )
+
+
+def _is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return free ports below those that connections take, so that one stays free while its server is away."""
+    lowest_taken = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    candidates = random.sample(range(max(1024, lowest_taken - 16384), lowest_taken), 200)
+    return [port for port in candidates if _may_bind(port)][:count]
+
+
+def _may_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_free(lock: Path) -> bool:
+    with lock.open("a") as file:
+        # Shared, so that two who look at once do not see each other.
+        return _try_lock(file, fcntl.LOCK_SH)
+
+
+def _wait(condition: Callable[[], bool], seconds: float, failure: str) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{failure} within {seconds:g} s")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.rename(path)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _supervise(folder: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _leave)
+    with (folder / "supervising").open("a") as supervising, (folder / "users").open("a") as users:
+        fcntl.flock(supervising, fcntl.LOCK_EX)
+        _Supervisor(folder, users).run()
+
+
+if __name__ == "__main__":
+    _supervise(Path(sys.argv[1]))
