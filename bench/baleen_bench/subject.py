@@ -34,7 +34,7 @@ async def main() -> None:
         # Whoever started Triton for us has asked the model; golden answers are not what is measured.
         inference.confirm(loaded.model)
     async with open_sidecar(settings, models, VerifiedInference(inference, inference)) as sidecar:
-        with bind(settings) as listening:
+        with bind(settings.host, settings.port) as listening:
             announce(listening)
             await run_server(sidecar.app, listening)
     await inference.close()

@@ -19,7 +19,7 @@ from baleen_core.model.schema import Backend
 from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.adapters.verified import VerifiedInference
-from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
+from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server, url_of
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.verify_models import VerifyModels
 
@@ -72,8 +72,8 @@ def prepare(settings: Settings) -> Prepared:
     deployments = read_deployments(settings.models)
     for deployment in deployments:
         if deployment.endpoints:
-            message = "is for a Triton that someone else runs; `baleen serve` runs its own, so give runtime instead"
-            raise ModelError([Problem(field=f"{deployment.name}: spec.external", message=message)])
+            message = "is for a Triton that someone else runs; `baleen serve` runs its own, so leave it out"
+            raise ModelError([Problem(field=f"{deployment.name}: spec.runtime.external", message=message)])
         if deployment.backend is not Backend.PYTHON:
             message = "the Triton that `baleen serve` runs has only the backend Python"
             raise ModelError([Problem(field=f"{deployment.name}: spec.runtime.backend", message=message)])
@@ -107,8 +107,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
         log_line=pass_on,
         threads=max(1, (os.cpu_count() or 1)),
     )
-    with bind(settings) as listening:
-        host, port = listening.getsockname()[:2]
+    with bind(settings.host, settings.port) as listening:
         async with open_sidecar(settings, prepared.models, verified) as sidecar:
             verify = VerifyModels(
                 prepared.models,
@@ -126,7 +125,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
             serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
             try:
                 yield Running(
-                    url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}",
+                    url=url_of(listening),
                     sidecar=sidecar,
                     triton=server,
                     serving=serving,
@@ -144,7 +143,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
 
 async def wait_until_ready(running: Running) -> None:
     """Return once every model gave its golden answers; readiness of the server alone is not believed."""
-    inference, models = running.sidecar.ports.inference, running.sidecar.ports.models
+    inference, models = running.sidecar.ports.inference, running.sidecar.ports.models().models
     while True:
         if running.serving.done():
             return

@@ -8,9 +8,10 @@ from pathlib import Path
 from baleen_cli.models.archives import digest_file
 from baleen_cli.models.catalog import ModelSource
 from baleen_cli.models.fetch import fetch_models
+from baleen_cli.models.placing import find_shipped
 from baleen_cli.models.progress import FetchProgress
 from baleen_cli.models.store import ModelStore
-from baleen_core.errors import IntegrityError, ModelError, NotFound, Problem
+from baleen_core.errors import IntegrityError, NotFound
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model, SourceType
 from baleen_sidecar.adapters.model_dir import load_from
@@ -89,9 +90,4 @@ class ModelLocator:
         raise NotFound(f"model {model.name}: there is no golden file {name!r}")
 
     def _source(self, model: Model) -> ModelSource:
-        for source in self._store.catalog:
-            if source.entry["source"]["uri"] == model.source.uri:
-                return source
-        known = ", ".join(str(source.entry["source"]["uri"]) for source in self._store.catalog)
-        message = f"{model.source.uri!r} is not the package of a shipped model; there are {known}"
-        raise ModelError([Problem(field=f"model {model.name}: source.uri", message=message)])
+        return find_shipped(self._store, model.name, model.source.uri)

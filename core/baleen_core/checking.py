@@ -41,8 +41,22 @@ def check_policy(
         PolicyError: everything that is wrong with it.
     """
     policy = parse_policy(manifest)
-    lists: dict[str, ListContent] = {}
+    # With a list missing, tests that need it would fail for a reason that is not theirs.
+    lists = find_lists(policy, contents)
+    judged = policy if with_tests else replace(policy, tests=())
+    if problems := find_problems(judged, lists, models):
+        raise PolicyError(problems)
+    return Checked(policy=policy, lists=lists)
+
+
+def find_lists(policy: Policy, contents: Mapping[Place, Mapping[str, Any]]) -> Mapping[str, ListContent]:
+    """Return the content of each list of a policy by the list's name.
+
+    Raises:
+        PolicyError: everything that is missing or wrong.
+    """
     problems: list[Problem] = []
+    lists: dict[str, ListContent] = {}
     for index, each in enumerate(policy.content.lists):
         path = f"spec.policy.lists[{index}]"
         try:
@@ -52,12 +66,9 @@ def check_policy(
             problems += [replace(one, field=f"{path}.{one.field}".rstrip(".")) for one in exc.problems]
         except LookupError as exc:
             problems.append(Problem(field=f"{path}.source", message=str(exc.args[0])))
-    # With a list missing, tests that need it would fail for a reason that is not theirs.
-    judged = policy if with_tests else replace(policy, tests=())
-    problems += () if problems else find_problems(judged, lists, models)
     if problems:
         raise PolicyError(problems)
-    return Checked(policy=policy, lists=lists)
+    return lists
 
 
 def texts_of(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ revisions that it names.
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -123,7 +123,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     and still images. `limits` names limits that were hit (`TextTooLong`). A wanted signal is in `signals` or in
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
-    frame without a score that other frames have counts as failed.
+    frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
+    (`PolicySource`: newer policies may not have arrived); it changes no verdict.
     """
 
     content: ContentFacts
@@ -136,6 +137,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     frames: tuple[FrameSignals, ...] = ()
     video: VideoEvidence | None = None
     models: tuple[ModelIdentity, ...] = ()
+    degraded: tuple[str, ...] = ()
 
 
 class PolicyRef(Frozen, frozen=True):
@@ -200,6 +202,9 @@ class DecisionRecord(Frozen, frozen=True):
     latency_microseconds: int = 0
     request_id: str = ""
 
+
+POLICY_SOURCE: Final = "PolicySource"
+"""In `degraded` while the source of policies is lost."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)

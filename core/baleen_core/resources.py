@@ -11,7 +11,7 @@ from typing import Any, Final
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.in_force import Override, Route
 from baleen_core.policy.parse import digest, read_header, read_scope, type_word
-from baleen_core.policy.schema import API_VERSION, Revision, Role, Scope
+from baleen_core.policy.schema import API_VERSION, MAX_ROLLBACK_WINDOW, Revision, Role, Scope
 from baleen_core.reading import Reader, integer, name, one_of, text
 
 GROUP: Final = "moderation.baleen.dev"
@@ -39,7 +39,7 @@ ALLOW_DELETE_ANNOTATION: Final = f"{GROUP}/allow-delete"
 """On a policy (or on its route, once it is gone): `"true"` lets it be deleted though nothing else covers its scope."""
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "baleen-operator"}
 
-MAX_RECENT: Final = 10
+MAX_RECENT: Final = MAX_ROLLBACK_WINDOW
 MAX_SHARD_BYTES: Final = 900_000
 """etcd takes objects of at most 1.5 MiB, and the API server ConfigMaps of 1 MiB."""
 SHARD_KEY: Final = "entries"

@@ -1,1 +1,4 @@
-"""The models that Baleen ships recipes for: one folder each with `model.yaml` and `card.md`. No weights, no code."""
+"""The models that Baleen ships recipes for: a folder each with `model.yaml` and `card.md`, and how files are found.
+
+No weights; nothing of the other packages is imported here.
+"""

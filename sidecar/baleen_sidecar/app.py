@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
-from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.ports import (
     DecisionLog,
     Fetcher,
@@ -29,8 +28,9 @@ from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.moderate import Limits, Moderate, Shell
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from baleen_sidecar.usecases.read_policies import ReadPolicies
-from baleen_sidecar.usecases.report_health import ReportHealth
+from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
     FieldError,
@@ -53,10 +53,13 @@ DESCRIPTION = "Content moderation: policies and models in, Allow, Review or Bloc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Everything that the application needs from the world outside."""
+    """Everything that the application needs from the world outside.
+
+    `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
+    """
 
     policies: Callable[[], PolicySnapshot]
-    models: Sequence[LoadedModel]
+    models: Callable[[], ModelSet]
     inference: Inference
     log: DecisionLog
     store: RevisionStore
@@ -67,6 +70,8 @@ class Ports:
     fetcher: Fetcher
     shell: Shell
     registry: CollectorRegistry
+    components: Callable[[], Sequence[Component]] = lambda: ()
+    degraded: Callable[[], tuple[str, ...]] = lambda: ()
 
 
 def build_app(
@@ -77,7 +82,6 @@ def build_app(
 ) -> ASGIApp:
     """Put the application together; nothing is opened or started here."""
     metrics = RequestMetrics(ports.registry)
-    signals = frozenset(signal for loaded in ports.models for signal in loaded.signal_names())
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
     moderate = Moderate(
         policies=ports.policies,
@@ -94,8 +98,9 @@ def build_app(
         perceptual_hash=ports.perceptual_hash,
         limits=limits,
         shell=ports.shell,
+        degraded=ports.degraded,
     )
-    app = build_rest(ports, metrics, signals, lifespan)
+    app = build_rest(ports, metrics, lifespan)
     route = ModerateRoute(
         moderate,
         ports.fetcher,
@@ -113,7 +118,6 @@ def build_app(
 def build_rest(
     ports: Ports,
     metrics: RequestMetrics,
-    signals: frozenset[str],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
 ) -> FastAPI:
     """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
@@ -121,8 +125,9 @@ def build_rest(
     app = FastAPI(
         title="Baleen", version=release, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
     )
-    health = ReportHealth(ports.policies, [loaded.model for loaded in ports.models], ports.inference)
-    app.include_router(decisions.build_router(ReadDecisions(ports.log, ports.store, signals)))
+    health = ReportHealth(ports.policies, ports.models, ports.inference, components=ports.components)
+    read_decisions = ReadDecisions(ports.log, ports.store, lambda: ports.models().signals)
+    app.include_router(decisions.build_router(read_decisions))
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
     app.include_router(
         operations.build_router(

@@ -34,3 +34,5 @@ def set_up_logging(level: str = "INFO") -> None:
     root.setLevel(level)
     # One line a request would be the largest part of the log; metrics count requests.
     logging.getLogger("uvicorn.access").disabled = True
+    # The same, and it would show the addresses that callers give.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

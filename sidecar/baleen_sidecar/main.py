@@ -7,8 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.adapters.fetch import HttpFetcher
@@ -27,10 +28,12 @@ from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore, StateFolder, migrate
 from baleen_sidecar.app import Ports, build_app
-from baleen_sidecar.ports import Inference
+from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.moderate import Shell
+from baleen_sidecar.usecases.report_health import Component
+from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
 from baleen_sidecar.web.moderate import ASGIApp
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
@@ -67,11 +70,51 @@ class Chance:
         return taken
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every sidecar has, wherever its policies and models come from."""
+
+    state: StateFolder
+    executor: Executor
+    images: ImageDecoder
+    log: DecisionLog
+    store: RevisionStore
+    fetcher: Fetcher
+    frames: FrameDecoder
+    shell: Shell
+    registry: CollectorRegistry
+
+    def ports(
+        self,
+        inference: Inference,
+        *,
+        policies: Callable[[], PolicySnapshot],
+        models: Callable[[], ModelSet],
+        components: Callable[[], Sequence[Component]] = lambda: (),
+        degraded: Callable[[], tuple[str, ...]] = lambda: (),
+    ) -> Ports:
+        """Return all that the application needs, with these policies and models."""
+        return Ports(
+            policies=policies,
+            models=models,
+            inference=MeasuredInference(inference, self.registry),
+            log=self.log,
+            store=self.store,
+            languages=EldcLanguageDetector(),
+            images=self.images,
+            frames=self.frames,
+            perceptual_hash=PdqHash(),
+            fetcher=self.fetcher,
+            shell=self.shell,
+            registry=self.registry,
+            components=components,
+            degraded=degraded,
+        )
+
+
 @asynccontextmanager
-async def open_sidecar(
-    settings: Settings, models: Sequence[LoadedModel], inference: Inference
-) -> AsyncIterator[Sidecar]:
-    """Open the state folder and all adapters, and read the policies once; on leaving, everything is closed again.
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open the state folder and the adapters that every sidecar has; on leaving, everything is closed again.
 
     Raises:
         StateError: the state folder is in use, newer or damaged.
@@ -84,7 +127,6 @@ async def open_sidecar(
         await asyncio.to_thread(migrate, state.database)
         executor = stack.enter_context(ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="media"))
         decisions = await stack.enter_async_context(SqliteDecisionLog(state.database, durability=settings.durability))
-        store = SqliteRevisionStore(state.database)
         fetcher = HttpFetcher(
             limit_bytes=max(settings.image_limit_bytes, settings.video_limit_bytes),
             timeout_seconds=settings.fetch_timeout_seconds,
@@ -92,18 +134,13 @@ async def open_sidecar(
             allowed_private_networks=settings.allowed_private_networks,
         )
         stack.push_async_callback(fetcher.aclose)
-        adopt = AdoptPolicies(
-            store, tuple(loaded.model for loaded in models), executor=executor, wall_seconds=time.time
-        )
-        policies = PolicyFolder(settings.policies, adopt)
-        ports = Ports(
-            policies=adopt.current,
-            models=models,
-            inference=MeasuredInference(inference, registry),
-            log=decisions,
-            store=store,
-            languages=EldcLanguageDetector(),
+        yield Parts(
+            state=state,
+            executor=executor,
             images=PillowImages(max_bytes=settings.image_limit_bytes, max_pixels=settings.image_limit_pixels),
+            log=decisions,
+            store=SqliteRevisionStore(state.database),
+            fetcher=fetcher,
             frames=ProcessFrameDecoder(
                 DecodingLimits(
                     max_bytes=settings.video_limit_bytes,
@@ -111,70 +148,123 @@ async def open_sidecar(
                     max_pixels=settings.image_limit_pixels,
                 )
             ),
-            perceptual_hash=PdqHash(),
-            fetcher=fetcher,
             shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=Chance(), executor=executor),
             registry=registry,
         )
+
+
+@asynccontextmanager
+async def open_sidecar(
+    settings: Settings, models: Sequence[LoadedModel], inference: Inference
+) -> AsyncIterator[Sidecar]:
+    """Open a sidecar with policies from a folder, and read them once.
+
+    Raises:
+        StateError: the state folder is in use, newer or damaged.
+    """
+    async with open_parts(settings) as parts:
+        adopt = AdoptPolicies(
+            parts.store,
+            tuple(loaded.model for loaded in models),
+            executor=parts.executor,
+            wall_seconds=parts.shell.wall_seconds,
+        )
+        policies = PolicyFolder(settings.policies, adopt)
+        ports = parts.ports(inference, policies=adopt.current, models=FixedModels(models).current)
         await policies.load()
         yield Sidecar(app=build_app(ports, settings), policies=policies, ports=ports)
 
 
-def bind(settings: Settings) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Take the port before anything slow is started.
 
     Raises:
         StateError: the port is taken or may not be used.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        listening.bind((host, port))
         # Until one of them listens, two processes can have the same port.
         listening.listen()
     except OSError as exc:
         listening.close()
-        raise StateError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
+        raise StateError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
     return listening
 
 
+def url_of(listening: socket.socket) -> str:
+    """Return the address of a port that was taken."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class Server(uvicorn.Server):
-    """Ends by SIGTERM or SIGINT and leaves it at that."""
+    """Ends when it is told to and leaves signals alone: uvicorn's would kill the process before all else is closed."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals while requests are answered.
+        """Take none; see `run_servers`."""
+        yield
 
-        uvicorn's own method raises them again at its end: the process would die before all else is closed.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """An application, the port that was taken for it, and what its connections may do."""
+
+    app: ASGIApp
+    listening: socket.socket
+    protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol
+
+    def server(self) -> Server:
+        """Make its server."""
+        config = uvicorn.Config(
+            self.app,
+            http=self.protocol,
+            # An upgraded connection would be outside its limits, and nothing here speaks it.
+            ws="none",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            lifespan="off",
+        )
+        return Server(config)
+
+
+async def run_servers(*served: Served) -> None:
+    """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS."""
+    servers = [each.server() for each in served]
+    with _signalled(servers):
+        async with asyncio.TaskGroup() as group:
+            for each, server in zip(served, servers, strict=True):
+                group.create_task(server.serve(sockets=[each.listening]))
 
 
 async def run_server(app: ASGIApp, listening: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS."""
-    config = uvicorn.Config(
-        app,
-        http=BoundedHttpProtocol,
-        # An upgraded connection would be outside its limits, and nothing here speaks it.
-        ws="none",
-        loop="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        lifespan="off",
-    )
-    await Server(config).serve(sockets=[listening])
+    """Run one, as `run_servers` does."""
+    await run_servers(Served(app=app, listening=listening))
+
+
+@contextmanager
+def _signalled(servers: Sequence[Server]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int) -> None:
+        for server in servers:
+            server.handle_exit(number, None)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from baleen_core.errors import Problem
 from baleen_core.model.schema import Model
+from baleen_core.policy.in_force import Override
 from baleen_core.policy.schema import ListType, Revision
 from baleen_core.records import DecisionRecord
-from baleen_core.resources import PublishedPolicy
+from baleen_core.resources import PublishedPolicy, PublishedRoute
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -208,6 +209,46 @@ class PolicySource(Protocol):
     @property
     def problem(self) -> str:
         """Say what keeps the source from being followed now; empty when it is followed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPolicy:
+    """What a replica holds of one policy: the route that it adopted, the override that it obeys, what is in force.
+
+    The route's epoch is 0 while none was adopted. With `override_problem` the digest stays, whatever they say.
+    """
+
+    route: PublishedRoute
+    override: Override | None = None
+    override_problem: str = ""
+    digest: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The last good state: with it, and with the revisions and lists in the store, a replica starts on its own."""
+
+    policies: Mapping[Key, KeptPolicy] = field(default_factory=dict)
+    deployments: tuple[Mapping[str, Any], ...] = ()
+
+
+class LastGood(Protocol):
+    """Keep the last good state over restarts."""
+
+    async def load(self) -> Kept:
+        """Return what was saved last; nothing at all when there is none.
+
+        Raises:
+            StateError: it cannot be read, or is not what was saved.
+        """
+
+    async def save(self, kept: Kept) -> None:
+        """Replace it as a whole; it survives a crash of the machine.
+
+        Raises:
+            StateError: it cannot be written; what was saved before is still there.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,30 @@
-"""Everything that an installation can set; only `baleen serve` reads the environment."""
+"""Everything that an installation can set; only `baleen serve` and `__main__` read the environment."""
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Final, Self
 
+from baleen_core.environment import (
+    Readers,
+    read_level,
+    read_names,
+    read_port,
+    read_positive,
+    read_seconds,
+    read_tenants,
+    read_url,
+    read_variables,
+)
 from baleen_core.errors import InvalidError, Problem
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "BALEEN_"
+ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where every pod finds the token of its ServiceAccount, and who vouches for the API server."""
 
 
 class Durability(StrEnum):
@@ -69,34 +82,75 @@ class Settings:
         Raises:
             InvalidError: a variable that is not a setting, or a value that is not of its kind; all of them at once.
         """
-        known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
-        problems: list[Problem] = []
-        values: dict[str, Any] = {}
-        for variable, text in sorted(env.items()):
-            if not variable.startswith(PREFIX) or variable in FOREIGN:
-                continue
-            if variable not in known:
-                problems.append(
-                    Problem(field=variable, message=f"is not a setting; there are {', '.join(sorted(known))}")
-                )
-                continue
-            try:
-                values[known[variable]] = _READERS[known[variable]](text)
-            except ValueError as exc:
-                problems.append(Problem(field=variable, message=f"{text!r} is not valid: {exc}"))
+        values, problems = read_variables(env, PREFIX, _READERS, FOREIGN)
+        settings = cls(**values)
+        problems += settings.conflicts()
         if problems:
             raise InvalidError(problems)
-        settings = cls(**values)
-        if not is_loopback(settings.host):
-            raise InvalidError(
-                [
-                    Problem(
-                        field=PREFIX + "HOST",
-                        message=f"{settings.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served",
-                    )
-                ]
-            )
         return settings
+
+    def conflicts(self) -> tuple[Problem, ...]:
+        """Say what cannot be, though each value is of its kind."""
+        if is_loopback(self.host):
+            return ()
+        message = f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served"
+        return (Problem(field=PREFIX + "HOST", message=message),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """What a gateway, or a sidecar that follows one, can set beside `Settings`; also by `BALEEN_<FIELD>`."""
+
+    gateway_url: str = ""
+    """The gateway to follow, as an injected sidecar does. Empty: this is a gateway, and follows the API server."""
+    gateway_token_file: Path = Path("/var/run/secrets/baleen/token")
+    """The file of a ServiceAccount's token for the audience `baleen-gateway`, read again each time."""
+    gateway_ca_file: Path | None = None
+    """The certificates that vouch for the gateway; empty: the system's."""
+    kubernetes_url: str = ""
+    """Where the API server is; empty: where the environment of every pod says."""
+    kubernetes_token_file: Path = ACCOUNT_FOLDER / "token"
+    """The file of our token for the API server, read again each time."""
+    kubernetes_ca_file: Path = ACCOUNT_FOLDER / "ca.crt"
+    """The certificates that vouch for the API server."""
+    namespaces: tuple[str, ...] = ()
+    """The namespaces (comma-separated) whose policies and models are served; empty: all of them."""
+    tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """As for the operator: the tenants whose policies the sidecars of each namespace get; empty: any."""
+    model_files: Path = Path("models")
+    """The folder of recipes' assets and golden files; shipped golden files are found without it."""
+    stream_host: str = "0.0.0.0"  # noqa: S104 - sidecars come from other pods, and each request has a token
+    """The address that a gateway's policy stream listens on."""
+    stream_port: int = 8081
+    """Its port; 0 takes a free one."""
+    stream_address: str = ""
+    """Where sidecars reach the stream of this very replica, such as http://10.244.0.7:8081; empty: as they came."""
+    operators: tuple[str, ...] = ("baleen-system/baleen-operator",)
+    """The ServiceAccounts (comma-separated, namespace/name) that may ask a gateway who enforces what."""
+    replica: str = ""
+    """How this process is called in a policy's convergence; empty: the host's name, which is the pod's."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @property
+    def is_gateway(self) -> bool:
+        return not self.gateway_url
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> tuple[Settings, Self]:
+        """Read `BALEEN_*` variables; what is for folders of policies and models is no setting here.
+
+        Raises:
+            InvalidError: as for `Settings`.
+        """
+        shared = {name: reader for name, reader in _READERS.items() if name not in _OF_FOLDERS}
+        values, problems = read_variables(env, PREFIX, {**shared, **_CLUSTER_READERS}, FOREIGN)
+        settings = Settings(**{name: value for name, value in values.items() if name in shared})
+        own = cls(**{name: value for name, value in values.items() if name not in shared})
+        problems += settings.conflicts()
+        if problems:
+            raise InvalidError(problems)
+        return settings, own
 
 
 def is_loopback(host: str) -> bool:
@@ -111,48 +165,56 @@ FOREIGN = frozenset({"BALEEN_TRITON_SITE", "BALEEN_URL"})
 """Variables of our prefix that belong to other programs."""
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("it must be 1 or more")
-    return number
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError("a port is 0 to 65535")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 86_400:
-        raise ValueError("it must be above 0 and below 86400 seconds")
-    return number
-
-
 def _networks(text: str) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(ipaddress.ip_network(part) for part in read_names(text))
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {
+def _accounts(text: str) -> tuple[str, ...]:
+    accounts = read_names(text)
+    for account in accounts:
+        namespace, _, name = account.partition("/")
+        if not namespace or not name:
+            raise ValueError(f"{account!r} is no ServiceAccount such as baleen-system/baleen-operator")
+    return accounts
+
+
+_READERS: Final[Readers] = {
     "host": str,
-    "port": _port,
+    "port": read_port,
     "policies": Path,
     "models": Path,
     "state": Path,
     "durability": Durability,
-    "text_limit_bytes": _positive,
-    "text_limit_windows": _positive,
-    "image_limit_bytes": _positive,
-    "image_limit_pixels": _positive,
-    "video_limit_bytes": _positive,
-    "video_limit_seconds": _positive,
-    "fetch_timeout_seconds": _seconds,
-    "fetch_limit_redirects": _positive,
+    "text_limit_bytes": read_positive,
+    "text_limit_windows": read_positive,
+    "image_limit_bytes": read_positive,
+    "image_limit_pixels": read_positive,
+    "video_limit_bytes": read_positive,
+    "video_limit_seconds": read_positive,
+    "fetch_timeout_seconds": read_seconds,
+    "fetch_limit_redirects": read_positive,
     "allowed_private_networks": _networks,
-    "model_timeout_seconds": _seconds,
-    "deadline_seconds": _seconds,
-    "verify_interval_seconds": _seconds,
+    "model_timeout_seconds": read_seconds,
+    "deadline_seconds": read_seconds,
+    "verify_interval_seconds": read_seconds,
+}
+
+_OF_FOLDERS: Final = frozenset({"policies", "models"})
+
+_CLUSTER_READERS: Final[Readers] = {
+    "gateway_url": read_url,
+    "gateway_token_file": Path,
+    "gateway_ca_file": Path,
+    "kubernetes_url": read_url,
+    "kubernetes_token_file": Path,
+    "kubernetes_ca_file": Path,
+    "namespaces": read_names,
+    "tenants": read_tenants,
+    "model_files": Path,
+    "stream_host": str,
+    "stream_port": read_port,
+    "stream_address": read_url,
+    "operators": _accounts,
+    "replica": str,
+    "log_level": read_level,
 }

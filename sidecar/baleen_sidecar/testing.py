@@ -4,8 +4,9 @@ Each keeps the promises of its port; the stores pass the same suite as the real 
 what it is given, a `Fixed…` answers what it was told to.
 """
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,26 @@ from baleen_core.errors import (
     LogUnavailable,
     ModelUnavailable,
     Problem,
+    StateError,
+    UpstreamError,
 )
 from baleen_core.model.schema import DataType, Model, Tensor
-from baleen_core.policy.schema import Revision, Verdict
+from baleen_core.policy.schema import ListType, Revision, Verdict
 from baleen_core.records import DecisionRecord, decode_record, encode
 from baleen_sidecar.media.sampling import instants
-from baleen_sidecar.ports import Activation, Frame, ImageInfo, Page, Skipped, Tensors, VideoInfo
+from baleen_sidecar.ports import (
+    Activation,
+    Adopted,
+    Frame,
+    ImageInfo,
+    Kept,
+    Key,
+    Page,
+    Published,
+    Skipped,
+    Tensors,
+    VideoInfo,
+)
 
 Score = float | Callable[[Tensors], float]
 """A score from 0 to 1, or what computes it from one row of the inputs (without the batch axis)."""
@@ -45,6 +60,8 @@ __all__ = [
     "FixedPerceptualHash",
     "MemoryDecisionLog",
     "MemoryFetcher",
+    "MemoryLastGood",
+    "MemoryPolicySource",
     "MemoryRevisionStore",
     "Score",
 ]
@@ -138,6 +155,94 @@ class MemoryRevisionStore:
         """Return the newest activation of each policy, by policy name."""
         newest = {activation.policy: activation for activation in self._activations}
         return [newest[policy] for policy in sorted(newest)]
+
+
+class MemoryPolicySource:
+    """Publishes what it is told to; `lists` has canonical texts by digest, `adopted` what was reported last.
+
+    While `problem` is set nothing new is published, and no list can be read.
+    """
+
+    def __init__(self, published: Published | None = None, *, lists: Mapping[str, str] | None = None) -> None:
+        self._published = published
+        self._number = 0 if published is None else 1
+        self._changed = asyncio.Event()
+        self.lists = dict(lists or {})
+        self.problem = ""
+        self.adopted: Mapping[Key, Adopted] = {}
+
+    def publish(self, published: Published) -> None:
+        """Say from now on that this is everything."""
+        self._published = published
+        self._number += 1
+        self._wake()
+
+    def lose(self, problem: str) -> None:
+        """Be out of reach."""
+        self.problem = problem
+
+    def come_back(self) -> None:
+        """Be in reach again."""
+        self.problem = ""
+        self._wake()
+
+    async def published(self) -> AsyncGenerator[Published, None]:
+        """Yield everything, and again after each change; what came while nobody asked is one."""
+        seen = 0
+        while True:
+            if self._published is None or self._number == seen or self.problem:
+                await self._changed.wait()
+                continue
+            seen = self._number
+            yield self._published
+
+    async def read_list(self, namespace: str, digest: str, type: ListType) -> str | None:
+        """Return a list's text, if it is there.
+
+        Raises:
+            UpstreamError: `problem` is set.
+        """
+        if self.problem:
+            raise UpstreamError(self.problem)
+        return self.lists.get(digest)
+
+    async def report(self, adopted: Mapping[Key, Adopted]) -> None:
+        """Remember it."""
+        self.adopted = adopted
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class MemoryLastGood:
+    """Keeps the last good state until it is dropped; while `fault` is set, it can be neither read nor written."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.kept = Kept()
+
+    async def load(self) -> Kept:
+        """Return what was saved last.
+
+        Raises:
+            StateError: `fault` is set.
+        """
+        self._check()
+        return self.kept
+
+    async def save(self, kept: Kept) -> None:
+        """Replace it.
+
+        Raises:
+            StateError: `fault` is set.
+        """
+        self._check()
+        self.kept = kept
+
+    def _check(self) -> None:
+        if self.fault:
+            raise StateError(f"the last good state: {self.fault}")
 
 
 class FixedInference:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from baleen_core.records import POLICY_SOURCE
 from baleen_sidecar.testing import FixedInference
 from media import encode, grey, steady, video
 from sidecars import EXAMPLES, RunningSidecar, StartSidecar, alter_database, post
@@ -71,6 +72,27 @@ def test_a_replay_judges_by_the_revision_of_then_and_not_by_todays(start_sidecar
 
     assert (given["decision"], judge(running)["decision"]) == ("Block", "Review")
     assert (again["identical"], again["replayed"]) == (True, "Block")
+
+
+def test_while_the_source_of_policies_is_lost_every_decision_says_so_and_is_replayed_as_it_was(
+    start_sidecar: StartSidecar,
+) -> None:
+    lost = [POLICY_SOURCE]
+    running = start_sidecar(
+        inference=FixedInference({"text-safety.toxicity": 0.99}, down={"toxicity"}),
+        ports={"degraded": lambda: tuple(lost)},
+    )
+    given = judge(running)
+    lost.clear()
+    afterwards = judge(running)
+    again = running.client.post(f"/v1/decisions/{given['id']}/replay").json()
+    metrics = running.client.get("/metrics").text
+
+    assert (given["degraded"], afterwards["degraded"]) == (["toxicity", "PolicySource"], ["toxicity"])
+    assert (again["identical"], again["differences"]) == (True, [])
+    # It counts models.
+    assert 'baleen_decisions_degraded_total{model="toxicity"} 2.0' in metrics
+    assert 'model="PolicySource"' not in metrics
 
 
 @pytest.mark.parametrize(

@@ -212,13 +212,12 @@ def test_models_that_are_not_as_promised_are_refused_by_name(site, change, words
 
 def test_a_triton_of_somebody_else_is_not_for_this_command(site):
     manifest = write_word_model(site.models)
-    del manifest["spec"]["runtime"]
-    manifest["spec"]["external"] = {"endpoints": ["triton.example:8001"]}
+    manifest["spec"]["runtime"] = {"external": {"endpoints": ["triton.example:8001"]}}
     site.write_models(manifest)
 
     (problem,) = errors(site.serve_and_fail())
 
-    assert problem.startswith("words: spec.external: is for a Triton that someone else runs; ")
+    assert problem.startswith("words: spec.runtime.external: is for a Triton that someone else runs; ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "moderation.example"])

@@ -183,7 +183,7 @@ def write_manifests(path: Path, *manifests: Mapping[str, Any]) -> None:
 def run_in_thread(settings: Settings, opened: Opened) -> Iterator[RunningSidecar]:
     """Serve an application from a thread until the block is left."""
     started: Started = Future()
-    listening = bind(settings)
+    listening = bind(settings.host, settings.port)
     # From here on a connection waits for the server instead of being refused.
     listening.listen()
     thread = threading.Thread(target=lambda: uvloop.run(_serve(opened, listening, started)), name="sidecar")

@@ -419,3 +419,37 @@ async def test_a_list_of_a_million_terms_is_adopted(sidecar):
 
     assert snapshot.statuses[0].standing is Standing.CURRENT
     assert snapshot.policies[0].lists[0] is again.policies[0].lists[0]
+
+
+@pytest.mark.parametrize("by", ["the policy", "its override"])
+async def test_while_paused_what_is_in_force_stays(sidecar, by):
+    before = await sidecar.status(policy("92%"))
+    override = [override_manifest(paused=True)] if by == "its override" else []
+    paused = await sidecar.status(policy("80%", paused=by == "the policy"), *override)
+    after = await sidecar.status(policy("80%"))
+
+    assert (paused.digest, paused.standing, paused.problems) == (before.digest, Standing.PAUSED, ())
+    assert (after.digest, after.standing) != (before.digest, Standing.PAUSED)
+    assert await sidecar.reasons() == ["Applied", "Applied"]
+
+
+async def test_a_policy_that_is_paused_from_the_beginning_waits(sidecar):
+    snapshot = await sidecar.adopt(policy(paused=True))
+
+    assert snapshot.statuses[0].standing is Standing.PAUSED
+    assert not snapshot.in_force(Context()).winners
+
+
+async def test_to_pause_what_is_in_force_changes_nothing(sidecar):
+    before = await sidecar.status(policy("92%"))
+
+    assert await sidecar.status(policy("92%", paused=True)) == before
+
+
+async def test_a_pin_acts_while_paused_and_leaves_what_was_applied_before(sidecar):
+    first = await sidecar.status(policy("92%"))
+    second = await sidecar.status(policy("80%"))
+    pinned = await sidecar.status(policy("70%", paused=True), override_manifest(pin={"digest": first.digest}))
+    after = await sidecar.status(policy("70%", paused=True))
+
+    assert (pinned.digest, after.digest) == (first.digest, second.digest)

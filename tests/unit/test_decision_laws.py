@@ -101,6 +101,7 @@ def evidences(draw) -> Evidence:
         language=draw(st.sampled_from([None, "en", "de"])),
         lists=tuple(map(make_hit, draw(st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)))),
         limits=draw(st.sampled_from([(), ("TextTooLong",)])),
+        degraded=draw(st.sampled_from([(), ("PolicySource",)])),
         frames=draw(frames_of(scores)) if video else (),
         video=draw(watched) if video else None,
     )

@@ -195,6 +195,13 @@ def test_an_explanation_tells_which_models_failed(missing, sentence):
     assert sentence in tell(make_policy(TOXICITY), evidence=make_evidence(missing=missing))
 
 
+def test_an_explanation_tells_when_the_source_of_policies_was_lost():
+    sentence = "The source of policies was lost then, so newer ones may not have been in force yet."
+
+    assert sentence in tell(make_policy(TOXICITY), evidence=make_evidence(degraded=("PolicySource",)))
+    assert sentence not in tell(make_policy(TOXICITY), evidence=make_evidence())
+
+
 @pytest.mark.parametrize(
     ("means", "sentence"),
     [

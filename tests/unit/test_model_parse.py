@@ -17,11 +17,13 @@ from baleen_core.model.schema import (
     Expectation,
     Golden,
     GoldenInput,
+    Gpu,
     Instances,
     Model,
     ModelDeployment,
     ModelSignal,
     Optimization,
+    PodTemplate,
     Precision,
     Preprocessing,
     Source,
@@ -114,7 +116,9 @@ def test_a_text_model_names_the_assets_of_its_recipe():
 
 
 def test_a_triton_that_someone_else_runs_has_endpoints():
-    deployment = parse_model_deployment(make_manifest(external={"endpoints": ["triton.ml:8001", "[::1]:8001"]}))
+    deployment = parse_model_deployment(
+        make_manifest(runtime={"external": {"endpoints": ["triton.ml:8001", "[::1]:8001"]}})
+    )
 
     assert deployment.endpoints == ("triton.ml:8001", "[::1]:8001")
 
@@ -147,9 +151,6 @@ def test_every_problem_is_reported_at_once():
         pytest.param(make_manifest(resilience={}), "spec.resilience", id="resilience"),
         pytest.param(make_manifest(drain={"graceSeconds": 60}), "spec.drain", id="drain"),
         pytest.param(make_manifest(retraining={}), "spec.retraining", id="retraining"),
-        pytest.param(make_manifest(podTemplate={}), "spec.podTemplate", id="pod template"),
-        pytest.param(make_manifest(gpu={"count": 1}), "spec.gpu", id="gpu"),
-        pytest.param(make_manifest(replicas=2), "spec.replicas", id="two replicas"),
         pytest.param(
             make_manifest(models=[make_entry(batching={"priorityLevels": 3})]),
             "spec.models[0].batching.priorityLevels",
@@ -176,8 +177,110 @@ def test_a_field_of_a_later_version_is_refused_by_name_and_never_ignored(manifes
     assert problems_of(manifest)[field].startswith("NotYetSupported: ")
 
 
-def test_one_replica_is_what_there_is():
-    assert parse_model_deployment(make_manifest(replicas=1)).name == "models"
+def test_pods_get_what_their_author_chooses_from_what_is_allowed():
+    toleration = {"key": "gpu", "operator": "Exists", "tolerationSeconds": 30}
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+    deployment = parse_model_deployment(
+        make_manifest(
+            replicas=3,
+            gpu={"count": 2},
+            podTemplate={
+                "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"cpu": 4, "memory": "4Gi"}},
+                "nodeSelector": {"kubernetes.io/arch": "amd64"},
+                "tolerations": [toleration],
+                "affinity": affinity,
+                "topologySpreadConstraints": [{"maxSkew": 1}],
+                "imagePullSecrets": [{"name": "registry"}],
+                "serviceAccountName": "models",
+                "runtimeClassName": "nvidia",
+                "priorityClassName": "high",
+            },
+        )
+    )
+
+    assert (deployment.replicas, deployment.gpu) == (3, Gpu(resource="nvidia.com/gpu", count=2))
+    assert deployment.pod_template == PodTemplate(
+        requests={"cpu": "500m", "memory": "2Gi"},
+        limits={"cpu": "4", "memory": "4Gi"},
+        node_selector={"kubernetes.io/arch": "amd64"},
+        tolerations=(toleration,),
+        affinity=affinity,
+        topology_spread_constraints=({"maxSkew": 1},),
+        image_pull_secrets=("registry",),
+        service_account_name="models",
+        runtime_class_name="nvidia",
+        priority_class_name="high",
+    )
+
+
+def deep(levels):
+    shape = {}
+    for _ in range(levels):
+        shape = {"in": shape}
+    return shape
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "says"),
+    [
+        pytest.param({"podTemplate": {"volumes": []}}, "spec.podTemplate.volumes", "NotYetSupported", id="volumes"),
+        pytest.param(
+            {"podTemplate": {"resources": {"limits": {"nvidia.com/gpu": 1}}}},
+            "spec.podTemplate.resources.limits['nvidia.com/gpu']",
+            "known are cpu, ephemeral-storage, memory",
+            id="GPUs in the wrong place",
+        ),
+        pytest.param(
+            {"podTemplate": {"resources": {"requests": {"cpu": 0.5}}}},
+            "spec.podTemplate.resources.requests.cpu",
+            "0.5 in quotes",
+            id="amount without quotes",
+        ),
+        pytest.param(
+            {"podTemplate": {"tolerations": ["all"]}}, "spec.podTemplate.tolerations[0]", "not a mapping", id="shape"
+        ),
+        pytest.param(
+            {"podTemplate": {"affinity": {"a": ["x"] * 600}}},
+            "spec.podTemplate.affinity",
+            "more than 512",
+            id="too many",
+        ),
+        pytest.param(
+            {"podTemplate": {"affinity": deep(40)}}, "spec.podTemplate.affinity", "deeper than", id="too deep"
+        ),
+        pytest.param(
+            {"podTemplate": {"nodeSelector": {"a b": "x"}}},
+            "spec.podTemplate.nodeSelector['a b']",
+            "is not a label's key",
+            id="label key",
+        ),
+        pytest.param(
+            {"podTemplate": {"imagePullSecrets": [{}]}},
+            "spec.podTemplate.imagePullSecrets[0].name",
+            "required",
+            id="secret",
+        ),
+        pytest.param({"gpu": {"count": 0}}, "spec.gpu.count", "from 1 to 64", id="no GPU"),
+        pytest.param({"gpu": {"resource": "gpu"}}, "spec.gpu.resource", "nvidia.com/gpu", id="unknown kind of GPU"),
+        pytest.param({"replicas": 1001}, "spec.replicas", "from 0 to 1000", id="too many replicas"),
+        pytest.param({"replicas": -1}, "spec.replicas", "from 0 to 1000", id="fewer than none"),
+        pytest.param({"runtime": {"image": "a image"}}, "spec.runtime.image", "an image's reference", id="image"),
+    ],
+)
+def test_pods_that_cannot_be_are_refused_with_what_would_be_right(spec, field, says):
+    assert says in problems_of(make_manifest(**spec))[field]
+
+
+def test_models_that_need_more_memory_than_their_pod_has_are_refused_with_the_sum():
+    models = [make_entry(memory="900Mi"), make_entry(name="other", memory="1536Mi")]
+    limits = {"resources": {"limits": {"memory": "2Gi"}}}
+    problems = problems_of(make_manifest(models=models, podTemplate=limits))
+
+    assert problems["spec.podTemplate.resources.limits.memory"] == (
+        "is 2048Mi; the models need 2436Mi together (image-safety 900Mi + other 1536Mi)"
+    )
+    enough = {"resources": {"limits": {"memory": "2436Mi"}}}
+    assert len(parse_model_deployment(make_manifest(models=models, podTemplate=enough)).models) == 2
 
 
 @pytest.mark.parametrize(
@@ -300,10 +403,32 @@ def test_two_models_of_one_name_are_refused():
     assert "twice" in problems_of(make_manifest(models=[make_entry(), make_entry()]))["spec.models[1].name"]
 
 
-def test_runtime_and_external_exclude_each_other():
-    manifest = make_manifest(runtime={"backend": "Python"}, external={"endpoints": ["a:8001"]})
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        pytest.param({"runtime": {"backend": "Python"}}, "spec.runtime.backend", id="backend"),
+        pytest.param({"runtime": {"image": "triton:1"}}, "spec.runtime.image", id="image"),
+        pytest.param({"podTemplate": {}}, "spec.podTemplate", id="pod template"),
+        pytest.param({"gpu": {"count": 1}}, "spec.gpu", id="gpu"),
+    ],
+)
+def test_what_belongs_to_a_triton_of_ours_cannot_stand_beside_one_of_someone_else(spec, field):
+    runtime = {"external": {"endpoints": ["a:8001"]}} | spec.pop("runtime", {})
 
-    assert "cannot stand beside runtime" in problems_of(manifest)["spec.external"]
+    assert "belongs to a Triton that Baleen runs" in problems_of(make_manifest(runtime=runtime, **spec))[field]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "says"),
+    [
+        pytest.param([], "at least one host:port", id="none"),
+        pytest.param(["a:8001", "a:8001"], "names an endpoint twice", id="twice"),
+    ],
+)
+def test_a_triton_of_someone_else_has_endpoints_and_each_once(endpoints, says):
+    manifest = make_manifest(runtime={"external": {"endpoints": endpoints}})
+
+    assert says in problems_of(manifest)["spec.runtime.external.endpoints"]
 
 
 def test_no_models_are_no_deployment():

@@ -15,6 +15,7 @@ from baleen_sidecar.ports import Frame, Skipped, VideoInfo
 from baleen_sidecar.testing import FixedFrames, FixedInference
 from baleen_sidecar.usecases.moderate_video import GROUP, judge_frames
 from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.serve_models import FixedModels
 from policies import make_policy
 from tiny_models import brightness, make_model
 
@@ -39,7 +40,7 @@ class Setting:
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self.inference = FixedInference({"looks.bad": lambda inputs: float(inputs["image"][0]) / 255})
         models = [LoadedModel(model=LOOKS, sha256="aa", image=brightness)]
-        self.scoring = Scoring(models, self.inference, executor=executor, text_limit_windows=64)
+        self.scoring = Scoring(FixedModels(models).current, self.inference, executor=executor, text_limit_windows=64)
 
     async def judge(self, decoder: object, in_force: InForce) -> Evidence:
         return await judge_frames(decoder, self.scoring, in_force, b"video", START, pdq=no_hash)

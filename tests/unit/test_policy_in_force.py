@@ -81,6 +81,12 @@ def test_an_override_may_say_nothing() -> None:
             "has no time zone",
             id="no zone",
         ),
+        pytest.param(
+            {"pin": {"digest": A, "expireTime": "9999-12-31T23:59:59-01:00"}},
+            "spec.pin.expireTime",
+            "beyond the year 9999",
+            id="beyond all years",
+        ),
         pytest.param({"reject": A}, "spec.reject", "is not a list", id="not a list"),
         pytest.param({"reject": [A.upper()]}, "spec.reject[0]", "lower-case", id="capitals"),
         pytest.param({"reject": [A], "pin": {"digest": A}}, "spec.pin", "is rejected too", id="pinned and rejected"),

@@ -109,8 +109,9 @@ WHOLE: dict[str, Any] = {
                 "expect": "Allow",
             }
         ],
-        "paused": False,
-        "revisionHistoryLimit": 10,
+        "paused": True,
+        "rollout": {"rollbackWindow": 5},
+        "revisionHistoryLimit": 20,
     },
     "status": {"anything": "at all"},
 }
@@ -181,6 +182,9 @@ def test_a_policy_says_what_its_manifest_says() -> None:
                 expect=Verdict.ALLOW,
             ),
         ),
+        paused=True,
+        rollback_window=5,
+        revision_history_limit=20,
     )
 
 
@@ -418,8 +422,13 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
     ("spec", "field", "message"),
     [
         pytest.param({"gates": {}}, "spec.gates", "NotYetSupported: `gates`", id="gates"),
-        pytest.param({"rollout": {}}, "spec.rollout", "NotYetSupported: `rollout`", id="rollout"),
-        pytest.param({"paused": True}, "spec.paused", "NotYetSupported: `paused: true`", id="paused"),
+        pytest.param({"rollout": {"steps": []}}, "spec.rollout.steps", "NotYetSupported: `rollout.steps`", id="steps"),
+        pytest.param({"rollout": {"keys": []}}, "spec.rollout.keys", "NotYetSupported: `rollout.keys`", id="keys"),
+        pytest.param({"rollout": {"rollbackWindow": 11}}, "spec.rollout.rollbackWindow", "0 to 10", id="window"),
+        pytest.param(
+            {"rollout": {"step": []}}, "spec.rollout.step", "did you mean 'steps'?", id="unknown of a rollout"
+        ),
+        pytest.param({"paused": "yes"}, "spec.paused", "is not true or false", id="paused"),
         pytest.param({"revisionHistoryLimit": -1}, "spec.revisionHistoryLimit", "0 to 1000", id="history"),
         pytest.param({"scope": {"tenant": "*"}}, "spec.scope.tenant", "leave the field out", id="any tenant"),
         pytest.param({"scope": {"source": "*"}}, "spec.scope.source", "site-7/*", id="any source"),
@@ -516,10 +525,10 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     }
 
     with pytest.raises(PolicyError) as refused:
-        make_policy(content, version=2, rollout={})
+        make_policy(content, version=2, gates={})
 
     assert [problem.field for problem in refused.value.problems] == [
-        "spec.rollout",
+        "spec.gates",
         "spec.version",
         "spec.policy.categories[0].signals[0].review",
         "spec.policy.categories[0].signals[0].blok",

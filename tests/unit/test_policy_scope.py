@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core.policy.schema import Enforcement, Role, Scope
-from baleen_core.policy.scope import Candidate, find_conflicts, matches, precedence, resolve
+from baleen_core.policy.scope import (
+    Candidate,
+    find_conflicts,
+    find_here,
+    index_by_place,
+    matches,
+    precedence,
+    resolve,
+)
 from baleen_core.records import Context
 from policies import make_candidate
 
@@ -213,3 +221,19 @@ def test_others_do_not_conflict(other: Candidate) -> None:
 
 def test_floors_do_not_conflict_since_all_of_them_bind() -> None:
     assert find_conflicts([make_candidate("a", role=Role.FLOOR), make_candidate("b", role=Role.FLOOR)]) == ()
+
+
+paths = st.one_of(st.none(), st.text("a/*", min_size=1, max_size=6))
+fields = st.sampled_from([None, "a", "b"])
+
+
+@given(
+    scopes=st.lists(st.builds(Scope, tenant=fields, surface=fields, source=paths), max_size=12),
+    context=st.builds(Context, tenant=fields, surface=fields, source=paths),
+)
+def test_the_index_finds_exactly_those_whose_scope_matches(scopes: list[Scope], context: Context) -> None:
+    several = [make_candidate(f"p{number}", scope=scope) for number, scope in enumerate(scopes)]
+    found = find_here(index_by_place(several), context)
+
+    expected = [each.name for each in several if matches(each.revision.scope, context)]
+    assert sorted(each.name for each in found) == sorted(expected)

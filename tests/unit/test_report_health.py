@@ -6,7 +6,8 @@ from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus, Standing
 from baleen_core.errors import Problem
 from baleen_sidecar.testing import FixedInference
-from baleen_sidecar.usecases.report_health import ReportHealth
+from baleen_sidecar.usecases.report_health import Component, ReportHealth
+from baleen_sidecar.usecases.serve_models import ModelSet
 from policies import make_candidate
 from tiny_models import make_model
 
@@ -35,7 +36,10 @@ WITH_A_BAD_FLOOR = snapshot_of(status("a", Standing.CURRENT), status("floor", St
 class Setting:
     def __init__(self) -> None:
         self.snapshot, self.inference = GOOD, FixedInference()
-        self.health = ReportHealth(lambda: self.snapshot, MODELS, self.inference)
+        self.models, self.components = ModelSet(waiting=tuple(MODELS)), ()
+        self.health = ReportHealth(
+            lambda: self.snapshot, lambda: self.models, self.inference, components=lambda: self.components
+        )
 
 
 @pytest.fixture
@@ -78,6 +82,25 @@ async def test_once_ready_a_failure_makes_it_degraded_and_not_unready(setting, s
     found = await setting.health.readiness()
 
     assert (found.ready, found.degraded) == (True, degraded)
+
+
+LOST = Component(name="source", healthy=False, detail="the API server does not answer")
+
+
+async def test_a_source_that_is_lost_is_said_and_keeps_nothing_from_being_ready(setting):
+    setting.components = (LOST,)
+    found = await setting.health.readiness()
+
+    assert (found.ready, found.degraded, found.components[-1]) == (True, ("source",), LOST)
+
+
+async def test_a_model_that_is_declared_later_is_reported_and_does_not_make_it_unready(setting):
+    await setting.health.readiness()
+    setting.models = ModelSet(waiting=(*MODELS, make_model("new", recipe="owen-s/1")))
+    setting.inference.down = {"new"}
+    found = await setting.health.readiness()
+
+    assert (found.ready, found.degraded) == (True, ("model/new",))
 
 
 async def test_without_any_policy_it_is_never_ready(setting):

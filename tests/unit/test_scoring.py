@@ -15,6 +15,7 @@ from baleen_core.model.recipes import Windows
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.usecases.scoring import Scores, Scoring
+from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
 from tiny_models import brightness, make_model
 
 
@@ -48,7 +49,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 def make_scoring(inference: FixedInference, executor: ThreadPoolExecutor, limit: int = 64) -> Scoring:
-    return Scoring([TEXT, OTHER, IMAGE], inference, executor=executor, text_limit_windows=limit)
+    return Scoring(FixedModels([TEXT, OTHER, IMAGE]).current, inference, executor=executor, text_limit_windows=limit)
 
 
 async def test_the_highest_window_counts_wherever_it_stands(executor):
@@ -152,3 +153,35 @@ def test_signals_are_named_as_policies_name_them():
     model = make_model("image-safety", recipe="owen-s/1", signals=("gore", "sexual"))
 
     assert replace(IMAGE, model=model).signal_names() == ("image-safety.gore", "image-safety.sexual")
+
+
+async def test_models_may_change_between_two_requests(executor):
+    models = [ModelSet(), ModelSet(models=(TEXT,), signals=frozenset({"words.bad"})), ModelSet()]
+    current = iter(models)
+    scoring = Scoring(lambda: next(current), FixedInference(default=0.5), executor=executor, text_limit_windows=64)
+    found = [await scoring.text(["abc"], {"words.bad"}) for _ in models]
+
+    assert [each.highest() for each in found] == [{}, {"words.bad": 500_000}, {}]
+    assert [each.missing for each in found] == [
+        {"words.bad": Missing.NOT_SERVED},
+        {},
+        {"words.bad": Missing.NOT_SERVED},
+    ]
+
+
+async def test_a_model_that_is_declared_and_waits_has_failed_where_it_applies(executor):
+    models = ModelSet(waiting=(TEXT.model, IMAGE.model))
+    scoring = Scoring(lambda: models, FixedInference(), executor=executor, text_limit_windows=64)
+    scores = await scoring.text(["abc"], {"words.bad", "looks.bad"})
+
+    assert scores.missing == {"words.bad": Missing.FAILED, "looks.bad": Missing.NOT_APPLICABLE}
+
+
+async def test_while_a_newer_one_waits_the_served_model_answers(executor):
+    newer = replace(TEXT.model, version="4", signals=(*TEXT.model.signals, replace(TEXT.model.signals[0], name="new")))
+    models = ModelSet(models=(TEXT,), waiting=(newer,))
+    scoring = Scoring(lambda: models, FixedInference(default=0.5), executor=executor, text_limit_windows=64)
+    scores = await scoring.text(["abc"], {"words.bad", "words.new"})
+
+    assert (scores.highest(), scores.missing) == ({"words.bad": 500_000}, {"words.new": Missing.FAILED})
+    assert [identity.version for identity in scores.models] == ["3"]

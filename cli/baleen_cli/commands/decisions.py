@@ -109,6 +109,6 @@ async def _replay(state: Path, decision_id: str) -> Replay:
     reader = SqliteDecisionReader(database)
     try:
         store = SqliteRevisionStore(database, read_only=True)
-        return await ReadDecisions(reader, store, frozenset()).replay(decision_id)
+        return await ReadDecisions(reader, store, frozenset).replay(decision_id)
     finally:
         reader.close()

@@ -1,5 +1,6 @@
 """`baleen models`: fetch, verify and list the models that Baleen ships recipes for."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import yaml
 from baleen_cli.console import lines, output, table
 from baleen_cli.models.catalog import choose, load_catalog
 from baleen_cli.models.fetch import fetch_models, verify_models
+from baleen_cli.models.placing import place_models
 from baleen_cli.models.progress import RichProgress
 from baleen_cli.models.store import ModelStore
 
@@ -20,6 +22,16 @@ def fetch(names: Names = None) -> None:
     """Download, check, convert and store models; a second run does nothing."""
     for fetched in fetch_models(names or [], ModelStore(), RichProgress()):
         lines([str(fetched)])
+
+
+@app.command()
+def place(
+    rendered: Annotated[Path, typer.Argument(help="A folder with the rendered folder of each model")],
+    repository: Annotated[Path, typer.Argument(help="Triton's model repository")],
+) -> None:
+    """Fetch the models of a rendered folder and put both into a model repository: what a pod does before its Triton."""
+    for placed in place_models(rendered, repository, ModelStore(), RichProgress()):
+        lines([str(placed)])
 
 
 @app.command()

@@ -161,7 +161,7 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
         categories=categories,
         reasons=_merge_reasons(judgements),
         policies=_list_policies(effective),
-        degraded=_list_degraded(judgements),
+        degraded=_list_degraded(judgements, evidence),
         segments=find_segments(
             [judgement.categories for judgement in judgements if not judgement.cleared], evidence.frames
         )
@@ -385,7 +385,8 @@ def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str]:
     return _ROLES.index(ref.role), ref.type, ref.name, ref.version, ref.digest, ref.cohort
 
 
-def _list_degraded(judgements: Sequence[Judgement]) -> tuple[str, ...]:
+def _list_degraded(judgements: Sequence[Judgement], evidence: Evidence) -> tuple[str, ...]:
     if not any(judgement.failed for judgement in judgements):
-        return ()
-    return tuple(sorted({model_of(signal) for judgement in judgements for signal in judgement.failed}))
+        return evidence.degraded
+    failed = {model_of(signal) for judgement in judgements for signal in judgement.failed}
+    return (*sorted(failed), *evidence.degraded)

@@ -21,7 +21,7 @@ from baleen_core.decision.replay import recorded_policies
 from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import format_ratio
-from baleen_core.records import DecisionRecord, Evidence, Missing, PolicyRole
+from baleen_core.records import POLICY_SOURCE, DecisionRecord, Evidence, Missing, PolicyRole
 
 _SHORT_DIGEST: Final = len("sha256:") + 10
 
@@ -55,6 +55,8 @@ def _explain_content(evidence: Evidence) -> Iterator[str]:
     if evidence.models:
         models = ", ".join(sorted(f"{model.name} {model.version}" for model in evidence.models))
         yield f"These models answered: {models}."
+    if POLICY_SOURCE in evidence.degraded:
+        yield "The source of policies was lost then, so newer ones may not have been in force yet."
     if evidence.video is not None:
         coverage = evidence.video.coverage
         stopped = "; it was stopped early, at a block" if coverage.early_exit else ""

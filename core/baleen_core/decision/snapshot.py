@@ -1,14 +1,14 @@
 """All policies in force at one moment, compiled; which of them bind a request is looked up by its place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 from baleen_core.decision.engine import CompiledPolicy, wanted_signals
 from baleen_core.decision.lists import CompiledList, HashList
 from baleen_core.errors import Problem
-from baleen_core.policy.scope import Candidate, resolve
+from baleen_core.policy.scope import Candidate, Place, find_here, index_by_place, resolve
 from baleen_core.records import ContentType, Context
 
 MAX_REMEMBERED_LANGUAGES: Final = 256
@@ -25,13 +25,18 @@ class Standing(StrEnum):
     """What the policy says now is not valid, or cannot be read; this is what it said before."""
     OVERRIDDEN = "Overridden"
     """An Override pins it, or rejects what the policy says now."""
+    PAUSED = "Paused"
+    """What the policy says now waits, since it or its Override is paused; what was in force before, if anything, is."""
     NOTHING = "Nothing"
     """No revision of it ever was valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyStatus:
-    """What became of one policy: the digest in force and why, and everything that is wrong with what it says now."""
+    """What became of one policy: the digest in force and why, and everything that is wrong with what it says now.
+
+    `epoch` is that of the adopted route, and 0 without a cluster.
+    """
 
     namespace: str
     name: str
@@ -39,6 +44,7 @@ class PolicyStatus:
     digest: str | None
     standing: Standing
     problems: tuple[Problem, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +88,27 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    """Policies by what is known of their candidates: the place that they are for, and the object itself."""
+
+    places: Mapping[Place, Sequence[Candidate]]
+    loaded: Mapping[int, LoadedPolicy]
+
+    @classmethod
+    def of(cls, policies: Iterable[LoadedPolicy]) -> Self:
+        loaded = {id(policy.candidate): policy for policy in policies}
+        return cls(places=index_by_place(policy.candidate for policy in loaded.values()), loaded=loaded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySnapshot:
     """Immutable but for what it remembers; a reader that holds it sees one consistent set of policies."""
 
     policies: tuple[LoadedPolicy, ...] = ()
     statuses: tuple[PolicyStatus, ...] = ()
     problems: tuple[Problem, ...] = ()
-    _places: dict[tuple[str | None, str | None, str | None], InForce] = field(default_factory=dict, compare=False)
+    _places: dict[Place, InForce] = field(default_factory=dict, compare=False)
+    _index: list[_Index] = field(default_factory=list, compare=False)
 
     def in_force(self, context: Context) -> InForce:
         """Return the policies that bind a request; without a winner there is no policy for it."""
@@ -102,11 +122,14 @@ class PolicySnapshot:
         return found
 
     def _resolve(self, context: Context) -> InForce:
-        loaded = {id(policy.candidate): policy for policy in self.policies}
-        effective = resolve([policy.candidate for policy in self.policies], context)
+        # Thousands of policies are put in order once; each new place then looks at those of its own scopes alone.
+        if not self._index:
+            self._index.append(_Index.of(self.policies))
+        index = self._index[0]
+        effective = resolve(find_here(index.places, context), context)
 
         def chosen(candidates: Iterable[Candidate]) -> tuple[LoadedPolicy, ...]:
-            return tuple(loaded[id(candidate)] for candidate in candidates)
+            return tuple(index.loaded[id(candidate)] for candidate in candidates)
 
         winners, floors, dry_runs = map(chosen, (effective.winners, effective.floors, effective.dry_runs))
         return InForce(

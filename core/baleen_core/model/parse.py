@@ -15,11 +15,13 @@ from baleen_core.model.schema import (
     Expectation,
     Golden,
     GoldenInput,
+    Gpu,
     Instances,
     Model,
     ModelDeployment,
     ModelSignal,
     Optimization,
+    PodTemplate,
     Precision,
     Preprocessing,
     Source,
@@ -52,10 +54,19 @@ MAX_ASSETS: Final = 16
 MAX_GOLDEN: Final = 32
 MAX_ENDPOINTS: Final = 64
 MAX_MEMORY_BYTES: Final = 1 << 40
+MAX_REPLICAS: Final = 1000
+MAX_GPUS: Final = 64
+MAX_POD_LIST: Final = 16
+"""Entries of each list and mapping of a pod template."""
+MAX_POD_VALUES: Final = 512
+"""Values within one toleration, affinity or spread constraint."""
 
-_LATER: Final = ("autoscaling", "rollout", "resilience", "drain", "retraining", "podTemplate", "gpu")
+_LATER: Final = ("autoscaling", "rollout", "resilience", "drain", "retraining")
+_POD_FIELDS: Final = ("podTemplate", "gpu")
 _LATER_SOURCES: Final = ("PVC", "OCI", "S3", "HTTP")
 _QUANTITY = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,3})?m?", re.ASCII)
+_MAX_SHAPE_DEPTH: Final = 16
 _UNITS: Final[Mapping[str | None, int]] = {
     None: 1,
     **{unit: 1024**power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti"), start=1)},
@@ -67,7 +78,33 @@ _file_name = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a plain file name", max_len
 _tensor_name = pattern(r"[A-Za-z0-9_./:-]+", "a tensor's name: letters, digits and _ . / : -", max_length=128)
 # Triton names the folder of a version by its number.
 _version = pattern(r"[1-9][0-9]{0,8}", 'a version of Triton: a quoted whole number such as "3"', max_length=9)
+_dns_name = pattern(
+    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+    "a resource's name; use lower-case letters, digits, '-' and '.'",
+    max_length=253,
+)
+_label_key = pattern(
+    r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
+    "a label's key, such as kubernetes.io/arch",
+    max_length=317,
+)
+_label_value = pattern(
+    r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?",
+    "a label's value; use letters, digits, '-', '_' and '.'",
+    max_length=63,
+    min_length=0,
+)
+_extended_resource = pattern(
+    r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
+    "a resource that nodes offer, such as nvidia.com/gpu",
+    max_length=317,
+)
+_image = pattern(
+    r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]*", "an image's reference, such as registry.example/triton:25.08", max_length=512
+)
 _endpoint = pattern(r"[A-Za-z0-9.-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5}", "host:port of a Triton", max_length=260)
+
+_shape_text = text(min_length=0, max_length=512)
 
 T = TypeVar("T")
 
@@ -127,28 +164,140 @@ def memory_bytes(value: object) -> int:
 def _read_spec(spec: Reader, *, deployment_name: str, namespace: str) -> ModelDeployment:
     for field in _LATER:
         _refuse_for_now(spec, field)
-    if spec.optional("replicas", integer(0, 1_000_000), 1) != 1:
-        spec.report("replicas", "NotYetSupported: for now every deployment has one replica; leave it out or write 1")
-    if spec.has("runtime") and spec.has("external"):
-        spec.report("external", "is for a Triton that someone else runs; it cannot stand beside runtime")
-    runtime, external = spec.mapping("runtime"), spec.mapping("external")
+    runtime = spec.mapping("runtime")
     readers = _some(spec, "models", limit=MAX_MODELS)
     models = tuple(_read_model(reader) for reader in readers)
     report_duplicates(readers, [model.name for model in models], "name")
+    pod_template = spec.mapping("podTemplate")
     deployment = ModelDeployment(
         name=deployment_name,
         namespace=namespace,
         models=models,
         backend=runtime.optional("backend", one_of(Backend), Backend.PYTHON),
-        image=runtime.optional("image", text(max_length=512), None),
-        endpoints=external.values("endpoints", _endpoint, limit=MAX_ENDPOINTS),
+        image=runtime.optional("image", _image, None),
+        endpoints=_read_endpoints(spec, runtime),
+        replicas=spec.optional("replicas", integer(0, MAX_REPLICAS), 1),
+        gpu=_read_gpu(spec.mapping("gpu")) if spec.has("gpu") else None,
+        pod_template=_read_pod_template(pod_template),
         verify_interval_seconds=spec.optional("verifyIntervalSeconds", integer(5, 3600), 30),
     )
-    if spec.has("external") and not deployment.endpoints:
-        external.report("endpoints", "must name at least one host:port")
-    for reader in (runtime, external, spec):
+    _check_memory(pod_template, deployment)
+    for reader in (runtime, spec):
         reader.done()
     return deployment
+
+
+def _read_endpoints(spec: Reader, runtime: Reader) -> tuple[str, ...]:
+    if not runtime.has("external"):
+        return ()
+    for field in ("image", "backend"):
+        runtime.refuse(field, "belongs to a Triton that Baleen runs; it cannot stand beside external")
+    for field in _POD_FIELDS:
+        spec.refuse(field, "belongs to a Triton that Baleen runs; it cannot stand beside runtime.external")
+    external = runtime.mapping("external")
+    endpoints = external.values("endpoints", _endpoint, limit=MAX_ENDPOINTS)
+    if not endpoints:
+        external.report("endpoints", "must name at least one host:port")
+    if len(set(endpoints)) < len(endpoints):
+        external.report("endpoints", "names an endpoint twice; each must be there once")
+    external.done()
+    return endpoints
+
+
+def _read_gpu(reader: Reader) -> Gpu:
+    gpu = Gpu(
+        resource=reader.optional("resource", _extended_resource, "nvidia.com/gpu"),
+        count=reader.optional("count", integer(1, MAX_GPUS), 1),
+    )
+    reader.done()
+    return gpu
+
+
+def _read_pod_template(reader: Reader) -> PodTemplate:
+    _refuse_for_now(reader, "volumes")
+    resources = reader.mapping("resources")
+    secrets = reader.mappings("imagePullSecrets", limit=MAX_POD_LIST)
+    template = PodTemplate(
+        requests=_read_amounts(resources.mapping("requests")),
+        limits=_read_amounts(resources.mapping("limits")),
+        node_selector=reader.entries("nodeSelector", _label_key, _label_value, limit=MAX_POD_LIST),
+        tolerations=reader.values("tolerations", _shape, limit=MAX_POD_LIST),
+        affinity=reader.optional("affinity", _shape, None),
+        topology_spread_constraints=reader.values("topologySpreadConstraints", _shape, limit=MAX_POD_LIST),
+        image_pull_secrets=tuple(_only(secret, "name", _dns_name, "", required=True) for secret in secrets),
+        service_account_name=reader.optional("serviceAccountName", _dns_name, None),
+        runtime_class_name=reader.optional("runtimeClassName", _dns_name, None),
+        priority_class_name=reader.optional("priorityClassName", _dns_name, None),
+    )
+    for one in (resources, reader):
+        one.done()
+    return template
+
+
+def _read_amounts(reader: Reader) -> dict[str, str]:
+    found = {
+        "cpu": reader.optional("cpu", _amount, None),
+        "memory": reader.optional("memory", _memory_amount, None),
+        "ephemeral-storage": reader.optional("ephemeral-storage", _memory_amount, None),
+    }
+    reader.done()
+    return {resource: amount for resource, amount in found.items() if amount is not None}
+
+
+def _memory_amount(value: object) -> str:
+    memory_bytes(value)
+    return str(value)
+
+
+def _amount(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or not _AMOUNT.fullmatch(str(value)):
+        raise ValueError(f"{show(value)} is not an amount; write one such as 2, 500m, or 0.5 in quotes")
+    return str(value)
+
+
+def _shape(value: object) -> Mapping[str, Any]:
+    """Read one of Kubernetes' own shapes: plain, and small enough to be passed on."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{show(value)} is not a mapping of fields")
+    left = MAX_POD_VALUES
+
+    def copy(part: object, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or depth > _MAX_SHAPE_DEPTH:
+            raise ValueError(f"has more than {MAX_POD_VALUES} values, or is nested deeper than {_MAX_SHAPE_DEPTH}")
+        match part:
+            case Mapping():
+                return {_shape_text(key): copy(inner, depth + 1) for key, inner in part.items()}
+            case list() | tuple():
+                return [copy(inner, depth + 1) for inner in part]
+            case bool() | None:
+                return part
+            case int():
+                return integer(-(2**31), 2**31 - 1)(part)
+            case _:
+                return _shape_text(part)
+
+    copied: Mapping[str, Any] = copy(value, 0)
+    return copied
+
+
+def _check_memory(pod_template: Reader, deployment: ModelDeployment) -> None:
+    """What the models need must fit what a pod may have, or the kernel ends the server in the middle of its work."""
+    try:
+        limit = memory_bytes(deployment.pod_template.limits["memory"])
+    except (KeyError, ValueError):
+        return
+    needed = sum(model.memory_bytes or 0 for model in deployment.models)
+    if needed > limit:
+        parts = " + ".join(f"{m.name} {_mebibytes(m.memory_bytes)}" for m in deployment.models if m.memory_bytes)
+        pod_template.mapping("resources").mapping("limits").report(
+            "memory", f"is {_mebibytes(limit)}; the models need {_mebibytes(needed)} together ({parts})"
+        )
+
+
+def _mebibytes(amount: int) -> str:
+    return f"{amount / 2**20:g}Mi" if amount % 2**20 == 0 else f"{amount / 2**20:.1f}Mi"
 
 
 def _read_model(reader: Reader) -> Model:
@@ -366,9 +515,9 @@ def _some(reader: Reader, key: str, *, limit: int) -> list[Reader]:
     return found
 
 
-def _only(reader: Reader, key: str, convert: Callable[[object], T], default: T) -> T:
+def _only(reader: Reader, key: str, convert: Callable[[object], T], default: T, *, required: bool = False) -> T:
     """Read a mapping that has one field."""
-    value = reader.optional(key, convert, default)
+    value = reader.required(key, convert, default) if required else reader.optional(key, convert, default)
     reader.done()
     return value
 

@@ -12,6 +12,9 @@ from baleen_core.model.schema import Backend, DataType, Device, Model, Precision
 MODEL_FILE: Final = "model.onnx"
 """The model's file in its version folder, in both forms."""
 
+SOURCE_FILE: Final = "source.json"
+"""Beside a model's rendered text: where its file comes from, for whoever puts it in place."""
+
 ENGINE_CACHE: Final = "/var/cache/baleen/engines"
 """Where a server with GPUs keeps TensorRT's engines; worth a volume, since building one takes minutes."""
 
@@ -34,6 +37,12 @@ def render_model(model: Model, backend: Backend) -> Mapping[str, str]:
     if backend == Backend.PYTHON:
         files[f"{model.name}/{model.version}/model.py"] = MODEL_PY
     return files
+
+
+def render_source(model: Model) -> str:
+    """Write what `SOURCE_FILE` says: version, address and SHA-256 of the model's file."""
+    fields = {"version": model.version, "uri": model.source.uri, "sha256": model.source.sha256}
+    return json.dumps(fields, indent=2) + "\n"
 
 
 def render_config(model: Model, backend: Backend) -> str:
@@ -64,6 +73,12 @@ def providers(model: Model) -> tuple[Provider, ...]:
         return (cuda, cpu)
     options = {"trt_fp16_enable": "1" if model.optimization.precision == Precision.FP16 else "0"}
     return (("TensorrtExecutionProvider", options | _engine_cache(model)), cuda, cpu)
+
+
+def warmup_bytes(model: Model) -> int:
+    """Return how many bytes of warm-up rows `render_model` would return, which grow with every dimension."""
+    widths = {tensor: _TOKEN_WIDTH.get(tensor.data_type, 0) for tensor in model.inputs}
+    return sum(width * model.batching.max_batch_size * prod(_warmup_dims(each)) for each, width in widths.items())
 
 
 def check_graph(model: Model, *, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[Problem, ...]:

@@ -1,7 +1,9 @@
 """A ModelDeployment as typed, frozen data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Backend(StrEnum):
@@ -158,8 +160,38 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """The GPUs that each replica gets, by the name under which the nodes offer them."""
+
+    resource: str = "nvidia.com/gpu"
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTemplate:
+    """The part of a pod that its author may choose: where it runs, with how much, and as whom.
+
+    Mappings without a type of ours are Kubernetes' own shapes, which the API server checks.
+    """
+
+    requests: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    affinity: Mapping[str, Any] | None = None
+    topology_spread_constraints: tuple[Mapping[str, Any], ...] = ()
+    image_pull_secrets: tuple[str, ...] = ()
+    service_account_name: str | None = None
+    runtime_class_name: str | None = None
+    priority_class_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDeployment:
-    """Models that one Triton runtime serves together; `endpoints` are `host:port` of a Triton run by someone else."""
+    """Models that one Triton runtime serves together.
+
+    `endpoints` are `host:port` of a Triton that someone else runs; all that is said of pods is for one of ours.
+    """
 
     name: str
     namespace: str
@@ -167,4 +199,7 @@ class ModelDeployment:
     backend: Backend = Backend.PYTHON
     image: str | None = None
     endpoints: tuple[str, ...] = ()
+    replicas: int = 1
+    gpu: Gpu | None = None
+    pod_template: PodTemplate = field(default_factory=PodTemplate)
     verify_interval_seconds: int = 30

@@ -125,4 +125,7 @@ def _instant(value: object) -> str:
         raise ValueError(f"{show(string)} is not a time; write one such as 2026-01-31T18:00:00Z") from None
     if found.tzinfo is None:
         raise ValueError(f"{show(string)} has no time zone; write Z behind it for UTC")
-    return found.astimezone(UTC).isoformat()
+    try:
+        return found.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise ValueError(f"{show(string)} is beyond the year 9999; to mean for ever, leave the field out") from None

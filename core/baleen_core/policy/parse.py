@@ -8,11 +8,15 @@ from typing import Final, TypeVar
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import (
     API_VERSION,
+    DEFAULT_REVISION_HISTORY,
+    DEFAULT_ROLLBACK_WINDOW,
     MAX_CATEGORIES,
     MAX_LISTS,
     MAX_MODELS,
     MAX_NAME_LENGTH,
     MAX_PARAMETERS,
+    MAX_REVISION_HISTORY,
+    MAX_ROLLBACK_WINDOW,
     MAX_RULE_LENGTH,
     MAX_RULES,
     MAX_SIGNALS_PER_CATEGORY,
@@ -154,12 +158,8 @@ def read_header(manifest: Reader, *, kind: str) -> None:
 
 
 def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
-    for later in ("gates", "rollout"):
-        spec.refuse(later, not_yet(f"`{later}` is not built yet; leave it out: every valid edit acts at once"))
-    if spec.optional("paused", boolean, False):
-        spec.report("paused", not_yet("`paused: true` is not built yet; leave it out"))
-    # Nothing is pruned yet, so that every limit is kept.
-    spec.optional("revisionHistoryLimit", integer(0, 1000), 10)
+    spec.refuse("gates", not_yet("`gates` is not built yet; leave it out: every valid edit acts at once"))
+    rollback_window = _read_rollback_window(spec.mapping("rollout"))
     content = spec.mapping("policy", required=True)
     policy = Policy(
         name=name,
@@ -171,9 +171,23 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
         description=spec.optional("description", text(min_length=0, max_length=MAX_DESCRIPTION), ""),
         content=read_content(content, _AUTHORED),
         tests=_read_tests(spec),
+        paused=spec.optional("paused", boolean, False),
+        rollback_window=rollback_window,
+        revision_history_limit=spec.optional(
+            "revisionHistoryLimit", integer(0, MAX_REVISION_HISTORY), DEFAULT_REVISION_HISTORY
+        ),
     )
     spec.done()
     return policy
+
+
+def _read_rollback_window(rollout: Reader) -> int:
+    for later in ("keys", "steps", "progressDeadlineSeconds", "onDeadline", "analysis"):
+        message = f"`rollout.{later}` is not built yet; leave it out: every valid edit acts at once"
+        rollout.refuse(later, not_yet(message))
+    window = rollout.optional("rollbackWindow", integer(0, MAX_ROLLBACK_WINDOW), DEFAULT_ROLLBACK_WINDOW)
+    rollout.done()
+    return window
 
 
 def read_scope(scope: Reader) -> Scope:

@@ -22,6 +22,10 @@ MAX_TESTS: Final = 200
 MAX_PARAMETERS: Final = 64
 MAX_MODELS: Final = 32
 MAX_NAME_LENGTH: Final = 63
+MAX_ROLLBACK_WINDOW: Final = 10
+MAX_REVISION_HISTORY: Final = 1000
+DEFAULT_ROLLBACK_WINDOW: Final = 3
+DEFAULT_REVISION_HISTORY: Final = 10
 
 
 class Verdict(StrEnum):
@@ -210,7 +214,11 @@ class PolicyTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A ModerationPolicy as its author wrote it, checked."""
+    """A ModerationPolicy as its author wrote it, checked.
+
+    While it is `paused`, what it says waits. What was stable within the last `rollback_window` changes goes back at
+    once; `revision_history_limit` revisions are kept.
+    """
 
     name: str
     namespace: str
@@ -221,6 +229,9 @@ class Policy:
     version: str = ""
     description: str = ""
     tests: tuple[PolicyTest, ...] = ()
+    paused: bool = False
+    rollback_window: int = DEFAULT_ROLLBACK_WINDOW
+    revision_history_limit: int = DEFAULT_REVISION_HISTORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Which policies bind a request: where each counts, and who wins where several do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,6 +56,38 @@ def precedence(candidate: Candidate) -> tuple[object, ...]:
     return (sum(is_absent), *is_absent, -path_length, candidate.created, candidate.namespace, candidate.name)
 
 
+Place = tuple[str | None, str | None, str | None]
+"""The fields of a scope: tenant, surface, source."""
+
+
+def index_by_place(candidates: Iterable[Candidate]) -> Mapping[Place, Sequence[Candidate]]:
+    """Put candidates in order by the place that their scope names."""
+    found: dict[Place, list[Candidate]] = {}
+    for each in candidates:
+        scope = each.revision.scope
+        found.setdefault((scope.tenant, scope.surface, scope.source), []).append(each)
+    return found
+
+
+def find_here(index: Mapping[Place, Sequence[Candidate]], context: Context) -> list[Candidate]:
+    """Return the candidates whose scope matches, without looking at all the others."""
+    sources = dict.fromkeys((None, *_spellings(context.source)))
+    tenants, surfaces = {None, context.tenant}, {None, context.surface}
+    places = ((tenant, surface, source) for tenant in tenants for surface in surfaces for source in sources)
+    return [each for place in places for each in index.get(place, ())]
+
+
+def _spellings(source: str | None) -> Iterator[str]:
+    """Yield every source that a scope can name so that it matches this one."""
+    if source is None:
+        return
+    if not source.endswith(_BELOW):
+        yield source
+    for place, character in enumerate(source):
+        if character == "/" and place + 1 < len(source):
+            yield source[: place + 1] + "*"
+
+
 def resolve(candidates: Sequence[Candidate], context: Context) -> Effective:
     """Return what binds a request, each part in order of precedence; the order of the candidates is irrelevant.
 
@@ -79,11 +111,16 @@ def find_conflicts(candidates: Iterable[Candidate]) -> tuple[Problem, ...]:
 
     Floors never conflict: all of them bind.
     """
+    rivals: dict[tuple[str, str | None, str | None, str | None], list[Candidate]] = {}
+    for each in candidates:
+        revision, scope = each.revision, each.revision.scope
+        if _is_enforced(each) and revision.role is not Role.FLOOR:
+            rivals.setdefault((revision.type, scope.tenant, scope.surface, scope.source), []).append(each)
+    # There may be thousands of policies, and conflicts are few: only they are put in order.
+    several = (each for some in rivals.values() if len(some) > 1 for each in some)
     winners: dict[tuple[str, Scope], Candidate] = {}
     conflicts = []
-    for each in sorted(candidates, key=precedence):
-        if not _is_enforced(each) or each.revision.role is Role.FLOOR:
-            continue
+    for each in sorted(several, key=precedence):
         winner = winners.setdefault((each.revision.type, each.revision.scope), each)
         if winner is not each:
             conflicts.append(

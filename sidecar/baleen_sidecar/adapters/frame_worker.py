@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, Final, cast
 from PIL import Image, WebPImagePlugin
 
 from baleen_core.errors import ContentError, TooLarge, UpstreamError, WrongType
+from baleen_core.model.pixels import flatten
 from baleen_sidecar.adapters.frame_wire import AGAIN, END, FRAME, INFO, Job, Kind, pack, pack_refusal, refusal
-from baleen_sidecar.adapters.images import flatten
 from baleen_sidecar.media.sampling import Broken, Shown, Tally, sample
 from baleen_sidecar.media.signatures import IMAGE_NAMES, image_type, video_type
 

@@ -1,9 +1,9 @@
 """Triton over gRPC; no exception of gRPC or of Triton's client leaves this module."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import numpy as np
@@ -13,15 +13,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from baleen_core.errors import ModelUnavailable
-from baleen_core.model.schema import DataType, Model, Tensor
+from baleen_core.model.schema import Model, Tensor
+from baleen_core.model.tensors import check_answer
 from baleen_sidecar.ports import Tensors
-
-_DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
-    DataType.FP32: np.dtype(np.float32),
-    DataType.INT64: np.dtype(np.int64),
-    DataType.INT32: np.dtype(np.int32),
-    DataType.UINT8: np.dtype(np.uint8),
-}
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
 
@@ -77,7 +71,9 @@ class TritonInference:
                 client_timeout=self._timeout_seconds,
             )
             rows = len(inputs[model.inputs[0].name])
-            outputs = {tensor.name: _checked(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs}
+            outputs = {
+                tensor.name: check_answer(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs
+            }
         self._answered[model.name] = self._answered.get(model.name, 0) + 1
         return outputs
 
@@ -198,21 +194,3 @@ def _status(exc: InferenceServerException) -> str:
 
 def _to_input(tensor: Tensor, rows: NDArray[np.generic]) -> InferInput:
     return InferInput(tensor.name, rows.shape, tensor.data_type).set_data_from_numpy(rows)
-
-
-def _checked(tensor: Tensor, answer: NDArray[np.generic] | None, rows: int) -> NDArray[np.generic]:
-    """Return the answer when it is what the model promises; numpy arrays of a reply are read-only views of it."""
-    if answer is None:
-        raise ValueError(f"the answer has no output {tensor.name!r}")
-    promised = (rows, *tensor.dims)
-    fits = len(answer.shape) == len(promised) and all(
-        size in (-1, found) for size, found in zip(promised, answer.shape, strict=True)
-    )
-    if not fits or answer.dtype != _DTYPES[tensor.data_type]:
-        raise ValueError(
-            f"output {tensor.name!r} is {answer.dtype} {list(answer.shape)},"
-            f" not {_DTYPES[tensor.data_type]} {list(promised)}"
-        )
-    if answer.dtype.kind == "f" and not np.isfinite(answer).all():
-        raise ValueError(f"output {tensor.name!r} holds NaN or infinity")
-    return answer

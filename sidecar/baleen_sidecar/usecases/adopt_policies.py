@@ -8,35 +8,34 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from baleen_core.checking import Checked, check_policy
-from baleen_core.decision.engine import compile_policy
-from baleen_core.decision.lists import CompiledList, compile_list
 from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus, Standing
-from baleen_core.errors import BaleenError, IntegrityError, InvalidError, PolicyError, Problem
+from baleen_core.errors import BaleenError, InvalidError, PolicyError, Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override, Route, in_force, parse_override
-from baleen_core.policy.lists import canonical_list, restore_list
+from baleen_core.policy.lists import canonical_list
 from baleen_core.policy.revision import make_revision, read_revision
-from baleen_core.policy.schema import PolicyList
-from baleen_core.policy.scope import Candidate, find_conflicts
+from baleen_core.policy.scope import find_conflicts
 from baleen_core.reading import unknown_name
-from baleen_sidecar.ports import Activation, RevisionStore
-from baleen_sidecar.usecases.policy_documents import (
-    Documents,
-    Key,
-    Sorted,
-    short,
-    sort_documents,
+from baleen_sidecar.ports import Activation, Key, RevisionStore
+from baleen_sidecar.usecases.history import (
+    APPLIED,
+    PINNED,
+    REMOVED,
+    ROLLED_BACK,
+    activation,
+    key_of,
+    name_of,
+    reason_for,
+    record,
 )
+from baleen_sidecar.usecases.loading import Identity, PolicyLoader
+from baleen_sidecar.usecases.policy_documents import Documents, Sorted, short, sort_documents
 
 ROLLBACK_WINDOW: Final = 10
 """How many activations back something good is looked for when what is newer cannot be used."""
-APPLIED: Final = "Applied"
-PINNED: Final = "Pinned"
-REMOVED: Final = "Removed"
-ROLLED_BACK: Final = "RolledBack"
 
 T = TypeVar("T")
 
@@ -63,10 +62,10 @@ class AdoptPolicies:
     ) -> None:
         self._store = store
         self._models = models
-        self._signals = frozenset(f"{model.name}.{signal.name}" for model in models for signal in model.signals)
+        signals = frozenset(f"{model.name}.{signal.name}" for model in models for signal in model.signals)
+        self._loader = PolicyLoader(store, lambda: signals, executor=executor)
         self._executor = executor
         self._wall_seconds = wall_seconds
-        self._compiled_lists: dict[tuple[str, int | None], CompiledList] = {}
         self._current = PolicySnapshot()
 
     def current(self) -> PolicySnapshot:
@@ -82,16 +81,12 @@ class AdoptPolicies:
         found = sort_documents(documents)
         # What could not be read may be any policy or override, so then none counts as removed.
         is_whole = not documents.problems and not found.problems
-        last = {_key_of(row): row for row in await self._store.last_active() if row.digest}
+        last = {key_of(row): row for row in await self._store.last_active() if row.digest}
         gone = [key for key in last if is_whole and key not in found.policies]
         keys = sorted(set(found.policies) | set(last) - set(gone))
         adopted = [await self._adopt_one(key, found, is_whole=is_whole) for key in keys]
         loaded = tuple(each.policy for each in adopted if each.policy is not None)
-        self._compiled_lists = {
-            place: compiled
-            for place, compiled in self._compiled_lists.items()
-            if any(compiled is each for policy in loaded for each in policy.lists)
-        }
+        self._loader.keep_only(loaded)
         self._current = PolicySnapshot(
             policies=loaded,
             statuses=tuple(each.status for each in adopted),
@@ -103,32 +98,37 @@ class AdoptPolicies:
             ),
         )
         # Only now: a disk that is full must not keep a policy, least of all an override, from acting.
-        owed = [_activation(key, "", "", REMOVED) for key in gone]
+        owed = [activation(key, "", "", REMOVED) for key in gone]
         owed += [each.activation for each in adopted if each.activation is not None]
-        if unrecorded := await self._record(owed):
+        _, unrecorded = await record(self._store, owed, now=self._now())
+        if unrecorded:
             self._current = replace(self._current, problems=(*self._current.problems, *unrecorded))
         return self._current
 
     async def _adopt_one(self, key: Key, found: Sorted, *, is_whole: bool) -> _Adopted:
-        history = await self._store.history(_name(key), limit=ROLLBACK_WINDOW)
+        history = await self._store.history(name_of(key), limit=ROLLBACK_WINDOW)
         problems: list[Problem] = []
         said = await self._read(key, found, history, problems)
         known = {row.digest: row for row in reversed(history) if row.digest} | ({said.digest: said} if said else {})
         override, must_stay = await self._read_override(key, found, history, problems, is_whole=is_whole)
         if override and override.pin:
-            row = await self._store.find_activation(_name(key), digest=override.pin.digest)
+            row = await self._store.find_activation(name_of(key), digest=override.pin.digest)
             if row is not None:
                 known.setdefault(row.digest, row)
         before = tuple(row.digest for row in history if row.digest)
         must_stay = must_stay and bool(before)
-        stable = said.digest if said and not must_stay else before[0] if before else ""
+        routed = [row.digest for row in history if row.digest and not row.reason.startswith((PINNED, ROLLED_BACK))]
+        is_paused = said is not None and (_is_paused(found.policies[key]) or bool(override and override.paused))
+        stable = said.digest if said and not must_stay and not is_paused else before[0] if before else ""
+        if is_paused and not must_stay and routed:
+            stable = routed[0]
         route = Route(stable=stable, recent_stable=before)
         policy = await self._first_whole(key, route, override, known, problems)
-        standing = _standing(policy, said, must_stay=must_stay)
-        activation = None
+        standing = _standing(policy, said, must_stay=must_stay, is_paused=is_paused)
+        owed = None
         if policy is not None and (not history or history[0].digest != policy.candidate.revision.digest):
             digest = policy.candidate.revision.digest
-            activation = _activation(key, digest, policy.candidate.version, _reason(standing, digest, override))
+            owed = activation(key, digest, policy.candidate.version, reason_for(standing, digest, override))
         status = PolicyStatus(
             namespace=key[0],
             name=key[1],
@@ -137,7 +137,7 @@ class AdoptPolicies:
             standing=standing,
             problems=tuple(problems),
         )
-        return _Adopted(policy=policy, status=status, activation=activation)
+        return _Adopted(policy=policy, status=status, activation=owed)
 
     async def _read(
         self, key: Key, found: Sorted, history: Sequence[Activation], problems: list[Problem]
@@ -173,7 +173,7 @@ class AdoptPolicies:
         except InvalidError as exc:
             problems += [replace(problem, field=f"ModerationOverride: {problem.field}") for problem in exc.problems]
             return None, True
-        if override.pin and await self._store.find_activation(_name(key), digest=override.pin.digest) is None:
+        if override.pin and await self._store.find_activation(name_of(key), digest=override.pin.digest) is None:
             message = f"{override.pin.digest} was never in force for this policy; its history has those that were"
             problems.append(Problem(field="ModerationOverride: spec.pin.digest", message=message))
             return replace(override, pin=None), True
@@ -188,7 +188,7 @@ class AdoptPolicies:
         """
         policy = checked.policy
         revision = make_revision(policy, checked.lists)
-        named = await self._store.find_activation(_name(key), version=policy.version) if policy.version else None
+        named = await self._store.find_activation(name_of(key), version=policy.version) if policy.version else None
         if named and named.digest != revision.digest:
             message = f"{policy.version} already names {short(named.digest)}; give the changed content a new version"
             raise PolicyError([Problem(field="spec.version", message=message)])
@@ -201,8 +201,8 @@ class AdoptPolicies:
                 raise PolicyError([Problem(field=f"spec.{name}", message=message) for name in changed])
         for content in checked.lists.values():
             await self._store.put_list(content.digest, canonical_list(content))
-        await self._store.put_revision(_name(key), revision)
-        return _activation(key, revision.digest, policy.version, APPLIED)
+        await self._store.put_revision(name_of(key), revision)
+        return activation(key, revision.digest, policy.version, APPLIED)
 
     async def _first_whole(
         self,
@@ -216,47 +216,11 @@ class AdoptPolicies:
         present = set(known)
         while digest := in_force(route, override, present, now=self._now()):
             try:
-                return await self._load(key, digest, known[digest].version)
+                return await self._loader.load(Identity(key=key, digest=digest, version=known[digest].version))
             except BaleenError as exc:
                 problems.append(Problem(field="", message=f"revision {short(digest)} cannot be used: {exc}"))
                 present.discard(digest)
         return None
-
-    async def _load(self, key: Key, digest: str, version: str) -> LoadedPolicy:
-        revision = await self._store.get_revision(digest)
-        if revision is None:
-            raise IntegrityError("the store", expected=digest, found="nothing")
-        content = read_revision(revision)
-        lists = [await self._load_list(each) for each in content.policy.lists]
-        candidate = Candidate(name=key[1], namespace=key[0], created="", revision=content, version=version)
-        compiled = compile_policy(key[1], version, content, self._signals)
-        return LoadedPolicy(candidate=candidate, compiled=compiled, lists=tuple(lists))
-
-    async def _load_list(self, wanted: PolicyList) -> CompiledList:
-        digest = wanted.digest or ""
-        place = (digest, wanted.max_distance)
-        if place not in self._compiled_lists:
-            text = await self._store.get_list(digest)
-            if text is None:
-                raise IntegrityError(f"list {wanted.name}", expected=digest, found="nothing")
-
-            def compile_text(text: str = text) -> CompiledList:
-                return compile_list(restore_list(wanted.type, digest, text), max_distance=wanted.max_distance)
-
-            self._compiled_lists[place] = await self._off_loop(compile_text)
-        return self._compiled_lists[place]
-
-    async def _record(self, owed: Sequence[Activation]) -> list[Problem]:
-        """Write the history; what cannot be written now is owed again at the next adoption."""
-        time = self._now().isoformat(timespec="milliseconds")
-        problems = []
-        for activation in owed:
-            try:
-                await self._store.record_activation(replace(activation, time=time))
-            except BaleenError as exc:
-                message = f"acts, but its history cannot be written: {exc}"
-                problems.append(Problem(field=activation.policy, message=message))
-        return problems
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall_seconds(), UTC)
@@ -267,37 +231,23 @@ class AdoptPolicies:
 
 def _overrides_of_nothing(found: Sorted, keys: Collection[Key]) -> list[Problem]:
     """Name overrides that match no policy: whoever wrote one in an incident must not believe that it acts."""
-    names = {_name(key) for key in keys}
-    strays = sorted(_name(key) for key in set(found.overrides) - set(keys))
+    names = {name_of(key) for key in keys}
+    strays = sorted(name_of(key) for key in set(found.overrides) - set(keys))
     return [
         Problem(field=f"ModerationOverride {stray}", message=unknown_name(stray, names, "policy")) for stray in strays
     ]
 
 
-def _standing(policy: LoadedPolicy | None, said: Activation | None, *, must_stay: bool) -> Standing:
+def _is_paused(manifest: Mapping[str, Any]) -> bool:
+    """Say whether a policy that is known to be valid says that it waits."""
+    return bool(manifest["spec"].get("paused"))
+
+
+def _standing(policy: LoadedPolicy | None, said: Activation | None, *, must_stay: bool, is_paused: bool) -> Standing:
+    if policy and said and policy.candidate.revision.digest == said.digest:
+        return Standing.CURRENT
+    if is_paused and not must_stay:
+        return Standing.PAUSED
     if policy is None:
         return Standing.NOTHING
-    if said and policy.candidate.revision.digest == said.digest:
-        return Standing.CURRENT
     return Standing.LAST_GOOD if must_stay or said is None else Standing.OVERRIDDEN
-
-
-def _reason(standing: Standing, digest: str, override: Override | None) -> str:
-    if standing is Standing.CURRENT:
-        return APPLIED
-    if override and override.pin and override.pin.digest == digest:
-        return f"{PINNED}: {override.pin.reason}" if override.pin.reason else PINNED
-    return ROLLED_BACK if override else standing.value
-
-
-def _activation(key: Key, digest: str, version: str, reason: str) -> Activation:
-    return Activation(policy=_name(key), digest=digest, version=version, time="", reason=reason)
-
-
-def _key_of(row: Activation) -> Key:
-    namespace, _, name = row.policy.partition("/")
-    return namespace, name
-
-
-def _name(key: Key) -> str:
-    return "/".join(key)

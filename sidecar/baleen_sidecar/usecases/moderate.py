@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, TypeVar
 
+from msgspec import structs
 from PIL import Image
 
 from baleen_core.decision.engine import decide
@@ -94,7 +95,9 @@ class Moderate:
         perceptual_hash: PerceptualHash,
         limits: Limits,
         shell: Shell,
+        degraded: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
+        """`degraded` names what, beside models, is not as it should be now; every decision says so."""
         self._policies = policies
         self._scoring = scoring
         self._log = log
@@ -104,6 +107,7 @@ class Moderate:
         self._perceptual_hash = perceptual_hash
         self._limits = limits
         self._shell = shell
+        self._degraded = degraded
         self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
@@ -211,6 +215,8 @@ class Moderate:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
     async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller) -> DecisionRecord:
+        if degraded := self._degraded():
+            evidence = structs.replace(evidence, degraded=degraded)
         decision = decide(in_force, evidence)
         now = self._shell.wall_seconds()
         record = DecisionRecord(

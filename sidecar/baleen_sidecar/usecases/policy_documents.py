@@ -7,14 +7,13 @@ from typing import Any, Final, TypeVar
 from baleen_core.checking import Place, texts_of
 from baleen_core.errors import Problem
 from baleen_core.policy.schema import ListSourceType
+from baleen_sidecar.ports import Key
 
 DEFAULT_NAMESPACE: Final = "default"
 KINDS: Final = ("ModerationPolicy", "ModerationOverride", "ConfigMap", "Secret")
 PASSED_OVER: Final = ("ModelDeployment", "Namespace", "Kustomization")
 """Kinds that may lie in the same folder and are not ours to read here."""
 
-Key = tuple[str, str]
-"""Namespace and name."""
 H = TypeVar("H", bound=Hashable)
 
 

@@ -1,6 +1,6 @@
 """Read decisions back: as they were given, in words, and made once more from their own evidence."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,9 +30,9 @@ class Records(Protocol):
 
 
 class ReadDecisions:
-    """Find decisions by id; `signals` are all that the served models offer, by which rules are compiled."""
+    """Find decisions by id; `signals` are all that the served models offer now, by which rules are compiled."""
 
-    def __init__(self, log: Records, store: RevisionStore, signals: Collection[str]) -> None:
+    def __init__(self, log: Records, store: RevisionStore, signals: Callable[[], Collection[str]]) -> None:
         self._log = log
         self._store = store
         self._signals = signals
@@ -70,10 +70,10 @@ class ReadDecisions:
         return Replay(record=record, again=again, differences=differences(record.decision, again))
 
     async def _policies(self, record: DecisionRecord) -> Mapping[str, CompiledPolicy]:
-        policies = {}
+        policies, signals = {}, self._signals()
         for ref in record.decision.policies:
             revision = await self._store.get_revision(ref.digest)
             if revision is None:
                 raise IntegrityError(f"the revision of policy {ref.name}", expected=ref.digest, found="nothing")
-            policies[ref.digest] = compile_policy(ref.name, ref.version, read_revision(revision), self._signals)
+            policies[ref.digest] = compile_policy(ref.name, ref.version, read_revision(revision), signals)
         return policies

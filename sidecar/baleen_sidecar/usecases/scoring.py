@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +16,11 @@ from PIL import Image
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.loaded import ImageRecipe, LoadedModel
 from baleen_core.model.recipes import find_recipe
+from baleen_core.model.schema import Model
 from baleen_core.model.signals import read_signals
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.ports import Inference
+from baleen_sidecar.usecases.serve_models import ModelSet, signals_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,13 +67,24 @@ class _Answers:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Offer:
+    """Who gives a signal, for which content; `loaded` is None while the model is declared and cannot be asked."""
+
+    accepts: str
+    loaded: LoadedModel | None
+
+
 class Scoring:
     """Score text and pictures by the models at hand."""
 
     def __init__(
-        self, models: Iterable[LoadedModel], inference: Inference, *, executor: Executor, text_limit_windows: int
+        self, models: Callable[[], ModelSet], inference: Inference, *, executor: Executor, text_limit_windows: int
     ) -> None:
-        self._by_signal = {signal: loaded for loaded in models for signal in loaded.signal_names()}
+        """`models` returns the same object until something about them changes."""
+        self._models = models
+        self._known: ModelSet | None = None
+        self._offers: Mapping[str, _Offer] = {}
         self._inference = inference
         self._executor = executor
         self._text_limit_windows = text_limit_windows
@@ -98,15 +111,28 @@ class Scoring:
 
     def _choose(self, wanted: Collection[str], accepts: str, answers: _Answers) -> list[LoadedModel]:
         chosen: dict[str, LoadedModel] = {}
+        offers = self._find_offers()
         for signal in wanted:
-            loaded = self._by_signal.get(signal)
-            if loaded is None:
+            offer = offers.get(signal)
+            if offer is None:
                 answers.missing[signal] = Missing.NOT_SERVED
-            elif find_recipe(loaded.model.preprocessing.recipe).accepts != accepts:
+            elif offer.accepts != accepts:
                 answers.missing[signal] = Missing.NOT_APPLICABLE
+            elif offer.loaded is None:
+                answers.missing[signal] = Missing.FAILED
             else:
-                chosen[loaded.model.name] = loaded
+                chosen[offer.loaded.model.name] = offer.loaded
         return list(chosen.values())
+
+    def _find_offers(self) -> Mapping[str, _Offer]:
+        current = self._models()
+        if current is not self._known:
+            waiting = {signal: _offer(model, None) for model in current.waiting for signal in signals_of([model])}
+            served = {
+                signal: _offer(loaded.model, loaded) for loaded in current.models for signal in loaded.signal_names()
+            }
+            self._known, self._offers = current, waiting | served
+        return self._offers
 
     async def _text(self, loaded: LoadedModel, variants: Sequence[str], answers: _Answers) -> None:
         recipe = loaded.text
@@ -154,6 +180,10 @@ class Scoring:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _offer(model: Model, loaded: LoadedModel | None) -> _Offer:
+    return _Offer(accepts=find_recipe(model.preprocessing.recipe).accepts, loaded=loaded)
 
 
 def _batches(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:

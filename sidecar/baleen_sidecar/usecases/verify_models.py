@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from baleen_core.errors import BaleenError, IntegrityError, ModelUnavailable, Problem
-from baleen_core.model.golden import compare_golden
+from baleen_core.model.golden import compare_golden, highest_scores
 from baleen_core.model.loaded import LoadedModel, golden_rows
 from baleen_core.model.schema import GoldenInput, Model
-from baleen_core.model.signals import read_signals
 from baleen_sidecar.ports import ImageDecoder, Tensors
 
 log = logging.getLogger(__name__)
@@ -85,6 +84,7 @@ class VerifyModels:
         self._one_round = asyncio.Lock()
         self._silent_rounds: dict[str, int] = {}
         self._answered: dict[str, int] = {}
+        self._reported: dict[str, tuple[Problem, ...]] = {}
         self._inputs: dict[tuple[str, GoldenInput], tuple[Tensors, ...]] = {}
 
     async def run(self, interval_seconds: float) -> None:
@@ -136,25 +136,27 @@ class VerifyModels:
     def _note(self, found: Verification) -> None:
         model = found.model
         self._silent_rounds[model.name] = self._silent_rounds.get(model.name, 0) + 1 if found.is_silent else 0
+        reported = self._reported.pop(model.name, ())
         if not found.problems:
+            if reported:
+                log.info("model verified", extra={"model": model.name})
             self._control.confirm(model)
             return
+        self._reported[model.name] = found.problems
         if found.is_busy:
             log.warning("model too busy to be verified", extra={"model": model.name})
             return
-        log.error("model not verified", extra={"model": model.name, "problems": list(map(str, found.problems))})
+        if found.problems != reported:  # A server that is away may be asked every two seconds.
+            log.error("model not verified", extra={"model": model.name, "problems": list(map(str, found.problems))})
         if not found.is_silent or self._silent_rounds[model.name] >= SILENT_ROUNDS:
             self._control.doubt(model)
 
     async def _ask(self, loaded: LoadedModel, question: GoldenInput) -> Mapping[str, int]:
         """Return the highest score of each signal over the rows that the question becomes."""
-        highest: dict[str, int] = {}
-        for inputs in await self._prepared(loaded, question):
-            outputs = await self._control.infer(loaded.model, inputs)
-            for row in range(len(next(iter(inputs.values())))):
-                for signal, score in read_signals(loaded.model, outputs, row).items():
-                    highest[signal] = max(score, highest.get(signal, 0))
-        return highest
+        prepared = await self._prepared(loaded, question)
+        return highest_scores(
+            loaded.model, [(inputs, await self._control.infer(loaded.model, inputs)) for inputs in prepared]
+        )
 
     async def _prepared(self, loaded: LoadedModel, question: GoldenInput) -> tuple[Tensors, ...]:
         key = (loaded.model.name, question)

@@ -67,9 +67,12 @@ PRIVATE: Final = (StateError, ModelUnavailable)
 
 BY_STATUS: Final = {
     400: ("malformed", "The request is malformed"),
+    401: ("unauthenticated", "The caller is not known"),
+    403: ("forbidden", "The caller may not do this"),
     404: ("not-found", "There is nothing of that name"),
     405: ("method-not-allowed", "The method is not allowed here"),
     408: ("timeout", "The request did not arrive in time"),
+    409: ("conflict", "The request does not fit what is known here"),
     421: ("misdirected", "The request was not meant for this sidecar"),
     422: ("invalid", "The request is not valid"),
     431: ("headers-too-large", "The request's headers are over a limit"),

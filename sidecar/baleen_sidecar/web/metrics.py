@@ -44,8 +44,9 @@ class RequestMetrics:
         self._seconds_label(content_type).observe(seconds)
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
-        for model in decision.degraded:
-            self._degraded.labels(model).inc()
+        for name in decision.degraded:
+            if name not in record.evidence.degraded:
+                self._degraded.labels(name).inc()
 
     def refused(self, status: int) -> None:
         """Count a request that got no decision."""

@@ -1,0 +1,117 @@
+"""What a gateway says on its second listener: to the sidecars that follow its stream, and to the operator.
+
+`GET /v1/policy-stream` answers with one message a line and never ends by itself; the other paths are plain JSON. Every
+request carries a ServiceAccount's token for AUDIENCE. Fields are added and never change their meaning, and unknown ones
+are ignored, so that a gateway and its sidecars may be of different releases.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from baleen_core.errors import Problem
+from baleen_core.resources import PublishedPolicy
+
+AUDIENCE: Final = "baleen-gateway"
+STREAM_PATH: Final = "/v1/policy-stream"
+LISTS_PATH: Final = "/v1/policy-lists/"
+"""The digest of a list follows; the answer is its canonical text."""
+ACKNOWLEDGEMENTS_PATH: Final = "/v1/acknowledgements"
+CONVERGENCE_PATH: Final = "/v1/convergence"
+REPLICA_HEADER: Final = "x-baleen-replica"
+"""How a sidecar calls itself; where the token is bound to a pod, the pod's name counts instead."""
+HEARTBEAT_SECONDS: Final = 10.0
+LOST_SECONDS: Final = 25.0
+"""A stream that said nothing for so long is lost: two heartbeats are missing."""
+MAX_STALE: Final = 10
+"""How many stale sidecars are named for a policy."""
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+"""The longest message: a policy with all its revisions."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One line of the stream; `type` is the name of its class."""
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The first line: who answers, and where this very replica can be reached (empty: as it was just now)."""
+
+    replica: str
+    address: str = ""
+
+
+class Put(Message, frozen=True, kw_only=True):
+    """A policy is new or changed; this is all of it."""
+
+    policy: PublishedPolicy
+
+
+class Delete(Message, frozen=True, kw_only=True):
+    """A policy is gone."""
+
+    namespace: str
+    name: str
+
+
+class Models(Message, frozen=True, kw_only=True):
+    """All ModelDeployments, as they are written."""
+
+    deployments: tuple[Mapping[str, Any], ...] = ()
+
+
+class Synced(Message, frozen=True, kw_only=True):
+    """What came before is whole: everything after a connection was made, one change or several later on.
+
+    What was not named by then is not there, unless `problems` say that it could not be read.
+    """
+
+    problems: tuple[Problem, ...] = ()
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """The gateway lives; `problem` says what keeps it from following the API server, if anything does."""
+
+    problem: str = ""
+
+
+AnyMessage = Hello | Put | Delete | Models | Synced | Heartbeat
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica enforces for a policy; `pending` says what it lacks of a newer epoch."""
+
+    epoch: int
+    digest: str
+    pending: str = ""
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed, by `namespace/name`, since the replica's last one; the first on a connection has everything."""
+
+    replica: str
+    policies: dict[str, Acknowledged]
+
+
+class Sidecars(msgspec.Struct, frozen=True, kw_only=True):
+    """How many sidecars follow this gateway and may read a policy, how many enforce it, and some that do not."""
+
+    total: int = 0
+    current: int = 0
+    stale: tuple[str, ...] = ()
+
+
+class Enforced(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway enforces for a policy, and how far its sidecars are."""
+
+    epoch: int
+    digest: str
+    pending: str = ""
+    sidecars: Sidecars = Sidecars()
+
+
+class Convergence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator is told, policies by `namespace/name`."""
+
+    replica: str
+    policies: dict[str, Enforced]

@@ -1,0 +1,165 @@
+"""A process that follows a cluster: a gateway, from the API server; or an injected sidecar, from a gateway's stream."""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from baleen_core.policy.grants import Grants
+from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
+from baleen_sidecar.adapters.kube_source import KubeSource
+from baleen_sidecar.adapters.last_good import FileLastGood
+from baleen_sidecar.adapters.model_files import FolderModelFiles
+from baleen_sidecar.adapters.routed import RoutedInference
+from baleen_sidecar.adapters.stream_source import StreamSource
+from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
+from baleen_sidecar.adapters.triton import TritonInference
+from baleen_sidecar.app import build_app
+from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
+from baleen_sidecar.ports import PolicySource
+from baleen_sidecar.settings import ClusterSettings, Settings
+from baleen_sidecar.usecases.adopt_routes import AdoptRoutes
+from baleen_sidecar.usecases.follow_published import FollowPublished
+from baleen_sidecar.usecases.serve_models import ServeModels
+from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
+from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
+
+log = logging.getLogger(__name__)
+
+Task = Callable[[], Awaitable[None]]
+"""Something that goes on for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Followed:
+    """A source of policies, the tasks that follow it and pass it on, and what is served beside the application."""
+
+    source: PolicySource
+    tasks: tuple[Task, ...]
+    served: tuple[Served, ...] = ()
+
+
+async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidError: `env` does not say where the API server is, or a file of certificates is none.
+        StateError: a port is taken, or the state folder is in use, newer or damaged.
+    """
+    async with AsyncExitStack() as stack:
+        listening = stack.enter_context(bind(settings.host, settings.port))
+        parts = await stack.enter_async_context(open_parts(settings))
+        inference = RoutedInference(
+            lambda endpoint: TritonInference(endpoint, timeout_seconds=settings.model_timeout_seconds)
+        )
+        stack.push_async_callback(inference.close)
+        files = FolderModelFiles(cluster.model_files)
+        models = ServeModels(
+            inference,
+            load=files.load,
+            images=parts.images,
+            golden_file=files.golden_file,
+            interval_seconds=settings.verify_interval_seconds,
+        )
+        open_source = _open_api_server if cluster.is_gateway else _open_gateway
+        followed = await stack.enter_async_context(open_source(cluster, env, parts))
+        adopt = AdoptRoutes(
+            parts.store,
+            followed.source,
+            lambda: models.current().signals,
+            executor=parts.executor,
+            wall_seconds=time.time,
+            jitter=random.random,
+        )
+        following = FollowPublished(
+            followed.source, adopt, models, FileLastGood(parts.state.path), wall_seconds=time.time
+        )
+        ports = parts.ports(
+            inference,
+            policies=adopt.current,
+            models=models.current,
+            components=following.components,
+            degraded=following.degraded,
+        )
+        # Whatever was enforced before is enforced again before the first request is read.
+        await following.restore()
+        served = (Served(app=build_app(ports, settings), listening=listening), *followed.served)
+        log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
+        await _until_served(run_servers(*served), (*followed.tasks, following.run, models.run))
+
+
+async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> None:
+    """Run tasks that never end while something is served."""
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(_run(task)) for task in tasks]
+        await serving
+        for each in running:
+            each.cancel()
+
+
+async def _run(task: Task) -> None:
+    await task()
+
+
+@asynccontextmanager
+async def _open_api_server(cluster: ClusterSettings, env: Mapping[str, str], parts: Parts) -> AsyncIterator[_Followed]:
+    """Follow the API server, and pass on what it says on a second port."""
+    access = (
+        ClusterAccess(
+            url=cluster.kubernetes_url,
+            token_file=cluster.kubernetes_token_file,
+            ca_file=cluster.kubernetes_ca_file,
+        )
+        if cluster.kubernetes_url
+        else replace(
+            ClusterAccess.in_cluster(env),
+            token_file=cluster.kubernetes_token_file,
+            ca_file=cluster.kubernetes_ca_file,
+        )
+    )
+    client = KubeClient(access)
+    try:
+        source = KubeSource(client, namespaces=cluster.namespaces)
+        stream = PolicyStream(
+            source,
+            TokenReviewAuthenticator(client),
+            read_list=source.read_list,
+            adopted=lambda: source.adopted,
+            settings=StreamSettings(
+                replica=cluster.replica or socket.gethostname(),
+                address=cluster.stream_address,
+                grants=Grants(tenants=cluster.tenants),
+                operators=frozenset(_account(each) for each in cluster.operators),
+            ),
+            chance=os.urandom,
+        )
+        with bind(cluster.stream_host, cluster.stream_port) as listening:
+            served = Served(app=stream, listening=listening, protocol=PolicyStreamProtocol)
+            yield _Followed(source=source, tasks=(source.run, stream.run), served=(served,))
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def _open_gateway(cluster: ClusterSettings, env: Mapping[str, str], parts: Parts) -> AsyncIterator[_Followed]:
+    """Follow a gateway's stream, with no rights in the cluster."""
+    source = StreamSource(
+        cluster.gateway_url,
+        cluster.gateway_token_file,
+        replica=cluster.replica or socket.gethostname(),
+        ca_file=cluster.gateway_ca_file,
+    )
+    try:
+        yield _Followed(source=source, tasks=(source.run,))
+    finally:
+        await source.aclose()
+
+
+def _account(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    return namespace, name

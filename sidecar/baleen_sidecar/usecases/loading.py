@@ -1,0 +1,156 @@
+"""Make revisions ready to judge: read from the store, or as somebody offers them, verified by digest, compiled."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.lists import CompiledList, compile_list
+from baleen_core.decision.snapshot import LoadedPolicy
+from baleen_core.errors import BaleenError, IntegrityError, NotFound, StateError
+from baleen_core.policy.lists import restore_list
+from baleen_core.policy.revision import read_revision
+from baleen_core.policy.schema import ListContent, ListType, PolicyList, Revision, RevisionContent
+from baleen_core.policy.scope import Candidate
+from baleen_sidecar.ports import Key, RevisionStore
+from baleen_sidecar.usecases.history import name_of
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A revision as one policy's: under which key and version, and since when that policy is there."""
+
+    key: Key
+    digest: str
+    version: str
+    created: str = ""
+
+
+class ListsMissing(NotFound):
+    """Lists that a revision names are not here (yet), or are not what their digests name."""
+
+    def __init__(self, lists: Sequence[PolicyList], reasons: Iterable[str]) -> None:
+        self.lists = tuple(lists)
+        super().__init__("; ".join(reasons))
+
+
+class PolicyLoader:
+    """Loads policies; lists that are equal are compiled once."""
+
+    def __init__(self, store: RevisionStore, signals: Callable[[], frozenset[str]], *, executor: Executor) -> None:
+        """`signals` are all that the served models offer now, by which rules are compiled."""
+        self._store = store
+        self._signals = signals
+        self._executor = executor
+        self._compiled_lists: dict[tuple[str, int | None], CompiledList] = {}
+        self._unkept: dict[str, str] = {}
+
+    async def load(self, identity: Identity, offered: Revision | None = None) -> LoadedPolicy:
+        """Return the revision with its lists, ready to judge.
+
+        Raises:
+            IntegrityError, NotFound, PolicyError: the revision is not there, or not what its digest names.
+            ListsMissing: all of its lists that cannot be had.
+            StateError: the store cannot be read now.
+        """
+        content = await self.verify(identity, offered)
+        lists = [self._compiled_lists[_place(each)] for each in content.policy.lists]
+        signals = self._signals()
+        compiled = await self._off_loop(lambda: compile_policy(identity.key[1], identity.version, content, signals))
+        candidate = Candidate(
+            name=identity.key[1],
+            namespace=identity.key[0],
+            created=identity.created,
+            revision=content,
+            version=identity.version,
+        )
+        return LoadedPolicy(candidate=candidate, compiled=compiled, lists=tuple(lists))
+
+    async def verify(self, identity: Identity, offered: Revision | None = None) -> RevisionContent:
+        """Return the revision's content once all that it names is here and what it should be.
+
+        Raises:
+            As for `load`.
+        """
+        content = await self._read(identity, offered)
+        missing: dict[PolicyList, str] = {}
+        for each in content.policy.lists:
+            if _place(each) not in self._compiled_lists:
+                try:
+                    await self._compile_list(each)
+                except (IntegrityError, NotFound) as exc:
+                    missing[each] = f"list {each.name}: {exc}"
+        if missing:
+            raise ListsMissing(tuple(missing), missing.values())
+        return content
+
+    async def take_list(self, type: ListType, digest: str, text: str) -> None:
+        """Take a list's canonical text from wherever it was found, and keep it for the next start.
+
+        Raises:
+            IntegrityError: it is not what the digest names.
+        """
+        await self._off_loop(partial(restore_list, type, digest, text))
+        if not await _try_to_keep(digest, self._store.put_list(digest, text)):
+            self._unkept[digest] = text
+
+    def keep_only(self, policies: Iterable[LoadedPolicy]) -> None:
+        """Forget compiled lists that none of these policies uses."""
+        used = {id(each) for policy in policies for each in policy.lists}
+        self._compiled_lists = {
+            place: compiled for place, compiled in self._compiled_lists.items() if id(compiled) in used
+        }
+        named = {digest for digest, _ in self._compiled_lists}
+        self._unkept = {digest: text for digest, text in self._unkept.items() if digest in named}
+
+    async def _read(self, identity: Identity, offered: Revision | None) -> RevisionContent:
+        digest = identity.digest
+        failed: BaleenError = NotFound(f"revision {digest} is not here")
+        try:
+            kept = await self._store.get_revision(digest)
+            if kept is not None:
+                return await self._off_loop(partial(read_revision, kept))
+        except (IntegrityError, StateError) as exc:
+            failed = exc
+        if offered is None:
+            raise failed
+        content = await self._off_loop(partial(read_revision, offered))
+        await _try_to_keep(digest, self._store.put_revision(name_of(identity.key), offered))
+        return content
+
+    async def _compile_list(self, wanted: PolicyList) -> None:
+        digest = wanted.digest or ""
+        text = self._unkept.get(digest) or await self._store.get_list(digest)
+        if text is None:
+            raise NotFound(f"{digest} is not here")
+
+        def compile_text() -> CompiledList:
+            content: ListContent = restore_list(wanted.type, digest, text)
+            return compile_list(content, max_distance=wanted.max_distance)
+
+        self._compiled_lists[_place(wanted)] = await self._off_loop(compile_text)
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _place(wanted: PolicyList) -> tuple[str, int | None]:
+    return wanted.digest or "", wanted.max_distance
+
+
+async def _try_to_keep(digest: str, put: Awaitable[None]) -> bool:
+    """Keep content for the next start; a disk that is full must not keep a policy from acting now."""
+    try:
+        await put
+    except BaleenError as exc:
+        log.warning("content not kept", extra={"digest": digest, "cause": str(exc)})
+        return False
+    return True

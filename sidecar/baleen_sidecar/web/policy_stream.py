@@ -1,0 +1,396 @@
+"""The gateway's second listener: the policy stream and what belongs to it, for callers with a ServiceAccount's token.
+
+Plain ASGI, as the hot route is: the same bytes go to a thousand sidecars. See `baleen_core.policy_stream` for what is
+said here.
+"""
+
+import asyncio
+import logging
+import re
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from baleen_core.errors import BaleenError, ContentError, LimitExceeded, NotFound, Overloaded, Problem, UpstreamError
+from baleen_core.policy.grants import Grants
+from baleen_core.policy.schema import MAX_LIST_BYTES, ListType
+from baleen_core.policy_stream import (
+    ACKNOWLEDGEMENTS_PATH,
+    CONVERGENCE_PATH,
+    HEARTBEAT_SECONDS,
+    LISTS_PATH,
+    REPLICA_HEADER,
+    STREAM_PATH,
+    Acknowledgement,
+    Convergence,
+    Heartbeat,
+    Hello,
+)
+from baleen_sidecar.flow.broadcast import Broadcast, Reader, encode
+from baleen_sidecar.flow.convergence import Standings
+from baleen_sidecar.ports import Adopted, Authenticator, Key, Published, ServiceAccount
+from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
+from baleen_sidecar.web.moderate import Message, Receive, Scope, Send, read_request_id, respond
+from baleen_sidecar.web.request_body import ClientGone, RequestBody
+
+log = logging.getLogger(__name__)
+
+HEALTH_PATH: Final = "/health"
+PIECE_BYTES: Final = 64 * 1024
+"""What is written at once: a connection holds about so much, however slow its reader is."""
+ACKNOWLEDGEMENT_BYTES: Final = 8 * 1024 * 1024
+REPLICA: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+NAME: Final = re.compile(r"sha256:[0-9a-f]{64}")
+OPERATOR: Final = ("baleen-system", "baleen-operator")
+_ENCODER: Final = msgspec.json.Encoder()
+_ACKNOWLEDGEMENT: Final = msgspec.json.Decoder(Acknowledgement)
+
+ReadList = Callable[[str, str, ListType], Awaitable[str | None]]
+"""Namespace, digest and type of a list to its canonical text; None when it is not there."""
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Followed(Protocol):
+    """The part of a PolicySource that is passed on to sidecars."""
+
+    def published(self) -> AsyncGenerator[Published, None]:
+        """Yield everything once it is known whole, and again after each change."""
+
+    @property
+    def problem(self) -> str:
+        """Say what keeps the source from being followed now; empty when it is followed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """Who this replica is, who may ask it what, and how much."""
+
+    replica: str
+    """How the operator knows this replica: its pod's name."""
+    address: str = ""
+    """Where sidecars reach this very replica, such as http://10.244.0.7:8081; empty: where they reach any."""
+    grants: Grants = field(default_factory=Grants)
+    operators: frozenset[tuple[str, str]] = frozenset({OPERATOR})
+    """Namespaces and names of the ServiceAccounts that may ask for the convergence."""
+    limit_streams: int = 2_000
+    limit_streams_per_caller: int = 8
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    stream_seconds: float = 3600.0
+    """After this time, or up to a fifth less, a sidecar has to come again, with a token that is good then."""
+    limit_list_cache_bytes: int = 2 * MAX_LIST_BYTES
+
+
+class _Refused(Exception):
+    """An answer that is no error of ours."""
+
+    def __init__(self, status: int, detail: str, headers: Headers = ()) -> None:
+        self.status, self.detail, self.headers = status, detail, headers
+        super().__init__(detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """One request whose caller is known."""
+
+    scope: Scope
+    headers: Mapping[bytes, bytes]
+    request_id: str
+    caller: ServiceAccount
+    body: RequestBody
+    receive: Receive
+    send: Send
+
+    @property
+    def replica(self) -> str:
+        """Name the sidecar: by its pod, which the token proves, else as it calls itself, within its ServiceAccount."""
+        given = self.headers.get(REPLICA_HEADER.encode(), b"").decode("latin-1")
+        own = self.caller.pod or (given if REPLICA.fullmatch(given) else self.caller.name)
+        return f"{self.caller.namespace}/{own}"
+
+
+class PolicyStream:
+    """The ASGI application; `run` follows the source and belongs to the application's task group."""
+
+    def __init__(
+        self,
+        source: Followed,
+        authenticator: Authenticator,
+        *,
+        read_list: ReadList,
+        adopted: Callable[[], Mapping[Key, Adopted]],
+        settings: StreamSettings,
+        chance: Callable[[int], bytes],
+    ) -> None:
+        self._source = source
+        self._authenticator = authenticator
+        self._adopted = adopted
+        self._settings = settings
+        self._chance = chance
+        self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
+        self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
+        self._standings = Standings(settings.grants.may_read)
+        self._streams: Counter[str] = Counter()
+        self._routes: Mapping[str, tuple[str, Callable[[_Request], Awaitable[None]]]] = {
+            STREAM_PATH: ("GET", self._stream),
+            ACKNOWLEDGEMENTS_PATH: ("POST", self._acknowledge),
+            CONVERGENCE_PATH: ("GET", self._report),
+        }
+
+    async def run(self) -> None:
+        """Pass on what the source says, until cancelled."""
+        async for published in self._source.published():
+            self._broadcast.update(published.policies, published.deployments, published.problems)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = dict(scope["headers"])
+        request_id = read_request_id(headers, self._chance)
+        body = RequestBody(headers, receive)
+        try:
+            await self._route(scope, headers, request_id, body, receive, send)
+        except ClientGone:
+            return
+        except _Refused as exc:
+            await _refuse(send, describe_status(exc.status, exc.detail, request_id), body, exc.headers)
+        except BaleenError as exc:
+            seconds = 1 if isinstance(exc, UpstreamError) else retry_after(exc)
+            more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
+            await _refuse(send, describe(exc, request_id), body, more)
+        except Exception:
+            log.exception("request failed", extra={"request_id": request_id})
+            await _refuse(send, unexpected(request_id), body)
+
+    async def _route(
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        request_id: str,
+        body: RequestBody,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        path = scope["path"]
+        if path == HEALTH_PATH:
+            return await respond(send, 200, b"application/json", b'{"status":"ok"}', request_id)
+        is_list = path.startswith(LISTS_PATH)
+        method, handle = ("GET", self._list) if is_list else self._routes.get(path, ("", None))
+        # Before anything else is said: strangers learn nothing.
+        caller = await self._authenticate(headers)
+        if handle is None:
+            raise _Refused(404, f"there is no {path[:200]} here")
+        if scope["method"] != method:
+            raise _Refused(405, f"{path[:200]} takes {method}", [(b"allow", method.encode())])
+        await handle(
+            _Request(
+                scope=scope,
+                headers=headers,
+                request_id=request_id,
+                caller=caller,
+                body=body,
+                receive=receive,
+                send=send,
+            )
+        )
+
+    async def _authenticate(self, headers: Mapping[bytes, bytes]) -> ServiceAccount:
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        challenge = [(b"www-authenticate", b"Bearer")]
+        if scheme.lower() != "bearer" or not token.strip():
+            raise _Refused(401, "send a ServiceAccount's token as Authorization: Bearer", challenge)
+        caller = await self._authenticator.authenticate(token.strip())
+        if caller is None:
+            detail = "the token is nobody's, has expired, or is for another audience than baleen-gateway"
+            raise _Refused(401, detail, challenge)
+        return caller
+
+    async def _stream(self, request: _Request) -> None:
+        replica, namespace = request.replica, request.caller.namespace
+        with self._counted(replica):
+            woken = asyncio.Event()
+            reader = self._broadcast.join(namespace, woken.set)
+            self._standings.connected(replica, namespace)
+            log.info("sidecar follows", extra={"sidecar": replica})
+            try:
+                async with asyncio.TaskGroup() as group:
+                    sending = group.create_task(self._send_stream(request, reader, woken))
+                    leaving = group.create_task(_until_gone(request.receive, sending))
+                    sending.add_done_callback(lambda _: leaving.cancel())
+            finally:
+                self._broadcast.leave(reader)
+                self._standings.disconnected(replica)
+                log.info("sidecar left", extra={"sidecar": replica})
+
+    async def _send_stream(self, request: _Request, reader: Reader, woken: asyncio.Event) -> None:
+        """Send what is new, and a heartbeat when nothing is, until the stream is old."""
+        loop, send = asyncio.get_running_loop(), request.send
+        share = int.from_bytes(self._chance(2), "big") / 2**16
+        end = loop.time() + self._settings.stream_seconds * (1 - 0.2 * share)
+        headers = [
+            (b"content-type", b"application/x-ndjson"),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request.request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        hello = Hello(replica=self._settings.replica, address=self._settings.address)
+        await _send_piece(send, encode(hello) + self._heartbeat())
+        beat = loop.time() + self._settings.heartbeat_seconds
+        while (now := loop.time()) < end:
+            woken.clear()
+            for piece in pieces(self._broadcast.take(reader)):
+                await _send_piece(send, piece)
+            if now >= beat:
+                await _send_piece(send, self._heartbeat())
+                beat = now + self._settings.heartbeat_seconds
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(beat, end)):
+                    await woken.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    def _heartbeat(self) -> bytes:
+        return encode(Heartbeat(problem=self._source.problem))
+
+    @contextmanager
+    def _counted(self, replica: str) -> Iterator[None]:
+        """Admit a stream.
+
+        Raises:
+            LimitExceeded: the caller has its streams. Overloaded: the gateway has its streams.
+        """
+        limits = self._settings
+        if self._streams[replica] >= limits.limit_streams_per_caller:
+            raise LimitExceeded(f"{replica} has its {limits.limit_streams_per_caller} streams open; close one")
+        if self._streams.total() >= limits.limit_streams:
+            raise Overloaded(f"the gateway has its {limits.limit_streams} streams open; another one may have room")
+        self._streams[replica] += 1
+        try:
+            yield
+        finally:
+            self._streams[replica] -= 1
+            if not self._streams[replica]:
+                del self._streams[replica]
+
+    async def _list(self, request: _Request) -> None:
+        digest = request.scope["path"].removeprefix(LISTS_PATH)
+        if not NAME.fullmatch(digest):
+            raise _Refused(422, "a list is named by its digest: sha256: and 64 hexadecimal digits")
+        place = self._broadcast.find_list(request.caller.namespace, digest)
+        text = await self._lists.get(place[0], digest, place[1]) if place else None
+        if text is None:
+            raise NotFound(f"there is no list {digest} that a policy for namespace {request.caller.namespace} names")
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+            (b"x-request-id", request.request_id.encode()),
+        ]
+        await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in pieces([text]):
+            await _send_piece(request.send, piece)
+        await request.send({"type": "http.response.body", "body": b""})
+
+    async def _acknowledge(self, request: _Request) -> None:
+        data = await request.body.read("acknowledgement", ACKNOWLEDGEMENT_BYTES)
+        try:
+            said = _ACKNOWLEDGEMENT.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise ContentError([Problem(field="", message=f"the acknowledgement cannot be read: {exc}")]) from None
+        keys = {name: (namespace, rest) for name in said.policies for namespace, _, rest in [name.partition("/")]}
+        # Only what the caller may read is kept: what anybody may send must not fill the memory.
+        readable = {
+            keys[name]: policy
+            for name, policy in said.policies.items()
+            if (scope := self._broadcast.scope_of(keys[name])) is not None
+            and self._settings.grants.may_read(request.caller.namespace, scope)
+        }
+        if not self._standings.acknowledge(request.replica, readable):
+            raise _Refused(409, f"{request.replica} has no stream of this gateway; acknowledge where the stream is")
+        await respond(request.send, 200, b"application/json", b"{}", request.request_id)
+
+    async def _report(self, request: _Request) -> None:
+        caller = request.caller
+        if (caller.namespace, caller.name) not in self._settings.operators:
+            raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} is not the operator's")
+        self._standings.enforce(self._adopted(), self._broadcast.scope_of)
+        answer = Convergence(replica=self._settings.replica, policies=self._standings.report())
+        body = _ENCODER.encode(answer)
+        await respond(request.send, 200, b"application/json", body, request.request_id)
+
+
+class _ListCache:
+    """Lists that were asked for last, each as the bytes that all who ask share; read once, however many ask at once."""
+
+    def __init__(self, read_list: ReadList, limit_bytes: int) -> None:
+        self._read_list = read_list
+        self._limit_bytes = limit_bytes
+        self._texts: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+        self._reading: dict[str, asyncio.Lock] = {}
+
+    async def get(self, namespace: str, digest: str, type: ListType) -> bytes | None:
+        """Return a list's text in UTF-8; None when it is not there."""
+        lock = self._reading.setdefault(digest, asyncio.Lock())
+        try:
+            async with lock:
+                if digest in self._texts:
+                    self._texts.move_to_end(digest)
+                    return self._texts[digest]
+                text = await self._read_list(namespace, digest, type)
+                if text is None:
+                    return None
+                data = text.encode(errors="replace")
+                self._keep(digest, data)
+                return data
+        finally:
+            if not lock.locked():
+                self._reading.pop(digest, None)
+
+    def _keep(self, digest: str, data: bytes) -> None:
+        self._texts[digest] = data
+        self._size += len(data)
+        while self._size > self._limit_bytes and self._texts:
+            self._size -= len(self._texts.popitem(last=False)[1])
+
+
+def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Join what is short and cut what is long, so that about PIECE_BYTES are written at once."""
+    joined: list[bytes] = []
+    size = 0
+    for line in lines:
+        if size + len(line) > PIECE_BYTES and joined:
+            yield b"".join(joined)
+            joined, size = [], 0
+        if len(line) > PIECE_BYTES:
+            yield from (line[start : start + PIECE_BYTES] for start in range(0, len(line), PIECE_BYTES))
+            continue
+        joined.append(line)
+        size += len(line)
+    if joined:
+        yield b"".join(joined)
+
+
+async def _send_piece(send: Send, piece: bytes) -> None:
+    # Waits while the connection's buffer is full; the protocol ends a connection that stays so.
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def _until_gone(receive: Receive, sending: asyncio.Task[Any]) -> None:
+    """End the stream of a caller who hung up: what is sent to nobody is no error."""
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            sending.cancel()
+            return
+
+
+async def _refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
+    unread = body.unread
+    headers = [*more, (b"connection", b"close")] if unread else more
+    content = _ENCODER.encode(problem)
+    await respond(send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread)
+    if unread:
+        await body.discard()
+        await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,127 @@
+"""A gateway as it runs, `python -m baleen_sidecar`: a process of its own against a control plane."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from baleen_core.policy_stream import AUDIENCE
+from control_plane import NAMESPACE, ControlPlane
+from logged_process import START_SECONDS, LoggedProcess
+
+
+class RunningGateway(LoggedProcess):
+    """A running gateway, or a sidecar that follows one; the client's connections end with it."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = settings
+        super().__init__("baleen_sidecar", {f"BALEEN_{name.upper()}": str(value) for name, value in settings.items()})
+        self._client: httpx.Client | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers applications."""
+        return str(self.wait_for("answering")["urls"][0])
+
+    @property
+    def stream_url(self) -> str:
+        """Where it answers sidecars and the operator."""
+        return str(self.wait_for("answering")["urls"][1])
+
+    @property
+    def client(self) -> httpx.Client:
+        """A client of it."""
+        if self._client is None:
+            self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        return self._client
+
+    def wait_until_ready(self, *, seconds: float = START_SECONDS) -> None:
+        """Return once every policy is in force and every model gave its golden answers."""
+        give_up = time.monotonic() + seconds
+        report: Any = None
+        while time.monotonic() < give_up and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                status, report = self.ready()
+                if status == 200:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(f"not ready: {report}; it said:\n{self.said()}")
+
+    def moderate(self, text: str, **context: Any) -> httpx.Response:
+        """Ask for a decision on a text."""
+        return self.client.post("/v1/moderate", json={"content": {"type": "text", "text": text}, "context": context})
+
+    def decide(self, text: str, **context: Any) -> dict[str, Any]:
+        """Return the decision on a text."""
+        response = self.moderate(text, **context)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def policy(self, name: str = "community") -> dict[str, Any]:
+        """Return what is in force for a policy."""
+        return dict(self.client.get(f"/v1/policies/{name}").json()["summary"])
+
+    def again(self) -> "RunningGateway":
+        """Start another one with its settings and its state, on its ports."""
+        urls = self.wait_for("answering")["urls"]
+        ports = dict(zip(("port", "stream_port"), (url.rpartition(":")[2] for url in urls), strict=False))
+        return RunningGateway(**{**self.settings, **ports})
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        if self._client is not None:
+            self._client.close()
+        super().close()
+
+
+def gateway_settings(control_plane: ControlPlane, folder: Path, *namespaces: str, **more: object) -> dict[str, object]:
+    """Return settings of a gateway for these namespaces, with the gateway's own rights, on free ports."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / "token"
+    token.write_text(control_plane.token_for(NAMESPACE, "baleen-gateway"))
+    return {
+        "kubernetes_url": control_plane.url,
+        "kubernetes_ca_file": control_plane.ca,
+        "kubernetes_token_file": token,
+        "namespaces": ",".join(namespaces),
+        "state": folder / "state",
+        "port": 0,
+        "stream_host": "127.0.0.1",
+        "stream_port": 0,
+        "replica": folder.name,
+        **more,
+    }
+
+
+def sidecar_settings(gateway: RunningGateway, folder: Path, token: str, **more: object) -> dict[str, object]:
+    """Return settings of a sidecar that follows a gateway with a token, on a free port."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "token").write_text(token)
+    return {
+        "gateway_url": gateway.stream_url,
+        "gateway_token_file": folder / "token",
+        "state": folder / "state",
+        "port": 0,
+        "replica": folder.name,
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def running(**settings: object) -> Iterator[RunningGateway]:
+    """Run one with these settings until the block ends."""
+    started = RunningGateway(**settings)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def operator_token_file(control_plane: ControlPlane, folder: Path) -> Path:
+    """Write the token with which the operator asks gateways, and return its file."""
+    path = folder / "operator-token"
+    path.write_text(control_plane.token_for(NAMESPACE, "baleen-operator", AUDIENCE))
+    return path

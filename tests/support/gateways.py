@@ -1,0 +1,157 @@
+"""A gateway's second listener on a port of this machine, and what it needs, for tests of both its ends."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import uvicorn
+
+from baleen_core.errors import BaleenError, Problem
+from baleen_core.policy.grants import Grants
+from baleen_core.policy.schema import ListType
+from baleen_core.resources import PublishedPolicy
+from baleen_sidecar.adapters.latest import Latest
+from baleen_sidecar.ports import Adopted, Key, Published, ServiceAccount
+from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
+from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
+from waiting import until
+
+TOKENS = {
+    "shop-token": ServiceAccount(namespace="shop", name="default", pod="shop-1"),
+    "shop-2-token": ServiceAccount(namespace="shop", name="default", pod="shop-2"),
+    "bank-token": ServiceAccount(namespace="bank", name="default", pod="bank-1"),
+    "operator-token": ServiceAccount(namespace="baleen-system", name="baleen-operator"),
+}
+
+
+class KnownTokens:
+    """Knows the tokens that it was given; `failure`, if there is one, is raised instead."""
+
+    def __init__(self, tokens: Mapping[str, ServiceAccount] = TOKENS) -> None:
+        self._tokens = tokens
+        self.failure: BaleenError | None = None
+
+    async def authenticate(self, token: str) -> ServiceAccount | None:
+        """Return whose token it is."""
+        if self.failure is not None:
+            raise self.failure
+        return self._tokens.get(token)
+
+
+class FedSource:
+    """A PolicySource that says what a test tells it to say."""
+
+    def __init__(self) -> None:
+        self._latest: Latest[Published] = Latest()
+        self.state = Published()
+        self.lists: dict[str, str] = {}
+        self.list_reads: list[str] = []
+        self.adopted: Mapping[Key, Adopted] = {}
+        self.problem = ""
+
+    def say(self, *policies: PublishedPolicy, **more: Any) -> None:
+        """Publish these policies and no others; `more` are other fields of Published, which stay."""
+        self.state = replace(self.state, policies={each.key: each for each in policies}, **more)
+        self._latest.put(self.state)
+
+    def complain(self, *problems: Problem) -> None:
+        """Publish the same with these problems."""
+        self.state = replace(self.state, problems=problems)
+        self._latest.put(self.state)
+
+    def published(self) -> AsyncGenerator[Published, None]:
+        """Yield what was said last."""
+        return self._latest.follow()
+
+    async def read_list(self, namespace: str, digest: str, type: ListType) -> str | None:
+        """Return a list that the test put there."""
+        self.list_reads.append(digest)
+        return self.lists.get(digest)
+
+    async def report(self, adopted: Mapping[Key, Adopted]) -> None:
+        """Remember it."""
+        self.adopted = adopted
+
+
+class Gateway:
+    """One that listens; it can be stopped and started again on its port."""
+
+    def __init__(
+        self, source: Any = None, *, grants: Grants | None = None, tokens: Any = None, **settings: Any
+    ) -> None:
+        self.source = source or FedSource()
+        self.tokens = tokens or KnownTokens()
+        self._listening: socket.socket | None = None
+        self.port = 0
+        self._server: uvicorn.Server | None = None
+        self._tasks: list[asyncio.Future[Any]] = []
+        self._settings = StreamSettings(
+            replica="gateway-1", **({"grants": grants} if grants else {}), **({"heartbeat_seconds": 0.2} | settings)
+        )
+        self.app = self._make_app()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, token: str = "") -> httpx.AsyncClient:
+        """Return a client with a token; the caller closes it."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+
+    async def start(self) -> None:
+        """Listen; on the port it had, if it had one."""
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", self.port))
+        self.port = listening.getsockname()[1]
+        self.app = self._make_app()
+        config = uvicorn.Config(
+            self.app,
+            http=PolicyStreamProtocol,
+            ws="none",
+            loop="none",
+            log_config=None,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+        )
+        server = self._server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._tasks = [asyncio.ensure_future(server._serve([listening])), asyncio.ensure_future(self.app.run())]
+        await until(lambda: server.started)
+
+    async def stop(self) -> None:
+        """End as a gateway does that is told to."""
+        assert self._server is not None
+        self._server.should_exit = True
+        serving, running = self._tasks
+        await serving
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    def _make_app(self) -> PolicyStream:
+        return PolicyStream(
+            self.source,
+            self.tokens,
+            read_list=self.source.read_list,
+            adopted=lambda: self.source.adopted,
+            settings=self._settings,
+            chance=os.urandom,
+        )
+
+
+@asynccontextmanager
+async def gateway(source: Any = None, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway."""
+    made = Gateway(source, **settings)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
