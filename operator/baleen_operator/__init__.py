@@ -1,1 +1,1 @@
-"""The Kubernetes operator: rolls out policy revisions, runs and scales Triton. Not built yet; nothing imports it."""
+"""The Kubernetes operator: what authors write becomes revisions, routes and Triton servers, and a truthful status."""

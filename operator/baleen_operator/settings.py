@@ -1,1 +1,184 @@
-"""Everything that an installation can set."""
+"""Everything that an installation can set for the operator; only `main` reads the environment."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from baleen_core.environment import (
+    Readers,
+    json_reader,
+    read_level,
+    read_names,
+    read_port,
+    read_positive,
+    read_seconds,
+    read_tenants,
+    read_urls,
+    read_variables,
+)
+from baleen_core.errors import InvalidError, Problem
+from baleen_core.model.schema import Backend
+from baleen_core.policy.grants import Grants
+from baleen_operator.plan.manifests import RuntimeRules
+
+T = TypeVar("T")
+
+PREFIX: Final = "BALEEN_OPERATOR_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The defaults suit one operator for a whole cluster; each field is set by `BALEEN_OPERATOR_<FIELD>`."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - the kubelet asks from outside the pod; nothing here is secret
+    """The address of /health, /ready and /metrics."""
+    port: int = 8080
+    """Their port; 0 takes a free one, which the log names."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+    namespaces: frozenset[str] = frozenset()
+    """The namespaces (comma-separated) whose resources are looked after; empty: all of them."""
+    policy_namespaces: frozenset[str] = frozenset()
+    """The namespaces (comma-separated) in which policies count; empty: all of them."""
+    floor_namespaces: frozenset[str] = frozenset()
+    """The namespaces (comma-separated) in which floors count; empty: all of them."""
+    tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The tenants that each namespace may speak for, as JSON: {"team-a": ["acme"], "safety": ["*"]}; empty: any."""
+    lease_namespace: str = "baleen-system"
+    """The namespace of the Lease that one operator at a time holds."""
+    lease_name: str = "baleen-operator"
+    """Its name."""
+    lease_duration_seconds: int = 15
+    """How long a Lease that is not renewed keeps others from taking over."""
+    lease_retry_seconds: float = 2.0
+    """How often the Lease is renewed, or tried for."""
+    workers: int = 8
+    """How many policies are worked on at the same time."""
+    model_workers: int = 16
+    """How many ModelDeployments are looked at at the same time; each may wait for minutes while a model is loaded."""
+    system_namespace: str = "baleen-system"
+    """The namespace where operator and gateways run, whose pods may talk to the runtimes."""
+    model_files: Path = Path("models")
+    """The folder of the models' files, by which golden questions are asked; shipped ones are found without it."""
+    fetch_image: str = ""
+    """The image with the command `baleen`, which puts the models' files in place; empty: no runtimes are made."""
+    fetch_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the container that fetches, as JSON, such as where the package index is."""
+    fetch_networks: tuple[str, ...] = RuntimeRules().fetch_networks
+    """The networks (comma-separated CIDRs) in which runtimes may reach port 443."""
+    runtime_images: Mapping[Backend, str] = field(default_factory=lambda: RuntimeRules().images)
+    """Triton's image for each backend where a ModelDeployment names none, as JSON: {"Onnxruntime": "…"}."""
+    allowed_images: tuple[str, ...] = RuntimeRules().allowed_images
+    """Beginnings (comma-separated) of the images that may run."""
+    allowed_sources: tuple[str, ...] = RuntimeRules().allowed_sources
+    """Beginnings (comma-separated) of the addresses that models may come from."""
+    request_timeout_seconds: float = 10.0
+    """How long one call to the API server may take."""
+    relist_seconds: float = 600.0
+    """How often everything is listed anew, to find what the watches missed."""
+    secret_poll_seconds: float = 30.0
+    """How often policies whose lists are Secrets are looked at; Secrets are read and never watched."""
+    drain_seconds: float = 5.0
+    """How long work that has begun may take to end once the operator is told to stop."""
+    gateway_urls: tuple[str, ...] = ()
+    """The gateways (comma-separated base URLs), where they are not found by a Service."""
+    gateway_namespace: str = "baleen-system"
+    """The namespace of the gateways' Service."""
+    gateway_service: str = ""
+    """The Service whose EndpointSlices are the gateways; empty: none, or those of `gateway_urls`."""
+    gateway_port: int = 8081
+    """The port of their authenticated listener."""
+    gateway_token_file: Path | None = None
+    """The file of a token of the operator's ServiceAccount for the audience `baleen-gateway`; read again each time."""
+    gateway_timeout_seconds: float = 5.0
+    """How long one answer of a gateway may take."""
+
+    @property
+    def grants(self) -> Grants:
+        """Return which namespaces may bind what."""
+        return Grants(
+            policy_namespaces=self.policy_namespaces, floor_namespaces=self.floor_namespaces, tenants=self.tenants
+        )
+
+    @property
+    def runtime_rules(self) -> RuntimeRules:
+        """Return what the installation allows for runtimes."""
+        return RuntimeRules(
+            fetch_image=self.fetch_image,
+            images=self.runtime_images,
+            allowed_images=self.allowed_images,
+            allowed_sources=self.allowed_sources,
+            fetch_environment=self.fetch_environment,
+            fetch_networks=self.fetch_networks,
+            system_namespace=self.system_namespace,
+        )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read `BALEEN_OPERATOR_*` variables.
+
+        Raises:
+            InvalidError: a variable that is not a setting, or a value that is not of its kind; all of them at once.
+        """
+        values, problems = read_variables(env, PREFIX, _READERS)
+        settings = cls(**values)
+        problems += settings._conflicts()
+        if problems:
+            raise InvalidError(problems)
+        return settings
+
+    def _conflicts(self) -> tuple[Problem, ...]:
+        problems = []
+        # A holder gives up after two thirds of the duration; it must have had time to try more than once.
+        if self.lease_retry_seconds * 3 > self.lease_duration_seconds:
+            message = f"must be at most a third of the Lease's duration, which is {self.lease_duration_seconds} s"
+            problems.append(Problem(field=PREFIX + "LEASE_RETRY_SECONDS", message=message))
+        if self.gateway_urls and self.gateway_service:
+            message = "cannot stand beside GATEWAY_URLS: gateways are found in one way"
+            problems.append(Problem(field=PREFIX + "GATEWAY_SERVICE", message=message))
+        return tuple(problems)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(read_names(text))
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_network(part)) for part in read_names(text))
+
+
+_READERS: Final[Readers] = {
+    "host": str,
+    "port": read_port,
+    "log_level": read_level,
+    "namespaces": _names,
+    "policy_namespaces": _names,
+    "floor_namespaces": _names,
+    "tenants": read_tenants,
+    "lease_namespace": str,
+    "lease_name": str,
+    "lease_duration_seconds": read_positive,
+    "lease_retry_seconds": read_seconds,
+    "workers": read_positive,
+    "model_workers": read_positive,
+    "system_namespace": str,
+    "model_files": Path,
+    "fetch_image": str,
+    "fetch_environment": json_reader('{"PIP_INDEX_URL": "https://…"}', dict[str, str]),
+    "fetch_networks": _networks,
+    "runtime_images": json_reader('{"Onnxruntime": "registry.example/triton:25.08"}', dict[Backend, str]),
+    "allowed_images": read_names,
+    "allowed_sources": read_names,
+    "request_timeout_seconds": read_seconds,
+    "relist_seconds": read_seconds,
+    "secret_poll_seconds": read_seconds,
+    "drain_seconds": read_seconds,
+    "gateway_urls": read_urls,
+    "gateway_namespace": str,
+    "gateway_service": str,
+    "gateway_port": read_port,
+    "gateway_token_file": Path,
+    "gateway_timeout_seconds": read_seconds,
+}

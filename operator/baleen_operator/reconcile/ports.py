@@ -1,13 +1,17 @@
 """What reconciling needs from the world outside, as small Protocols in its own words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from baleen_core.model.schema import Model
+from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListSourceType, Scope
-from baleen_operator.plan.actions import Action
+from baleen_operator.plan.actions import Action, Target
+from baleen_operator.reconcile.memory import Memory
+
+T = TypeVar("T")
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -30,10 +34,16 @@ class Seen(Protocol):
         """Return the ModerationPolicyRevisions of a policy, whether the policy itself is there or not."""
 
     def sharing_scope(self, type: str, scope: Scope) -> Sequence[Key]:
-        """Return the policies whose `spec` says this type and scope, in the order of their keys."""
+        """Return the policies whose `spec`, or whose route's, says this type and scope, in the order of their keys.
+
+        A policy that says no type is of type Moderation; a route may outlive its policy.
+        """
 
     def models(self) -> Sequence[Model]:
         """Return the models of every ModelDeployment that is accepted, by which policies are checked."""
+
+    def claimant(self, model: str) -> Key | None:
+        """Return the ModelDeployment whose model of this name counts: the oldest valid one that claims it."""
 
 
 class Cluster(Protocol):
@@ -47,8 +57,22 @@ class Cluster(Protocol):
             or did not answer.
         """
 
-    async def list_owners(self, type: ListSourceType, namespace: str, name: str) -> Sequence[Manifest] | None:
-        """Return the ownerReferences of an object that keeps a list; None when it is not there.
+    async def list_metadata(self, type: ListSourceType, namespace: str, name: str) -> Manifest | None:
+        """Return the `metadata` of an object that keeps (a shard of) a list; None when it is not there.
+
+        Raises:
+            ClusterError: as above.
+        """
+
+    async def read(self, target: Target, namespace: str, name: str) -> Manifest | None:
+        """Return an object of any kind, such as one that the operator made; None when it is not there.
+
+        Raises:
+            ClusterError: as above.
+        """
+
+    async def select(self, target: Target, namespace: str, labels: Mapping[str, str]) -> Sequence[Manifest]:
+        """Return the objects of a namespace that have all these labels, in the order of their names.
 
         Raises:
             ClusterError: as above.
@@ -84,6 +108,26 @@ class Clock(Protocol):
 
     def __call__(self) -> datetime:
         """Return now, in UTC."""
+
+
+class OffLoop(Protocol):
+    """Where work goes that takes CPU time."""
+
+    def __call__(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Do the work elsewhere, and return or raise what it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Everything that reconciling a policy needs; `memory` only saves work."""
+
+    seen: Seen
+    cluster: Cluster
+    gateways: Gateways
+    clock: Clock
+    off_loop: OffLoop
+    grants: Grants = field(default_factory=Grants)
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,7 @@
+"""Run the operator: `python -m baleen_operator`."""
+
+import sys
+
+from baleen_operator.main import main
+
+sys.exit(main())

@@ -1,0 +1,380 @@
+"""What should become of a policy's route, its revisions and its history, given all that was seen of it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from baleen_core.policy.in_force import Override, Route, in_force
+from baleen_core.policy.schema import Role
+from baleen_core.resources import MAX_RECENT, PublishedRoute
+from baleen_operator.plan.acceptance import INVALID, Refused, Valid, Verdict
+from baleen_operator.plan.conditions import name_revision, shorten, write_time
+from baleen_operator.plan.history import (
+    APPLIED,
+    OVERRIDE_ENDED,
+    PINNED,
+    REJECTED,
+    RESTORED,
+    RETURNED,
+    ROLLED_BACK,
+    UPDATED,
+    merge_rows,
+    next_epoch,
+    owed_rows,
+    routed_digests,
+    row_of,
+)
+from baleen_operator.plan.pruning import find_prunable
+from baleen_operator.resources.policy import MAX_SAID, Head, KeptRevision, Meaning, Row, Status
+
+OVERRIDE_INVALID: Final = "OverrideInvalid"
+MODELS_UNAVAILABLE: Final = "ModelsUnavailable"
+PAUSED: Final = "Paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenRoute:
+    """A ModerationRoute as it is there; without `published` it cannot be read."""
+
+    uid: str
+    resource_version: str
+    epoch: int
+    published: PublishedRoute | None
+    allow_delete: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that was seen of a policy; `revisions` are by digest.
+
+    `whole` are the digests of those revisions whose lists are all there, or at hand to be written again. `is_covered`
+    says whether another policy binds the same type and scope. With an `override_problem` its Override says something
+    that cannot be read.
+    """
+
+    namespace: str
+    name: str
+    head: Head | None = None
+    status: Status = field(default_factory=Status)
+    verdict: Verdict | None = None
+    route: SeenRoute | None = None
+    override: Override | None = None
+    override_problem: str = ""
+    revisions: Mapping[str, KeptRevision] = field(default_factory=dict)
+    whole: Collection[str] = ()
+    is_covered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What should be, and how that differs from what is.
+
+    `route` is what the route should say (None: there is none, or it cannot be put right), `is_new` whether it says
+    something else now, and `writes_route` whether anything of it must be written. `held` says why valid content waits.
+    `owed` are the rows of revisions, by digest, that must be written before the route is; `overriding` is the row of
+    what an Override brought about, written after it.
+    """
+
+    verdict: Verdict | None = None
+    held: str = ""
+    route: PublishedRoute | None = None
+    is_new: bool = False
+    writes_route: bool = False
+    allow_delete: str = ""
+    deletes_route: bool = False
+    holds_route: bool = False
+    rows: tuple[Row, ...] = ()
+    effective: str | None = None
+    owed: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    overriding: Row | None = None
+    prunable: tuple[KeptRevision, ...] = ()
+    again: bool = False
+    """Whether more is to be decided once this is done."""
+
+
+def decide(seen: Observed, now: datetime) -> Decision:
+    """Decide, from what was seen alone, so that whoever decides again decides the same."""
+    return _Deciding(seen, now).decide()
+
+
+class _Deciding:
+    """One decision in its steps; nothing of it outlives the call."""
+
+    def __init__(self, seen: Observed, now: datetime) -> None:
+        self.seen, self.now = seen, now
+        self.meanings: dict[str, Meaning] = {
+            digest: each.meaning for digest, each in seen.revisions.items() if each.meaning is not None
+        }
+        route = seen.route.published if seen.route else None
+        if isinstance(seen.verdict, Valid) and route is not None and route.route.stable == seen.verdict.digest:
+            # Should its revision be gone, it can be written again.
+            self.meanings[seen.verdict.digest] = seen.verdict.meaning
+        self.base = route if route is not None and route.route.stable in self.meanings else None
+        self.rows = merge_rows(
+            *(each.rows for each in seen.revisions.values()),
+            [row_of(self.base)] if self.base else [],
+            seen.status.history,
+        )
+
+    def decide(self) -> Decision:
+        """Decide what to do with a policy that is there, or with what is left of one."""
+        seen = self.seen
+        if seen.head is None:
+            return self._without_policy()
+        verdict = self._with_history(seen.verdict)
+        held = self._why_held(verdict)
+        valid = verdict if isinstance(verdict, Valid) else None
+        goal = valid.meaning if valid and not held else self._last_good()
+        return self._around(verdict, held, None if goal is None else self._route_to(goal, valid if not held else None))
+
+    def _without_policy(self) -> Decision:
+        seen = self.seen
+        if seen.route is None:
+            return Decision(rows=self.rows)
+        goal = self._last_good()
+        if self._may_go(goal):
+            owed = owed_rows(self.rows, {each.digest: each.rows for each in seen.revisions.values() if each.meaning})
+            return Decision(rows=self.rows, deletes_route=True, owed=owed)
+        decision = self._around(None, "", None if goal is None else self._route_to(goal, None))
+        return replace(decision, holds_route=True)
+
+    def _may_go(self, goal: Meaning | None) -> bool:
+        """Say whether the route of a policy that is gone may go: by annotation, or since nothing then is unbound."""
+        assert self.seen.route is not None, "there is a route"
+        if self.seen.route.allow_delete == "true":
+            return True
+        if goal is None or goal.role is Role.FLOOR:
+            return False
+        return self.seen.is_covered or not goal.is_enforced
+
+    def _with_history(self, verdict: Verdict | None) -> Verdict | None:
+        """Refuse what contradicts what was in force before: a version's meaning, and where the policy binds."""
+        if not isinstance(verdict, Valid):
+            return verdict
+        named = self._named_by(verdict.version) - {verdict.digest}
+        if named:
+            message = (
+                f"spec.version: {verdict.version} already names {name_revision(min(named), '')}; "
+                "give the changed content a new version"
+            )
+            return Refused(reason=INVALID, message=message)
+        was = self.meanings[self.base.route.stable] if self.base else None
+        changed = [each for each in ("scope", "type") if was and getattr(was, each) != getattr(verdict.meaning, each)]
+        if changed:
+            message = "cannot be changed while its route is there; write a policy of another name and delete this one"
+            return Refused(reason=INVALID, message="; ".join(f"spec.{each}: {message}" for each in changed))
+        return verdict
+
+    def _named_by(self, version: str) -> set[str]:
+        """Return the digests that this version named while they were in force."""
+        if not version:
+            return set()
+        named = {row.digest for row in self.rows if row.version == version}
+        active = {row.digest for row in self.rows}
+        return named | {each.digest for each in self.seen.revisions.values() if each.version == version} & active
+
+    def _why_held(self, verdict: Verdict | None) -> str:
+        """Say why valid content must wait; what is stable already has nothing to wait for."""
+        seen, said = self.seen, self.seen.override or Override()
+        if not isinstance(verdict, Valid) or (self.base and self.base.route.stable == verdict.digest):
+            return ""
+        if seen.override_problem:
+            return OVERRIDE_INVALID
+        if verdict.digest in said.reject:
+            return REJECTED
+        if verdict.lacks:
+            return MODELS_UNAVAILABLE
+        return PAUSED if verdict.paused or said.paused else ""
+
+    def _last_good(self) -> Meaning | None:
+        """Return what is routed, or what was routed last and can be again where the route is broken or gone."""
+        if self.base:
+            return self.meanings[self.base.route.stable]
+        if self.seen.route is None and not self.seen.status.history:
+            return None
+        usable = (each for each in routed_digests(self.rows) if each in self.meanings and each in self.seen.whole)
+        return next((self.meanings[each] for each in usable), None)
+
+    def _route_to(self, goal: Meaning, valid: Valid | None) -> PublishedRoute:
+        """Write the route that makes `goal` stable; equal to the one that is there when nothing is to be changed."""
+        seen, base = self.seen, self.base
+        found = seen.route.published if seen.route else None
+        before = (base.route.stable, *base.route.recent_stable) if base else routed_digests(self.rows)
+        window = valid.rollback_window if valid else MAX_RECENT
+        recent = [each for each in dict.fromkeys(before) if each != goal.digest and self._is_akin(each, goal)]
+        stays = base is not None and base.route.stable == goal.digest
+        named = valid.version if valid else ""
+        wanted = PublishedRoute(
+            namespace=seen.namespace,
+            name=seen.name,
+            epoch=base.epoch if base else 1,
+            type=goal.type,
+            role=goal.role,
+            scope=goal.scope,
+            created=seen.head.created if seen.head and (valid or not found) else found.created if found else "",
+            route=Route(stable=goal.digest, recent_stable=tuple(recent[:window])),
+            version=named
+            if valid and not stays
+            else named or (base.version if stays and base else self._version(goal)),
+            time=base.time if base else "",
+            reason=base.reason if base else "",
+            by=base.by if base else "",
+        )
+        if wanted == base:
+            return base
+        by = seen.head.by if seen.head and valid and not stays else base.by if stays and base else ""
+        return replace(
+            wanted,
+            epoch=self._next_epoch(self.rows),
+            time=write_time(self.now),
+            reason=self._why_new(wanted, before[: window + (base is not None)]),
+            by=by,
+        )
+
+    def _why_new(self, wanted: PublishedRoute, before: Collection[str]) -> str:
+        seen, base = self.seen, self.base
+        if self._was_altered() and wanted.route.stable in routed_digests(seen.status.history or self.rows)[:1]:
+            return RESTORED
+        if base is None or base.route.stable != wanted.route.stable:
+            return RETURNED if wanted.route.stable in before else APPLIED
+        # Another time of creation is that of a policy which was deleted and written again.
+        return UPDATED if base.created == wanted.created else APPLIED
+
+    def _was_altered(self) -> bool:
+        """Say whether somebody else than the operator wrote or deleted the route."""
+        seen, base = self.seen, self.base
+        if base is None:
+            return seen.route is not None or bool(seen.status.history)
+        meaning = self.meanings[base.route.stable]
+        if (base.type, base.role, base.scope) != (meaning.type, meaning.role, meaning.scope):
+            return True
+        if any(each not in self.meanings for each in base.route.recent_stable):
+            return True
+        # The status names every route that the operator wrote, but for one after which it was killed at once.
+        is_told = seen.head is not None and seen.status.observed_generation == seen.head.generation
+        return (
+            is_told
+            and bool(seen.status.history)
+            and row_of(base).identity not in {row.identity for row in seen.status.history}
+        )
+
+    def _is_akin(self, digest: str, goal: Meaning) -> bool:
+        """Say whether a revision can stand in for the goal: it is there, and binds the same place."""
+        found = self.meanings.get(digest)
+        return found is not None and (found.type, found.scope) == (goal.type, goal.scope)
+
+    def _around(self, verdict: Verdict | None, held: str, route: PublishedRoute | None) -> Decision:
+        """Decide all that follows from the route."""
+        seen = self.seen
+        is_new = route is not None and (seen.route is None or route != seen.route.published)
+        published = route or (seen.route.published if seen.route else None)
+        rows = merge_rows([row_of(route)] if route and is_new else [], self.rows)
+        effective = self._in_force(published, verdict, rows)
+        overriding = None
+        # The rows that a route's own comes after are written before it, and the ones that come after it, after it.
+        if published and effective and not is_new and rows and rows[0].digest != effective:
+            overriding = self._overriding_row(published, effective, rows)
+        there = seen.route.allow_delete if seen.route else ""
+        allow_delete = self._allow_delete(there)
+        # What somebody put in a revision's place is replaced, or of no use.
+        kept = {digest: each.rows for digest, each in seen.revisions.items() if each.meaning is not None}
+        ends = row_of(published).identity if published else None
+        prunable = self._prunable(verdict, published, effective, rows)
+        gone = {each.digest for each in prunable}
+        owed = owed_rows(
+            (row for row in rows if row.identity != ends),
+            {digest: before for digest, before in kept.items() if digest not in gone},
+        )
+        is_made_again = published is not None and any(
+            row.digest == published.route.stable and row.identity != ends and row.digest not in kept for row in rows
+        )
+        if overriding:
+            rows = merge_rows([overriding], rows)
+        return Decision(
+            verdict=verdict,
+            held=held,
+            route=route,
+            is_new=is_new,
+            writes_route=is_new or (route is not None and allow_delete != there),
+            allow_delete=allow_delete,
+            rows=rows,
+            effective=effective,
+            owed=owed,
+            overriding=overriding,
+            prunable=prunable,
+            again=is_made_again or bool(is_new and effective and route and effective != route.route.stable),
+        )
+
+    def _in_force(self, route: PublishedRoute | None, verdict: Verdict | None, rows: tuple[Row, ...]) -> str | None:
+        if route is None:
+            return None
+        present = set(self.meanings)
+        if isinstance(verdict, Valid) and verdict.digest == route.route.stable:
+            present.add(verdict.digest)
+        if self.seen.override_problem and rows and rows[0].digest in present:
+            # Somebody wrote it in an incident: gateways keep what is in force until they can read it.
+            return rows[0].digest
+        return in_force(route.route, self.seen.override, present, now=self.now)
+
+    def _overriding_row(self, route: PublishedRoute, effective: str, rows: tuple[Row, ...]) -> Row:
+        pin = self.seen.override.pin if self.seen.override else None
+        stable = name_revision(route.route.stable, route.version)
+        if pin and pin.digest == effective and not pin.is_over(self.now):
+            reason = f"{PINNED}: {pin.reason}" if pin.reason else PINNED
+        elif effective == route.route.stable:
+            reason = OVERRIDE_ENDED
+        elif self.seen.override and route.route.stable in self.seen.override.reject:
+            reason = f"{REJECTED}: {stable}"
+        else:
+            reason = f"{ROLLED_BACK}: {stable} cannot be used"
+        return Row(
+            epoch=self._next_epoch(rows),
+            digest=effective,
+            version=version_of(effective, route, rows, self.seen.revisions),
+            time=write_time(self.now),
+            reason=shorten(reason, MAX_SAID),
+        )
+
+    def _next_epoch(self, rows: tuple[Row, ...]) -> int:
+        seen = self.seen
+        route_epoch = seen.route.epoch if seen.route else None
+        return next_epoch(rows, route_epoch=route_epoch, has_past=bool(seen.revisions))
+
+    def _allow_delete(self, there: str) -> str:
+        """Return what the route's annotation should say: what the policy says, while there is one."""
+        if self.seen.head is None:
+            return there
+        if self.seen.head.may_be_deleted:
+            return "true"
+        # Leaving it out would not take away what somebody else wrote.
+        return "false" if there == "true" else there
+
+    def _prunable(
+        self, verdict: Verdict | None, route: PublishedRoute | None, effective: str | None, rows: tuple[Row, ...]
+    ) -> tuple[KeptRevision, ...]:
+        said = self.seen.override or Override()
+        if not isinstance(verdict, Valid) or route is None or self.seen.override_problem:
+            return ()
+        needed = {*route.route.recent_stable, *said.reject, verdict.digest}
+        needed |= {each for each in (effective, said.pin.digest if said.pin else None) if each}
+        return find_prunable(
+            self.seen.revisions,
+            rows,
+            stable=route.route.stable,
+            needed=needed,
+            limit=verdict.revision_history_limit,
+        )
+
+    def _version(self, goal: Meaning) -> str:
+        return version_of(goal.digest, None, self.rows, self.seen.revisions)
+
+
+def version_of(
+    digest: str, route: PublishedRoute | None, rows: Collection[Row], revisions: Mapping[str, KeptRevision]
+) -> str:
+    """Return the version by which people know a revision: the newest that it was in force by, or its first."""
+    if route is not None and route.route.stable == digest and route.version:
+        return route.version
+    named = next((row.version for row in rows if row.digest == digest and row.version), "")
+    return named or (revisions[digest].version if digest in revisions else "")

@@ -1,0 +1,314 @@
+"""How a policy stands, for those who ask and wait: its status with conditions, and what people should hear of.
+
+Ready, Reconciling and Stalled mean what kstatus takes them for: `kubectl wait` and GitOps tools understand them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from baleen_core.policy.in_force import Override
+from baleen_core.policy.scope import SCOPE_CONFLICT
+from baleen_core.resources import ALLOW_DELETE_ANNOTATION
+from baleen_operator.plan.acceptance import INVALID, NOT_YET_SUPPORTED, Refused, Valid
+from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, write_time
+from baleen_operator.plan.history import APPLIED, PINNED, REJECTED, RESTORED, RETURNED, row_of
+from baleen_operator.plan.policy import MODELS_UNAVAILABLE, OVERRIDE_INVALID, PAUSED, Decision, Observed, version_of
+from baleen_operator.resources.policy import MAX_HISTORY, Condition, Convergence, Named, Status
+
+UNKNOWN_DIGEST: Final = "UnknownDigest"
+IN_FORCE: Final = "InForce"
+ROLLED_BACK: Final = "RolledBack"
+ACTIVATED: Final = "Activated"
+ROUTE_RESTORED: Final = "RouteRestored"
+DELETION_HELD: Final = "DeletionHeld"
+SETTLED: Final = "Settled"
+MAX_KNOWN: Final = 10
+NO_EFFECT_MARK: Final = "; ModerationOverride: spec."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforcers:
+    """Who is known to enforce what is routed, and how many of them do."""
+
+    total: int = 0
+    current: int = 0
+    stale: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that people should hear of once."""
+
+    reason: str
+    message: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """The one thing that is most worth saying: ready, on its way, or in need of a person."""
+
+    reason: str
+    message: str
+    is_ready: bool = False
+    is_stalled: bool = False
+
+
+def make_status(
+    seen: Observed,
+    decision: Decision,
+    enforcers: Enforcers,
+    *,
+    winner: tuple[str, str] | None,
+    missing: Collection[str],
+    now: datetime,
+) -> Status:
+    """Write the status of a policy that is there.
+
+    `winner` is another policy that always wins over it; `missing` are lists of what is routed that are not in the
+    cluster and cannot be written again.
+    """
+    assert seen.head is not None, "only a policy that is there has a status"
+    generation = seen.head.generation
+    standing = _find_standing(seen, decision, winner, now)
+    notes = find_notes(seen, decision, now)
+    findings = (
+        _accepted(decision),
+        Finding(
+            type="Ready",
+            holds=standing.is_ready,
+            reason=standing.reason,
+            message="; ".join((standing.message, *notes)),
+        ),
+        _on_the_way(standing, holds=not standing.is_ready and not standing.is_stalled),
+        _in_need(standing),
+        _serving(seen, decision, missing),
+        _converged(decision, enforcers),
+    )
+    effective = decision.effective
+    return Status(
+        observed_generation=generation,
+        stable=None if effective is None else Named(digest=effective, version=_version(seen, decision, effective)),
+        candidate=_candidate(seen, decision, now),
+        convergence=_convergence(seen, decision, enforcers, now),
+        history=decision.rows[:MAX_HISTORY],
+        conditions=conditions_after(seen.status.conditions, findings, generation=generation, now=now),
+    )
+
+
+def find_notes(seen: Observed, decision: Decision, now: datetime) -> tuple[str, ...]:
+    """Say what of an Override has no effect, and which revisions were tampered with."""
+    said = seen.override or Override()
+    notes = []
+    for digest in sorted(said.reject - set(seen.revisions) - {_digest(decision)}):
+        notes.append(f"ModerationOverride: spec.reject: {_unknown(seen, decision, digest)}")
+    if said.approve:
+        notes.append(
+            f"ModerationOverride: spec.approve: {NOT_YET_SUPPORTED}: has no effect, since no step awaits approval"
+        )
+    if (
+        decision.verdict is not None
+        and isinstance(decision.verdict, Valid)
+        and decision.verdict.lacks
+        and not decision.held
+    ):
+        notes.append(f"a model that it needs is not served now: {decision.verdict.lacks}")
+    notes += [
+        f"ModerationPolicyRevision {each.name} cannot be used: {each.problem}"
+        for each in seen.revisions.values()
+        if each.meaning is None and each.digest != _digest(decision)
+    ]
+    return tuple(notes)
+
+
+def find_notices(seen: Observed, decision: Decision, status: Status | None) -> tuple[Notice, ...]:
+    """Return what changed by this decision and is worth an Event; nothing where nothing changes."""
+    notices = []
+    if decision.is_new and decision.route is not None:
+        notices += _of_route(decision)
+    if decision.overriding is not None:
+        row = decision.overriding
+        word = row.reason.partition(":")[0]
+        message = f"{name_revision(row.digest, row.version)} is in force: {row.reason}"
+        notices.append(Notice(reason=word, message=message, is_warning=word != "OverrideEnded"))
+    if decision.holds_route:
+        message = (
+            f"the policy {seen.name} was deleted and its route stays in force, since "
+            f"{'it is a floor' if _is_floor(decision) else 'no other policy binds its type and scope'}; to let it go: "
+            f"kubectl -n {seen.namespace} annotate modroute {seen.name} {ALLOW_DELETE_ANNOTATION}=true"
+        )
+        notices.append(Notice(reason=DELETION_HELD, message=message, is_warning=True))
+    if status is not None:
+        notices += _of_status(seen, status)
+    return tuple(notices)
+
+
+def _of_route(decision: Decision) -> list[Notice]:
+    assert decision.route is not None, "there is a route"
+    row = row_of(decision.route)
+    name = name_revision(row.digest, row.version)
+    match row.reason:
+        case reason if reason == APPLIED:
+            return [Notice(reason=ACTIVATED, message=f"{name} is routed")]
+        case reason if reason == RETURNED:
+            return [Notice(reason=ROLLED_BACK, message=f"{name} is routed again: it was stable within the window")]
+        case reason if reason == RESTORED:
+            message = f"the route was changed or deleted by hand; it says {name} again, as the operator had decided"
+            return [Notice(reason=ROUTE_RESTORED, message=message, is_warning=True)]
+    return []
+
+
+def _of_status(seen: Observed, status: Status) -> list[Notice]:
+    """Name what is wrong now and was not, or in other words."""
+    notices: list[Notice] = []
+    accepted, stalled, ready = (
+        (seen.status.condition(type), status.condition(type)) for type in ("Accepted", "Stalled", "Ready")
+    )
+    for before, after in (accepted, stalled):
+        is_wrong = after is not None and after.status == ("False" if after.type == "Accepted" else "True")
+        # What is refused is stalled for the same reason, which is said once.
+        if after is not None and is_wrong and not notices and _says(before) != _says(after):
+            notices.append(Notice(reason=after.reason, message=after.message, is_warning=True))
+    before, after = ready
+    was = before.message if before is not None else ""
+    if not notices and after is not None and NO_EFFECT_MARK in after.message and after.message != was:
+        notices.append(Notice(reason="NoEffect", message=after.message, is_warning=True))
+    return notices
+
+
+def _says(condition: Condition | None) -> tuple[str, ...]:
+    return () if condition is None else (condition.status, condition.reason, condition.message)
+
+
+def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] | None, now: datetime) -> _Standing:
+    """Find what keeps this generation from being in force: what needs a person comes first."""
+    verdict, said = decision.verdict, seen.override or Override()
+    if not isinstance(verdict, Valid):
+        refused = verdict or Refused(reason=INVALID, message="it was not checked")
+        return _Standing(reason=refused.reason, message=refused.message, is_stalled=True)
+    name = name_revision(verdict.digest, verdict.version)
+    if seen.override_problem:
+        message = f"ModerationOverride: {seen.override_problem}; what is in force stays"
+        return _Standing(reason=OVERRIDE_INVALID, message=message, is_stalled=True)
+    pin = said.pin if said.pin and not said.pin.is_over(now) else None
+    if pin and pin.digest != decision.effective:
+        message = f"ModerationOverride: spec.pin.digest: {_unknown(seen, decision, pin.digest)}; the pin has no effect"
+        return _Standing(reason=UNKNOWN_DIGEST, message=message, is_stalled=True)
+    if decision.held == MODELS_UNAVAILABLE:
+        return _Standing(reason=MODELS_UNAVAILABLE, message=f"{name} waits for models: {verdict.lacks}")
+    if decision.held == PAUSED:
+        by = "spec.paused" if verdict.paused else "its ModerationOverride"
+        return _Standing(reason=PAUSED, message=f"{name} waits: {by} says so")
+    if verdict.digest in said.reject and decision.effective != verdict.digest:
+        return _Standing(
+            reason=REJECTED,
+            message=f"{name} is rejected by its ModerationOverride; write other content, or take it out of spec.reject",
+            is_stalled=True,
+        )
+    if pin and pin.digest != verdict.digest:
+        other = name_revision(pin.digest, _version(seen, decision, pin.digest))
+        until = f" until {pin.expire_time}" if pin.expire_time else ""
+        because = f": {pin.reason}" if pin.reason else ""
+        return _Standing(reason=PINNED, message=f"{name} waits: its ModerationOverride pins {other}{until}{because}")
+    if decision.effective != verdict.digest:
+        return _Standing(reason="NotInForce", message=f"{name} is routed and cannot be used", is_stalled=True)
+    if winner is not None:
+        message = (
+            f"{SCOPE_CONFLICT}: {'/'.join(winner)} has the same type and scope and wins; "
+            "narrow the scope of one of them, or delete one"
+        )
+        return _Standing(reason=SCOPE_CONFLICT, message=message, is_stalled=True)
+    return _Standing(reason=IN_FORCE, message=f"{name} is in force", is_ready=True)
+
+
+def _accepted(decision: Decision) -> Finding:
+    verdict = decision.verdict
+    if isinstance(verdict, Valid) and decision.held != MODELS_UNAVAILABLE:
+        name = name_revision(verdict.digest, verdict.version)
+        return Finding(type="Accepted", holds=True, reason="Valid", message=f"{name} is valid")
+    if isinstance(verdict, Valid):
+        return Finding(type="Accepted", holds=False, reason=MODELS_UNAVAILABLE, message=verdict.lacks)
+    refused = verdict or Refused(reason=INVALID, message="it was not checked")
+    return Finding(type="Accepted", holds=False, reason=refused.reason, message=refused.message)
+
+
+def _on_the_way(standing: _Standing, *, holds: bool) -> Finding:
+    if holds:
+        return Finding(type="Reconciling", holds=True, reason=standing.reason, message=standing.message)
+    return Finding(type="Reconciling", holds=False, reason=SETTLED, message="nothing is on its way")
+
+
+def _in_need(standing: _Standing) -> Finding:
+    if standing.is_stalled:
+        return Finding(type="Stalled", holds=True, reason=standing.reason, message=standing.message)
+    return Finding(type="Stalled", holds=False, reason=SETTLED, message="nothing needs a person")
+
+
+def _serving(seen: Observed, decision: Decision, missing: Collection[str]) -> Finding:
+    if decision.effective is None:
+        message = "no revision of it is in force: none was ever routed, or none of those that were can be used"
+        return Finding(type="Serving", holds=False, reason="NoRevision", message=message)
+    name = name_revision(decision.effective, _version(seen, decision, decision.effective))
+    message = f"{name} is routed"
+    if missing:
+        lists = ", ".join(name_revision(each, "") for each in sorted(missing))
+        message += (
+            f"; its lists {lists} are no longer in the cluster and their source says something else by now: gateways "
+            "that have them on disk go on, new ones cannot take it up"
+        )
+    return Finding(type="Serving", holds=True, reason="ListsMissing" if missing else "Routed", message=message)
+
+
+def _converged(decision: Decision, enforcers: Enforcers) -> Finding:
+    if decision.route is None:
+        return Finding(type="Converged", holds=False, reason="NoRoute", message="there is nothing to enforce")
+    if enforcers.total == 0:
+        return Finding(type="Converged", holds=True, reason="NoneKnown", message="no gateway or sidecar is known")
+    if enforcers.current >= enforcers.total:
+        return Finding(type="Converged", holds=True, reason="AllCurrent", message=f"all {enforcers.total} enforce it")
+    behind = ", ".join(enforcers.stale)
+    message = f"{enforcers.current} of {enforcers.total} enforce it; behind: {behind or 'not named'}"
+    return Finding(type="Converged", holds=False, reason="Behind", message=message)
+
+
+def _convergence(seen: Observed, decision: Decision, enforcers: Enforcers, now: datetime) -> Convergence:
+    since = ""
+    if decision.route is not None and enforcers.total and enforcers.current >= enforcers.total:
+        was_routed = row_of(decision.route).identity in {row.identity for row in seen.status.history}
+        since = (seen.status.convergence.converged_time if was_routed else "") or write_time(now)
+    return Convergence(total=enforcers.total, current=enforcers.current, stale=enforcers.stale, converged_time=since)
+
+
+def _candidate(seen: Observed, decision: Decision, now: datetime) -> Named | None:
+    """Name valid content that waits, and since when it does."""
+    verdict = decision.verdict
+    if not isinstance(verdict, Valid) or verdict.digest == decision.effective:
+        return None
+    before = seen.status.candidate
+    since = before.start_time if before is not None and before.digest == verdict.digest else ""
+    return Named(digest=verdict.digest, version=verdict.version, start_time=since or write_time(now))
+
+
+def _unknown(seen: Observed, decision: Decision, digest: str) -> str:
+    names = [
+        name_revision(each, _version(seen, decision, each))
+        for each in dict.fromkeys((*(row.digest for row in decision.rows), *seen.revisions))
+        if each in seen.revisions
+    ]
+    more = len(names) - MAX_KNOWN
+    known = ", ".join(names[:MAX_KNOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"{name_revision(digest, '')} is no revision of this policy; known are {known or 'none'}"
+
+
+def _version(seen: Observed, decision: Decision, digest: str) -> str:
+    return version_of(digest, decision.route, decision.rows, seen.revisions)
+
+
+def _digest(decision: Decision) -> str:
+    return decision.verdict.digest if isinstance(decision.verdict, Valid) else ""
+
+
+def _is_floor(decision: Decision) -> bool:
+    return decision.route is not None and decision.route.role == "Floor"

@@ -1,0 +1,56 @@
+"""What reconciling remembers so as not to work it out again: verdicts and digests, never content."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from baleen_operator.plan.acceptance import Verdict
+from baleen_operator.resources.policy import Meaning
+
+MAX_POLICIES: Final = 20_000
+MAX_REVISIONS: Final = 60_000
+MAX_TOLD: Final = 10_000
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Newest(Generic[K, V]):
+    """The values that were put in last, at most `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """Find a value."""
+        return self._values.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        """Keep a value, in the place of the oldest one if there are too many."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        """Forget a value."""
+        self._values.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A verdict, and the fingerprint of all that it was made of."""
+
+    fingerprint: bytes
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Verdicts by policy, what revisions mean (or why they cannot be used) by uid, and what people were told."""
+
+    verdicts: Newest[tuple[str, str], Judged] = field(default_factory=lambda: Newest(MAX_POLICIES))
+    meanings: Newest[str, Meaning | str] = field(default_factory=lambda: Newest(MAX_REVISIONS))
+    told: Newest[tuple[str, str], str] = field(default_factory=lambda: Newest(MAX_TOLD))

@@ -1,0 +1,600 @@
+"""Reconcile a ModerationPolicy: observe → plan → act → status; whatever happened before, and as often as it comes."""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from baleen_core.checking import Place
+from baleen_core.errors import ClusterError, InvalidError, PolicyError, Problem, Stale
+from baleen_core.policy.in_force import Override, in_force, parse_override
+from baleen_core.policy.lists import canonical_list, read_list
+from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Role, Scope
+from baleen_core.policy.scope import SCOPE_CONFLICT
+from baleen_core.resources import (
+    ALLOW_DELETE_ANNOTATION,
+    GROUP,
+    OVERRIDE_KIND,
+    PLURALS,
+    POLICY_KIND,
+    REVISION_KIND,
+    ROUTE_KIND,
+    SHARD_KEY,
+    VERSION,
+    list_object_name,
+    read_route,
+    revision_name,
+    split_list,
+    write_revision,
+    write_route,
+)
+from baleen_operator.plan.acceptance import Material, Valid, Verdict, judge_policy
+from baleen_operator.plan.actions import Apply, ApplyStatus, Delete, Emit, Target
+from baleen_operator.plan.conditions import say_problems
+from baleen_operator.plan.history import MAX_ACTIVATIONS
+from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owner_of, shard_count, write_shard
+from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
+from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
+from baleen_operator.reconcile.memory import Judged
+from baleen_operator.reconcile.ports import Key, Manifest, Outcome, Ports
+from baleen_operator.resources.policy import (
+    KeptRevision,
+    Meaning,
+    Status,
+    list_sources,
+    read_head,
+    read_kept_revision,
+    read_meaning,
+    read_status,
+    stored_revision,
+    write_rows,
+    write_status,
+)
+
+SECRET_POLL_SECONDS: Final = 30.0
+"""Secrets are read and never watched."""
+TARGETS: Final[Mapping[str, Target]] = {
+    kind: Target(group=GROUP, version=VERSION, plural=plural, kind=kind) for kind, plural in PLURALS.items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sources:
+    """The texts that a policy's lists are written in, and what of them cannot be read."""
+
+    texts: Mapping[Place, Mapping[str, Any]] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Writes:
+    """What of the stable revision must be written: itself (after `wrong` is gone), and shards of its lists.
+
+    `missing` are lists that are not there and cannot be written again.
+    """
+
+    material: Material | None = None
+    wrong: KeptRevision | None = None
+    shards: tuple[Shard, ...] = ()
+    missing: frozenset[str] = frozenset()
+
+
+async def reconcile_policy(key: Key, ports: Ports) -> Outcome:
+    """Bring a policy's revisions, lists, route and status to where they belong, and say when to look again.
+
+    Raises:
+        Stale: somebody else wrote in between: call again. ClusterError: the API server refused or did not answer.
+    """
+    return await _Reconciling(key, ports).run()
+
+
+class _Reconciling:
+    """One reconcile of one policy."""
+
+    def __init__(self, key: Key, ports: Ports) -> None:
+        self.key, self.ports = key, ports
+        self.namespace, self.name = key
+        self.manifest = ports.seen.get(POLICY_KIND, key)
+        self.route_manifest = ports.seen.get(ROUTE_KIND, key)
+        self.material: Material | None = None
+
+    async def run(self) -> Outcome:
+        if self.manifest is None and self.route_manifest is None:
+            return await self._leave()
+        sources = await self._read_sources()
+        seen = await self._observe(sources)
+        now = self.ports.clock()
+        decision = decide(seen, now)
+        writes = await self._find_writes(seen, decision, sources)
+        rivals = self._rivals(seen, decision, now)
+        status = self._status(seen, decision, writes, rivals, now)
+        notices = find_notices(seen, decision, status)
+        await self._act(seen, decision, writes, status, notices)
+        return Outcome(
+            requeue_seconds=self._requeue_seconds(seen, decision, now),
+            affected=self._affected(seen, decision, rivals),
+        )
+
+    async def _leave(self) -> Outcome:
+        """Tell those that a policy which is gone was in the way of."""
+        self.ports.memory.verdicts.drop(self.key)
+        revisions = [await self._verify(each) for each in self.ports.seen.revisions(self.key)]
+        meanings = [each.meaning for each in revisions if each.meaning is not None]
+        places = {(each.type, each.scope) for each in meanings}
+        affected = {key for place in places for key in self._naming(place)}
+        return Outcome(affected=frozenset(affected))
+
+    # Observing
+
+    async def _read_sources(self) -> _Sources:
+        texts: dict[Place, Mapping[str, Any]] = {}
+        problems = []
+        for kind, name in list_sources(self.manifest) if self.manifest is not None else ():
+            try:
+                found = await self.ports.cluster.read_texts(kind, self.namespace, name)
+            except ValueError as exc:
+                problems.append(Problem(field="spec.policy.lists", message=f"{kind.value} {name}: {exc}"))
+                continue
+            if found is not None:
+                texts[kind, self.namespace, name] = found
+        return _Sources(texts=texts, problems=tuple(problems))
+
+    async def _observe(self, sources: _Sources) -> Observed:
+        verdict = await self._judge(sources) if self.manifest is not None else None
+        override, override_problem = _read_override(self.ports.seen.get(OVERRIDE_KIND, self.key))
+        seen = Observed(
+            namespace=self.namespace,
+            name=self.name,
+            head=read_head(self.manifest) if self.manifest is not None else None,
+            status=read_status(self.manifest) if self.manifest is not None else Status(),
+            verdict=verdict,
+            route=_read_seen_route(self.route_manifest),
+            override=override,
+            override_problem=override_problem,
+            revisions=await self._read_revisions(verdict),
+        )
+        seen = replace(seen, whole=await self._find_whole(seen, sources))
+        if seen.head is None and seen.route is not None and seen.route.published is not None:
+            seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
+        return seen
+
+    async def _judge(self, sources: _Sources) -> Verdict:
+        """Check the policy, unless all that a verdict is made of is as it was."""
+        fingerprint = self._fingerprint(sources)
+        known = self.ports.memory.verdicts.get(self.key)
+        if known is not None and known.fingerprint == fingerprint:
+            return known.verdict
+        verdict, self.material = await self._judge_anew(sources)
+        self.ports.memory.verdicts.put(self.key, Judged(fingerprint=fingerprint, verdict=verdict))
+        return verdict
+
+    async def _judge_anew(self, sources: _Sources) -> tuple[Verdict, Material | None]:
+        assert self.manifest is not None, "only what a policy says can be judged"
+        models, grants = self.ports.seen.models(), self.ports.grants
+        work = partial(judge_policy, _as_written(self.manifest), sources.texts, sources.problems, models, grants)
+        return await self.ports.off_loop(work)
+
+    def _fingerprint(self, sources: _Sources) -> bytes:
+        assert self.manifest is not None, "only what a policy says can be judged"
+        metadata = self.manifest["metadata"]
+        found = hashlib.blake2b(digest_size=16)
+        found.update(repr((metadata.get("uid"), metadata.get("generation"))).encode())
+        for model in self.ports.seen.models():
+            found.update(repr((model.name, model.version, [signal.name for signal in model.signals])).encode())
+        found.update(repr(sources.problems).encode())
+        for place in sorted(sources.texts):
+            found.update(repr(place).encode())
+            for name, text in sorted(sources.texts[place].items()):
+                found.update(repr((name, text)).encode())
+        return found.digest()
+
+    async def _read_revisions(self, verdict: Verdict | None) -> dict[str, KeptRevision]:
+        manifests = {each["metadata"]["name"]: each for each in self.ports.seen.revisions(self.key)}
+        route = _read_seen_route(self.route_manifest)
+        wanted = {verdict.digest} if isinstance(verdict, Valid) else set()
+        if route is not None and route.published is not None:
+            wanted |= {route.published.route.stable, *route.published.route.recent_stable}
+        for name in {revision_name(self.name, each) for each in wanted} - manifests.keys():
+            # Without its label it is not found among the policy's own.
+            unlabelled = self.ports.seen.get(REVISION_KIND, (self.namespace, name))
+            if unlabelled is not None:
+                manifests[name] = unlabelled
+        found = [await self._verify(each) for each in manifests.values()]
+        # A name is made of the digest, so that no other object can pass for a revision.
+        return {each.digest: each for each in found if each.name == revision_name(self.name, each.digest)}
+
+    async def _verify(self, manifest: Manifest) -> KeptRevision:
+        meanings, uid = self.ports.memory.meanings, str(manifest["metadata"].get("uid", ""))
+        meaning = meanings.get(uid)
+        if meaning is None:
+            meaning = await self.ports.off_loop(partial(read_meaning, manifest))
+            meanings.put(uid, meaning)
+        return read_kept_revision(manifest, self.name, meaning)
+
+    async def _find_whole(self, seen: Observed, sources: _Sources) -> frozenset[str]:
+        """Return the revisions whose lists are all there, of those that the route could have to go back to."""
+        published = seen.route.published if seen.route else None
+        kept = seen.revisions.get(published.route.stable) if published else None
+        if kept is not None and kept.meaning is not None:
+            return frozenset((kept.digest,))
+        if isinstance(seen.verdict, Valid) and published and published.route.stable == seen.verdict.digest:
+            return frozenset((seen.verdict.digest,))
+        whole = []
+        for each in seen.revisions.values():
+            if each.meaning is not None and not (await self._find_lists(each, each.meaning, sources)).missing:
+                whole.append(each.digest)
+        return frozenset(whole)
+
+    # What must be written besides the route
+
+    async def _find_writes(self, seen: Observed, decision: Decision, sources: _Sources) -> _Writes:
+        """Find what of the stable revision is not there: nothing is routed that is not whole."""
+        if decision.route is None:
+            return _Writes()
+        stable = decision.route.route.stable
+        kept, verdict = seen.revisions.get(stable), decision.verdict
+        if isinstance(verdict, Valid) and verdict.digest == stable:
+            return await self._find_own_writes(kept, verdict, sources)
+        if kept is None or kept.meaning is None:
+            return _Writes()
+        writes = await self._find_lists(kept, kept.meaning, sources)
+        manifest = None if kept.is_labelled else self.ports.seen.get(REVISION_KIND, (self.namespace, kept.name))
+        return writes if manifest is None else replace(writes, material=Material(revision=stored_revision(manifest)))
+
+    async def _find_own_writes(self, kept: KeptRevision | None, valid: Valid, sources: _Sources) -> _Writes:
+        """Find what is not there of what the policy says, which can all be made."""
+        is_there = kept is not None and kept.meaning is not None and kept.is_labelled
+        there = {
+            (each.digest, each.kind): [
+                await self.ports.cluster.list_metadata(each.kind, self.namespace, list_object_name(each.digest, number))
+                for number in range(each.shards)
+            ]
+            for each in valid.lists
+        }
+        uid = kept.uid if kept is not None and kept.meaning is not None else ""
+        if is_there and all(each and is_owned(each, uid) for found in there.values() for each in found):
+            return _Writes()
+        # A verdict that is remembered has no content with it.
+        material = self.material or (await self._judge_anew(sources))[1]
+        if material is None or material.revision.digest != valid.digest:
+            raise Stale(f"{self.namespace}/{self.name}: what its policy is checked by changed meanwhile")
+        shards = []
+        for (digest, kind), found in there.items():
+            texts = split_list(material.texts[digest])
+            for shard in make_shards(digest, kind, texts, found):
+                if shard.there is None or not is_owned(shard.there, uid):
+                    shards.append(await self._compared(shard))
+        return _Writes(
+            material=None if is_there else material,
+            wrong=kept if kept is not None and kept.meaning is None else None,
+            shards=tuple(shards),
+        )
+
+    async def _find_lists(self, kept: KeptRevision, meaning: Meaning, sources: _Sources) -> _Writes:
+        """Find which lists of an older revision are gone, and make again those that their sources still say."""
+        shards: list[Shard] = []
+        missing = set()
+        for type, digest in meaning.lists:
+            if await self._is_kept(digest, kept.uid):
+                continue
+            kind, text = self._find_text(type, digest, sources)
+            if text is None:
+                missing.add(digest)
+                continue
+            texts = split_list(text)
+            names = [list_object_name(digest, number) for number in range(len(texts))]
+            found = [await self.ports.cluster.list_metadata(kind, self.namespace, name) for name in names]
+            shards += [await self._compared(each) for each in make_shards(digest, kind, texts, found)]
+        return _Writes(shards=tuple(shards), missing=frozenset(missing))
+
+    async def _is_kept(self, digest: str, uid: str) -> bool:
+        for kind in ListSourceType:
+            first = await self.ports.cluster.list_metadata(kind, self.namespace, list_object_name(digest, 0))
+            if first is None or not is_owned(first, uid):
+                continue
+            names = [list_object_name(digest, number) for number in range(1, shard_count(first))]
+            others = [await self.ports.cluster.list_metadata(kind, self.namespace, name) for name in names]
+            if all(each is not None and is_owned(each, uid) for each in others):
+                return True
+        return False
+
+    def _find_text(self, type: ListType, digest: str, sources: _Sources) -> tuple[ListSourceType, str | None]:
+        """Look for a list's content in what the policy's lists are written in now."""
+        for (kind, _, _), texts in sources.texts.items():
+            for text in texts.values():
+                with contextlib.suppress(PolicyError, TypeError, AttributeError):
+                    content = read_list(type, text)
+                    if content.digest == digest:
+                        return kind, canonical_list(content)
+        return ListSourceType.CONFIG_MAP, None
+
+    async def _compared(self, shard: Shard) -> Shard:
+        """Read what is there already, which may be anything."""
+        if shard.there is None:
+            return shard
+        try:
+            found = await self.ports.cluster.read_texts(shard.kind, self.namespace, shard.name)
+        except ValueError:
+            found = {}
+        if found is None:
+            return replace(shard, there=None)
+        return replace(shard, is_wrong=dict(found) != {SHARD_KEY: shard.text})
+
+    # Other policies
+
+    def _rivals(self, seen: Observed, decision: Decision, now: datetime) -> dict[Key, str]:
+        """Return the policies that compete for the same requests, this one too if it does, by when they were made."""
+        route = decision.route
+        if route is None or decision.effective is None:
+            return {}
+        mine = seen.revisions.get(decision.effective)
+        meaning = mine.meaning if mine else None
+        if meaning is None and isinstance(decision.verdict, Valid) and decision.verdict.digest == decision.effective:
+            meaning = decision.verdict.meaning
+        if meaning is None or not _competes(meaning):
+            return {}
+        found = {self.key: route.created}
+        for key in self.ports.seen.sharing_scope(meaning.type, meaning.scope):
+            if key != self.key and (created := self._standing_of(key, meaning.type, meaning.scope, now)) is not None:
+                found[key] = created
+        return found
+
+    def _standing_of(self, key: Key, type: str, scope: Scope, now: datetime) -> str | None:
+        """Return when another policy was created, if what is in force of it competes for this type and scope."""
+        seen_route = _read_seen_route(self.ports.seen.get(ROUTE_KIND, key))
+        if seen_route is None or seen_route.published is None:
+            return None
+        route = seen_route.published
+        digest: str | None = route.route.stable
+        override, _ = _read_override(self.ports.seen.get(OVERRIDE_KIND, key))
+        if override is not None:
+            present = {str(each.get("spec", {}).get("digest", "")) for each in self.ports.seen.revisions(key)}
+            digest = in_force(route.route, override, present, now=now)
+        manifest = self.ports.seen.get(REVISION_KIND, (key[0], revision_name(key[1], digest or "")))
+        if manifest is None:
+            return None
+        uid = str(manifest["metadata"].get("uid", ""))
+        meaning = self.ports.memory.meanings.get(uid)
+        if meaning is None:
+            meaning = read_meaning(manifest)
+            self.ports.memory.meanings.put(uid, meaning)
+        if isinstance(meaning, str) or not _competes(meaning) or (meaning.type, meaning.scope) != (type, scope):
+            return None
+        return route.created
+
+    def _is_covered(self, type: str, scope: Scope) -> bool:
+        """Say whether a policy that is there binds the same type and scope as this one, which is gone."""
+        now = self.ports.clock()
+        return any(
+            key != self.key
+            and self.ports.seen.get(POLICY_KIND, key) is not None
+            and self._standing_of(key, type, scope, now) is not None
+            for key in self.ports.seen.sharing_scope(type, scope)
+        )
+
+    def _affected(self, seen: Observed, decision: Decision, rivals: Mapping[Key, str]) -> frozenset[Key]:
+        """Return the others that say by their status that this one wins, or do not say so, and should."""
+        route = decision.route or (seen.route.published if seen.route else None)
+        if route is None:
+            return frozenset()
+        affected = set(self._naming((route.type, route.scope)))
+        if _winner(rivals) == self.key:
+            # Of those that lose, the ones that say so already know.
+            affected ^= set(rivals) - {self.key}
+        if seen.head is not None:
+            # A route whose policy is gone is no longer the last of its scope.
+            affected |= {key for key in set(rivals) - {self.key} if self.ports.seen.get(POLICY_KIND, key) is None}
+        return frozenset(affected)
+
+    def _naming(self, place: tuple[str, Scope]) -> list[Key]:
+        """Return the policies of a type and scope that say that they lose to this one."""
+        found = []
+        for key in self.ports.seen.sharing_scope(*place):
+            manifest = self.ports.seen.get(POLICY_KIND, key) if key != self.key else None
+            ready = read_status(manifest).condition("Ready") if manifest is not None else None
+            if (
+                ready is not None
+                and ready.reason == SCOPE_CONFLICT
+                and f" {self.namespace}/{self.name} " in ready.message
+            ):
+                found.append(key)
+        return found
+
+    # Acting
+
+    def _status(
+        self, seen: Observed, decision: Decision, writes: _Writes, rivals: Mapping[Key, str], now: datetime
+    ) -> Status | None:
+        if seen.head is None:
+            return None
+        winner = _winner(rivals)
+        enforcers = Enforcers()
+        if decision.route is not None:
+            said = self.ports.gateways.acknowledged(self.key, decision.route.epoch)
+            enforcers = Enforcers(total=said.total, current=said.current, stale=said.stale)
+        return make_status(
+            seen,
+            decision,
+            enforcers,
+            winner=None if winner == self.key else winner,
+            missing=writes.missing,
+            now=now,
+        )
+
+    async def _act(
+        self, seen: Observed, decision: Decision, writes: _Writes, status: Status | None, notices: Sequence[Notice]
+    ) -> None:
+        versions = {each.name: each.resource_version for each in seen.revisions.values()}
+        notices = [*notices, *await self._write_revision(seen, decision, writes, versions)]
+        for digest, rows in decision.owed.items():
+            await self._write_rows(seen.revisions[digest], write_rows(rows), versions)
+        await self._write_route(seen, decision)
+        if decision.overriding is not None:
+            kept = seen.revisions[decision.overriding.digest]
+            rows = (*decision.owed.get(kept.digest, kept.rows), decision.overriding)
+            await self._write_rows(kept, write_rows(rows[-MAX_ACTIVATIONS:]), versions)
+        for each in decision.prunable:
+            await self._delete(REVISION_KIND, each.name, each.uid)
+        if status is not None and self.manifest is not None and seen.head is not None:
+            written = write_status(status)
+            if written != self.manifest.get("status"):
+                await self.ports.cluster.act(
+                    ApplyStatus(
+                        target=TARGETS[POLICY_KIND],
+                        namespace=self.namespace,
+                        name=self.name,
+                        status=written,
+                        resource_version=seen.head.resource_version,
+                    )
+                )
+        await self._tell(notices)
+
+    async def _write_revision(
+        self, seen: Observed, decision: Decision, writes: _Writes, versions: dict[str, str]
+    ) -> list[Notice]:
+        """Write the stable revision and its lists, where they are not there."""
+        notices: list[Notice] = []
+        if decision.route is None:
+            return notices
+        kept = seen.revisions.get(decision.route.route.stable)
+        name, uid = revision_name(self.name, decision.route.route.stable), kept.uid if kept else ""
+        if writes.wrong is not None:
+            await self._delete(REVISION_KIND, writes.wrong.name, writes.wrong.uid)
+            message = (
+                f"ModerationPolicyRevision {name} was written by hand and is written again: {writes.wrong.problem}"
+            )
+            notices.append(Notice(reason="RevisionReplaced", message=message, is_warning=True))
+            kept = None
+        if writes.material is not None:
+            version = kept.version if kept and kept.version else decision.route.version
+            body = write_revision(self.namespace, self.name, version, writes.material.revision)
+            written = await self.ports.cluster.act(
+                Apply(
+                    target=TARGETS[REVISION_KIND],
+                    namespace=self.namespace,
+                    name=name,
+                    body=body,
+                    resource_version=kept.resource_version if kept else None,
+                )
+            )
+            assert written is not None, "what is applied is there"
+            uid = str(written["metadata"]["uid"])
+            versions[name] = str(written["metadata"]["resourceVersion"])
+            if isinstance(decision.verdict, Valid) and decision.verdict.digest == writes.material.revision.digest:
+                self.ports.memory.meanings.put(uid, decision.verdict.meaning)
+        for shard in writes.shards:
+            for action in write_shard(shard, self.namespace, owner_of(name, uid)):
+                await self.ports.cluster.act(action)
+        return notices
+
+    async def _write_rows(self, kept: KeptRevision, rows: list[dict[str, Any]], versions: dict[str, str]) -> None:
+        written = await self.ports.cluster.act(
+            ApplyStatus(
+                target=TARGETS[REVISION_KIND],
+                namespace=self.namespace,
+                name=kept.name,
+                status={"activations": rows},
+                resource_version=versions[kept.name],
+            )
+        )
+        if written is not None:
+            versions[kept.name] = str(written["metadata"]["resourceVersion"])
+
+    async def _write_route(self, seen: Observed, decision: Decision) -> None:
+        if decision.deletes_route and seen.route is not None:
+            await self._delete(ROUTE_KIND, self.name, seen.route.uid)
+        if decision.route is None or not decision.writes_route:
+            return
+        body = write_route(decision.route)
+        if decision.allow_delete:
+            body["metadata"]["annotations"] = {ALLOW_DELETE_ANNOTATION: decision.allow_delete}
+        await self.ports.cluster.act(
+            Apply(
+                target=TARGETS[ROUTE_KIND],
+                namespace=self.namespace,
+                name=self.name,
+                body=body,
+                resource_version=seen.route.resource_version if seen.route else None,
+            )
+        )
+
+    async def _delete(self, kind: str, name: str, uid: str) -> None:
+        await self.ports.cluster.act(Delete(target=TARGETS[kind], namespace=self.namespace, name=name, uid=uid))
+
+    async def _tell(self, notices: Sequence[Notice]) -> None:
+        """Tell people, last and at most once; that an Event is lost changes nothing."""
+        kind = POLICY_KIND if self.manifest is not None else ROUTE_KIND
+        about = self.manifest or self.route_manifest
+        uid = str(about["metadata"].get("uid", "")) if about is not None else ""
+        told = self.ports.memory.told
+        for notice in notices:
+            if told.get((uid, notice.reason)) == notice.message:
+                continue
+            with contextlib.suppress(ClusterError):
+                await self.ports.cluster.act(
+                    Emit(
+                        target=TARGETS[kind],
+                        namespace=self.namespace,
+                        name=self.name,
+                        uid=uid,
+                        type="Warning" if notice.is_warning else "Normal",
+                        reason=notice.reason,
+                        message=notice.message,
+                    )
+                )
+            told.put((uid, notice.reason), notice.message)
+
+    def _requeue_seconds(self, seen: Observed, decision: Decision, now: datetime) -> float | None:
+        if decision.again:
+            return 0.0
+        waits = []
+        pin = seen.override.pin if seen.override else None
+        if pin and pin.expire_time and not pin.is_over(now):
+            waits.append((datetime.fromisoformat(pin.expire_time) - now).total_seconds())
+        if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
+            waits.append(SECRET_POLL_SECONDS)
+        return min(waits, default=None)
+
+
+def _as_written(manifest: Manifest) -> Mapping[str, Any]:
+    """Say what every resource of its kind says: what lists give does not."""
+    return {"apiVersion": API_VERSION, "kind": POLICY_KIND} | dict(manifest)
+
+
+def _read_override(manifest: Manifest | None) -> tuple[Override | None, str]:
+    if manifest is None:
+        return None, ""
+    try:
+        return parse_override(manifest), ""
+    except InvalidError as exc:
+        return None, say_problems(exc.problems)
+
+
+def _read_seen_route(manifest: Manifest | None) -> SeenRoute | None:
+    if manifest is None:
+        return None
+    metadata, spec = manifest["metadata"], manifest.get("spec")
+    epoch = spec.get("epoch") if isinstance(spec, Mapping) else None
+    try:
+        published = read_route(manifest)
+    except PolicyError:
+        published = None
+    return SeenRoute(
+        uid=str(metadata.get("uid", "")),
+        resource_version=str(metadata.get("resourceVersion", "")),
+        epoch=epoch if isinstance(epoch, int) and not isinstance(epoch, bool) else 0,
+        published=published,
+        allow_delete=str((metadata.get("annotations") or {}).get(ALLOW_DELETE_ANNOTATION, "")),
+    )
+
+
+def _competes(meaning: Meaning) -> bool:
+    return meaning.is_enforced and meaning.role is Role.POLICY
+
+
+def _winner(rivals: Mapping[Key, str]) -> Key | None:
+    """Return who wins: for one type and scope the earlier creation, then the first namespace and name."""
+    return min(rivals, key=lambda key: (rivals[key], key), default=None)
