@@ -1,13 +1,15 @@
-"""Where commands print: results to standard output, everything else to standard error."""
+"""Where commands print (results to standard output, everything else to standard error), and how they end."""
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from baleen_core.errors import BaleenError, InvalidError
 from baleen_core.policy.schema import Verdict
 
 PIPE_WIDTH: Final = 160
@@ -42,3 +44,18 @@ def lines(rows: Iterable[str]) -> None:
     """Print lines as they are."""
     for row in rows:
         output.print(row, markup=False, highlight=False, soft_wrap=True)
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run `command` and return its exit status."""
+    try:
+        command()
+    except BaleenError as exc:
+        for problem in exc.problems if isinstance(exc, InvalidError) else (exc,):
+            errors.print(f"error: {problem}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import typer
 
 from baleen_cli.main import app, run
 
@@ -23,9 +26,14 @@ class Ended:
 
 def baleen(*arguments: object) -> Ended:
     """Run a command as `main` does."""
+    return run_program(app, "baleen", arguments)
+
+
+def run_program(program: typer.Typer, name: str, arguments: Sequence[object]) -> Ended:
+    """Run a program's command, which is called `name` in what it says of itself."""
     with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()) as errors:
         try:
-            status = run(lambda: app([str(each) for each in arguments], prog_name="baleen"))
+            status = run(lambda: program([str(each) for each in arguments], prog_name=name))
         except SystemExit as ended:
             status = int(ended.code or 0)
     return Ended(status=status, output=output.getvalue(), errors=errors.getvalue())

@@ -1,0 +1,229 @@
+"""Why something is as it is, and what to do next, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from baleen_cli.kubectl_commands.facts import (
+    Facts,
+    Manifest,
+    age,
+    condition,
+    history,
+    row_in_force,
+    short,
+)
+from baleen_cli.kubectl_commands.overrides import REASON_ANNOTATION, others_saying
+from baleen_core.policy.schema import Scope
+from baleen_core.policy.scope import Candidate, matches, resolve
+from baleen_core.records import Context
+
+FAILED: Final = {"Accepted": "False", "Ready": "False", "Stalled": "True", "Serving": "False", "Converged": "False"}
+"""The status in which a condition of a policy is bad news."""
+NEXT: Final[Mapping[str, str]] = {
+    "Accepted": "correct the policy as it says and apply it again; what is in force stays in force until then",
+    "Ready": "wait, and look again; the operator's log says what it is at",
+    "Stalled": "correct what it says; the operator looks again by itself",
+    "Serving": "requests that only this policy covers are answered with 503: apply a policy that is accepted, or pin a "
+    "revision with `kubectl baleen pin`",
+    "Converged": "wait; when that does not help, look at the gateways that are named: their /ready says what they lack",
+}
+NEXT_BY_REASON: Final[Mapping[str, str]] = {
+    "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
+    "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",
+    "NotGranted": "ask whoever installed Baleen to grant it, or move the policy to a namespace that has the grant",
+    "NotYetSupported": "leave the field out",
+    "OverrideInvalid": "correct the override with `kubectl edit modover`",
+    "Paused": "take `paused` out of the policy or of its override",
+    "Pinned": "take the pin back as said above, or wait until it ends",
+    "Rejected": "apply other content, or take the rejection back as said above",
+    "ScopeConflict": "narrow the scope of one of the two policies, or delete one",
+    "TestsFailed": "correct the policy, or the test; `baleen policy test` shows each with what was found",
+    "UnknownDigest": "pin a revision that is known, or take the pin back as said above",
+}
+
+
+def explain_policy(facts: Facts, now: datetime) -> list[str]:
+    """Say what is in force for a policy, what is not and why, and what to do."""
+    return [facts.key, *_in_force(facts, now), *_override(facts, now), *_latest(facts, now)]
+
+
+def explain_digest(facts: Facts, digest: str, now: datetime) -> list[str]:
+    """Say whether a revision is in force, and why not."""
+    return [
+        f"{facts.key}: revision {digest}{_version(facts, digest)}",
+        *(f"  {each}" for each in _fate(facts, digest, now)),
+    ]
+
+
+def describe_place(competing: Sequence[Candidate], place: Context) -> list[str]:
+    """Say which policy of each type wins for content from a place, which floors bind it, and what is only tried out."""
+    found = resolve(competing, place)
+    said = [
+        f"Content from {_place(Scope(tenant=place.tenant, surface=place.surface, source=place.source), 'anywhere')}:"
+    ]
+    chosen = (*found.winners, *found.floors, *found.dry_runs)
+    for winner in found.winners:
+        said.append(
+            f"  {winner.revision.type}: {_name(winner)} wins; it is for {_place(winner.revision.scope, 'everything')}"
+        )
+        others = [
+            each
+            for each in competing
+            if each.revision.type == winner.revision.type
+            and matches(each.revision.scope, place)
+            and not any(each is one for one in chosen)
+        ]
+        said += [
+            f"    instead of {_name(each)}, which is for {_place(each.revision.scope, 'everything')}" for each in others
+        ]
+    if not found.winners:
+        said.append(
+            "  no policy wins here, so such requests are answered with 503: apply one for this place, or for all"
+        )
+    for each in found.floors:
+        said.append(f"  floor {_name(each)} binds too; it is for {_place(each.revision.scope, 'everything')}")
+    for each in found.dry_runs:
+        said.append(f"  {_name(each)} is judged and not enforced (DryRun)")
+    return said
+
+
+def _in_force(facts: Facts, now: datetime) -> Iterator[str]:
+    digest, route = facts.in_force(now), facts.route
+    if facts.route_problem:
+        yield f"The route cannot be read: {facts.route_problem}"
+        yield "  Next: do not edit a ModerationRoute by hand; the operator writes it anew when it runs"
+        return
+    if route is None:
+        gone = (
+            " any more: the policy was deleted, and its revisions are its history" if facts.policy is None else " yet"
+        )
+        yield f"Nothing is in force{gone}"
+        return
+    if digest is None:
+        routed = facts.named(route.route.stable)
+        yield f"Nothing is in force, though {routed} is routed (epoch {route.epoch}): requests get 503"
+        why, _ = _why(facts, route.route.stable, now)
+        yield f"  It {why}"
+        return
+    row = row_in_force(facts, now)
+    since = f" since {row.time} ({age(row.time, now)})" if row and row.time else ""
+    why = ", ".join(filter(None, [row.reason, f"by {row.by}" if row.by else ""])) if row else ""
+    yield f"In force: {facts.named(digest)}{since}" + (f": {why}" if why else "")
+    if digest != route.route.stable:
+        why, _ = _why(facts, route.route.stable, now)
+        yield f"  Routed is {facts.named(route.route.stable)} (epoch {route.epoch}), which {why}"
+
+
+def _override(facts: Facts, now: datetime) -> Iterator[str]:
+    manifest, said = facts.override_manifest, facts.override
+    if manifest is None:
+        return
+    if said is None:
+        yield f"The override cannot be read, so gateways keep what they had: {facts.override_problem}"
+        yield f"  Next: correct it with `kubectl edit modover {facts.name} -n {facts.namespace}`"
+        return
+    if said.pin:
+        until = f" until {said.pin.expire_time}" if said.pin.expire_time else ""
+        over = ", which has passed" if said.pin.is_over(now) else ""
+        reason = f": {said.pin.reason}" if said.pin.reason else ""
+        yield f"Override pins {facts.named(said.pin.digest)}{until}{over}{_by(manifest, 'pin', None)}{reason}"
+        if problem := facts.revisions.problem(said.pin.digest):
+            yield f"  The pin has no effect: {problem}"
+        yield f"  Take it back with: kubectl baleen pin {facts.name} -n {facts.namespace} --remove"
+    for digest in sorted(said.reject):
+        yield f"Override rejects {facts.named(digest)}{_by(manifest, 'reject', digest)}"
+        command = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace} --remove"
+        yield f"  Take it back with: {command}"
+    if reason := (manifest["metadata"].get("annotations") or {}).get(REASON_ANNOTATION, ""):
+        yield f"  The last reason that was given: {reason}"
+    if said.paused:
+        yield f"Override pauses the rollout{_by(manifest, 'paused', None)}; what is in force is moderated by as usual"
+
+
+def _latest(facts: Facts, now: datetime) -> Iterator[str]:
+    """Say what is wrong with what the author wrote last."""
+    policy = facts.policy
+    if policy is None:
+        return
+    generation = policy["metadata"].get("generation", 0)
+    observed = (policy.get("status") or {}).get("observedGeneration", 0)
+    if observed < generation:
+        yield f"The operator has not looked at generation {generation} of the policy yet; it has seen {observed}"
+        yield "  Next: wait some seconds; if that stays so, look whether the operator runs and what its log says"
+        return
+    said: dict[str, str] = {}
+    for type, failed in FAILED.items():
+        found = condition(policy, type)
+        if found.get("status") != failed:
+            continue
+        reason, message = str(found.get("reason", "")), str(found.get("message", ""))
+        if reason in said:
+            # Conditions sum one another up; what one says beyond the other is worth a line.
+            if more := message.removeprefix(said[reason]).lstrip("; "):
+                yield from [] if more == message else [f"  Besides: {more}"]
+            continue
+        said[reason] = message
+        what = "is stalled" if type == "Stalled" else f"is not {type}"
+        since = age(str(found.get("lastTransitionTime", "")), now)
+        yield f"Generation {generation} {what}{f' since {since}' if since else ''} ({reason}): {message}"
+        yield f"  Next: {NEXT_BY_REASON.get(reason, NEXT[type])}"
+    ready = condition(policy, "Ready")
+    if not said and ready.get("status") == "True":
+        yield f"Generation {generation} of the policy is Ready: {ready.get('message')}"
+
+
+def _fate(facts: Facts, digest: str, now: datetime) -> Iterator[str]:
+    """Say what became of one revision."""
+    why, then = _why(facts, digest, now)
+    yield why
+    if then:
+        yield f"  {then}"
+    for row in history(facts):
+        if row.digest == digest:
+            detail = ", ".join(filter(None, [row.reason, f"by {row.by}" if row.by else ""]))
+            yield f"came into force at {row.time} as epoch {row.epoch}" + (f": {detail}" if detail else "")
+
+
+def _why(facts: Facts, digest: str, now: datetime) -> tuple[str, str]:
+    """Say whether a revision is in force and why not, and what can be done about it."""
+    current, said, route = facts.in_force(now), facts.override, facts.route
+    policy = f"{facts.name} -n {facts.namespace}"
+    if digest == current:
+        return "is in force", ""
+    if said and facts.override_manifest and digest in said.reject:
+        why = f"is rejected by override {facts.key}{_by(facts.override_manifest, 'reject', digest)}"
+        command = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace} --remove"
+        return why, f"Take that back with: {command}"
+    if problem := facts.revisions.problem(digest):
+        then = "gateways keep what they have; the operator writes it anew when it runs, if it is what the policy says"
+        return f"cannot be used: {problem}", f"Next: {then}"
+    if route is None:
+        return "is history: the policy is not routed any more", ""
+    if digest == route.route.stable and current is not None:
+        why = f"is routed, but override {facts.key} pins {facts.named(current)}"
+        return why, f"Take that back with: kubectl baleen pin {policy} --remove"
+    since = f" since {route.time}" if route.time else ""
+    then = f"Go back to it with: kubectl baleen pin {facts.name} {short(digest)} -n {facts.namespace}"
+    return f"is superseded by {facts.named(route.route.stable)}{since}", then
+
+
+def _by(manifest: Manifest, path: str, item: str | None) -> str:
+    """Name who wrote a part of an override; managed fields know programs, not people."""
+    names = others_saying(manifest, path, item, but="")
+    return f", written by {', '.join(names)}" if names else ""
+
+
+def _version(facts: Facts, digest: str) -> str:
+    version = facts.version(digest)
+    return f" ({version})" if version else ""
+
+
+def _name(candidate: Candidate) -> str:
+    version = f" {candidate.version}" if candidate.version else ""
+    return f"{candidate.namespace}/{candidate.name}{version} ({short(candidate.revision.digest)})"
+
+
+def _place(scope: Scope, nowhere: str) -> str:
+    parts = [f"{field} {value}" for field in ("tenant", "surface", "source") if (value := getattr(scope, field))]
+    return ", ".join(parts) or nowhere
