@@ -1,12 +1,7 @@
 """ModelDeployments on a real API server: what the operator makes is taken, runs restricted, and goes with its owner."""
 
-import asyncio
-import contextlib
 import json
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,22 +19,14 @@ from baleen_operator.plan.manifests import (
 from control_plane import ControlPlane
 from model_runtimes import FULL, PLAIN, RULES
 from operators import RunningOperator, running_operator
-from triton import PrivateTriton, private_triton
-from word_model import write_word_model
+from serving import until as wait_until
+from word_triton import deployment, unique, word_triton
 
 pytestmark = pytest.mark.cluster
 
-IMAGE = "registry.example/triton:25.08"
 SETTINGS = {"fetch_image": RULES.fetch_image, "allowed_images": "registry.example/triton"}
 KINDS = "deployment,replicaset,service,configmap,poddisruptionbudget,networkpolicy"
 OURS = "moderation.baleen.dev/model-deployment"
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it did not come about in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -47,58 +34,6 @@ def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Ite
     with running_operator(control_plane, namespace, model_files=str(tmp_path), **SETTINGS) as running:
         running.wait_until_leading()
         yield running
-
-
-def deployment(namespace: str, folder: Path, *, model: str, name: str = "words", **spec):
-    """Return a ModelDeployment of the word model as an author would write it."""
-    (entry,) = write_word_model(folder)["spec"]["models"]
-    # The operator finds the vocabulary under the model's name.
-    shutil.copytree(folder / "words", folder / model, dirs_exist_ok=True)
-    entry |= {"name": model, "source": entry["source"] | {"type": "Package", "uri": "pkg:pypi/words@1.0"}}
-    return {
-        "apiVersion": "moderation.baleen.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"runtime": {"image": IMAGE, "backend": "Python"}, "models": [entry], "verifyIntervalSeconds": 5}
-        | spec,
-    }
-
-
-def unique(namespace: str) -> str:
-    """Return a model's name that no other test of this run has: such names are one in the whole cluster."""
-    return f"words-{namespace[-8:]}"
-
-
-@contextlib.contextmanager
-def word_triton(folder: Path, model) -> Iterator[PrivateTriton]:
-    """Run a Triton of someone else beside the test, with the model in its repository and nothing loaded."""
-    started, ended = threading.Event(), threading.Event()
-    found: list[PrivateTriton] = []
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def nothing() -> None:
-        """It comes up empty."""
-
-    async def host() -> None:
-        find = lambda _: folder / "words" / "model.onnx"  # noqa: E731
-        async with private_triton([model], find, folder / "runs", prepare=lambda _: nothing) as triton:
-            found.append(triton)
-            loops.append(asyncio.get_running_loop())
-            started.set()
-            await asyncio.to_thread(ended.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(host()))
-    thread.start()
-    try:
-        wait_until(lambda: started.is_set() or not thread.is_alive(), seconds=90)
-        (triton,) = found
-        triton.unload = lambda: asyncio.run_coroutine_threadsafe(  # type: ignore[attr-defined]
-            triton.inference.unload(model), loops[0]
-        ).result(30)
-        yield triton
-    finally:
-        ended.set()
-        thread.join()
 
 
 @pytest.mark.triton

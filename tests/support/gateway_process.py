@@ -2,9 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -14,7 +13,7 @@ from logged_process import START_SECONDS, LoggedProcess
 
 
 class RunningGateway(LoggedProcess):
-    """A running gateway, or a sidecar that follows one; the client's connections end with it."""
+    """A gateway, or a sidecar that follows one, until the block ends; the client's connections end with it."""
 
     def __init__(self, **settings: object) -> None:
         self.settings = settings
@@ -64,11 +63,11 @@ class RunningGateway(LoggedProcess):
         """Return what is in force for a policy."""
         return dict(self.client.get(f"/v1/policies/{name}").json()["summary"])
 
-    def again(self) -> "RunningGateway":
+    def again(self) -> Self:
         """Start another one with its settings and its state, on its ports."""
         urls = self.wait_for("answering")["urls"]
         ports = dict(zip(("port", "stream_port"), (url.rpartition(":")[2] for url in urls), strict=False))
-        return RunningGateway(**{**self.settings, **ports})
+        return type(self)(**{**self.settings, **ports})
 
     def close(self) -> None:
         """End it, whatever it is doing."""
@@ -108,16 +107,6 @@ def sidecar_settings(gateway: RunningGateway, folder: Path, token: str, **more: 
         "replica": folder.name,
         **more,
     }
-
-
-@contextlib.contextmanager
-def running(**settings: object) -> Iterator[RunningGateway]:
-    """Run one with these settings until the block ends."""
-    started = RunningGateway(**settings)
-    try:
-        yield started
-    finally:
-        started.close()
 
 
 def operator_token_file(control_plane: ControlPlane, folder: Path) -> Path:

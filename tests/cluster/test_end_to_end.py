@@ -1,0 +1,263 @@
+"""The whole way: what people apply, an operator, gateways and a sidecar as processes, and what they decide."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from baleen_core.policy_stream import AUDIENCE
+from baleen_core.resources import ALLOW_DELETE_ANNOTATION
+from cluster_site import Site, override, policy, wait_for_decision, write_yaml
+from control_plane import ControlPlane
+from gateway_process import RunningGateway, gateway_settings, operator_token_file, sidecar_settings
+from operators import RunningOperator, running_operator
+from serving import until
+from sidecars import EXAMPLES, RunningSidecar, loaded_models, locator, sidecar
+from triton import shared_triton
+
+__all__ = ["loaded_models", "locator", "shared_triton", "sidecar"]
+
+pytestmark = pytest.mark.cluster
+
+KINDS = "modpol,modroute,modrev,modover,moddep,configmap,secret"
+
+
+@pytest.fixture
+def site(control_plane: ControlPlane, namespace: str) -> Site:
+    return Site(plane=control_plane, namespace=namespace)
+
+
+@pytest.fixture
+def operator(site: Site) -> Iterator[RunningOperator]:
+    with running_operator(site.plane, site.namespace) as started:
+        started.wait_until_leading()
+        yield started
+
+
+@pytest.fixture
+def gateway(site: Site, tmp_path: Path) -> Iterator[RunningGateway]:
+    with RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway-1", site.namespace)) as started:
+        yield started
+
+
+def examples(endpoint: str) -> list[dict[str, Any]]:
+    """Read what `kubectl apply -f examples/` applies; without nodes, the models are on a Triton of someone else."""
+    files = sorted((EXAMPLES / "policies").glob("*.yaml"))
+    manifests = [each for file in files for each in yaml.safe_load_all(file.read_text())]
+    (models,) = yaml.safe_load_all((EXAMPLES / "models/starter.yaml").read_text())
+    models["spec"]["runtime"] = {"external": {"endpoints": [endpoint]}}
+    return [*manifests, models]
+
+
+@pytest.mark.triton
+def test_the_examples_become_ready_and_every_gateway_decides_as_one_does_without_a_cluster(
+    private_control_plane: ControlPlane, tmp_path: Path, shared_triton: str, sidecar: RunningSidecar, locator: Any
+):
+    plane, store = private_control_plane, locator._store.root
+    plane.kubectl("create", "namespace", "trust-safety")
+    author = write_yaml(tmp_path, *examples(shared_triton))
+    settings = [gateway_settings(plane, tmp_path / name, model_files=store) for name in ("gateway-1", "gateway-2")]
+    with RunningGateway(**settings[0]) as one, RunningGateway(**settings[1]) as other:
+        gateways = {
+            "gateway_urls": f"{one.stream_url},{other.stream_url}",
+            "gateway_token_file": str(operator_token_file(plane, tmp_path)),
+        }
+        with running_operator(plane, model_files=str(store), **gateways):
+            plane.kubectl("apply", "--server-side", "-f", str(author))
+            for kind in ("modpol", "moddep"):
+                arguments = ("--all", "-n", "trust-safety", "--timeout=120s")
+                plane.kubectl("wait", "--for=condition=Ready", kind, *arguments)
+            plane.kubectl("wait", "--for=condition=Converged", "modpol", "--all", "-n", "trust-safety", "--timeout=60s")
+            found = json.loads(plane.kubectl("get", "modpol", "-n", "trust-safety", "-o", "json").stdout)["items"]
+            diff = plane.kubectl("diff", "--server-side", "-f", str(author), check=False)
+            convergence = [each["status"]["convergence"] for each in found]
+            for gateway in (one, other):
+                gateway.wait_until_ready()
+                for each in found:
+                    assert gateway.policy(each["metadata"]["name"])["digest"] == each["status"]["stable"]["digest"]
+                assert_same_decisions(gateway, sidecar)
+
+    assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
+    assert [(each["total"], each["current"]) for each in convergence] == [(2, 2)] * 3
+
+
+def assert_same_decisions(gateway: RunningGateway, local: RunningSidecar) -> None:
+    """Compare the decisions on every example, on two surfaces."""
+    contents = [path for path in sorted((EXAMPLES / "content").iterdir()) if path.suffix in (".txt", ".jpg")]
+    assert len(contents) > 5
+    for path in contents:
+        media_type = "image/jpeg" if path.suffix == ".jpg" else "text/plain"
+        for surface in ("comments", "kids-chat"):
+            request = {"content": path.read_bytes(), "headers": {"Content-Type": media_type}}
+            answers = [
+                client.post(f"/v1/moderate?surface={surface}", **request) for client in (gateway.client, local.client)
+            ]
+            assert [each.status_code for each in answers] == [200, 200], answers[0].text
+            assert comparable(answers[0].json()) == comparable(answers[1].json())
+
+
+def comparable(decision: dict[str, Any]) -> dict[str, Any]:
+    """Return all but what is of one request alone, and the digest of the model that is trained where it is set up.
+
+    Its deployment cannot name it, so only who placed the file knows it.
+    """
+    models = [each | ({"sha256": ""} if each["name"] == "text-safety" else {}) for each in decision["models"]]
+    return {name: value for name, value in decision.items() if name not in ("id", "latency_ms")} | {"models": models}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git as somebody with a name."""
+    who = ("-c", "user.name=author", "-c", "user.email=author@example.com", "-c", "init.defaultBranch=main")
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_operator(
+    site: Site, operator: RunningOperator, gateway: RunningGateway, tmp_path: Path
+):
+    (tmp_path / "origin").mkdir()
+    git(tmp_path / "origin", "init", "-q", "--bare")
+    author, applier = tmp_path / "author", tmp_path / "applier"
+    git(tmp_path, "clone", "-q", "origin", "author")
+
+    def push(words: str, **content: Any) -> None:
+        write_yaml(author, policy(site.namespace, **content))
+        git(author, "add", ".")
+        git(author, "commit", "-qm", words)
+        git(author, "push", "-q", "origin", "HEAD:main")
+
+    def pull_and_apply() -> None:
+        """One turn of the loop that GitOps tools run."""
+        git(applier, "pull", "-q", "origin", "main")
+        site.plane.kubectl("apply", "--server-side", "-f", str(applier / "policies.yaml"), user="admin")
+
+    push("The first policy", action="Review", version="v1")
+    git(tmp_path, "clone", "-q", "-b", "main", "origin", "applier")
+    pull_and_apply()
+    wait_for_decision(gateway, "Review")
+    push("Block instead", action="Block", version="v2")
+    pull_and_apply()
+    wait_for_decision(gateway, "Block")
+    push("Only many links", action="Block", links=5, version="v3")
+    pull_and_apply()
+    wait_for_decision(gateway, "Allow")
+    git(author, "revert", "--no-edit", "HEAD")
+    git(author, "push", "-q", "origin", "HEAD:main")
+    pull_and_apply()
+    wait_for_decision(gateway, "Block")
+    said = site.wait_for_ready()
+    diff = site.plane.kubectl("diff", "--server-side", "-f", str(applier / "policies.yaml"), check=False)
+
+    assert (diff.returncode, diff.stdout) == (0, "")
+    assert said["status"]["stable"]["version"] == "v2"
+    assert [row["reason"] for row in said["status"]["history"]] == ["Returned", "Applied", "Applied", "Applied"]
+
+    operator.kill()
+    site.apply(override(site.namespace, reject=[site.route()["stable"]]))
+    wait_for_decision(gateway, "Allow")
+    site.plane.kubectl("delete", "modover", "community", "-n", site.namespace)
+    wait_for_decision(gateway, "Block")
+
+
+def test_a_sidecar_without_rights_decides_as_its_gateway_does(
+    site: Site, operator: RunningOperator, gateway: RunningGateway, tmp_path: Path
+):
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop", "namespace": site.namespace}}
+    site.apply(account)
+    token = site.plane.token_for(site.namespace, "shop", AUDIENCE)
+    rights = site.plane.kubectl(
+        "auth", "can-i", "get", "modpol", "-n", site.namespace, user=f"{site.namespace}/shop", check=False
+    )
+    site.apply_policy("Review")
+    with RunningGateway(**sidecar_settings(gateway, tmp_path / "shop", token)) as injected:
+        wait_for_decision(injected, "Review")
+        site.apply_policy("Block")
+        wait_for_decision(injected, "Block")
+        site.apply(override(site.namespace, reject=[site.route()["stable"]]))
+        wait_for_decision(injected, "Review")
+        status, ready = injected.ready()
+        gateway.kill()
+        until(lambda: injected.ready()[1]["degraded"] == ["source"])
+        again = injected.decide("http://a.example http://b.example")
+        injected.kill()
+        with injected.again() as restarted:
+            wait_for_decision(restarted, "Review")
+
+    assert rights.stdout.strip() == "no"
+    assert (status, ready["degraded"]) == (200, [])
+    assert (again["decision"], again["degraded"]) == ("Review", ["PolicySource"])
+
+
+def test_a_gateway_starts_and_serves_with_the_api_server_away(private_control_plane: ControlPlane, tmp_path: Path):
+    plane = private_control_plane
+    plane.kubectl("create", "namespace", "trust-safety")
+    site = Site(plane=plane, namespace="trust-safety")
+    settings = gateway_settings(plane, tmp_path / "gateway-1")
+    with running_operator(plane) as operator:
+        operator.wait_until_leading()
+        site.apply_policy("Block")
+        with RunningGateway(**settings) as gateway:
+            wait_for_decision(gateway, "Block")
+    plane.stop_api()
+    with RunningGateway(**settings) as gateway:
+        wait_for_decision(gateway, "Block")
+        gateway.wait_until_ready()
+        ready = gateway.ready()[1]
+        decision = gateway.decide("http://a.example http://b.example")
+        plane.start_api()
+        until(lambda: gateway.ready()[1]["degraded"] == [])
+
+    assert ready["degraded"] == ["source"]
+    assert "lost since" in next(each["detail"] for each in ready["components"] if each["name"] == "source")
+    assert decision["degraded"] == ["PolicySource"]
+
+
+def test_a_policy_that_was_deleted_and_is_applied_again_goes_on_with_its_history(
+    site: Site, operator: RunningOperator, gateway: RunningGateway
+):
+    site.apply_policy("Review", version="v1")
+    wait_for_decision(gateway, "Review")
+    site.apply_policy("Block", version="v2")
+    wait_for_decision(gateway, "Block")
+    before = site.wait_for_ready()["status"]["history"]
+    annotate = ("annotate", "modpol", "community", "-n", site.namespace, f"{ALLOW_DELETE_ANNOTATION}=true")
+    site.plane.kubectl(*annotate)
+    until(lambda: site.plane.get_json("modroute", "community", site.namespace)["metadata"].get("annotations"))
+    site.plane.kubectl("delete", "modpol", "community", "-n", site.namespace)
+    until(lambda: gateway.moderate("a text").status_code == 503)
+    site.apply_policy("Block", version="v2")
+    wait_for_decision(gateway, "Block")
+    after = site.wait_for_ready()["status"]["history"]
+
+    assert after[1:] == before
+    assert after[0]["epoch"] > before[0]["epoch"]
+    assert after[0]["digest"] == before[0]["digest"]
+
+
+def test_deleting_everything_leaves_nothing_and_hangs_on_nothing(site: Site, operator: RunningOperator):
+    source = {"type": "ConfigMap", "name": "terms", "key": "terms.txt"}
+    listed = policy(site.namespace, "Review")
+    listed["spec"]["policy"]["lists"] = [{"name": "terms", "type": "Terms", "action": "Block", "source": source}]
+    listed["metadata"]["annotations"] = {ALLOW_DELETE_ANNOTATION: "true"}
+    terms = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "terms", "namespace": site.namespace}}
+    site.apply(terms | {"data": {"terms.txt": "idiot"}}, listed, override(site.namespace, paused=False))
+    site.wait_for_ready()
+    found = json.loads(site.plane.kubectl("get", KINDS, "-n", site.namespace, "-o", "json").stdout)["items"]
+    site.plane.kubectl("delete", "modpol,modover", "--all", "-n", site.namespace, "--timeout=30s")
+    site.plane.kubectl("delete", "configmap", "terms", "-n", site.namespace)
+    until(lambda: site.plane.kubectl("get", "modroute", "-n", site.namespace).stdout == "")
+    # The history is kept until somebody deletes it.
+    site.plane.kubectl("delete", "modrev", "--all", "-n", site.namespace, "--timeout=30s")
+
+    def left() -> list[str]:
+        items = json.loads(site.plane.kubectl("get", KINDS, "-n", site.namespace, "-o", "json").stdout)["items"]
+        return [each["metadata"]["name"] for each in items if each["metadata"]["name"] != "kube-root-ca.crt"]
+
+    until(lambda: left() == [])
+    assert len(found) >= 6
+    assert not [each for each in found if each["metadata"].get("finalizers")]

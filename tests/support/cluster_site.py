@@ -1,0 +1,91 @@
+"""One namespace of a cluster as its people use it: files are applied with kubectl, and gateways are asked."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control_plane import ControlPlane
+from gateway_process import RunningGateway
+from serving import until
+
+TEXT = "http://a.example http://b.example http://c.example"
+"""A text with three links."""
+
+
+def policy(namespace: str, action: str, *, name: str = "community", links: int = 1, **spec: Any) -> dict[str, Any]:
+    """Write a policy that does something to texts with more links than that."""
+    rule = {"name": "links", "when": f"content.links > {links}", "action": action}
+    return {
+        "apiVersion": "moderation.baleen.dev/v1alpha1",
+        "kind": "ModerationPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"policy": {"rules": [rule]}, **spec},
+    }
+
+
+def override(namespace: str, *, name: str = "community", **spec: Any) -> dict[str, Any]:
+    """Write the override of a policy."""
+    return {
+        "apiVersion": "moderation.baleen.dev/v1alpha1",
+        "kind": "ModerationOverride",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A namespace, and what is said and asked there."""
+
+    plane: ControlPlane
+    namespace: str
+
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        """Apply as GitOps tools do."""
+        text = "\n---\n".join(json.dumps(each) for each in manifests)
+        self.plane.kubectl("apply", "--server-side", "-f", "-", input=text)
+
+    def apply_policy(self, action: str, **more: Any) -> None:
+        """Apply the policy with this action for texts with links."""
+        self.apply(policy(self.namespace, action, **more))
+
+    def route(self, name: str = "community") -> dict[str, Any]:
+        """Return the spec of a policy's route."""
+        return dict(self.plane.get_json("modroute", name, self.namespace)["spec"])
+
+    def wait_for_ready(self, name: str = "community") -> dict[str, Any]:
+        """Return the policy once what it says is in force."""
+        return self.plane.wait_for_condition("modpol", name, "Ready", self.namespace)
+
+
+def decides(gateway: RunningGateway, decision: str, text: str = TEXT, **context: Any) -> Callable[[], bool]:
+    """Return whether a gateway's next decision on a text is this one."""
+
+    def look() -> bool:
+        answer = gateway.moderate(text, **context)
+        return answer.status_code == 200 and bool(answer.json()["decision"] == decision)
+
+    return look
+
+
+def wait_for_decision(gateway: RunningGateway, decision: str, text: str = TEXT, **context: Any) -> float:
+    """Return how long it took until a gateway decides so."""
+    try:
+        return until(decides(gateway, decision, text, **context))
+    except AssertionError:
+        raise AssertionError(f"not {decision}; it said:\n{gateway.said()}") from None
+
+
+def write_yaml(folder: Path, *manifests: Mapping[str, Any], file: str = "policies.yaml") -> Path:
+    """Write a file as its author would; JSON is YAML."""
+    path = folder / file
+    path.write_text("\n---\n".join(json.dumps(each, indent=2) for each in manifests))
+    return path
+
+
+def seconds_since(begun: float) -> float:
+    """Return how long ago a monotonic moment was."""
+    return time.monotonic() - begun
