@@ -17,6 +17,7 @@ from baleen_operator.reconcile.model_deployment import reconcile_model_deploymen
 from baleen_operator.reconcile.model_ports import ModelPorts
 from model_cluster import FixedClock, ModelCluster
 from triton import PrivateTriton, locate, private_triton
+from waiting import until
 from word_model import write_word_model
 
 pytestmark = pytest.mark.triton
@@ -205,11 +206,13 @@ async def test_a_server_that_started_again_empty_has_its_models_again(driven):
     await driven.reconcile()
     starts = driven.triton.server.starts
     driven.triton.server.restart()
-    for _ in range(200):
-        if driven.triton.server.starts > starts and driven.triton.server.prepared.is_set():
-            break
+
+    async def is_back() -> bool:
         driven.clock.move(5)
         await reconcile_model_deployment(driven.key, driven.ports)
+        return driven.triton.server.starts > starts and driven.triton.server.prepared.is_set()
+
+    await until(is_back, seconds=90)
     driven.clock.move(5)
     await driven.reconcile()
 

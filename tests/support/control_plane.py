@@ -46,6 +46,7 @@ _LOOK_SECONDS: Final = 0.05
 _TOKEN_SECONDS: Final = 24 * 3600
 _PR_SET_PDEATHSIG: Final = 1
 _API: Final = "kube-apiserver"
+_CONTROLLERS: Final = "kube-controller-manager"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 """Every kind of every group in one answer."""
 
@@ -317,12 +318,13 @@ class _Supervisor:
         self.binaries: Mapping[str, str] = wanted["binaries"]
         self.manifests: Sequence[str] = wanted["manifests"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.was_away = False
         self.etcd_port, peer_port, self.port = _free_ports(3)
         self.url = f"https://127.0.0.1:{self.port}"
         self.commands = {
             "etcd": _etcd_flags(folder, self.etcd_port, peer_port),
             _API: [*_api_flags(folder, self.port, self.etcd_port), *wanted["apiFlags"]],
-            "kube-controller-manager": _controller_flags(folder),
+            _CONTROLLERS: _controller_flags(folder),
         }
 
     def run(self) -> None:
@@ -382,6 +384,7 @@ class _Supervisor:
 
     def _mind_the_api(self) -> None:
         away = (self.folder / "api-away").exists()
+        self.was_away = self.was_away or away
         if away and _API in self.running:
             self._stop(_API)
         elif not away and _API not in self.running:
@@ -406,8 +409,15 @@ class _Supervisor:
         (self.folder / f"{name}.pid").unlink(missing_ok=True)
 
     def _check(self) -> None:
-        for name, process in self.running.items():
-            if process.poll() is not None:
+        for name, process in tuple(self.running.items()):
+            if process.poll() is None:
+                continue
+            if name == _CONTROLLERS and self.was_away:
+                # It ends when it finds no API server at its own start; a kubelet starts it again.
+                self._stop(name)
+                self._start(name)
+                time.sleep(1)
+            else:
                 log = (self.folder / f"{name}.log").read_text(errors="replace")
                 sys.exit(f"{name} ended with status {process.returncode}:\n{log[-3000:]}")
 
