@@ -702,3 +702,15 @@ async def test_only_what_belongs_to_the_deployment_is_deleted():
 
     deleted = {action.target.kind for action in site.cluster.written() if isinstance(action, Delete)}
     assert deleted == {"Deployment", "PodDisruptionBudget", "NetworkPolicy", "ConfigMap"}
+
+
+async def test_a_server_that_does_not_answer_is_looked_at_soon_and_then_less_and_less_often():
+    site = Site(a_1=Server("image-safety", loaded=["image-safety"]))
+    key = site.cluster.create(external("a_1"))
+    await site.rest(key)
+    site.tritons.servers["a:1"].problem = "refused"
+    waits = [await site.reconcile(key) for _ in range(16)]
+
+    assert waits[0] == 5
+    assert waits == sorted(waits)
+    assert waits[-1] == 30

@@ -185,3 +185,16 @@ async def test_while_a_newer_one_waits_the_served_model_answers(executor):
 
     assert (scores.highest(), scores.missing) == ({"words.bad": 500_000}, {"words.new": Missing.FAILED})
     assert [identity.version for identity in scores.models] == ["3"]
+
+
+async def test_a_model_that_stays_down_is_logged_once_and_again_when_it_answers(executor, caplog):
+    caplog.set_level("INFO")
+    inference = FixedInference(down=["words"])
+    scoring = make_scoring(inference, executor)
+    for _ in range(3):
+        await scoring.text(["abc"], {"words.bad"})
+    inference.down.clear()
+    for _ in range(3):
+        await scoring.text(["abc"], {"words.bad"})
+
+    assert [record.message for record in caplog.records] == ["model failed", "model answers again"]

@@ -282,6 +282,15 @@ def plan_status(resource: Resource, status: Status) -> tuple[Action, ...]:
     return tuple(actions)
 
 
+def seconds_until_look(status: Status, now: datetime, *, soon_seconds: float, interval_seconds: float) -> float:
+    """Return when to look again: soon at what was well a moment ago, at the interval at what has long been as it is."""
+    ready = status.condition("Ready")
+    if ready is None or ready.status == "True":
+        return interval_seconds
+    waited = _seconds_between(ready.last_transition_time, write_time(now))
+    return min(interval_seconds, max(soon_seconds, waited / 4))
+
+
 def after_loading(observed: Observed, outcomes: Mapping[tuple[str, str], str]) -> Observed:
     """Return what is known when loading was tried: by server and model why it failed, or nothing where it did not."""
 

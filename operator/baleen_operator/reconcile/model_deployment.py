@@ -44,6 +44,7 @@ from baleen_operator.plan.model_deployment import (
     plan_removal,
     plan_status,
     read_rollout,
+    seconds_until_look,
     silence,
 )
 from baleen_operator.plan.refusals import (
@@ -182,9 +183,14 @@ async def _conclude(observed: Observed, loads: Loads, ports: ModelPorts) -> Outc
         await _tell(observed.resource, describe(observed), ports)
     if any(not failure for failure in outcomes.values()):
         return Outcome(requeue_seconds=budgets.soon_seconds)
-    is_coming = observed.rollout is not None and describe(observed).ready_replicas < observed.deployment.replicas
-    interval = observed.deployment.verify_interval_seconds
-    return Outcome(requeue_seconds=min(budgets.progress_seconds, interval) if is_coming else interval)
+    status, interval = describe(observed), observed.deployment.verify_interval_seconds
+    is_coming = observed.rollout is not None and status.ready_replicas < observed.deployment.replicas
+    if is_coming:
+        return Outcome(requeue_seconds=min(budgets.progress_seconds, interval))
+    soon = budgets.progress_seconds
+    return Outcome(
+        requeue_seconds=seconds_until_look(status, ports.clock(), soon_seconds=soon, interval_seconds=interval)
+    )
 
 
 async def _tell(resource: Resource, status: Status, ports: ModelPorts) -> Resource:

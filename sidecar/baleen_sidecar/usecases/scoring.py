@@ -88,6 +88,7 @@ class Scoring:
         self._inference = inference
         self._executor = executor
         self._text_limit_windows = text_limit_windows
+        self._failed: dict[str, str] = {}
 
     async def text(self, variants: Sequence[str], wanted: Collection[str]) -> Scores:
         """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts."""
@@ -174,9 +175,15 @@ class Scoring:
         try:
             yield
         except ModelUnavailable as exc:
-            log.warning("model failed", extra={"model": loaded.model.name, "cause": str(exc)})
+            # Once, and not for each request: metrics count those.
+            if self._failed.get(loaded.model.name) != str(exc):
+                self._failed[loaded.model.name] = str(exc)
+                log.warning("model failed", extra={"model": loaded.model.name, "cause": str(exc)})
             for signal in loaded.signal_names():
                 answers.missing[signal] = Missing.FAILED
+        else:
+            if self._failed and self._failed.pop(loaded.model.name, None) is not None:
+                log.info("model answers again", extra={"model": loaded.model.name})
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -1,0 +1,216 @@
+"""kill -9 at random moments: what was good is served, what was acknowledged is there, and the state converges.
+
+`BALEEN_TEST_KILLS=200` makes it 200 kills of each part, as before a release; a run of the suite makes a few.
+"""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from baleen_core.model.parse import parse_model
+from cluster_site import TEXT, Site, wait_for_decision
+from control_plane import ControlPlane
+from gateway_process import RunningGateway, gateway_settings
+from operators import RunningOperator, running_operator, settings_for
+from serving import Load, until
+from word_triton import deployment, unique, word_triton
+
+pytestmark = pytest.mark.cluster
+
+KILLS = int(os.environ.get("BALEEN_TEST_KILLS", "5"))
+AWAY_SECONDS = float(os.environ.get("BALEEN_TEST_AWAY_SECONDS", "5"))
+TIMEOUT_SECONDS = 120 + 30 * KILLS
+
+ACTIONS = ("Review", "Block")
+
+
+@pytest.fixture
+def site(control_plane: ControlPlane, namespace: str) -> Site:
+    return Site(plane=control_plane, namespace=namespace)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[None]:
+    """Do something again and again beside the block; what it raises fails the test."""
+    ending, failures = threading.Event(), list[Exception]()
+
+    def loop() -> None:
+        while not ending.is_set():
+            try:
+                work()
+            except Exception as exc:
+                failures.append(exc)
+                return
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(60)
+    assert not failures, failures
+
+
+class Edits:
+    """An author who edits all the time; `last` is what was applied last."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.count, self.last = site, 0, "Review"
+
+    def __call__(self) -> None:
+        self.count += 1
+        self.last = random.choice(ACTIONS)
+        # Every content is new, so that each becomes a revision: the texts have fewer links than that.
+        self.site.apply_policy(self.last, links=self.count % 3, version=f"v{self.count}")
+        time.sleep(random.uniform(0, 0.3))
+
+
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_an_operator_that_is_killed_at_any_moment_loses_nothing(site: Site, tmp_path: Path):
+    settings = settings_for(site.namespace, lease_duration_seconds="2", lease_retry_seconds="0.2")
+    kubeconfig = site.plane.kubeconfig("baleen-operator")
+    edits = Edits(site)
+    with RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway", site.namespace)) as gateway:
+        with RunningOperator(kubeconfig, settings) as operator:
+            operator.wait_until_leading()
+            edits()
+            wait_for_decision(gateway, edits.last)
+        with Load(gateway.url, callers=2, pause_seconds=0.02) as load, meanwhile(edits):
+            for _ in range(KILLS):
+                with RunningOperator(kubeconfig, settings) as operator:
+                    operator.wait_until_leading()
+                    time.sleep(random.uniform(0, 1.5))
+                    operator.kill()
+        with RunningOperator(kubeconfig, settings) as operator:
+            operator.wait_until_leading()
+            # The last edit may have been made with no operator there.
+            said = site.wait_for_ready()
+            wait_for_decision(gateway, edits.last)
+            until(lambda: gateway.policy()["digest"] == said["status"]["stable"]["digest"])
+        revisions = site.plane.kubectl("get", "modrev", "-n", site.namespace, "-o", "json")
+
+    assert len(load.answered) > KILLS
+    assert {each.status for each in load.answered} == {200}
+    epochs = [row["epoch"] for row in said["status"]["history"]]
+    assert epochs == sorted(set(epochs), reverse=True)
+    assert site.route()["stable"] == said["status"]["stable"]["digest"]
+    assert len(json.loads(revisions.stdout)["items"]) <= 20
+    assert "finalizers" not in said["metadata"]
+
+
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_a_gateway_that_is_killed_at_any_moment_loses_no_decision_that_it_acknowledged(site: Site, tmp_path: Path):
+    edits = Edits(site)
+    acknowledged: list[str] = []
+    with running_operator(site.plane, site.namespace) as operator:
+        operator.wait_until_leading()
+        edits()
+        gateway = RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway", site.namespace))
+        try:
+            wait_for_decision(gateway, edits.last)
+            with meanwhile(edits):
+                for _ in range(KILLS):
+                    with Load(gateway.url, callers=2, pause_seconds=0) as load:
+                        load.wait_for(1)
+                        time.sleep(random.uniform(0, 0.5))
+                        gateway.kill()
+                    acknowledged += [each.body["id"] for each in load.with_status(200)]
+                    refused = {each.status for each in load.answered} - {0, 200}
+                    gateway.close()
+                    gateway = gateway.again()
+                    wait_until_it_decides(gateway)
+            wait_for_decision(gateway, edits.last)
+            lost = [each for each in acknowledged if gateway.client.get(f"/v1/decisions/{each}").status_code != 200]
+            sample = random.sample(acknowledged, min(20, len(acknowledged)))
+            replays = [gateway.client.post(f"/v1/decisions/{each}/replay").json() for each in sample]
+        finally:
+            gateway.close()
+
+    assert len(acknowledged) > KILLS
+    assert not refused
+    assert lost == []
+    assert all(each["identical"] for each in replays), replays
+
+
+def wait_until_it_decides(gateway: RunningGateway) -> None:
+    """Return once it listens: then it has in force what it had before."""
+    gateway.wait_for("answering")
+    assert gateway.moderate(TEXT).status_code == 200, gateway.said()
+
+
+@pytest.mark.triton
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_a_triton_that_is_killed_at_any_moment_is_answered_for_and_looked_after(site: Site, tmp_path: Path):
+    manifest = deployment(site.namespace, tmp_path, model=unique(site.namespace), verifyIntervalSeconds=5)
+    model = parse_model(manifest["spec"]["models"][0])
+    with (
+        word_triton(tmp_path, model) as triton,
+        running_operator(site.plane, site.namespace, model_files=str(tmp_path)) as operator,
+        RunningGateway(
+            **gateway_settings(site.plane, tmp_path / "gateway", site.namespace, model_files=tmp_path)
+        ) as gateway,
+    ):
+        operator.wait_until_leading()
+        manifest["spec"]["runtime"] = {"external": {"endpoints": [triton.server.endpoint]}}
+        site.apply(manifest, judging(site.namespace, model.name))
+        site.plane.wait_for_condition("moddep", "words", "Ready", site.namespace)
+        wait_for_decision(gateway, "Allow", "kind words")
+        with Load(gateway.url, callers=2, pause_seconds=0.02) as load:
+            for _ in range(KILLS):
+                # From the moment on at which it answers: its supervisor takes another port for one that never did.
+                until(triton.server.prepared.is_set, seconds=60)
+                time.sleep(random.uniform(0, 1.5))
+                assert triton.server.pid is not None
+                os.kill(triton.server.pid, signal.SIGKILL)
+                until(lambda: not triton.server.prepared.is_set())
+            until(triton.server.prepared.is_set, seconds=60)
+        wait_for_decision(gateway, "Allow", "kind words")
+        site.plane.wait_for_condition("moddep", "words", "Ready", site.namespace, seconds=90)
+
+    answers = [(each.status, each.body.get("decision"), tuple(each.body.get("degraded", ()))) for each in load.answered]
+    assert len(answers) > KILLS
+    # What the model says, or what the policy says of a model that is down.
+    assert set(answers) <= {(200, "Allow", ()), (200, "Review", (model.name,))}
+
+
+def judging(namespace: str, model: str) -> dict[str, object]:
+    """Write a policy that reviews what is rude and blocks what is vile."""
+    category = {"name": "rudeness", "signals": [{"name": f"{model}.score", "review": "50%", "block": "90%"}]}
+    return {
+        "apiVersion": "moderation.baleen.dev/v1alpha1",
+        "kind": "ModerationPolicy",
+        "metadata": {"name": "community", "namespace": namespace},
+        "spec": {"policy": {"categories": [category], "onModelFailure": "Review"}},
+    }
+
+
+def test_while_the_api_server_is_away_no_request_fails(private_control_plane: ControlPlane, tmp_path: Path):
+    plane = private_control_plane
+    plane.kubectl("create", "namespace", "trust-safety")
+    site = Site(plane=plane, namespace="trust-safety")
+    settings = gateway_settings(plane, tmp_path / "gateway")
+    with running_operator(plane) as operator, RunningGateway(**settings) as gateway:
+        operator.wait_until_leading()
+        site.apply_policy("Review")
+        wait_for_decision(gateway, "Review")
+        with Load(gateway.url, callers=4) as load:
+            plane.stop_api()
+            until(lambda: gateway.ready()[1]["degraded"] == ["source"])
+            time.sleep(AWAY_SECONDS)
+            plane.start_api()
+            until(lambda: gateway.ready()[1]["degraded"] == [], seconds=60)
+        with running_operator(plane) if operator.process.poll() is not None else operator:
+            site.apply_policy("Block")
+            wait_for_decision(gateway, "Block")
+
+    assert len(load.answered) > 10
+    assert {each.status for each in load.answered} == {200}
