@@ -102,12 +102,16 @@ class Sidecars(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enforced(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway enforces for a policy, and how far its sidecars are."""
+    """What a gateway enforces for a policy, how far its sidecars are, and what it decided itself.
+
+    `decisions` counts those (by Allow, Review and Block) that the revision took part in since the gateway began.
+    """
 
     epoch: int
     digest: str
     pending: str = ""
     sidecars: Sidecars = Sidecars()
+    decisions: dict[str, int] = {}
 
 
 class Convergence(msgspec.Struct, frozen=True, kw_only=True):

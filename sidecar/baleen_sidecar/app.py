@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
+from baleen_core.records import Decision
 from baleen_sidecar.ports import (
     DecisionLog,
     Fetcher,
@@ -56,6 +57,7 @@ class Ports:
     """Everything that the application needs from the world outside.
 
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
+    `on_decision` hears of each decision once it is on record.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -72,6 +74,7 @@ class Ports:
     registry: CollectorRegistry
     components: Callable[[], Sequence[Component]] = lambda: ()
     degraded: Callable[[], tuple[str, ...]] = lambda: ()
+    on_decision: Callable[[Decision], None] = lambda decision: None
 
 
 def build_app(
@@ -99,6 +102,7 @@ def build_app(
         limits=limits,
         shell=ports.shell,
         degraded=ports.degraded,
+        on_decision=ports.on_decision,
     )
     app = build_rest(ports, metrics, lifespan)
     route = ModerateRoute(

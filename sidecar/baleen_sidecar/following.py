@@ -20,7 +20,8 @@ from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
-from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
+from baleen_sidecar.flow.counters import DecisionCounts
+from baleen_sidecar.main import Served, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import PolicySource
 from baleen_sidecar.settings import ClusterSettings, Settings
 from baleen_sidecar.usecases.adopt_routes import AdoptRoutes
@@ -67,7 +68,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             interval_seconds=settings.verify_interval_seconds,
         )
         open_source = _open_api_server if cluster.is_gateway else _open_gateway
-        followed = await stack.enter_async_context(open_source(cluster, env, parts))
+        counts = DecisionCounts()
+        followed = await stack.enter_async_context(open_source(cluster, env, counts))
         adopt = AdoptRoutes(
             parts.store,
             followed.source,
@@ -85,6 +87,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             models=models.current,
             components=following.components,
             degraded=following.degraded,
+            on_decision=counts.count,
         )
         # Whatever was enforced before is enforced again before the first request is read.
         await following.restore()
@@ -107,7 +110,9 @@ async def _run(task: Task) -> None:
 
 
 @asynccontextmanager
-async def _open_api_server(cluster: ClusterSettings, env: Mapping[str, str], parts: Parts) -> AsyncIterator[_Followed]:
+async def _open_api_server(
+    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts
+) -> AsyncIterator[_Followed]:
     """Follow the API server, and pass on what it says on a second port."""
     access = (
         ClusterAccess(
@@ -130,6 +135,7 @@ async def _open_api_server(cluster: ClusterSettings, env: Mapping[str, str], par
             TokenReviewAuthenticator(client),
             read_list=source.read_list,
             adopted=lambda: source.adopted,
+            decisions=counts.of,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,
@@ -146,7 +152,9 @@ async def _open_api_server(cluster: ClusterSettings, env: Mapping[str, str], par
 
 
 @asynccontextmanager
-async def _open_gateway(cluster: ClusterSettings, env: Mapping[str, str], parts: Parts) -> AsyncIterator[_Followed]:
+async def _open_gateway(
+    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts
+) -> AsyncIterator[_Followed]:
     """Follow a gateway's stream, with no rights in the cluster."""
     source = StreamSource(
         cluster.gateway_url,

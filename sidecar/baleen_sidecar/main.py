@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
+from baleen_core.records import Decision
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
@@ -92,6 +93,7 @@ class Parts:
         models: Callable[[], ModelSet],
         components: Callable[[], Sequence[Component]] = lambda: (),
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
+        on_decision: Callable[[Decision], None] = lambda decision: None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models."""
         return Ports(
@@ -109,6 +111,7 @@ class Parts:
             registry=self.registry,
             components=components,
             degraded=degraded,
+            on_decision=on_decision,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -153,8 +154,15 @@ def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_opera
     said = site.wait_for_ready()
     diff = site.plane.kubectl("diff", "--server-side", "-f", str(applier / "policies.yaml"), check=False)
 
+    asking = {"Authorization": f"Bearer {site.plane.token_for('baleen-system', 'baleen-operator', AUDIENCE)}"}
+    convergence = httpx.get(f"{gateway.stream_url}/v1/convergence", headers=asking, trust_env=False).json()
+    enforced = convergence["policies"][f"{site.namespace}/community"]
+
     assert (diff.returncode, diff.stdout) == (0, "")
     assert said["status"]["stable"]["version"] == "v2"
+    assert (enforced["digest"], enforced["pending"]) == (said["status"]["stable"]["digest"], "")
+    assert enforced["decisions"].keys() == {"Block"}
+    assert gateway.metric("baleen_policy_decisions_total", policy="community", decision="Review") >= 1
     assert [row["reason"] for row in said["status"]["history"]] == ["Returned", "Applied", "Applied", "Applied"]
 
     operator.kill()

@@ -190,12 +190,14 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
                     "digest": "sha256:b",
                     "pending": "",
                     "sidecars": {"total": 2, "current": 1, "stale": ["shop/shop-2"]},
+                    "decisions": {"Allow": 3},
                 },
                 "trust-safety/two": {
                     "epoch": 1,
                     "digest": "sha256:c",
                     "pending": "",
                     "sidecars": {"total": 2, "current": 2, "stale": []},
+                    "decisions": {},
                 },
             },
         }

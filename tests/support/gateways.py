@@ -90,6 +90,7 @@ class Gateway:
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
+        self.decisions: dict[str, dict[str, int]] = {"sha256:b": {"Allow": 3}}
         self._settings = StreamSettings(
             replica="gateway-1", **({"grants": grants} if grants else {}), **({"heartbeat_seconds": 0.2} | settings)
         )
@@ -143,6 +144,7 @@ class Gateway:
             adopted=lambda: self.source.adopted,
             settings=self._settings,
             chance=os.urandom,
+            decisions=lambda digest: self.decisions.get(digest, {}),
         )
 
 

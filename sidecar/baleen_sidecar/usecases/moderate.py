@@ -18,7 +18,7 @@ from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
-from baleen_core.records import ContentFacts, Context, DecisionRecord, Evidence, ListHit
+from baleen_core.records import ContentFacts, Context, Decision, DecisionRecord, Evidence, ListHit
 from baleen_core.textnorm import clean, count_links, deobfuscate
 from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
 from baleen_sidecar.usecases.moderate_video import judge_frames
@@ -96,8 +96,12 @@ class Moderate:
         limits: Limits,
         shell: Shell,
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
+        on_decision: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
-        """`degraded` names what, beside models, is not as it should be now; every decision says so."""
+        """`degraded` names what, beside models, is not as it should be now; every decision says so.
+
+        `on_decision` hears of each decision once it is on record.
+        """
         self._policies = policies
         self._scoring = scoring
         self._log = log
@@ -108,6 +112,7 @@ class Moderate:
         self._limits = limits
         self._shell = shell
         self._degraded = degraded
+        self._on_decision = on_decision
         self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
@@ -228,6 +233,7 @@ class Moderate:
             request_id=caller.request_id,
         )
         await self._log.append(record)
+        self._on_decision(decision)
         return record
 
     def _in_force(self, context: Context) -> InForce:

@@ -33,6 +33,13 @@ class RequestMetrics:
         self._degraded = Counter(
             "baleen_decisions_degraded", "Decisions given while a model had failed", ["model"], registry=registry
         )
+        self._policies = Counter(
+            "baleen_policy_decisions",
+            "Decisions given, for each policy that judged",
+            ["policy", "decision"],
+            registry=registry,
+        )
+        self._policy_label = cache(self._policies.labels)
         self.in_flight = Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry)
         self._decision_label = cache(self._decisions.labels)
         self._seconds_label = cache(self._seconds.labels)
@@ -42,6 +49,8 @@ class RequestMetrics:
         content_type, decision = record.evidence.content.type, record.decision
         self._decision_label(content_type, decision.decision.value, decision.risk.value).inc()
         self._seconds_label(content_type).observe(seconds)
+        for policy in decision.policies:
+            self._policy_label(policy.name, decision.decision.value).inc()
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
         for name in decision.degraded:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec import structs
 
 from baleen_core.errors import BaleenError, ContentError, LimitExceeded, NotFound, Overloaded, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
@@ -124,12 +125,15 @@ class PolicyStream:
         adopted: Callable[[], Mapping[Key, Adopted]],
         settings: StreamSettings,
         chance: Callable[[int], bytes],
+        decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
     ) -> None:
+        """`decisions` says what this replica decided with a revision, by its digest."""
         self._source = source
         self._authenticator = authenticator
         self._adopted = adopted
         self._settings = settings
         self._chance = chance
+        self._decisions = decisions
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
@@ -315,7 +319,11 @@ class PolicyStream:
         if (caller.namespace, caller.name) not in self._settings.operators:
             raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} is not the operator's")
         self._standings.enforce(self._adopted(), self._broadcast.scope_of)
-        answer = Convergence(replica=self._settings.replica, policies=self._standings.report())
+        policies = {
+            name: structs.replace(enforced, decisions=dict(self._decisions(enforced.digest)))
+            for name, enforced in self._standings.report().items()
+        }
+        answer = Convergence(replica=self._settings.replica, policies=policies)
         body = _ENCODER.encode(answer)
         await respond(request.send, 200, b"application/json", body, request.request_id)
 
