@@ -1,45 +1,76 @@
 """Write the parts of the documentation that follow from the code; `--check` says whether they are as they should be."""
 
 import ast
+import inspect
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from baleen_operator import settings as of_operator
+from baleen_operator.metrics import Metrics
+from baleen_sidecar import settings as of_sidecar
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = ROOT / "sidecar/baleen_sidecar/settings.py"
 OPERATIONS = ROOT / "docs/reference/operations.md"
+SETTINGS = {
+    "settings": (of_sidecar.Settings, of_sidecar.PREFIX),
+    "cluster-settings": (of_sidecar.ClusterSettings, of_sidecar.PREFIX),
+    "operator-settings": (of_operator.Settings, of_operator.PREFIX),
+}
+"""The classes of settings by the name of their part, each with what its variables begin with."""
 RESOURCES = ROOT / "docs/reference/resources.md"
 CRDS = ROOT / "crds"
 OTHERS_SHAPES = ("affinity", "tolerations", "topologySpreadConstraints")
 """Fields of a pod template that are as in Kubernetes' own reference."""
 
 MANY = 12
+REGISTRY = re.compile(r"(?<![/a-z0-9.-])[a-z0-9.-]+\.io/")
+"""The host of an image's address, which the tables leave out."""
 
 
-def settings_table() -> str:
-    """Return a row for each field of Settings, from the field itself and the sentence below it."""
-    module = ast.parse(SETTINGS.read_text(encoding="utf-8"))
-    settings = next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
+def settings_table(settings: type, prefix: str) -> str:
+    """Return a row for each field of a class of settings, from its default and the sentence below it."""
+    (definition,) = ast.parse(inspect.getsource(settings)).body
+    assert isinstance(definition, ast.ClassDef)
+    defaults = settings()
     rows = ["| variable | default | means |", "|---|---|---|"]
-    for field, below in zip(settings.body, settings.body[1:], strict=False):
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            name = ast.unparse(field.target)
             sentence = " ".join(str(ast.literal_eval(below.value)).split())
-            rows.append(f"| `BALEEN_{ast.unparse(field.target).upper()}` | `{_default(field)}` | {sentence} |")
+            rows.append(f"| `{prefix}{name.upper()}` | {_default(getattr(defaults, name))} | {sentence} |")
     return "\n".join(rows)
 
 
-def _default(field: ast.AnnAssign) -> str:
-    if isinstance(field.value, ast.Call):  # Path("policies")
-        return str(ast.literal_eval(field.value.args[0]))
-    if isinstance(field.value, ast.Attribute):  # Durability.FSYNC
-        return field.value.attr.capitalize()
-    if isinstance(field.value, ast.Tuple):
-        return ""
-    assert field.value is not None
-    return str(eval(compile(ast.Expression(field.value), "settings", "eval"), {}))  # noqa: S307  arithmetic of our own
+def _default(value: object) -> str:
+    match value:
+        case Mapping():
+            shown = json.dumps(value) if value else ""
+        case str() | None:
+            shown = value or ""
+        case Collection():
+            shown = ",".join(map(str, value))
+        case _:
+            shown = str(value)
+    return f"`{REGISTRY.sub('', shown)}`" if shown else ""
+
+
+def metrics_table() -> str:
+    """Return a row for each metric of the operator."""
+    rows = ["| name | type | labels | means |", "|---|---|---|---|"]
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (described,) = metric.describe()
+            name = described.name + ("_total" if described.type == "counter" else "")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            rows.append(f"| `{name}` | {described.type} | {labels} | {described.documentation} |")
+    return "\n".join(rows)
 
 
 def resource_reference(crd: dict[str, Any]) -> str:
@@ -122,7 +153,10 @@ def with_part(text: str, name: str, part: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Return each page as it should be."""
-    operations = with_part(OPERATIONS.read_text(encoding="utf-8"), "settings", settings_table())
+    operations = OPERATIONS.read_text(encoding="utf-8")
+    for name, (settings, prefix) in SETTINGS.items():
+        operations = with_part(operations, name, settings_table(settings, prefix))
+    operations = with_part(operations, "operator-metrics", metrics_table())
     resources = RESOURCES.read_text(encoding="utf-8")
     for file in sorted(CRDS.glob("*.yaml")):
         crd = yaml.safe_load(file.read_text(encoding="utf-8"))

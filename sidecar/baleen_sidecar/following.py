@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from prometheus_client import Gauge
+
 from baleen_core.policy.grants import Grants
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
@@ -89,6 +91,9 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             degraded=following.degraded,
             on_decision=counts.count,
         )
+        Gauge(
+            "baleen_policy_source_connected", "1 while the source of policies is followed.", registry=parts.registry
+        ).set_function(lambda: float(not followed.source.problem))
         # Whatever was enforced before is enforced again before the first request is read.
         await following.restore()
         served = (Served(app=build_app(ports, settings), listening=listening), *followed.served)

@@ -6,12 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from baleen_cli.triton.process import free_port
+from cluster_fixtures import cluster_binaries
+from control_plane import NAMESPACE, ControlPlane
+
+__all__ = ["cluster_binaries"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -24,9 +29,18 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder that looks like a checkout after `make setup`."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for folder in ("examples", "crds", "charts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     return tmp_path
+
+
+@pytest.fixture
+def empty_cluster(cluster_binaries: None, tmp_path: Path) -> Iterator[ControlPlane]:
+    """A cluster that has nothing of the product."""
+    with ControlPlane(tmp_path / "control-plane", manifests=()) as plane:
+        plane.kubectl("delete", "namespace", NAMESPACE)
+        yield plane
 
 
 def end_session(session: int) -> None:
@@ -91,6 +105,30 @@ def test_the_commands_of_the_readme_work(project: Path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r'"id":"[^"]+","decision":"Allow"', done.stdout)) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.triton
+def test_the_guide_to_a_cluster_can_be_followed_to_its_end(
+    project: Path, empty_cluster: ControlPlane, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KUBECONFIG", str(empty_cluster.kubeconfig()))
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "alice")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "alice@example.com")
+    script = "".join(blocks(ROOT / "docs/howto/run-in-a-cluster.md", "sh"))
+    for port in sorted(set(re.findall(r"\b865\d\b", script))):
+        script = script.replace(port, str(free_port()))
+    done = run_script(script, project)
+    left = empty_cluster.kubectl("get", "crd,namespaces,clusterroles,clusterrolebindings", "-o", "name").stdout
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"astronaut.jpg +│ Allow", done.stdout)
+    assert re.search(r"spanish-abusive.txt +│ Block", done.stdout)
+    assert re.search(r"2 .* v1.1.0 .* Applied .* alice, commit \w+ .* InForce", done.stdout)
+    assert "which is rejected by override trust-safety/community, written by baleen-cli" in done.stdout
+    assert re.search(r"v1.0.0 .* Returned .* alice, commit \w+ .* InForce", done.stdout)
+    assert not [line for line in left.splitlines() if "baleen" in line or "trust-safety" in line]
 
 
 def test_the_demo_does_what_the_readme_says(project: Path):

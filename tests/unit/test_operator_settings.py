@@ -43,7 +43,7 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: object):
         pytest.param("relist_seconds", "-1", "above 0", id="no time"),
         pytest.param("tenants", '{"a": "t"}', 'such as {"team-a": ["acme"]}', id="tenants that are no lists"),
         pytest.param("tenants", "a=b", "write JSON", id="tenants that are no JSON"),
-        pytest.param("gateway_urls", "gateway:8081", "not the address of a gateway", id="no scheme"),
+        pytest.param("gateway_urls", "gateway:8081", "is no address such as", id="no scheme"),
         pytest.param("fetch_networks", "10.0.0.0/33", "10.0.0.0/33", id="no network"),
         pytest.param("runtime_images", '{"Tensorflow": "x"}', "Tensorflow", id="no backend"),
         pytest.param("log_level", "LOUD", "DEBUG, INFO, WARNING or ERROR", id="no level"),

@@ -150,6 +150,8 @@ class FollowPublished:
 
     async def _look_at_source(self) -> None:
         while True:
+            # First of all it has to be reached at all, which is nothing to report.
+            await asyncio.sleep(LOOK_SECONDS)
             problem = self._source.problem
             if problem and self._lost_at is None:
                 self._lost_at = self._wall_seconds()
@@ -158,7 +160,6 @@ class FollowPublished:
                 seconds = round(self._wall_seconds() - self._lost_at, 3)
                 self._lost_at = None
                 log.info("policy source followed", extra={"lost_seconds": seconds})
-            await asyncio.sleep(LOOK_SECONDS)
 
     def _log_changes(self) -> None:
         snapshot = self._adopt.current()
