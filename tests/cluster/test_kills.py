@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from baleen_cli.triton.server import WatchRules
 from baleen_core.model.parse import parse_model
+from baleen_sidecar.flow.backoff import BackoffRules
 from cluster_site import TEXT, Site, wait_for_decision
 from control_plane import ControlPlane
 from gateway_process import RunningGateway, gateway_settings
@@ -30,6 +32,8 @@ AWAY_SECONDS = float(os.environ.get("BALEEN_TEST_AWAY_SECONDS", "5"))
 TIMEOUT_SECONDS = 120 + 30 * KILLS
 
 ACTIONS = ("Review", "Block")
+QUICKLY = WatchRules(backoff=BackoffRules(first_seconds=0.1, highest_seconds=0.5))
+"""Whoever runs that Triton starts it again at once; it is not the subject here."""
 
 
 @pytest.fixture
@@ -153,7 +157,7 @@ def test_a_triton_that_is_killed_at_any_moment_is_answered_for_and_looked_after(
     manifest = deployment(site.namespace, tmp_path, model=unique(site.namespace), verifyIntervalSeconds=5)
     model = parse_model(manifest["spec"]["models"][0])
     with (
-        word_triton(tmp_path, model) as triton,
+        word_triton(tmp_path, model, QUICKLY) as triton,
         running_operator(site.plane, site.namespace, model_files=str(tmp_path)) as operator,
         RunningGateway(
             **gateway_settings(site.plane, tmp_path / "gateway", site.namespace, model_files=tmp_path)

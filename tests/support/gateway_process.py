@@ -7,12 +7,13 @@ from typing import Any, Self
 
 import httpx
 
+from asking import Asking
 from baleen_core.policy_stream import AUDIENCE
 from control_plane import NAMESPACE, ControlPlane
 from logged_process import START_SECONDS, LoggedProcess
 
 
-class RunningGateway(LoggedProcess):
+class RunningGateway(LoggedProcess, Asking):
     """A gateway, or a sidecar that follows one, until the block ends; the client's connections end with it."""
 
     def __init__(self, **settings: object) -> None:
@@ -31,7 +32,7 @@ class RunningGateway(LoggedProcess):
         return str(self.wait_for("answering")["urls"][1])
 
     @property
-    def client(self) -> httpx.Client:
+    def client(self) -> httpx.Client:  # type: ignore[override]
         """A client of it."""
         if self._client is None:
             self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -48,20 +49,6 @@ class RunningGateway(LoggedProcess):
                     return
             time.sleep(0.05)
         raise TimeoutError(f"not ready: {report}; it said:\n{self.said()}")
-
-    def moderate(self, text: str, **context: Any) -> httpx.Response:
-        """Ask for a decision on a text."""
-        return self.client.post("/v1/moderate", json={"content": {"type": "text", "text": text}, "context": context})
-
-    def decide(self, text: str, **context: Any) -> dict[str, Any]:
-        """Return the decision on a text."""
-        response = self.moderate(text, **context)
-        assert response.status_code == 200, response.text
-        return dict(response.json())
-
-    def policy(self, name: str = "community") -> dict[str, Any]:
-        """Return what is in force for a policy."""
-        return dict(self.client.get(f"/v1/policies/{name}").json()["summary"])
 
     def again(self) -> Self:
         """Start another one with its settings and its state, on its ports."""

@@ -22,6 +22,7 @@ import httpx
 import psutil
 import yaml
 
+from asking import Asking
 from baleen_cli.triton.install import default_root
 from baleen_cli.triton.run_folder import SHARED_MEMORY
 from word_model import write_word_model
@@ -119,7 +120,7 @@ class Site:
         return found
 
 
-class Serving:
+class Serving(Asking):
     """A running `baleen serve`; `lines` is what it said on standard error so far."""
 
     def __init__(self, site: Site, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -182,24 +183,6 @@ class Serving:
             assert self.process.poll() is None, f"it ended before it said {words!r}:\n{self.text()}"
             time.sleep(0.05)
         raise AssertionError(f"it did not say {words!r} within {seconds:g} s:\n{self.text()}")
-
-    def moderate(self, text: str, **context: Any) -> httpx.Response:
-        """Ask for a decision on a text."""
-        return self.client.post("/v1/moderate", json={"content": {"type": "text", "text": text}, "context": context})
-
-    def decide(self, text: str, **context: Any) -> dict[str, Any]:
-        """Return the decision on a text."""
-        response = self.moderate(text, **context)
-        assert response.status_code == 200, response.text
-        return dict(response.json())
-
-    def get(self, path: str) -> dict[str, Any]:
-        """Return what a route says, whatever its status."""
-        return dict(self.client.get(path).json())
-
-    def policy(self, name: str = "community") -> dict[str, Any]:
-        """Return what is in force for a policy."""
-        return dict(self.get(f"/v1/policies/{name}")["summary"])
 
     def end(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, and return the exit status (negative for a signal); wait until all of it is gone."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from baleen_cli.triton.server import WatchRules
 from baleen_core.model.schema import Model
 from serving import until
 from triton import PrivateTriton, private_triton
@@ -37,7 +38,7 @@ def unique(namespace: str) -> str:
 
 
 @contextlib.contextmanager
-def word_triton(folder: Path, model: Model) -> Iterator[PrivateTriton]:
+def word_triton(folder: Path, model: Model, rules: WatchRules | None = None) -> Iterator[PrivateTriton]:
     """Run a Triton of someone else beside the test, with the model in its repository and nothing loaded."""
     started, ended = threading.Event(), threading.Event()
     found: list[PrivateTriton] = []
@@ -48,7 +49,7 @@ def word_triton(folder: Path, model: Model) -> Iterator[PrivateTriton]:
 
     async def host() -> None:
         find = lambda _: folder / "words" / "model.onnx"  # noqa: E731
-        async with private_triton([model], find, folder / "runs", prepare=lambda _: nothing) as triton:
+        async with private_triton([model], find, folder / "runs", prepare=lambda _: nothing, rules=rules) as triton:
             found.append(triton)
             loops.append(asyncio.get_running_loop())
             started.set()
