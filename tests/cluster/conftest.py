@@ -1,5 +1,21 @@
 """Fixtures of the tests that talk to a real API server."""
 
-from cluster_fixtures import cluster_binaries, control_plane, namespace, private_control_plane
+from cluster_fixtures import (
+    cluster_binaries,
+    control_plane,
+    gateway,
+    namespace,
+    operator,
+    private_control_plane,
+    site,
+)
 
-__all__ = ["cluster_binaries", "control_plane", "namespace", "private_control_plane"]
+__all__ = [
+    "cluster_binaries",
+    "control_plane",
+    "gateway",
+    "namespace",
+    "operator",
+    "private_control_plane",
+    "site",
+]

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,6 @@ __all__ = ["loaded_models", "locator", "shared_triton", "sidecar"]
 pytestmark = pytest.mark.cluster
 
 KINDS = "modpol,modroute,modrev,modover,moddep,configmap,secret"
-
-
-@pytest.fixture
-def site(control_plane: ControlPlane, namespace: str) -> Site:
-    return Site(plane=control_plane, namespace=namespace)
-
-
-@pytest.fixture
-def operator(site: Site) -> Iterator[RunningOperator]:
-    with running_operator(site.plane, site.namespace) as started:
-        started.wait_until_leading()
-        yield started
-
-
-@pytest.fixture
-def gateway(site: Site, tmp_path: Path) -> Iterator[RunningGateway]:
-    with RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway-1", site.namespace)) as started:
-        yield started
 
 
 def examples(endpoint: str) -> list[dict[str, Any]]:

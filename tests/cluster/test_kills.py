@@ -36,11 +36,6 @@ QUICKLY = WatchRules(backoff=BackoffRules(first_seconds=0.1, highest_seconds=0.5
 """Whoever runs that Triton starts it again at once; it is not the subject here."""
 
 
-@pytest.fixture
-def site(control_plane: ControlPlane, namespace: str) -> Site:
-    return Site(plane=control_plane, namespace=namespace)
-
-
 @contextmanager
 def meanwhile(work: Callable[[], object]) -> Iterator[None]:
     """Do something again and again beside the block; what it raises fails the test."""

@@ -537,6 +537,40 @@ async def test_a_route_that_was_edited_by_hand_is_restored(site):
     assert [epoch for epoch, _ in site.history()] == [10, 9, 2, 1]
 
 
+@pytest.mark.parametrize("version", ["v1", "v2", "v3", ""])
+async def test_a_version_that_somebody_wrote_into_a_route_names_nothing(site, version):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("80%", version="v2"))
+    before = site.route
+    forged = {"epoch": 9, "stable": before["recentStable"][0], "recentStable": [], "version": version}
+    site.cluster.edit(ROUTE_KIND, *KEY, lambda each: each["spec"].update(forged))
+    await site.reconcile()
+
+    assert site.condition("Accepted") == ("True", "Valid")
+    assert (site.stable, site.route["version"], site.route["epoch"]) == (before["stable"], "v2", 10)
+    assert [(row["epoch"], row["version"]) for row in site.status["history"]] == [
+        (10, "v2"),
+        (9, "v1"),
+        (2, "v2"),
+        (1, "v1"),
+    ]
+    await site.apply(policy("70%", version="v3"))
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_a_route_that_names_another_content_by_a_version_is_not_believed_whatever_the_status_says(site):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("80%", version="v2"))
+    before = site.route
+    forged = {"epoch": 9, "stable": before["recentStable"][0], "recentStable": []}
+    site.cluster.edit(ROUTE_KIND, *KEY, lambda each: each["spec"].update(forged))
+    # The status is of an older generation then, so that it does not tell who wrote the route.
+    await site.apply(policy("80%", version="v2", description="the same content"))
+
+    assert site.condition("Accepted") == ("True", "Valid")
+    assert (site.stable, site.route["version"], site.route["epoch"]) == (before["stable"], "v2", 10)
+
+
 @pytest.mark.parametrize(
     "change",
     [

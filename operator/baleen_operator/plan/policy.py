@@ -113,9 +113,24 @@ class _Deciding:
         self.base = route if route is not None and route.route.stable in self.meanings else None
         self.rows = merge_rows(
             *(each.rows for each in seen.revisions.values()),
-            [row_of(self.base)] if self.base else [],
+            [self._row_of(self.base)] if self.base else [],
             seen.status.history,
         )
+
+    def _row_of(self, route: PublishedRoute) -> Row:
+        """Return the route's row, by the version that its revision was known by if somebody else wrote this one.
+
+        A version names one content for ever: were such a row to count, what the policy says would be refused for it.
+        """
+        seen, row = self.seen, row_of(route)
+        known = merge_rows(*(each.rows for each in seen.revisions.values()), seen.status.history)
+        others = [each for each in known if each.identity != row.identity]
+        is_taken = any(row.version and each.version == row.version and each.digest != row.digest for each in others)
+        verdict = seen.verdict
+        is_said = isinstance(verdict, Valid) and (verdict.digest, verdict.version) == (row.digest, row.version)
+        if is_said or not (is_taken or self._was_altered()):
+            return row
+        return replace(row, version=version_of(row.digest, None, others, seen.revisions))
 
     def decide(self) -> Decision:
         """Decide what to do with a policy that is there, or with what is left of one."""

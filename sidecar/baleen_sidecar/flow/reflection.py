@@ -102,9 +102,8 @@ class Reflection(Generic[T]):
         self.resource_version = ""
         self._gone_in_a_row += 1
         if self._gone_in_a_row >= MANY:
-            self.problem = (
-                f"{self._gone_in_a_row} watches in a row ended with 410 Gone; changes are seen by listing, and late"
-            )
+            # The same words each time: whoever logs what changes logs it once.
+            self.problem = "every watch ends with 410 Gone; changes are seen by listing, and late"
 
     def failed(self, problem: str, *, must_list: bool = False) -> None:
         """Note why it cannot be followed now; what is known stays."""
