@@ -85,6 +85,12 @@ def cpu_seconds(pid: int) -> float:
     return used / TICKS_PER_SECOND
 
 
+def memory_mib(pid: int) -> dict[str, float]:
+    """Return what a process has of memory now (`VmRSS`), and had at most (`VmHWM`)."""
+    lines = (line.split() for line in (PROC / str(pid) / "status").read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) / 1024 for line in lines if line[0] in ("VmRSS:", "VmHWM:")}
+
+
 def _stat(folder: Path) -> list[str]:
     """Return the fields of a process from its state on, or none when it has ended meanwhile."""
     try:

@@ -6,7 +6,18 @@ from typing import Final, Protocol, cast
 
 from baleen_bench.form import Aim, Effort, Outcome
 
-NAMES: Final = ("decide_ratio_floor", "decide_rps_durable", "decide_cpu_us", "decide_ratio_direct_triton", "engine")
+NAMES: Final = (
+    "decide_ratio_floor",
+    "decide_rps_durable",
+    "decide_cpu_us",
+    "decide_ratio_direct_triton",
+    "engine",
+    "cr_ready",
+    "operator_rss",
+    "policy_enforced",
+)
+IN_CLUSTER: Final = frozenset({"cr_ready", "operator_rss", "policy_enforced"})
+"""Those that start a control plane, the others Triton or nothing."""
 
 
 class Script(Protocol):
