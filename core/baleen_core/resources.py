@@ -71,7 +71,7 @@ class PublishedRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedPolicy:
-    """All that is known in the cluster of one policy; revisions by digest, versions by the digest that they name.
+    """What a cluster says of one policy: the revisions that route and override name, and their versions, by digest.
 
     `override_problem` says why an Override that is there cannot be read; what is in force stays then.
     """

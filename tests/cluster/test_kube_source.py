@@ -91,6 +91,25 @@ async def test_an_edit_of_one_policy_leaves_the_others_the_same_objects(
     assert after.policies[namespace, "other"] is before.policies[namespace, "other"]
 
 
+async def test_a_revision_that_nobody_names_wakes_nobody_until_an_override_pins_it(
+    admin: Administrator, follower: Follower, namespace: str
+) -> None:
+    contents = ({"categories": [STRICTER]}, {"categories": [CATEGORY]})
+    both = publication(namespace, "community", *contents)
+    routed = replace(both.route, route=replace(both.route.route, recent_stable=()))
+    published = replace(both, route=routed)
+    old = both.revisions[0][1]
+    *revisions, route = published.manifests()
+    admin.put(revisions[1], route)
+    await follower.until(lambda found: both.route.route.stable in found.policies[namespace, "community"].revisions)
+    before = follower.count
+    admin.put(revisions[0])
+    admin.put(override_of(published, pin={"digest": old.digest}))
+    await follower.until(lambda found: old.digest in found.policies[namespace, "community"].revisions)
+
+    assert follower.count == before + 1
+
+
 async def test_bookmarks_and_cut_connections_are_gone_on_from_without_listing_again(
     control_plane: ControlPlane, admin: Administrator, namespace: str, tmp_path: Path, transport: Disturbed
 ) -> None:

@@ -229,6 +229,28 @@ async def test_a_sidecar_that_left_does_not_count_any_more(served: Gateway, tmp_
         await until(is_none)
 
 
+async def test_who_holds_an_open_stream_acknowledges_without_the_api_server_being_asked_again(
+    served: Gateway, tmp_path: Path
+) -> None:
+    served.source.say(ONE.policy)
+    own = {ONE.policy.key: Adopted(epoch=1, digest="sha256:b")}
+    served.source.adopted = own
+    said = {"replica": "x", "policies": {"trust-safety/one": {"epoch": 1, "digest": "sha256:b"}}}
+    async with sidecar(served, tmp_path) as source, following(source) as follower, served.client("shop-token") as shop:
+        await follower.until(lambda published: published.policies)
+        served.tokens.failure = ClusterError("create tokenreviews.authentication.k8s.io: did not answer")
+        known = await shop.post("/v1/acknowledgements", json=said)
+        unknown = await shop.post("/v1/acknowledgements", json=said, headers={"Authorization": "Bearer bank-token"})
+        other = await shop.get("/v1/convergence")
+
+    async def is_left() -> bool:
+        async with served.client("shop-token") as shop:
+            return (await shop.post("/v1/acknowledgements", json=said)).status_code == 503
+
+    assert [each.status_code for each in (known, unknown, other)] == [200, 503, 503]
+    await until(is_left)
+
+
 async def test_after_the_gateway_was_away_a_sidecar_acknowledges_everything_again(
     served: Gateway, tmp_path: Path
 ) -> None:

@@ -73,7 +73,10 @@ class ClusterAccess:
         """
         host, port = env.get("KUBERNETES_SERVICE_HOST", ""), env.get("KUBERNETES_SERVICE_PORT", "")
         if not host or not port:
-            message = "is not set: this is no pod; name the API server and the files of its CA and of a token"
+            message = (
+                "is not set: this is no pod; set BALEEN_KUBERNETES_URL, BALEEN_KUBERNETES_CA_FILE and "
+                "BALEEN_KUBERNETES_TOKEN_FILE, or BALEEN_GATEWAY_URL to follow a gateway"
+            )
             raise InvalidError([Problem(field="KUBERNETES_SERVICE_HOST", message=message)])
         address = f"[{host}]" if ":" in host else host
         return cls(url=f"https://{address}:{port}", ca_file=folder / "ca.crt", token_file=folder / "token")
@@ -179,7 +182,7 @@ def open_transport(ca_file: Path | None) -> httpx.AsyncHTTPTransport:
         verify=trust(ca_file),
         trust_env=False,
         # Watches hold their connections; what is asked beside them must not wait for one.
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=60),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=60),
         socket_options=KEEP_ALIVE,
     )
 

@@ -177,7 +177,10 @@ class KubeSource:
         if route is None:
             return None
         override, problem = self._overrides.get(key, (None, ""))
-        mine = self._revisions.get(key, {}).values()
+        named = {route.route.stable, *route.route.recent_stable}
+        named |= {override.pin.digest} if override and override.pin else set()
+        # What nobody names cannot come into force: it must neither wake a thousand sidecars nor travel to them.
+        mine = [each for each in self._revisions.get(key, {}).values() if each.revision.digest in named]
         return PublishedPolicy(
             route=route,
             override=override,

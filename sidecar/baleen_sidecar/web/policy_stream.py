@@ -5,6 +5,7 @@ said here.
 """
 
 import asyncio
+import hashlib
 import logging
 import re
 from collections import Counter, OrderedDict
@@ -101,6 +102,7 @@ class _Request:
     headers: Mapping[bytes, bytes]
     request_id: str
     caller: ServiceAccount
+    token: bytes
     body: RequestBody
     receive: Receive
     send: Send
@@ -138,6 +140,8 @@ class PolicyStream:
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
         self._streams: Counter[str] = Counter()
+        self._following: dict[bytes, ServiceAccount] = {}
+        self._opened: Counter[bytes] = Counter()
         self._routes: Mapping[str, tuple[str, Callable[[_Request], Awaitable[None]]]] = {
             STREAM_PATH: ("GET", self._stream),
             ACKNOWLEDGEMENTS_PATH: ("POST", self._acknowledge),
@@ -184,7 +188,7 @@ class PolicyStream:
         is_list = path.startswith(LISTS_PATH)
         method, handle = ("GET", self._list) if is_list else self._routes.get(path, ("", None))
         # Before anything else is said: strangers learn nothing.
-        caller = await self._authenticate(headers)
+        token, caller = await self._authenticate(headers, path)
         if handle is None:
             raise _Refused(404, f"there is no {path[:200]} here")
         if scope["method"] != method:
@@ -195,26 +199,32 @@ class PolicyStream:
                 headers=headers,
                 request_id=request_id,
                 caller=caller,
+                token=token,
                 body=body,
                 receive=receive,
                 send=send,
             )
         )
 
-    async def _authenticate(self, headers: Mapping[bytes, bytes]) -> ServiceAccount:
+    async def _authenticate(self, headers: Mapping[bytes, bytes], path: str) -> tuple[bytes, ServiceAccount]:
+        """Return the token's SHA-256 and whose it is."""
         scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         challenge = [(b"www-authenticate", b"Bearer")]
         if scheme.lower() != "bearer" or not token.strip():
             raise _Refused(401, "send a ServiceAccount's token as Authorization: Bearer", challenge)
+        name = hashlib.sha256(token.strip().encode("latin-1")).digest()
+        if path == ACKNOWLEDGEMENTS_PATH and name in self._following:
+            # Whoever holds the stream that is open may say how far it is, without the API server being asked again.
+            return name, self._following[name]
         caller = await self._authenticator.authenticate(token.strip())
         if caller is None:
             detail = "the token is nobody's, has expired, or is for another audience than baleen-gateway"
             raise _Refused(401, detail, challenge)
-        return caller
+        return name, caller
 
     async def _stream(self, request: _Request) -> None:
         replica, namespace = request.replica, request.caller.namespace
-        with self._counted(replica):
+        with self._counted(replica), self._known(request):
             woken = asyncio.Event()
             reader = self._broadcast.join(namespace, woken.set)
             self._standings.connected(replica, namespace)
@@ -254,6 +264,18 @@ class PolicyStream:
                 async with asyncio.timeout_at(min(beat, end)):
                     await woken.wait()
         await send({"type": "http.response.body", "body": b""})
+
+    @contextmanager
+    def _known(self, request: _Request) -> Iterator[None]:
+        """Know the token for as long as a stream was opened with it."""
+        self._following[request.token] = request.caller
+        self._opened[request.token] += 1
+        try:
+            yield
+        finally:
+            self._opened[request.token] -= 1
+            if not self._opened[request.token]:
+                del self._opened[request.token], self._following[request.token]
 
     def _heartbeat(self) -> bytes:
         return encode(Heartbeat(problem=self._source.problem))
