@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -125,7 +124,7 @@ async def main() -> None:
             handle = codec()
         case _:
             handle = deciding(await read_policies(arguments.policies))
-    with bind(replace(Settings(), port=0)) as listening:
+    with bind(Settings().host, 0) as listening:
         announce(listening)
         await run_server(serve_bytes(handle), listening)
 

@@ -67,9 +67,15 @@ def read_names(text: str) -> tuple[str, ...]:
 
 
 def read_url(text: str) -> str:
-    """Read a base address."""
+    """Read a base address; no text is none."""
+    if not text.strip():
+        return ""
     url = text.strip().rstrip("/")
-    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+    parts = urlsplit(url)
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    # What only looks like an address would end whoever connects, who does not know which setting it came from; a port
+    # is looked at when it is asked for.
+    if not is_plain or parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError(f"{url!r} is no address such as http://10.0.0.7:8081")
     return url
 

@@ -45,5 +45,5 @@ def _places(root: Path, model: str, name: str, sha256: str) -> Iterator[Path]:
 def _names(manifest: Path, name: str, sha256: str) -> bool:
     try:
         return bool(json.loads(manifest.read_bytes())["digests"].get(name) == sha256)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False

@@ -173,9 +173,20 @@ def _accounts(text: str) -> tuple[str, ...]:
     accounts = read_names(text)
     for account in accounts:
         namespace, _, name = account.partition("/")
-        if not namespace or not name:
+        if not namespace or not name or "/" in name:
             raise ValueError(f"{account!r} is no ServiceAccount such as baleen-system/baleen-operator")
     return accounts
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _header(text: str) -> str:
+    # It is sent with each request.
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("it must be printable ASCII")
+    return text
 
 
 _READERS: Final[Readers] = {
@@ -204,7 +215,7 @@ _OF_FOLDERS: Final = frozenset({"policies", "models"})
 _CLUSTER_READERS: Final[Readers] = {
     "gateway_url": read_url,
     "gateway_token_file": Path,
-    "gateway_ca_file": Path,
+    "gateway_ca_file": _file,
     "kubernetes_url": read_url,
     "kubernetes_token_file": Path,
     "kubernetes_ca_file": Path,
@@ -215,6 +226,6 @@ _CLUSTER_READERS: Final[Readers] = {
     "stream_port": read_port,
     "stream_address": read_url,
     "operators": _accounts,
-    "replica": str,
+    "replica": _header,
     "log_level": read_level,
 }

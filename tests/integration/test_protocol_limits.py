@@ -72,7 +72,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> Limit:
 def connect(application: CountingApplication) -> Iterator[Connect]:
     """Connect to a server that runs until the end of the test; connections are closed with it."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-    listening = bind(replace(Settings(), port=0))
+    listening = bind(Settings().host, 0)
 
     async def serve() -> None:
         stop = asyncio.Event()

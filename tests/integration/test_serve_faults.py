@@ -194,7 +194,7 @@ async def replay_all(database: Path, ids: list[str]) -> dict[str, tuple[str, ...
     """Make every decision once more, and return what differs by id; a missing one raises."""
     reader = SqliteDecisionReader(database)
     store = SqliteRevisionStore(database, read_only=True)
-    decisions = ReadDecisions(reader, store, frozenset())
+    decisions = ReadDecisions(reader, store, frozenset)
     try:
         replayed = {each: (await decisions.replay(each)).differences for each in ids}
     finally:

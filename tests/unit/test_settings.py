@@ -1,13 +1,21 @@
 """Settings out of the environment."""
 
 import ipaddress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from baleen_core.errors import InvalidError
-from baleen_sidecar.settings import _READERS, Durability, Settings, is_loopback
+from baleen_sidecar.settings import (
+    _CLUSTER_READERS,
+    _OF_FOLDERS,
+    _READERS,
+    ClusterSettings,
+    Durability,
+    Settings,
+    is_loopback,
+)
 
 
 def test_without_variables_the_defaults_hold() -> None:
@@ -88,3 +96,118 @@ def test_variables_of_other_programs_are_passed_over() -> None:
 )
 def test_loopback_is_what_only_this_machine_can_reach(host: str, expected: bool) -> None:
     assert is_loopback(host) == expected
+
+
+def test_without_variables_a_process_in_a_cluster_is_a_gateway_with_the_token_of_its_pod() -> None:
+    settings, cluster = ClusterSettings.from_env({"PATH": "/bin", "KUBERNETES_SERVICE_HOST": "10.96.0.1"})
+
+    assert (settings, cluster) == (Settings(), ClusterSettings())
+    assert cluster.is_gateway
+    assert cluster.kubernetes_token_file == Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    assert (cluster.stream_port, cluster.operators) == (8081, ("baleen-system/baleen-operator",))
+
+
+CLUSTER = [
+    ("gateway_url", "https://gateway:8081/", "https://gateway:8081"),
+    ("gateway_token_file", "/t/token", Path("/t/token")),
+    ("gateway_ca_file", "/t/ca.crt", Path("/t/ca.crt")),
+    ("kubernetes_url", "https://10.96.0.1:443", "https://10.96.0.1:443"),
+    ("kubernetes_token_file", "/k/token", Path("/k/token")),
+    ("kubernetes_ca_file", "/k/ca.crt", Path("/k/ca.crt")),
+    ("namespaces", "shop, safety", ("shop", "safety")),
+    ("tenants", '{"shop": ["acme"]}', {"shop": frozenset({"acme"})}),
+    ("model_files", "/srv/models", Path("/srv/models")),
+    ("stream_host", "127.0.0.1", "127.0.0.1"),
+    ("stream_port", "0", 0),
+    ("stream_address", "http://10.244.0.7:8081", "http://10.244.0.7:8081"),
+    ("operators", "a/b,c/d", ("a/b", "c/d")),
+    ("replica", "gateway-0", "gateway-0"),
+    ("log_level", "DEBUG", "DEBUG"),
+]
+
+
+@pytest.mark.parametrize(("field", "text", "expected"), CLUSTER, ids=[field for field, _, _ in CLUSTER])
+def test_a_variable_sets_that_field_of_a_process_in_a_cluster_and_no_other(
+    field: str, text: str, expected: object
+) -> None:
+    settings, cluster = ClusterSettings.from_env({f"BALEEN_{field.upper()}": text})
+
+    assert (settings, cluster) == (Settings(), replace(ClusterSettings(), **{field: expected}))
+
+
+def test_every_field_of_a_process_in_a_cluster_can_be_set() -> None:
+    assert set(_CLUSTER_READERS) == {field.name for field in fields(ClusterSettings)}
+    assert {field for field, _, _ in CLUSTER} == set(_CLUSTER_READERS)
+
+
+def test_a_process_in_a_cluster_has_the_settings_of_every_sidecar_but_for_its_folders() -> None:
+    shared = {"port": "0", "state": "/state", "durability": "Interval", "deadline_seconds": "2.5"}
+    settings, cluster = ClusterSettings.from_env({f"BALEEN_{name.upper()}": text for name, text in shared.items()})
+
+    assert settings == Settings(port=0, state=Path("/state"), durability=Durability.INTERVAL, deadline_seconds=2.5)
+    assert cluster == ClusterSettings()
+    assert not set(_CLUSTER_READERS) & set(_READERS)
+    assert _OF_FOLDERS.issubset(_READERS)
+
+
+@pytest.mark.parametrize("field", ["gateway_url", "gateway_ca_file", "kubernetes_url", "stream_address", "replica"])
+def test_what_may_be_empty_is_as_if_it_were_not_set(field: str) -> None:
+    _, cluster = ClusterSettings.from_env({f"BALEEN_{field.upper()}": ""})
+
+    assert cluster == ClusterSettings()
+
+
+def test_with_a_gateway_to_follow_a_process_is_none() -> None:
+    _, cluster = ClusterSettings.from_env({"BALEEN_GATEWAY_URL": "http://gateway:8081"})
+
+    assert not cluster.is_gateway
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        pytest.param("BALEEN_POLICIES", "policies", "is not a setting; there are BALEEN_", id="the folder of policies"),
+        pytest.param("BALEEN_MODELS", "models", "is not a setting; there are BALEEN_", id="the folder of models"),
+        pytest.param("BALEEN_GATEWAY_ULR", "http://a", "is not a setting; there are BALEEN_", id="a typo"),
+        pytest.param("BALEEN_OPERATOR_PORT", "8080", "is not a setting; there are BALEEN_", id="of the operator"),
+        pytest.param("BALEEN_HOST", "0.0.0.0", "is not loopback", id="every address"),
+        pytest.param("BALEEN_HOST", "10.244.0.7", "is not loopback", id="the pod's address"),
+        pytest.param("BALEEN_PORT", "80a", "'80a' is not valid", id="a shared setting"),
+        pytest.param("BALEEN_GATEWAY_URL", "gateway:8081", "such as http://", id="no address"),
+        pytest.param("BALEEN_KUBERNETES_URL", "https://api:https", "is not valid", id="no port in an address"),
+        pytest.param("BALEEN_STREAM_PORT", "65536", "a port is 0 to 65535", id="no port"),
+        pytest.param("BALEEN_TENANTS", "shop=acme", "write JSON such as", id="no JSON"),
+        pytest.param("BALEEN_OPERATORS", "baleen-operator", "is no ServiceAccount", id="no namespace"),
+        pytest.param("BALEEN_OPERATORS", "a/b,/c", "'/c' is no ServiceAccount", id="one without a namespace"),
+        pytest.param("BALEEN_OPERATORS", "a/b/c", "is no ServiceAccount", id="a namespace too many"),
+        pytest.param("BALEEN_REPLICA", "gateway\n0", "printable ASCII", id="no name to send"),
+        pytest.param("BALEEN_LOG_LEVEL", "LOUD", "DEBUG, INFO, WARNING or ERROR", id="no level"),
+    ],
+)
+def test_a_wrong_variable_of_a_process_in_a_cluster_is_named_with_what_would_be_right(
+    variable: str, text: str, said: str
+) -> None:
+    with pytest.raises(InvalidError, match=said) as caught:
+        ClusterSettings.from_env({variable: text})
+
+    assert [problem.field for problem in caught.value.problems] == [variable]
+
+
+def test_everything_that_is_wrong_in_a_cluster_is_said_at_once() -> None:
+    wrong = {
+        "BALEEN_PORT": "x",
+        "BALEEN_POLICIES": "policies",
+        "BALEEN_STREAM_PORT": "y",
+        "BALEEN_LOG_LEVEL": "LOUD",
+        "BALEEN_HOST": "0.0.0.0",
+    }
+    with pytest.raises(InvalidError) as caught:
+        ClusterSettings.from_env(wrong)
+
+    assert sorted(problem.field for problem in caught.value.problems) == sorted(wrong)
+
+
+def test_variables_of_other_programs_are_passed_over_in_a_cluster_too() -> None:
+    found = ClusterSettings.from_env({"BALEEN_TRITON_SITE": "/x", "BALEEN_URL": "http://a"})
+
+    assert found == (Settings(), ClusterSettings())

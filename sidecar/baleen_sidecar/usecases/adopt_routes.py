@@ -156,7 +156,8 @@ class AdoptRoutes:
     async def adopt(self, published: Published) -> datetime | None:
         """Adopt every epoch that is whole, obey every override, and keep what was in force where neither can be.
 
-        Returns when it must be called again though nothing changes: a pin's time passes, or what is lacking is due.
+        Returns when it must be called again though nothing changes: a pin's time passes, what is lacking is due, or
+        rows of history are owed.
         """
         now, signals, is_whole = self._now(), self._signals(), not published.problems
         looks_again = self._has_arrived or published.problems != self._published_problems
@@ -182,7 +183,9 @@ class AdoptRoutes:
         # Only now: a disk that is full must not keep a policy, least of all an override, from acting.
         if await self._record(is_whole=is_whole):
             return now
-        times = (time for state in states.values() for time in (state.expires_at, state.retry_at) if time is not None)
+        times = [time for state in states.values() for time in (state.expires_at, state.retry_at) if time is not None]
+        if self._unrecorded:
+            times.append(now + timedelta(seconds=RETRY.highest_seconds))
         return min(times, default=None)
 
     @property
@@ -239,7 +242,7 @@ class AdoptRoutes:
         must_stay = bool(published.override_problem and kept and kept.digest)
         if published.override_problem:
             look.pending = look.report(published.override_problem, "ModerationOverride")
-        override = kept.override if kept and must_stay else published.override
+        override = kept.override if kept and published.override_problem else published.override
         _check_offers(look, override)
         route = kept.route if kept and must_stay else await self._adoptable(look, override)
         policy = await self._first_whole(look, route, override, must_stay=must_stay)
@@ -253,7 +256,7 @@ class AdoptRoutes:
             kept=KeptPolicy(
                 route=route,
                 override=override,
-                override_problem=published.override_problem if must_stay else "",
+                override_problem=published.override_problem,
                 digest=digest,
                 version=version,
             ),
@@ -320,6 +323,7 @@ class AdoptRoutes:
         identity = look.identity(route, digest)
         policy = look.loaded.get(digest)
         if policy and (policy.candidate.version, policy.candidate.created) == (identity.version, identity.created):
+            _check_place(route, policy.candidate.revision)
             return policy
         with self._noting_lists(identity.key):
             policy = await self._loader.load(identity, look.offered.get(digest))
@@ -349,7 +353,7 @@ class AdoptRoutes:
         )
 
     async def _record(self, *, is_whole: bool) -> bool:
-        """Write the history where it differs from what is in force; say whether there is more to write.
+        """Write the history where it differs from what is in force; say whether there is more to write at once.
 
         What cannot be written is tried the next time.
         """
@@ -376,7 +380,8 @@ class AdoptRoutes:
             on_record.update({key_of(row): row.digest for row in written})
         if was_unrecorded != self._unrecorded:
             self._replace()
-        return len(rows) > MAX_ROWS_AT_ONCE
+        # A disk that is full is no reason to try the same rows again and again without a pause.
+        return len(rows) > MAX_ROWS_AT_ONCE and not self._unrecorded
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall_seconds(), UTC)

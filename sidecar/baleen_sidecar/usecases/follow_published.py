@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
 """How soon something that failed unexpectedly is tried again."""
+SAVE_SECONDS: Final = 15.0
+"""How soon a state that could not be saved is tried to be saved again."""
 LOOK_SECONDS: Final = 1.0
 """How often is looked whether the source is lost, to say since when."""
 
@@ -126,7 +128,10 @@ class FollowPublished:
         # What is said to be enforced must be so after a restart too.
         await self._save()
         await self._source.report(self._adopt.adopted())
-        return wake_at
+        if not self._unsaved:
+            return wake_at
+        again_at = datetime.fromtimestamp(self._wall_seconds(), UTC) + timedelta(seconds=SAVE_SECONDS)
+        return min(wake_at or again_at, again_at)
 
     async def _fetch(self) -> None:
         # Apart from adopting: an override must not wait for a list that takes long.
@@ -139,6 +144,7 @@ class FollowPublished:
     async def _save(self) -> None:
         kept = Kept(policies=self._adopt.kept(), deployments=self._models.kept())
         if kept == self._saved:
+            self._unsaved = ""
             return
         try:
             await self._last_good.save(kept)

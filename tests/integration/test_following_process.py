@@ -1,0 +1,204 @@
+"""`python -m baleen_sidecar` without any cluster: what it refuses to start with, and what it does while it is alone."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import certifi
+import httpx
+import pytest
+
+from baleen_core.policy.lists import canonical_list, read_list
+from baleen_core.policy.schema import ListType
+from baleen_sidecar.adapters.last_good import FILE, FileLastGood
+from baleen_sidecar.adapters.store import SqliteRevisionStore, StateFolder, migrate
+from baleen_sidecar.ports import Kept, KeptPolicy
+from gateway_process import RunningGateway
+from publishing import publication
+
+TERMS = read_list(ListType.TERMS, "idiot")
+SOURCE = {"type": "ConfigMap", "name": "slurs", "key": "terms.txt"}
+LISTED = publication(
+    "trust-safety",
+    "community",
+    {"lists": [{"name": "slurs", "type": "Terms", "action": "Block", "source": SOURCE}]},
+    epoch=7,
+    lists={"slurs": TERMS},
+)
+
+
+@pytest.fixture(autouse=True)
+def no_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may do so in a pod."""
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses every connection, and that nobody else takes meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def alone(tmp_path: Path, closed_port: int) -> dict[str, object]:
+    """Settings of a gateway whose API server is out of reach."""
+    (tmp_path / "token").write_text("a token")
+    return {
+        "kubernetes_url": f"https://127.0.0.1:{closed_port}",
+        "kubernetes_ca_file": certifi.where(),
+        "kubernetes_token_file": tmp_path / "token",
+        "state": tmp_path / "state",
+        "port": 0,
+        "stream_host": "127.0.0.1",
+        "stream_port": 0,
+    }
+
+
+@pytest.fixture
+def alone_as_sidecar(tmp_path: Path, closed_port: int) -> dict[str, object]:
+    """Settings of a sidecar whose gateway is out of reach."""
+    (tmp_path / "token").write_text("a token")
+    return {
+        "gateway_url": f"http://127.0.0.1:{closed_port}",
+        "gateway_token_file": tmp_path / "token",
+        "state": tmp_path / "state",
+        "port": 0,
+    }
+
+
+def end_of(process: RunningGateway) -> tuple[int, list[dict[str, Any]]]:
+    """Return the code that it ends with by itself, and the errors that it logged; each line must be JSON."""
+    code = process.wait_for_end(seconds=60)
+    assert process.other_lines == []
+    return code, [event for event in process.events if event["level"] == "error"]
+
+
+async def fill(state: Path) -> None:
+    """Leave behind in a state folder what a process would that had adopted a policy."""
+    with StateFolder(state) as folder:
+        await asyncio.to_thread(migrate, folder.database)
+        store = SqliteRevisionStore(folder.database)
+        ((version, revision),) = LISTED.revisions
+        await store.put_revision("trust-safety/community", revision)
+        await store.put_list(TERMS.digest, canonical_list(TERMS))
+        kept = KeptPolicy(route=LISTED.route, digest=revision.digest, version=version)
+        await FileLastGood(state).save(Kept(policies={LISTED.policy.key: kept}))
+
+
+def test_wrong_settings_end_it_at_once_each_named_in_a_line_of_json(tmp_path: Path) -> None:
+    wrong = {"host": "0.0.0.0", "port": "x", "policies": "policies", "gateway_url": "gateway:8081", "log_level": "loud"}
+    with RunningGateway(state=tmp_path / "state", **wrong) as process:
+        code, events = end_of(process)
+
+    assert code == 2
+    assert {event["event"] for event in events} == {"a setting is wrong"}
+    assert {event["setting"]: event["problem"].split("; there are")[0] for event in events} == {
+        "BALEEN_HOST": "0.0.0.0 is not loopback; without API keys only 127.0.0.1 or ::1 is served",
+        "BALEEN_PORT": "'x' is not valid: invalid literal for int() with base 10: 'x'",
+        "BALEEN_POLICIES": "is not a setting",
+        "BALEEN_GATEWAY_URL": "'gateway:8081' is not valid: 'gateway:8081' is no address such as http://10.0.0.7:8081",
+        "BALEEN_LOG_LEVEL": "'loud' is not valid: a level is DEBUG, INFO, WARNING or ERROR",
+    }
+    assert not (tmp_path / "state").exists()
+
+
+def test_outside_a_cluster_it_says_what_to_set(tmp_path: Path) -> None:
+    with RunningGateway(state=tmp_path / "state", port=0) as process:
+        code, (event,) = end_of(process)
+
+    assert (code, event["event"], event["setting"]) == (2, "a setting is wrong", "KUBERNETES_SERVICE_HOST")
+    assert event["problem"] == (
+        "is not set: this is no pod; set BALEEN_KUBERNETES_URL, BALEEN_KUBERNETES_CA_FILE and "
+        "BALEEN_KUBERNETES_TOKEN_FILE, or BALEEN_GATEWAY_URL to follow a gateway"
+    )
+
+
+def test_certificates_that_are_none_end_it_and_their_file_is_named(alone: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("no certificate")
+    with RunningGateway(**{**alone, "kubernetes_ca_file": tmp_path / "ca.crt"}) as process:
+        code, (event,) = end_of(process)
+
+    assert code == 2
+    assert f"{tmp_path / 'ca.crt'} cannot be read as PEM certificates" in event["problem"]
+
+
+def test_a_state_folder_in_use_ends_it_and_says_by_whom(alone: dict[str, object]) -> None:
+    with RunningGateway(**alone) as first:
+        first.wait_for("answering")
+        with RunningGateway(**alone) as second:
+            code, (event,) = end_of(second)
+
+        assert (code, event["event"]) == (1, "cannot start")
+        assert f"is in use by process {first.pid}: stop it, or set another folder" in event["reason"]
+        assert httpx.get(f"{first.url}/health", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("setting", ["port", "stream_port"])
+def test_a_port_that_is_taken_ends_it_and_is_named(alone: dict[str, object], closed_port: int, setting: str) -> None:
+    with RunningGateway(**{**alone, setting: closed_port}) as process:
+        code, (event,) = end_of(process)
+
+    assert (code, event["event"]) == (1, "cannot start")
+    assert event["reason"] == f"cannot listen on 127.0.0.1 port {closed_port}: Address already in use"
+
+
+@pytest.mark.parametrize("settings", ["alone", "alone_as_sidecar"])
+def test_with_nobody_to_follow_it_runs_refuses_every_request_and_says_why(
+    request: pytest.FixtureRequest, settings: str
+) -> None:
+    with RunningGateway(**request.getfixturevalue(settings)) as process:
+        assert process.client.get("/health").status_code == 200
+        process.wait_for("policy source lost")
+        status, report = process.ready()
+        refused = process.moderate("anything")
+        code = process.stop()
+
+    assert status == 503
+    assert report["degraded"] == ["policies", "source"]
+    (source,) = (each for each in report["components"] if each["name"] == "source")
+    assert not source["healthy"]
+    assert "lost since" in source["detail"]
+    assert refused.status_code == 503
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert refused.json()["type"].endswith("no-policy")
+    assert "Retry-After" in refused.headers
+    assert code == 0
+    assert process.other_lines == []
+
+
+@pytest.mark.parametrize("settings", ["alone", "alone_as_sidecar"])
+async def test_with_nobody_to_follow_it_enforces_what_was_good_last_and_says_that_it_may_be_old(
+    request: pytest.FixtureRequest, settings: str, tmp_path: Path
+) -> None:
+    await fill(tmp_path / "state")
+    with RunningGateway(**request.getfixturevalue(settings)) as process:
+        adopted = process.wait_for("policy adopted")
+        decision = process.decide("you idiot")
+        status, report = process.ready()
+        code = process.stop()
+
+    assert (adopted["policy"], adopted["epoch"]) == ("trust-safety/community", 7)
+    assert decision["decision"] == "Block"
+    assert decision["policies"][0]["digest"] == LISTED.route.route.stable
+    assert decision["degraded"] == ["PolicySource"]
+    assert (status, report["degraded"]) == (200, ["source"])
+    assert code == 0
+
+
+async def test_a_last_good_state_that_is_damaged_is_said_and_enforces_nothing(
+    alone: dict[str, object], tmp_path: Path
+) -> None:
+    await fill(tmp_path / "state")
+    with (tmp_path / "state" / FILE).open("ab") as file:
+        file.write(b"}")
+    with RunningGateway(**alone) as process:
+        event = process.wait_for("last good state not read")
+        refused = process.moderate("you idiot")
+
+    assert f"{FILE} is damaged" in event["cause"]
+    assert refused.status_code == 503
