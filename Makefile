@@ -17,7 +17,7 @@ demo: setup  ## fetch the models, start Triton and a sidecar, moderate real cont
 # come last: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
-		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 lint: setup  ## format, lint, types and layers alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -40,7 +40,7 @@ def test_the_examples_become_ready_and_every_gateway_decides_as_one_does_without
     private_control_plane: ControlPlane, tmp_path: Path, shared_triton: str, sidecar: RunningSidecar, locator: Any
 ):
     plane, store = private_control_plane, locator._store.root
-    plane.kubectl("create", "namespace", "trust-safety")
+    plane.make_namespace("trust-safety")
     author = write_yaml(tmp_path, *examples(shared_triton))
     settings = [gateway_settings(plane, tmp_path / name, model_files=store) for name in ("gateway-1", "gateway-2")]
     with RunningGateway(**settings[0]) as one, RunningGateway(**settings[1]) as other:
@@ -184,7 +184,7 @@ def test_a_sidecar_without_rights_decides_as_its_gateway_does(
 
 def test_a_gateway_starts_and_serves_with_the_api_server_away(private_control_plane: ControlPlane, tmp_path: Path):
     plane = private_control_plane
-    plane.kubectl("create", "namespace", "trust-safety")
+    plane.make_namespace("trust-safety")
     site = Site(plane=plane, namespace="trust-safety")
     settings = gateway_settings(plane, tmp_path / "gateway-1")
     with running_operator(plane) as operator:

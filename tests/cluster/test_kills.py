@@ -27,8 +27,8 @@ from word_triton import deployment, unique, word_triton
 
 pytestmark = pytest.mark.cluster
 
-KILLS = int(os.environ.get("BALEEN_TEST_KILLS", "5"))
-AWAY_SECONDS = float(os.environ.get("BALEEN_TEST_AWAY_SECONDS", "5"))
+KILLS = int(os.environ.get("BALEEN_TEST_KILLS", "2"))
+AWAY_SECONDS = float(os.environ.get("BALEEN_TEST_AWAY_SECONDS", "3"))
 TIMEOUT_SECONDS = 120 + 30 * KILLS
 
 ACTIONS = ("Review", "Block")
@@ -194,7 +194,7 @@ def judging(namespace: str, model: str) -> dict[str, object]:
 
 def test_while_the_api_server_is_away_no_request_fails(private_control_plane: ControlPlane, tmp_path: Path):
     plane = private_control_plane
-    plane.kubectl("create", "namespace", "trust-safety")
+    plane.make_namespace("trust-safety")
     site = Site(plane=plane, namespace="trust-safety")
     settings = gateway_settings(plane, tmp_path / "gateway")
     with running_operator(plane) as operator, RunningGateway(**settings) as gateway:

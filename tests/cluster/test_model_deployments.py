@@ -102,6 +102,17 @@ def test_a_runtime_is_made_and_all_of_it_goes_with_its_deployment(control_plane,
     wait_until(lambda: owned(control_plane, namespace) == [])
 
 
+def test_what_was_made_goes_when_someone_else_runs_the_models(control_plane, namespace, operator, tmp_path):
+    manifest = deployment(namespace, tmp_path, model=unique(namespace))
+    control_plane.apply(manifest)
+    control_plane.wait_for_condition("moddep", "words", "Accepted", namespace)
+    wait_until(lambda: "ReplicaSet" in {each["kind"] for each in owned(control_plane, namespace)})
+    manifest["spec"]["runtime"] = {"external": {"endpoints": ["127.0.0.1:1"]}}
+    control_plane.apply(manifest)
+
+    wait_until(lambda: owned(control_plane, namespace) == [])
+
+
 def test_a_runtime_that_is_as_it_should_be_is_not_written_again(control_plane, namespace, operator, tmp_path):
     half = {"resources": {"requests": {"cpu": "0.5", "memory": "2048Mi"}}}
     manifest = deployment(namespace, tmp_path, model=unique(namespace), podTemplate=half)

@@ -62,12 +62,13 @@ class Site:
         metadata = {"name": name, "namespace": self.namespace, "annotations": annotations or {}}
         group = "v1" if kind == "ConfigMap" else "moderation.baleen.dev/v1alpha1"
         manifest = {"apiVersion": group, "kind": kind, "metadata": metadata, **parts}
-        self.plane.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+        self.plane.apply(manifest)
 
     def get(self, kind: str, name: str = "community") -> Mapping[str, Any]:
-        said = self.plane.kubectl("-n", self.namespace, "get", kind, name, "-o", "json", "--ignore-not-found")
-        found: Mapping[str, Any] = json.loads(said.stdout or "{}")
-        return found
+        try:
+            return self.plane.get_json(kind, name, self.namespace)
+        except KeyError:
+            return {}
 
     async def reconcile(self) -> list[str]:
         """See everything and reconcile until nothing is left to do; return what was written."""

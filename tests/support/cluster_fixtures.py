@@ -29,17 +29,24 @@ def control_plane(cluster_binaries: None, pytestconfig: pytest.Config) -> Iterat
         yield plane
 
 
-@pytest.fixture
-def private_control_plane(
-    cluster_binaries: None, pytestconfig: pytest.Config, tmp_path: Path
+@pytest.fixture(scope="session")
+def lent_control_plane(
+    cluster_binaries: None, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane]:
-    """Give a control plane of the test's own, whose API server it may stop; five seconds dearer than the shared one."""
-    with ControlPlane(tmp_path / "control-plane") as plane:
+    """Give a control plane that one test after the other has for itself: to start one for each is dear."""
+    with ControlPlane(tmp_path_factory.mktemp("lent") / "control-plane") as plane:
         yield plane
     # What was called there counts when the roles are compared with the calls.
     kept = run_folder(pytestconfig) / "private"
     kept.mkdir(exist_ok=True)
     shutil.move(plane.audit_log, kept / f"{secrets.token_hex(8)}.log")
+
+
+@pytest.fixture
+def private_control_plane(lent_control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """Give a control plane of the test's own, whose API server, kinds and roles it may take away."""
+    yield lent_control_plane
+    lent_control_plane.restore()
 
 
 @pytest.fixture

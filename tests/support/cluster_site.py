@@ -45,8 +45,7 @@ class Site:
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         """Apply as GitOps tools do."""
-        text = "\n---\n".join(json.dumps(each) for each in manifests)
-        self.plane.kubectl("apply", "--server-side", "-f", "-", input=text)
+        self.plane.apply(*manifests)
 
     def apply_policy(self, action: str, **more: Any) -> None:
         """Apply the policy with this action for texts with links."""

@@ -50,6 +50,21 @@ _CONTROLLERS: Final = "kube-controller-manager"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 """Every kind of every group in one answer."""
 
+CONTROLLERS: Final = tuple(
+    f"{name}-controller"
+    for name in (
+        "deployment",
+        "disruption",
+        "endpointslice",
+        "garbage-collector",
+        "namespace",
+        "replicaset",
+        "root-ca-certificate-publisher",
+        "serviceaccount",
+    )
+)
+"""Those that do something for the product; all others would watch everything, too."""
+
 AUDIT_POLICY: Final = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -185,6 +200,48 @@ class ControlPlane:
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
+
+    def list_json(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+        """Return all objects of a kind in a namespace; `kind` as for `get_json`."""
+        answer = self._admin.get(self._path_of(kind, namespace))
+        answer.raise_for_status()
+        found: list[dict[str, Any]] = answer.json()["items"]
+        return found
+
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        """Do what `kubectl apply --server-side` does, without a process for it."""
+        for manifest in manifests:
+            metadata = manifest["metadata"]
+            path = f"{self._path_of(manifest['kind'], metadata.get('namespace', 'default'))}/{metadata['name']}"
+            answer = self._admin.patch(
+                path,
+                params={"fieldManager": "kubectl"},
+                headers={"Content-Type": "application/apply-patch+yaml"},
+                json=manifest,
+            )
+            if answer.is_error:
+                raise AssertionError(f"apply {manifest['kind']} {metadata['name']}: {answer.status_code} {answer.text}")
+
+    def restore(self) -> None:
+        """Bring back what every test begins with: the API server, kinds and roles, and nothing in any namespace.
+
+        Namespaces stay, for deleting one takes up to a minute after the API server was away.
+        """
+        if (self.folder / "api-away").exists():
+            self.start_api()
+        files = [f"--filename={path}" for path in self._manifests]
+        self.kubectl("apply", "--server-side", "--force-conflicts", *files)
+        names = [each["metadata"]["name"] for each in self._admin.get("/api/v1/namespaces").json()["items"]]
+        for name in names:
+            if name != NAMESPACE and not name.startswith("kube-"):
+                for kind in ("modpol", "modover", "moddep", "modroute", "modrev", "configmap", "event"):
+                    self._admin.delete(self._path_of(kind, name)).raise_for_status()
+
+    def make_namespace(self, name: str) -> None:
+        """Make a namespace, unless it is there."""
+        answer = self._admin.post("/api/v1/namespaces", json={"metadata": {"name": name}})
+        if answer.status_code != httpx.codes.CONFLICT:
+            answer.raise_for_status()
 
     def wait_for_condition(
         self,
@@ -472,6 +529,7 @@ def _controller_flags(folder: Path) -> list[str]:
         f"--service-account-private-key-file={folder / 'accounts.key'}",
         f"--root-ca-file={folder / 'server.crt'}",
         "--leader-elect=false",
+        f"--controllers={','.join(CONTROLLERS)}",
         "--secure-port=0",
         "--kube-api-qps=500",
         "--kube-api-burst=1000",

@@ -411,9 +411,9 @@ async def test_the_same_policy_in_two_files_is_a_problem(sidecar):
     assert len(snapshot.statuses) == 1
 
 
-async def test_a_list_of_a_million_terms_is_adopted(sidecar):
+async def test_a_long_list_is_adopted(sidecar):
     """The next adoption takes the compiled list over instead of compiling it again."""
-    bodies = with_list("\n".join(f"term{number}x" for number in range(1_000_000)))
+    bodies = with_list("\n".join(f"term{number}x" for number in range(100_000)))
     snapshot = await sidecar.adopt(*bodies)
     again = await sidecar.adopt(*bodies)
 
