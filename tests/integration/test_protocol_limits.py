@@ -262,8 +262,12 @@ def test_a_late_second_head_does_not_spoil_the_answer_under_way(connect: Connect
     connection = connect()
     connection.sendall(SLOW + GET[:20])
 
-    assert read_answers(connection, 1) == [b"0"]
-    assert read_refusal(connection)[0] == 408
+    # The refusal may come with the answer, or long after it.
+    answer, refusal = read_to_end(connection).split(b"HTTP/1.1 408 ")
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n0")
+    assert b"the headers were not complete" in refusal
 
 
 @pytest.mark.parametrize(
