@@ -102,11 +102,16 @@ async def test_a_revision_that_nobody_names_wakes_nobody_until_an_override_pins_
     *revisions, route = published.manifests()
     admin.put(revisions[1], route)
     await follower.until(lambda found: both.route.route.stable in found.policies[namespace, "community"].revisions)
-    before = follower.count
     admin.put(revisions[0])
+    other = publication(namespace, "other")
+    admin.put(*other.manifests())
+    # Its revision was written later, and all revisions come by one watch: the one that nobody names was seen.
+    seen = await follower.until(lambda found: found.policies.get(other.policy.key) == other.policy)
+    before = follower.count
     admin.put(override_of(published, pin={"digest": old.digest}))
     await follower.until(lambda found: old.digest in found.policies[namespace, "community"].revisions)
 
+    assert old.digest not in seen.policies[namespace, "community"].revisions
     assert follower.count == before + 1
 
 
