@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -34,7 +34,7 @@ from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 
 log = logging.getLogger(__name__)
 
-Task = Callable[[], Awaitable[None]]
+Task = Callable[[], Coroutine[object, object, None]]
 """Something that goes on for ever."""
 
 
@@ -104,14 +104,10 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
 async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> None:
     """Run tasks that never end while something is served."""
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_run(task)) for task in tasks]
+        running = [group.create_task(task()) for task in tasks]
         await serving
         for each in running:
             each.cancel()
-
-
-async def _run(task: Task) -> None:
-    await task()
 
 
 @asynccontextmanager

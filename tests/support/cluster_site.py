@@ -1,7 +1,6 @@
 """One namespace of a cluster as its people use it: files are applied with kubectl, and gateways are asked."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +82,3 @@ def write_yaml(folder: Path, *manifests: Mapping[str, Any], file: str = "policie
     path = folder / file
     path.write_text("\n---\n".join(json.dumps(each, indent=2) for each in manifests))
     return path
-
-
-def seconds_since(begun: float) -> float:
-    """Return how long ago a monotonic moment was."""
-    return time.monotonic() - begun
