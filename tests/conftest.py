@@ -1,8 +1,14 @@
-"""One profile for all property tests: how long one example takes is the machine's affair, and no law of the product."""
+"""What holds for the whole suite."""
 
 from hypothesis import settings
 
+from forked import ForkedProcess
+from logged_process import LoggedProcess
+
 pytest_plugins = ["cluster_run"]
 
+# How long one example takes is the machine's affair, and no law of the product.
 settings.register_profile("baleen", deadline=None)
 settings.load_profile("baleen")
+
+LoggedProcess.start = ForkedProcess

@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Self
 
 import httpx
+
+from forked import ForkedProcess, start_anew
 
 START_SECONDS: Final = 90
 END_SECONDS: Final = 30
@@ -22,18 +23,14 @@ class LoggedProcess:
     BALEEN_ variables of whoever runs the tests are not passed on.
     """
 
+    start: ClassVar[Callable[..., "subprocess.Popen[str] | ForkedProcess"]] = staticmethod(start_anew)
+    """How it begins: what is measured is a process that shares nothing, and tests take what begins sooner."""
+
     def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         passed = {name: value for name, value in os.environ.items() if not name.startswith("BALEEN_")}
         self.events: list[dict[str, Any]] = []
         self.other_lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            env={**passed, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = self.start(module, environment={**passed, **environment})
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

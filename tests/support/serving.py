@@ -7,6 +7,7 @@ so what a server leaves behind is found by looking into its folders.
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import yaml
 from asking import Asking
 from baleen_cli.triton.install import default_root
 from baleen_cli.triton.run_folder import SHARED_MEMORY
+from forked import ForkedProcess
 from word_model import write_word_model
 
 BALEEN: Final = (sys.executable, "-m", "baleen_cli")
@@ -59,6 +61,7 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.name = f"site-{secrets.token_hex(5)}"
         self.policies, self.models, self.state = root / "policies", root / "models", root / "state"
         self.runs = root / "cache/baleen/run"
         for folder in (self.policies, self.models, self.runs.parent):
@@ -87,10 +90,14 @@ class Site:
         passed = {name: value for name, value in os.environ.items() if not name.startswith("BALEEN_")}
         return {**passed, "XDG_CACHE_HOME": str(self.root / "cache"), **more}
 
-    def command(self) -> list[str]:
-        """Return the command that serves these folders on a free port."""
+    def arguments(self) -> list[str]:
+        """Return the arguments of `baleen` that serve these folders on a free port."""
         folders = ("--policies", self.policies, "--models", self.models, "--state", self.state)
-        return [*BALEEN, "serve", *map(str, folders), "--port", "0"]
+        return ["serve", *map(str, folders), "--port", "0"]
+
+    def command(self) -> list[str]:
+        """Return the whole command."""
+        return [*BALEEN, *self.arguments()]
 
     def serve_and_fail(self, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `baleen serve` where it cannot start, and return how it ended."""
@@ -114,7 +121,7 @@ class Site:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess):
-                is_ours = any(str(self.root) in argument for argument in process.cmdline())
+                is_ours = process.name() == self.name or any(str(self.root) in each for each in process.cmdline())
                 if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
@@ -123,13 +130,11 @@ class Site:
 class Serving(Asking):
     """A running `baleen serve`; `lines` is what it said on standard error so far."""
 
-    def __init__(self, site: Site, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, site: Site, process: subprocess.Popen[str] | ForkedProcess) -> None:
         self.site = site
         self.lines: list[str] = []
         self.regions: set[Path] = set()
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        self.process = process
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.client = httpx.Client()
@@ -212,7 +217,14 @@ def serving(
 
     A test may end the server itself, in any way; `ready` is whether to wait for the golden answers.
     """
-    started = Serving(site, [*before, *site.command(), *arguments], site.environment(**environment))
+    own, options = site.environment(**environment), [*site.arguments(), *arguments]
+    begun: subprocess.Popen[str] | ForkedProcess
+    if before:
+        command = [*before, *BALEEN, *options]
+        begun = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    else:
+        begun = ForkedProcess("baleen_cli", *options, environment=own, name=site.name)
+    started = Serving(site, begun)
     try:
         started.connect()
         yield started.wait_until_ready() if ready else started

@@ -1,0 +1,109 @@
+"""Programs of the product that begin as a fork of a process which has imported them.
+
+To import an operator or a gateway takes a second of CPU time, and the suite starts hundreds. What follows the import is
+the same as with `python -m`: an environment, arguments and a `__main__` of its own, in a process that is killed alone.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from typing import IO, Final
+
+_IMPORTED: Final = ("baleen_operator.main", "baleen_sidecar.following", "baleen_cli.main")
+_PR_SET_NAME: Final = 15
+
+
+class ForkedProcess:
+    """A running `python -m MODULE ARGUMENTS`, of which `stderr` is read; the rest is as in `subprocess.Popen`.
+
+    Its command line is that of the process that was forked; `name`, of at most 15 characters, is how to find it.
+    """
+
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], name: str = "") -> None:
+        reader, writer = os.pipe()
+        self.stderr: IO[str] = os.fdopen(reader, "r")
+        with Connection(writer, readable=False) as ours:
+            # A daemon: a run that ends without its fixtures takes it along.
+            self._process = _context().Process(
+                target=_run, args=(name, [module, *arguments], dict(environment), ours), daemon=True
+            )
+            self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; negative for a signal, None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return how it ended."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return how it ended, once it did.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not within so many seconds.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start_anew(module: str, *, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Start `python -m MODULE` as anybody does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    # Has no effect once the process to fork from is there.
+    context.set_forkserver_preload([*_IMPORTED])
+    return context
+
+
+def _run(name: str, command: list[str], environment: Mapping[str, str], stderr: Connection) -> None:
+    if name:
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = command
+    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
