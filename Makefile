@@ -1,6 +1,8 @@
 # `make demo` and `make test` are all that a newcomer needs; both set up what they need first.
 SHELL := /bin/bash
 BIN := .venv/bin
+# Compiled once, modules start every process sooner; some machines forbid it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint format bench lock clean
 
