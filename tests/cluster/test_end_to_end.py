@@ -48,12 +48,10 @@ def test_the_examples_become_ready_and_every_gateway_decides_as_one_does_without
             "gateway_urls": f"{one.stream_url},{other.stream_url}",
             "gateway_token_file": str(operator_token_file(plane, tmp_path)),
         }
-        with running_operator(plane, model_files=str(store), **gateways):
+        with running_operator(plane, model_files=str(store), **gateways) as operator:
             plane.kubectl("apply", "--server-side", "-f", str(author))
-            for kind in ("modpol", "moddep"):
-                arguments = ("--all", "-n", "trust-safety", "--timeout=120s")
-                plane.kubectl("wait", "--for=condition=Ready", kind, *arguments)
-            plane.kubectl("wait", "--for=condition=Converged", "modpol", "--all", "-n", "trust-safety", "--timeout=60s")
+            for condition, kind in (("Ready", "modpol"), ("Ready", "moddep"), ("Converged", "modpol")):
+                wait_for_all(plane, operator, condition, kind)
             found = json.loads(plane.kubectl("get", "modpol", "-n", "trust-safety", "-o", "json").stdout)["items"]
             diff = plane.kubectl("diff", "--server-side", "-f", str(author), check=False)
             convergence = [each["status"]["convergence"] for each in found]
@@ -65,6 +63,15 @@ def test_the_examples_become_ready_and_every_gateway_decides_as_one_does_without
 
     assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
     assert [(each["total"], each["current"]) for each in convergence] == [(2, 2)] * 3
+
+
+def wait_for_all(plane: ControlPlane, operator: RunningOperator, condition: str, kind: str) -> None:
+    """Wait as people do; when it was in vain, say what the resources and the operator said."""
+    everything = ("--all", "-n", "trust-safety")
+    waited = plane.kubectl("wait", f"--for=condition={condition}", kind, *everything, "--timeout=120s", check=False)
+    if waited.returncode:
+        said = plane.kubectl("get", kind, "-n", "trust-safety", "-o", "yaml").stdout
+        raise AssertionError(f"{waited.stderr}\n{said}\n{operator.said()}")
 
 
 def assert_same_decisions(gateway: RunningGateway, local: RunningSidecar) -> None:
