@@ -22,8 +22,10 @@ BaleenError
 └── DeadlineExceeded       the caller's deadline passed
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,10 @@ class IntegrityError(BaleenError):
     def __init__(self, what: str, *, expected: str, found: str) -> None:
         self.what, self.expected, self.found = what, expected, found
         super().__init__(f"{what}: expected {expected}, found {found}")
+
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        """Go from process to process, which an error with keywords cannot by itself."""
+        return partial(type(self), expected=self.expected, found=self.found), (self.what,)
 
 
 class NotFound(BaleenError):

@@ -98,6 +98,7 @@ async def serve(settings: Settings) -> None:
             ApiServer.connected(
                 timeout_seconds=settings.request_timeout_seconds,
                 metrics=metrics,
+                kubeconfig=os.environ.get("KUBECONFIG"),
                 # One for each that may be calling, and some to spare: waiting for one counts as waiting for an answer.
                 connections=settings.workers + settings.model_workers + 16,
             )
@@ -152,7 +153,12 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         retry_seconds=settings.lease_retry_seconds,
     )
     election = Election(
-        lambda: ApiServer.connected(timeout_seconds=settings.request_timeout_seconds, metrics=metrics, connections=2),
+        lambda: ApiServer.connected(
+            timeout_seconds=settings.request_timeout_seconds,
+            metrics=metrics,
+            kubeconfig=os.environ.get("KUBECONFIG"),
+            connections=2,
+        ),
         rules,
         identity,
         on_lost=end_at_once,

@@ -1,6 +1,7 @@
 """The operator drives a real Triton of someone else: loads, asks, and says truthfully how its models are."""
 
 import shutil
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ class Driven:
         return model
 
 
+def in_thread() -> Executor:
+    return ThreadPoolExecutor(max_workers=1)
+
+
 async def load_nothing():
     """A server of someone else comes up empty."""
 
@@ -77,7 +82,7 @@ async def drive(folder: Path, entries, find):
     cluster, clock = ModelCluster(), FixedClock()
     async with private_triton(models, find, folder / "runs", prepare=lambda inference: load_nothing) as triton:
         ports = ModelPorts(
-            seen=cluster, cluster=cluster, clock=clock, triton=GrpcTriton(), files=FolderModelFiles(folder)
+            seen=cluster, cluster=cluster, clock=clock, triton=GrpcTriton(), files=FolderModelFiles(folder, in_thread)
         )
         manifest = {
             "apiVersion": "moderation.baleen.dev/v1alpha1",
@@ -230,7 +235,7 @@ async def test_shipped_models_are_asked_with_texts_and_pictures_from_the_users_o
             cluster=driven.cluster,
             clock=driven.clock,
             triton=GrpcTriton(),
-            files=FolderModelFiles(default_root()),
+            files=FolderModelFiles(default_root(), in_thread),
         )
         await driven.reconcile()
 

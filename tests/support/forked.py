@@ -105,5 +105,7 @@ def _run(name: str, command: list[str], environment: Mapping[str, str], stderr: 
     stderr.close()
     os.environ.clear()
     os.environ.update(environment)
+    # A daemon may start no process of its own.
+    multiprocessing.current_process().daemon = False
     sys.argv = command
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)

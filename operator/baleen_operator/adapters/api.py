@@ -91,7 +91,7 @@ class ApiServer:
     async def connected(
         cls, *, timeout_seconds: float, metrics: Metrics, connections: int, kubeconfig: str | None = None
     ) -> AsyncIterator[Self]:
-        """Find the credentials of the pod, or else of `kubeconfig` (by default that of the environment).
+        """Find the credentials of the pod, or else of `kubeconfig` (by default the one in the home directory).
 
         Connections are kept until the end.
 
