@@ -36,22 +36,13 @@ async def watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) ->
 
     def run() -> None:
         error: BaseException | None = None
-        try:
-            with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
-                runner.run(
-                    kopf.operator(
-                        registry=registry,
-                        settings=build_settings(),
-                        standalone=True,
-                        clusterwide=not namespaces,
-                        namespaces=sorted(namespaces),
-                        stop_flag=stop,
-                    )
-                )
-        except BaseException as exc:
-            error = exc
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(finish, error)
+        with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
+            try:
+                runner.run(_watch(registry, namespaces, stop))
+            except BaseException as exc:
+                error = exc
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(finish, error)
 
     # A daemon: should kopf hang, the process ends nevertheless.
     threading.Thread(target=run, name="kopf", daemon=True).start()
@@ -60,7 +51,31 @@ async def watch(registry: kopf.OperatorRegistry, namespaces: Collection[str]) ->
     finally:
         with contextlib.suppress(RuntimeError):
             kopf_loop.call_soon_threadsafe(stop.set)
-        await asyncio.wait([ended], timeout=END_SECONDS)
+        await asyncio.wait([ended], timeout=2 * END_SECONDS)
+
+
+async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str], stop: asyncio.Event) -> None:
+    """Do what `kopf.operator` does, but for its end.
+
+    It cancels each task once and waits for ever. A watch that is between two requests takes no notice of that, so that
+    nothing would be watched, and nobody would know.
+    """
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=build_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=sorted(namespaces),
+        stop_flag=stop,
+    )
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    give_up = asyncio.get_running_loop().time() + END_SECONDS
+    while (left := asyncio.all_tasks() - {asyncio.current_task()}) and asyncio.get_running_loop().time() < give_up:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=END_SECONDS / 10)
+    for task in done:
+        task.result()
 
 
 def reason_of(error: BaseException) -> str:
