@@ -8,26 +8,34 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from baleen_core.api_keys import is_key
 from baleen_core.errors import ContentError, Problem, UpstreamError
 from baleen_sidecar.web.errors import ProblemDetails
 
 TIMEOUT_SECONDS: Final = 120.0
+KEY_VARIABLE: Final = "BALEEN_API_KEY"
+"""Not an option: everybody on a machine can read the options of its commands."""
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
 
 
 class Client:
-    """A sidecar at `url`.
+    """A sidecar at `url`, which is shown the API key with each request; empty: none.
 
     Raises:
-        ContentError: it is not an address.
+        ContentError: it is not an address, or not a whole key.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url.rstrip("/")
         if not _is_address(self.url):
             problem = Problem(field="--url", message=f"{url!r} is not an address such as http://127.0.0.1:8080")
             raise ContentError([problem])
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False)
+        if api_key and not is_key(api_key):
+            # Not shown: most of it may be right.
+            problem = Problem(field=KEY_VARIABLE, message="is no whole API key: a part is missing, or was changed")
+            raise ContentError([problem])
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False, headers=headers)
 
     def __enter__(self) -> "Client":
         return self

@@ -94,6 +94,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
     """Run Triton and the sidecar; on leaving, both have ended and nothing of them is left.
 
     Raises:
+        InvalidError: the file of API keys is not in order.
         StateError: the port is taken, or the state folder is in use, newer or damaged.
     """
     settings = prepared.settings
@@ -121,6 +122,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                 asyncio.create_task(server.run(inference, verify.check), name="triton"),
                 asyncio.create_task(verify.run(interval), name="verify"),
                 asyncio.create_task(sidecar.policies.watch(), name="policies"),
+                *(() if sidecar.keys is None else (asyncio.create_task(sidecar.keys.watch(), name="API keys"),)),
             )
             serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
             try:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from baleen_cli.commands import decisions, demo, models, policy, serve
+from baleen_cli.commands import decisions, demo, keys, models, policy, serve
 from baleen_cli.console import run
 
 __all__ = ["app", "main", "run"]
@@ -24,6 +24,7 @@ app.command("replay")(decisions.replay)
 app.command("demo")(demo.demo)
 app.add_typer(policy.app, name="policy")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

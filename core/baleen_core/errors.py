@@ -4,9 +4,11 @@ BaleenError
 ├── InvalidError           whoever wrote it must act; trying again cannot help; lists every problem
 │   ├── PolicyError        the author of a policy
 │   ├── ModelError         the author of a ModelDeployment
-│   └── ContentError       the caller: the request's content or context
-│       ├── TooLarge       the content is over a limit, which is named
-│       └── WrongType      a media type that is not accepted; the accepted ones are named
+│   ├── ContentError       the caller: the request's content or context
+│   │   ├── TooLarge       the content is over a limit, which is named
+│   │   └── WrongType      a media type that is not accepted; the accepted ones are named
+│   ├── Unauthenticated    the caller: it shows no API key that is good here
+│   └── Forbidden          the caller: its API key is good, and not for this
 ├── IntegrityError         bytes do not match their digest; expected and found are named
 ├── NotFound               nothing of that name is here
 ├── StateError             the state on disk cannot be used (in use, newer, damaged); whoever runs Baleen must act
@@ -71,6 +73,14 @@ class TooLarge(ContentError):
 
 class WrongType(ContentError):
     """The content's media type is not accepted; the message names the accepted ones."""
+
+
+class Unauthenticated(InvalidError):
+    """The caller shows no API key that is good here; `field` is the header."""
+
+
+class Forbidden(InvalidError):
+    """The caller's API key lacks a role, or may not speak for the tenant that `field` names."""
 
 
 class IntegrityError(BaleenError):

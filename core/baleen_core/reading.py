@@ -19,6 +19,7 @@ beginning with what was found. Every key that is asked for is a known key; `done
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -313,3 +314,18 @@ def ratio(value: object) -> int:
     raise ValueError(
         f'{show(value)}{unquoted} is not a ratio; write a percentage such as 85% or a quoted decimal such as "0.85"'
     )
+
+
+def instant(value: object) -> str:
+    """Read a time with its zone (RFC 3339), and write it in UTC."""
+    string = text(max_length=MAX_NAME_LENGTH)(value)
+    try:
+        found = datetime.fromisoformat(string)
+    except ValueError:
+        raise ValueError(f"{show(string)} is not a time; write one such as 2026-01-31T18:00:00Z") from None
+    if found.tzinfo is None:
+        raise ValueError(f"{show(string)} has no time zone; write Z behind it for UTC")
+    try:
+        return found.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise ValueError(f"{show(string)} is beyond the year 9999; to mean for ever, leave the field out") from None

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
+from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
 from baleen_core.records import Decision
@@ -32,6 +33,7 @@ from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
+from baleen_sidecar.web.door import Door
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
     FieldError,
@@ -57,7 +59,7 @@ class Ports:
     """Everything that the application needs from the world outside.
 
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
-    `on_decision` hears of each decision once it is on record.
+    `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -75,6 +77,7 @@ class Ports:
     components: Callable[[], Sequence[Component]] = lambda: ()
     degraded: Callable[[], tuple[str, ...]] = lambda: ()
     on_decision: Callable[[Decision], None] = lambda decision: None
+    keys: Callable[[], ApiKeys] | None = None
 
 
 def build_app(
@@ -116,7 +119,9 @@ def build_app(
         chance=ports.shell.chance,
         rest=app,
     )
-    return LoopbackOnly(route, ports.shell.chance)
+    if ports.keys is None:
+        return LoopbackOnly(route, ports.shell.chance)
+    return Door(route, ports.keys, metrics=metrics, wall_seconds=ports.shell.wall_seconds, chance=ports.shell.chance)
 
 
 def build_rest(
@@ -135,7 +140,12 @@ def build_rest(
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
     app.include_router(
         operations.build_router(
-            health, metrics, ports.registry, version=release, monotonic_seconds=ports.shell.monotonic_seconds
+            health,
+            metrics,
+            ports.registry,
+            version=release,
+            monotonic_seconds=ports.shell.monotonic_seconds,
+            says_why=ports.keys is None,
         )
     )
     _answer_errors(app, ports.shell.chance)

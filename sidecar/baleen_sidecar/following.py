@@ -51,7 +51,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        InvalidError: `env` does not say where the API server is, or a file of certificates is none.
+        InvalidError: `env` does not say where the API server is, a file of certificates is none, or the file of API
+        keys is not in order.
         StateError: a port is taken, or the state folder is in use, newer or damaged.
     """
     async with AsyncExitStack() as stack:
@@ -98,7 +99,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         await following.restore()
         served = (Served(app=build_app(ports, settings), listening=listening), *followed.served)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
-        await _until_served(run_servers(*served), (*followed.tasks, following.run, models.run))
+        watched = () if parts.keys is None else (parts.keys.watch,)
+        await _until_served(run_servers(*served), (*followed.tasks, *watched, following.run, models.run))
 
 
 async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> None:

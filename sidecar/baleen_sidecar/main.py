@@ -23,6 +23,7 @@ from baleen_core.records import Decision
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
+from baleen_sidecar.adapters.key_file import KeyFile
 from baleen_sidecar.adapters.language import EldcLanguageDetector
 from baleen_sidecar.adapters.measured import MeasuredInference
 from baleen_sidecar.adapters.pdq import PdqHash
@@ -48,11 +49,12 @@ KEEP_ALIVE_SECONDS = 75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """Everything that is open while a sidecar runs: the application, and the folder that its policies come from."""
+    """Everything that is open while a sidecar runs: the application, and where its policies and API keys come from."""
 
     app: ASGIApp
     policies: PolicyFolder
     ports: Ports
+    keys: KeyFile | None = None
 
 
 class Chance:
@@ -84,6 +86,7 @@ class Parts:
     frames: FrameDecoder
     shell: Shell
     registry: CollectorRegistry
+    keys: KeyFile | None = None
 
     def ports(
         self,
@@ -96,6 +99,7 @@ class Parts:
         on_decision: Callable[[Decision], None] = lambda decision: None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models."""
+        keys = self.keys
         return Ports(
             policies=policies,
             models=models,
@@ -109,9 +113,10 @@ class Parts:
             fetcher=self.fetcher,
             shell=self.shell,
             registry=self.registry,
-            components=components,
+            components=components if keys is None else lambda: (keys.component(), *components()),
             degraded=degraded,
             on_decision=on_decision,
+            keys=None if keys is None else keys.current,
         )
 
 
@@ -120,8 +125,13 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
     """Open the state folder and the adapters that every sidecar has; on leaving, everything is closed again.
 
     Raises:
+        InvalidError: the file of API keys is not in order.
         StateError: the state folder is in use, newer or damaged.
     """
+    keys = None
+    if settings.api_keys_file is not None:
+        keys = KeyFile(settings.api_keys_file)
+        keys.load()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -153,6 +163,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             ),
             shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=Chance(), executor=executor),
             registry=registry,
+            keys=keys,
         )
 
 
@@ -163,6 +174,7 @@ async def open_sidecar(
     """Open a sidecar with policies from a folder, and read them once.
 
     Raises:
+        InvalidError: the file of API keys is not in order.
         StateError: the state folder is in use, newer or damaged.
     """
     async with open_parts(settings) as parts:
@@ -175,7 +187,7 @@ async def open_sidecar(
         policies = PolicyFolder(settings.policies, adopt)
         ports = parts.ports(inference, policies=adopt.current, models=FixedModels(models).current)
         await policies.load()
-        yield Sidecar(app=build_app(ports, settings), policies=policies, ports=ports)
+        yield Sidecar(app=build_app(ports, settings), policies=policies, ports=ports, keys=parts.keys)
 
 
 def bind(host: str, port: int) -> socket.socket:

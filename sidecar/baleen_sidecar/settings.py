@@ -39,9 +39,11 @@ class Settings:
     """The defaults suit one node; each field is set by `BALEEN_<FIELD>` in upper case."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Loopback only: API keys, which a wider one needs, are not built yet."""
+    """The address to listen on; one beyond loopback needs API keys."""
     port: int = 8080
     """The port of everything; 0 takes a free one."""
+    api_keys_file: Path | None = None
+    """The file of API keys, read again when it changes. With it every caller needs a key; empty: none, on loopback."""
     policies: Path = Path("policies")
     """The folder of policies, lists and overrides."""
     models: Path = Path("models")
@@ -91,9 +93,12 @@ class Settings:
 
     def conflicts(self) -> tuple[Problem, ...]:
         """Say what cannot be, though each value is of its kind."""
-        if is_loopback(self.host):
+        if is_loopback(self.host) or self.api_keys_file is not None:
             return ()
-        message = f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served"
+        message = (
+            f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served: "
+            f"make some with `baleen keys create`, and set {PREFIX}API_KEYS_FILE"
+        )
         return (Problem(field=PREFIX + "HOST", message=message),)
 
 
@@ -161,7 +166,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-FOREIGN = frozenset({"BALEEN_TRITON_SITE", "BALEEN_URL"})
+FOREIGN = frozenset({"BALEEN_API_KEY", "BALEEN_TRITON_SITE", "BALEEN_URL"})
 """Variables of our prefix that belong to other programs."""
 
 
@@ -192,6 +197,7 @@ def _header(text: str) -> str:
 _READERS: Final[Readers] = {
     "host": str,
     "port": read_port,
+    "api_keys_file": _file,
     "policies": Path,
     "models": Path,
     "state": Path,

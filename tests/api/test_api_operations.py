@@ -1,6 +1,8 @@
 """Health, status, metrics and the documentation of the API."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +10,7 @@ import pytest
 import schemathesis
 from prometheus_client.parser import text_string_to_metric_families
 
+from baleen_core.api_keys import hash_key, make_key
 from baleen_sidecar.testing import FixedInference
 from media import encode, grey, steady, video
 from sidecars import RunningSidecar, StartSidecar, alter_database, post
@@ -201,7 +204,7 @@ def test_the_api_document_has_no_reference_to_nowhere_and_no_schema_that_nothing
     assert used == set(response.json()["components"]["schemas"])
 
 
-def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar) -> None:
+def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar, tmp_path: Path) -> None:
     """The client refuses undocumented ones in every test; here every documented one is brought about."""
     unready, running = start_sidecar(policies={}), start_sidecar()
     decision = post(running, HELLO).json()
@@ -217,6 +220,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
         alter_database(running.database, f"ALTER TABLE {table} RENAME TO {table}_gone")
     ask_everything(running.client, decision["id"], "community", digest)
     post(running, HELLO)
+    keyed = ask_everything_without_a_right(start_sidecar, tmp_path)
     documented = {
         (method.upper(), path, int(status))
         for path, operations in running.answers.document["paths"].items()
@@ -224,7 +228,22 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
         for status in operation["responses"]
     }
 
-    assert running.answers.seen | unready.answers.seen == documented
+    assert running.answers.seen | unready.answers.seen | keyed.answers.seen == documented
+
+
+def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) -> RunningSidecar:
+    moderate, review = (make_key(bytes([number]) * 32) for number in range(2))
+    entries = [
+        {"name": role, "sha256": hash_key(key), "roles": [role]}
+        for role, key in (("moderate", moderate), ("review", review))
+    ]
+    (folder / "keys.yaml").write_text(json.dumps({"keys": entries}))
+    keyed = start_sidecar(api_keys_file=folder / "keys.yaml")
+    for sent in ({}, {"X-API-Key": moderate}, {"X-API-Key": review}):
+        keyed.client.headers.update(sent)
+        ask_everything(keyed.client, "absent", "community", "no digest")
+        keyed.client.post("/v1/moderate", content=b"hello", headers={"Content-Type": "text/plain"})
+    return keyed
 
 
 def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str) -> None:

@@ -224,7 +224,10 @@ def test_a_triton_of_somebody_else_is_not_for_this_command(site):
 def test_an_address_that_others_can_reach_is_refused(site, host):
     (problem,) = errors(site.serve_and_fail("--host", host))
 
-    assert problem == f"BALEEN_HOST: {host} is not loopback; without API keys only 127.0.0.1 or ::1 is served"
+    assert problem == (
+        f"BALEEN_HOST: {host} is not loopback; without API keys only 127.0.0.1 or ::1 is served: "
+        "make some with `baleen keys create`, and set BALEEN_API_KEYS_FILE"
+    )
 
 
 def test_wrong_variables_are_all_refused_by_name_with_what_would_be_right(site):

@@ -7,12 +7,19 @@ import threading
 import pytest
 
 from baleen_cli.client import Client
+from baleen_core.api_keys import make_key
 from baleen_core.errors import ContentError, UpstreamError
 from commands import baleen
 
 
 @pytest.fixture
-def answer():
+def shown():
+    """What requests had as their Authorization."""
+    return []
+
+
+@pytest.fixture
+def answer(shown):
     """Run a server that answers everything alike, and return its address."""
     servers = []
 
@@ -22,6 +29,7 @@ def answer():
                 self.do_POST()
 
             def do_POST(self):
+                shown.append(self.headers.get("authorization"))
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 self.send_response(status)
                 self.send_header("content-type", kind)
@@ -126,6 +134,33 @@ def test_a_refusal_without_a_field_is_shown_with_its_status(answer, status, erro
 def test_an_answer_of_another_shape_is_not_a_sidecar_s(answer, status, body):
     with Client(answer(status, body)) as client, pytest.raises(UpstreamError, match="did not answer as a sidecar does"):
         client.get("/v1/policies")
+
+
+@pytest.mark.parametrize("command", ["moderate", "explain"])
+def test_the_key_is_a_variable_and_is_shown_with_each_request(answer, text, shown, command, monkeypatch):
+    key = make_key(bytes(32))
+    monkeypatch.setenv("BALEEN_API_KEY", key)
+    refusal = problem(401, "The caller is not known", "", [{"field": "Authorization", "message": "is not known here"}])
+    ended = baleen(command, "--url", answer(401, refusal), text)
+
+    assert ended.problems == ["Authorization: is not known here"]
+    assert shown == [f"Bearer {key}"]
+
+
+def test_without_a_key_none_is_shown(answer, text, shown, monkeypatch):
+    monkeypatch.delenv("BALEEN_API_KEY", raising=False)
+    baleen("moderate", "--url", answer(503, problem(503, "No policy", "")), text)
+
+    assert shown == [None]
+
+
+@pytest.mark.parametrize("key", [make_key(bytes(32))[:-1], "secret\nHost: evil", "baleen_é"])
+def test_what_is_no_whole_key_is_sent_to_nobody_and_not_shown(answer, text, shown, key, monkeypatch):
+    monkeypatch.setenv("BALEEN_API_KEY", key)
+    ended = baleen("moderate", "--url", answer(200, b"{}"), text)
+
+    assert ended.problems == ["BALEEN_API_KEY: is no whole API key: a part is missing, or was changed"]
+    assert shown == []
 
 
 def test_wait_gives_up_and_says_where_to_look(answer):

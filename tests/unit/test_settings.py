@@ -32,6 +32,8 @@ def test_without_variables_the_defaults_hold() -> None:
     [
         ("BALEEN_PORT", "0", "port", 0),
         ("BALEEN_HOST", "::1", "host", "::1"),
+        ("BALEEN_API_KEYS_FILE", "/etc/keys.yaml", "api_keys_file", Path("/etc/keys.yaml")),
+        ("BALEEN_API_KEYS_FILE", "", "api_keys_file", None),
         ("BALEEN_POLICIES", "/etc/policies", "policies", Path("/etc/policies")),
         ("BALEEN_DURABILITY", "Interval", "durability", Durability.INTERVAL),
         ("BALEEN_DEADLINE_SECONDS", "2.5", "deadline_seconds", 2.5),
@@ -87,7 +89,23 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_variables_of_other_programs_are_passed_over() -> None:
-    assert Settings.from_env({"BALEEN_TRITON_SITE": "/x", "BALEEN_URL": "http://a"}) == Settings()
+    foreign = {"BALEEN_TRITON_SITE": "/x", "BALEEN_URL": "http://a", "BALEEN_API_KEY": "baleen_x"}
+
+    assert Settings.from_env(foreign) == Settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.244.0.7", "gateway.example"])
+def test_with_api_keys_any_address_is_served(host: str) -> None:
+    env = {"BALEEN_HOST": host, "BALEEN_API_KEYS_FILE": "/keys.yaml"}
+    wanted = Settings(host=host, api_keys_file=Path("/keys.yaml"))
+
+    assert Settings.from_env(env) == wanted
+    assert ClusterSettings.from_env(env) == (wanted, ClusterSettings())
+
+
+def test_without_api_keys_it_is_said_how_to_serve_others() -> None:
+    with pytest.raises(InvalidError, match=r"`baleen keys create`, and set BALEEN_API_KEYS_FILE"):
+        Settings.from_env({"BALEEN_HOST": "0.0.0.0"})
 
 
 @pytest.mark.parametrize(

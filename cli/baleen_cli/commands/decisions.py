@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from baleen_cli.client import Client
+from baleen_cli.client import KEY_VARIABLE, Client
 from baleen_cli.console import coloured, lines, output, table
 from baleen_core.errors import IntegrityError, UpstreamError
 from baleen_core.records import encode
@@ -31,12 +32,12 @@ def moderate(
     source: Place = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a running sidecar about files, and print its decisions."""
+    """Ask a running sidecar about files, and print its decisions. BALEEN_API_KEY is shown to it, if set."""
     places = {"tenant": tenant, "surface": surface, "source": source}
     context = {name: value for name, value in places.items() if value}
     rows: list[tuple[str, dict[str, Any]]] = []
     try:
-        with Client(url) as client:
+        with _client(url) as client:
             for path in files:
                 rows.append(_moderate_one(client, path, context))
     finally:
@@ -45,6 +46,10 @@ def moderate(
             lines(json.dumps(answer, ensure_ascii=False) for _, answer in rows)
         elif rows:
             print_decisions(rows)
+
+
+def _client(url: str) -> Client:
+    return Client(url, os.environ.get(KEY_VARIABLE, ""))
 
 
 def _moderate_one(client: Client, path: Path, context: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -66,8 +71,8 @@ def print_decisions(rows: list[tuple[str, dict[str, Any]]], title: str | None = 
 
 
 def explain(decision_id: str, url: Url = DEFAULT_URL) -> None:
-    """Say in words why a decision of a running sidecar came out as it did."""
-    with Client(url) as client:
+    """Say in words why a decision of a running sidecar came out as it did. BALEEN_API_KEY is shown to it, if set."""
+    with _client(url) as client:
         answer = client.get(f"/v1/decisions/{decision_id}/explain")
     lines(answer["explanation"])
 

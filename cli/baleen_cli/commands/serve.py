@@ -17,7 +17,7 @@ from baleen_sidecar.settings import Settings
 Policies = Annotated[Path | None, typer.Option(help="Folder of policies, lists and overrides")]
 Models = Annotated[Path | None, typer.Option(help="Folder of ModelDeployments")]
 State = Annotated[Path | None, typer.Option(help="Folder of the decision log; one process at a time")]
-Host = Annotated[str | None, typer.Option(help="Loopback address to listen on")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback with BALEEN_API_KEYS_FILE alone")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one", min=0, max=65535)]
 
 

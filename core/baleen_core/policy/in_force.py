@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.parse import MAX_TEXT, digest, read_header
-from baleen_core.policy.schema import MAX_NAME_LENGTH
-from baleen_core.reading import Reader, boolean, name, show, text
+from baleen_core.reading import Reader, boolean, instant, name, text
 
 KIND: Final = "ModerationOverride"
 MAX_REJECTED: Final = 32
@@ -102,7 +101,7 @@ def _read_pin(pin: Reader) -> Pin:
     found = Pin(
         digest=pin.required("digest", digest, ""),
         reason=pin.optional("reason", text(min_length=0, max_length=MAX_TEXT), ""),
-        expire_time=pin.optional("expireTime", _instant, ""),
+        expire_time=pin.optional("expireTime", instant, ""),
     )
     pin.done()
     return found
@@ -115,17 +114,3 @@ def _read_approval(approval: Reader) -> Approval:
     )
     approval.done()
     return found
-
-
-def _instant(value: object) -> str:
-    string = text(max_length=MAX_NAME_LENGTH)(value)
-    try:
-        found = datetime.fromisoformat(string)
-    except ValueError:
-        raise ValueError(f"{show(string)} is not a time; write one such as 2026-01-31T18:00:00Z") from None
-    if found.tzinfo is None:
-        raise ValueError(f"{show(string)} has no time zone; write Z behind it for UTC")
-    try:
-        return found.astimezone(UTC).isoformat()
-    except OverflowError:
-        raise ValueError(f"{show(string)} is beyond the year 9999; to mean for ever, leave the field out") from None

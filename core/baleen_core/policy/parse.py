@@ -92,7 +92,7 @@ _signal = pattern(
 type_word = pattern(
     r"[A-Za-z][A-Za-z0-9-]{0,62}", "a type; write one word, such as Moderation", max_length=MAX_NAME_LENGTH
 )
-_place = pattern(
+place = pattern(
     _PLACE, "a name of letters, digits and . _ - within; to mean any, leave the field out", max_length=MAX_NAME_LENGTH
 )
 _source_path = pattern(
@@ -193,8 +193,8 @@ def _read_rollback_window(rollout: Reader) -> int:
 def read_scope(scope: Reader) -> Scope:
     """Read where a policy counts."""
     found = Scope(
-        tenant=scope.optional("tenant", _place, None),
-        surface=scope.optional("surface", _place, None),
+        tenant=scope.optional("tenant", place, None),
+        surface=scope.optional("surface", place, None),
         source=scope.optional("source", _source_path, None),
     )
     scope.done()

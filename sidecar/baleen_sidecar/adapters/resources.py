@@ -28,6 +28,10 @@ Loader.yaml_implicit_resolvers = {
 }
 
 
+UNREADABLE: Final = (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError)
+"""What reading a file, or its documents, raises when it is not a list of resources."""
+
+
 def read_folder(folder: Path) -> Documents:
     """Read every YAML and JSON file of a folder and those below it, in the order of their names.
 
@@ -41,8 +45,8 @@ def read_folder(folder: Path) -> Documents:
         name = str(path.relative_to(folder))
         try:
             documents += read_file(path, name)
-        except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as exc:
-            problems.append(Problem(field=name, message=f"cannot be read: {_one_line(exc)}"))
+        except UNREADABLE as exc:
+            problems.append(Problem(field=name, message=f"cannot be read: {one_line(exc)}"))
     return Documents(documents=tuple(documents), problems=tuple(problems))
 
 
@@ -50,7 +54,16 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
     """Read the documents of one file; empty ones are passed over.
 
     Raises:
-        OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError: the file is not a list of resources.
+        One of UNREADABLE: the file is not a list of resources.
+    """
+    return read_documents(read_text(path), name)
+
+
+def read_text(path: Path, limit_bytes: int = MAX_FILE_BYTES) -> str:
+    """Read a regular file that is neither empty nor over a limit.
+
+    Raises:
+        One of UNREADABLE: it is something else, or not UTF-8.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -58,10 +71,19 @@ def read_file(path: Path, name: str) -> Iterator[Document]:
     if not status.st_size:
         # An editor that is saving, or a disk that was full: nobody deletes policies like that.
         raise ValueError("it is empty; delete the file if that is meant")
-    if status.st_size > MAX_FILE_BYTES:
-        raise ValueError(f"it has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
+    if status.st_size > limit_bytes:
+        raise ValueError(f"it has {status.st_size} bytes; the limit is {limit_bytes}")
+    return path.read_text(encoding="utf-8")
+
+
+def read_documents(text: str, name: str) -> Iterator[Document]:
+    """Read the documents of a file's text; empty ones are passed over.
+
+    Raises:
+        One of UNREADABLE: it is not a list of resources.
+    """
     found = []
-    for body in _documents(path.read_text(encoding="utf-8")):
+    for body in _documents(text):
         if body is None:
             continue
         if not isinstance(body, Mapping):
@@ -129,7 +151,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)[:MAX_FILES]
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Say what is wrong with a file, and where, in one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {error.problem}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -30,42 +30,45 @@ class Records(Protocol):
 
 
 class ReadDecisions:
-    """Find decisions by id; `signals` are all that the served models offer now, by which rules are compiled."""
+    """Find decisions by id; `signals` are all that the served models offer now, by which rules are compiled.
+
+    With a `tenant`, decisions of any other are not there.
+    """
 
     def __init__(self, log: Records, store: RevisionStore, signals: Callable[[], Collection[str]]) -> None:
         self._log = log
         self._store = store
         self._signals = signals
 
-    async def get(self, decision_id: str) -> DecisionRecord:
+    async def get(self, decision_id: str, tenant: str | None = None) -> DecisionRecord:
         """Return the record of a decision.
 
         Raises:
             NotFound: there is none of that id.
         """
         record = await self._log.get(decision_id)
-        if record is None:
+        if record is None or tenant not in (None, record.evidence.context.tenant):
             raise NotFound(f"there is no decision {decision_id!r} on record")
         return record
 
-    async def explain(self, decision_id: str) -> tuple[DecisionRecord, tuple[str, ...]]:
+    async def explain(self, decision_id: str, tenant: str | None = None) -> tuple[DecisionRecord, tuple[str, ...]]:
         """Say in sentences why a decision came out as it did.
 
         Raises:
             NotFound: there is no such decision.
             IntegrityError: a revision that judged is gone or was altered.
         """
-        record = await self.get(decision_id)
+        record = await self.get(decision_id, tenant)
         return record, explain(record, await self._policies(record))
 
-    async def replay(self, decision_id: str) -> Replay:
+    async def replay(self, decision_id: str, tenant: str | None = None) -> Replay:
         """Make a decision once more from the evidence on record and the revisions that it names.
 
         Raises:
             NotFound: there is no such decision.
             IntegrityError: a revision that judged is gone or was altered.
         """
-        record = await self.get(decision_id)
+        record = await self.get(decision_id, tenant)
         again = replay(record, await self._policies(record))
         return Replay(record=record, again=again, differences=differences(record.decision, again))
 

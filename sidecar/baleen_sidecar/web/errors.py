@@ -9,6 +9,7 @@ from baleen_core.errors import (
     ContentError,
     DeadlineExceeded,
     FetchError,
+    Forbidden,
     IntegrityError,
     InvalidError,
     LimitExceeded,
@@ -19,6 +20,7 @@ from baleen_core.errors import (
     Overloaded,
     StateError,
     TooLarge,
+    Unauthenticated,
     UpstreamError,
     WrongType,
 )
@@ -47,6 +49,8 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
 KINDS: Final[tuple[tuple[type[BaleenError], int, str, str], ...]] = (
     (TooLarge, 413, "too-large", "The content is over a limit"),
     (WrongType, 415, "wrong-type", "The content's type is not accepted"),
+    (Unauthenticated, 401, "unauthenticated", "The caller is not known"),
+    (Forbidden, 403, "forbidden", "The caller may not do this"),
     (ContentError, 422, "invalid-content", "The request is not valid"),
     (InvalidError, 422, "invalid", "The request is not valid"),
     (FetchError, 422, "unreadable-url", "The content's address cannot be read"),

@@ -1,7 +1,8 @@
 """Keep web pages out: a browser on this machine reaches loopback for any page that it shows.
 
-While there are no API keys, loopback is all that stands between a stranger and the sidecar. A page can post to it
-without asking (a "simple" request), and read the answers by giving its own name our address (DNS re-binding).
+Without API keys (with them, see `door.py`), loopback is all that stands between a stranger and the sidecar. A page can
+post to it without asking (a "simple" request), and read the answers by giving its own name our address (DNS
+re-binding).
 """
 
 import ipaddress

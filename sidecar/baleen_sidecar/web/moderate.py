@@ -16,6 +16,7 @@ from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
+from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
     ProblemDetails,
@@ -126,28 +127,30 @@ class ModerateRoute:
         )
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
-            return await self._decide(scope["query_string"], headers, body, caller)
+            return await self._decide(scope, headers, body, caller)
 
     async def _decide(
-        self, query: bytes, headers: dict[bytes, bytes], body: RequestBody, caller: Caller
+        self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody, caller: Caller
     ) -> DecisionRecord:
+        query = scope["query_string"]
         media_type, charset = read_content_type(headers.get(b"content-type", b""))
         if media_type == "application/json":
             refuse_query(query)
             data = await body.read("json", self._body_limits["json"])
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
             request = await self._moderate.off_loop(data, partial(read_request, data))
-            return await self._json(request, caller)
+            context = context_of(scope, to_context(request.context), "context.tenant")
+            return await self._json(request, context, caller)
         kind = kind_of(media_type)
-        context = read_query(query)
+        context = context_of(scope, read_query(query), "tenant")
         data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
         return await self._moderate.media(data, media, context, caller)
 
-    async def _json(self, request: ModerateRequest, caller: Caller) -> DecisionRecord:
-        content, context = request.content, to_context(request.context)
+    async def _json(self, request: ModerateRequest, context: Context, caller: Caller) -> DecisionRecord:
+        content = request.content
         if isinstance(content, Text):
             return await self._moderate.text(content.text, context, caller)
         kind: MediaKind = "video" if isinstance(content, Video) else "image"
@@ -159,15 +162,18 @@ class ModerateRoute:
 
     async def _refuse(self, send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
         self._metrics.refused(problem.status)
-        unread = body.unread
-        headers = [*more, (b"connection", b"close")] if unread else more
-        content = _ENCODER.encode(problem)
-        await respond(
-            send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread
-        )
-        if unread:
-            await body.discard()
-            await send({"type": "http.response.body", "body": b""})
+        await refuse(send, problem, body, more)
+
+
+async def refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
+    """Send a problem, and throw away for a moment what is still coming of the request's body."""
+    unread = body.unread
+    headers = [*more, (b"connection", b"close")] if unread else more
+    content = _ENCODER.encode(problem)
+    await respond(send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread)
+    if unread:
+        await body.discard()
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def respond(

@@ -8,12 +8,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
+from baleen_sidecar.flow.door import is_open, right_for
 from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails
 from baleen_sidecar.web.schemas import Author, DecisionAnswer, ModerateRequest, RequestContext
 
 REF: Final = "#/components/schemas/{name}"
 _ENCODER: Final = msgspec.json.Encoder()
 _DESCRIPTIONS: Final = {
+    401: "No API key that is good here",
+    403: "The API key lacks a role, or may not speak for the tenant",
     404: "There is nothing of that name",
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
@@ -51,7 +54,36 @@ def build_openapi(app: FastAPI, answers: Mapping[str, type[Any]]) -> dict[str, A
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["paths"]["/v1/moderate"] = {"post": _moderate()}
+    document["components"]["securitySchemes"] = _schemes()
+    for path, operations in document["paths"].items():
+        if not is_open(path):
+            for operation in operations.values():
+                _need_key(path, operation)
     return document
+
+
+def _schemes() -> dict[str, Any]:
+    told = (
+        "Needed wherever the server was given a file of API keys; without one it answers loopback alone, and any caller"
+    )
+    return {
+        "bearer": {"type": "http", "scheme": "bearer", "description": told},
+        "header": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": f"{told}; wins over the other",
+        },
+    }
+
+
+def _need_key(path: str, operation: dict[str, Any]) -> None:
+    right = right_for(path)
+    tenants = ", and one that may speak for any tenant" if right.is_of_all_tenants else ""
+    told = f"Needs an API key with the role `{right.role}`{tenants}."
+    operation["description"] = f"{operation['description']} {told}" if "description" in operation else told
+    operation["security"] = [{"bearer": []}, {"header": []}]
+    operation["responses"] |= {str(status): response for status, response in refusals(401, 403).items()}
 
 
 def _moderate() -> dict[str, Any]:

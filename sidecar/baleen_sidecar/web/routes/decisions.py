@@ -2,16 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 from msgspec import Struct
 
 from baleen_core.policy.schema import Verdict
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
+from baleen_sidecar.web.callers import key_tenant
 from baleen_sidecar.web.openapi import answer, documented
 from baleen_sidecar.web.schemas import DecisionAnswer, to_answer
 
 DecisionId = Annotated[str, Path(min_length=1, max_length=64, description="The id that the decision was given with")]
+KeyTenant = Annotated[str | None, Depends(key_tenant)]
 
 
 class Explanation(Struct, frozen=True):
@@ -40,21 +42,21 @@ def build_router(decisions: ReadDecisions) -> APIRouter:
     router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
     @router.get("/{decision_id}", responses=documented(DecisionAnswer, 404, 422, 503), summary="Read a decision")
-    async def get(decision_id: DecisionId) -> Response:
-        return answer(to_answer(await decisions.get(decision_id)))
+    async def get(decision_id: DecisionId, tenant: KeyTenant) -> Response:
+        return answer(to_answer(await decisions.get(decision_id, tenant)))
 
     @router.get(
         "/{decision_id}/explain", responses=documented(Explanation, 404, 422, 500, 503), summary="Say why, in words"
     )
-    async def explain(decision_id: DecisionId) -> Response:
-        record, sentences = await decisions.explain(decision_id)
+    async def explain(decision_id: DecisionId, tenant: KeyTenant) -> Response:
+        record, sentences = await decisions.explain(decision_id, tenant)
         return answer(Explanation(record.id, record.decision.decision, sentences))
 
     @router.post(
         "/{decision_id}/replay", responses=documented(ReplayAnswer, 404, 422, 500, 503), summary="Decide once more"
     )
-    async def replay(decision_id: DecisionId) -> Response:
-        made = await decisions.replay(decision_id)
+    async def replay(decision_id: DecisionId, tenant: KeyTenant) -> Response:
+        made = await decisions.replay(decision_id, tenant)
         return answer(
             ReplayAnswer(
                 id=made.record.id,

@@ -2,6 +2,7 @@
 
 import mimetypes
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from typing import Annotated
 
@@ -30,7 +31,7 @@ class Health(Struct, frozen=True):
 
 
 class ComponentAnswer(Struct, frozen=True):
-    """One thing that is needed, and what is wrong with it."""
+    """One thing that is needed, and what is wrong with it; /ready does not say the latter where callers need keys."""
 
     name: str
     healthy: bool
@@ -68,8 +69,9 @@ def build_router(
     *,
     version: str,
     monotonic_seconds: Callable[[], float],
+    says_why: bool = True,
 ) -> APIRouter:
-    """Serve what operations need."""
+    """Serve what operations need; `says_why` is whether /ready, which is open to all, quotes policies and addresses."""
     router = APIRouter(tags=["operations"])
     started = monotonic_seconds()
     process = psutil.Process()
@@ -82,7 +84,8 @@ def build_router(
     @router.get("/ready", responses=_ready_responses(), summary="Say whether requests can be answered")
     async def ready() -> Response:
         found = await health.readiness()
-        body = Ready(found.ready, found.degraded, _components(found.components))
+        components = found.components if says_why else tuple(replace(each, detail="") for each in found.components)
+        body = Ready(found.ready, found.degraded, _components(components))
         return answer(body, 200 if found.ready else 503)
 
     @router.get("/v1/status", responses=documented(Status), summary="Show numbers for people")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from msgspec import Struct
 
@@ -13,6 +13,7 @@ from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicySt
 from baleen_core.policy.schema import Scope
 from baleen_core.records import Context, PolicyRole
 from baleen_sidecar.usecases.read_policies import ReadPolicies
+from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import FieldError
 from baleen_sidecar.web.openapi import answer, documented
 
@@ -149,8 +150,11 @@ def build_router(current: Callable[[], PolicySnapshot], policies: ReadPolicies) 
     @router.get(
         "/effective-policy", responses=documented(EffectivePolicy, 422), summary="Say which policies bind a place"
     )
-    async def effective(tenant: Place = None, surface: Place = None, source: Place = None) -> Response:
-        in_force = current().in_force(Context(tenant=tenant, surface=surface, source=source))
+    async def effective(
+        request: Request, tenant: Place = None, surface: Place = None, source: Place = None
+    ) -> Response:
+        asked = Context(tenant=tenant, surface=surface, source=source)
+        in_force = current().in_force(context_of(request.scope, asked, "tenant"))
         return answer(
             EffectivePolicy(
                 tuple(_binding(PolicyRole.WINNER, policy) for policy in in_force.winners)

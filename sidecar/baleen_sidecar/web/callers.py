@@ -1,0 +1,34 @@
+"""Who asks: the door notes the API key in the scope, and routes ask for which tenant it may speak."""
+
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+from fastapi import Request
+from msgspec import structs
+
+from baleen_core.api_keys import ApiKey
+from baleen_core.records import Context
+
+_KEY: Final = "baleen.api_key"
+
+
+def note_key(scope: MutableMapping[str, Any], key: ApiKey) -> None:
+    """Remember, for the rest of a request, which key it came with."""
+    scope[_KEY] = key
+
+
+def context_of(scope: MutableMapping[str, Any], context: Context, field: str) -> Context:
+    """Return the context that a request is judged in: its own, with the key's tenant where it names none.
+
+    Raises:
+        Forbidden: the key may not speak for the tenant that it names in `field`.
+    """
+    key: ApiKey | None = scope.get(_KEY)
+    tenant = context.tenant if key is None else key.tenant_of(context.tenant, field)
+    return context if tenant == context.tenant else structs.replace(context, tenant=tenant)
+
+
+async def key_tenant(request: Request) -> str | None:
+    """Return the only tenant whose records the caller may read; None is any."""
+    key: ApiKey | None = request.scope.get(_KEY)
+    return None if key is None else key.tenant
