@@ -1,6 +1,7 @@
 """`python -m baleen_sidecar` without any cluster: what it refuses to start with, and what it does while it is alone."""
 
 import asyncio
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import certifi
 import httpx
 import pytest
 
+from baleen_core.api_keys import hash_key, make_key
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
 from baleen_sidecar.adapters.last_good import FILE, FileLastGood
@@ -18,7 +20,9 @@ from baleen_sidecar.adapters.store import SqliteRevisionStore, StateFolder, migr
 from baleen_sidecar.ports import Kept, KeptPolicy
 from gateway_process import RunningGateway
 from publishing import publication
+from serving import until
 
+KEYS = [make_key(bytes([number]) * 32) for number in range(2)]
 TERMS = read_list(ListType.TERMS, "idiot")
 SOURCE = {"type": "ConfigMap", "name": "slurs", "key": "terms.txt"}
 LISTED = publication(
@@ -126,6 +130,67 @@ def test_certificates_that_are_none_end_it_and_their_file_is_named(alone: dict[s
 
     assert code == 2
     assert f"{tmp_path / 'ca.crt'} cannot be read as PEM certificates" in event["problem"]
+
+
+def test_a_file_of_api_keys_that_is_wrong_ends_it_and_each_entry_is_named(
+    alone: dict[str, object], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(json.dumps({"keys": [{"name": "shop", "sha256": KEYS[0], "roles": ["moderate"]}, {}]}))
+    with RunningGateway(**alone, host="0.0.0.0", api_keys_file=keys) as process:
+        code, events = end_of(process)
+
+    assert code == 2
+    assert [event["setting"] for event in events] == [
+        f"{keys}: keys[0].sha256",
+        f"{keys}: keys[1].roles",
+        f"{keys}: keys[1].name",
+        f"{keys}: keys[1].sha256",
+    ]
+    assert KEYS[0] not in process.said()
+    assert not (tmp_path / "state").exists()
+
+
+def test_beyond_loopback_it_answers_those_with_a_key_and_follows_a_mounted_secret(
+    alone: dict[str, object], tmp_path: Path
+) -> None:
+    mounted = tmp_path / "mounted"
+    mount(mounted, "1", good_keys(KEYS[0]))
+    with RunningGateway(**alone, host="0.0.0.0", api_keys_file=mounted / "keys.yaml") as process:
+
+        def lets_in() -> list[bool]:
+            answers = [process.client.get("/v1/policies", headers={"X-API-Key": key}) for key in KEYS]
+            assert {answer.status_code for answer in answers} <= {200, 401}
+            return [answer.is_success for answer in answers]
+
+        assert lets_in() == [True, False]
+        mount(mounted, "2", good_keys(*KEYS))
+        until(lambda: lets_in() == [True, True])
+        mount(mounted, "3", good_keys(KEYS[1]))
+        until(lambda: lets_in() == [False, True])
+        mount(mounted, "4", f"keys: [{KEYS[1]}]")
+        event = process.wait_for("API keys not read; the last good ones count")
+        assert event["problem"] == f"{mounted / 'keys.yaml'}: keys[0]: 'baleen_…' is not a mapping of fields"
+        assert lets_in() == [False, True]
+        assert "api-keys" in process.ready()[1]["degraded"]
+        mount(mounted, "5", good_keys(KEYS[1]))
+        until(lambda: "api-keys" not in process.ready()[1]["degraded"])
+        assert not any(key in process.said() for key in KEYS)
+
+
+def good_keys(*keys: str) -> str:
+    """Return a file of keys that may read policies."""
+    return json.dumps({"keys": [{"name": "shop", "sha256": hash_key(key), "roles": ["review"]} for key in keys]})
+
+
+def mount(folder: Path, version: str, text: str) -> None:
+    """Put a Secret's file where it is mounted, as the kubelet does: by another link to a folder of its own."""
+    (folder / f"..{version}").mkdir(parents=True)
+    (folder / f"..{version}/keys.yaml").write_text(text)
+    (folder / "..data_tmp").symlink_to(f"..{version}")
+    (folder / "..data_tmp").replace(folder / "..data")
+    if not (folder / "keys.yaml").is_symlink():
+        (folder / "keys.yaml").symlink_to("..data/keys.yaml")
 
 
 def test_a_state_folder_in_use_ends_it_and_says_by_whom(alone: dict[str, object]) -> None:
