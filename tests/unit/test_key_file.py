@@ -53,7 +53,9 @@ WRONG = [
     pytest.param(lambda path: path.write_bytes(b"\xff"), "codec can't decode", id="not UTF-8"),
     pytest.param(lambda path: path.write_text("keys: ["), "line 2", id="cut off"),
     pytest.param(lambda path: path.write_text(f"{OLD}: 1\n{OLD}: 2\n"), "'baleen_…' is there twice", id="keys as keys"),
-    pytest.param(lambda path: path.write_text(f"- {OLD}\n"), "not a resource", id="a list of keys"),
+    pytest.param(
+        lambda path: path.write_text(f"- {OLD}\n"), "is a list, not a mapping with the list `keys`", id="a list of keys"
+    ),
     pytest.param(lambda path: path.write_text(said(OLD) + "---\n" + said(NEW)), "2 documents", id="two documents"),
     pytest.param(lambda path: path.write_text("#" * (MAX_FILE_BYTES + 1)), "the limit is 1048576", id="too large"),
     pytest.param(lambda path: path.write_text(said(OLD, OLD)), "keys[1].sha256: is there twice", id="wrong entry"),

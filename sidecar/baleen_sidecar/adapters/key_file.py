@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """What a Secret may have."""
+EXPECTED: Final = "a mapping with the list `keys`"
 LOOK_SECONDS: Final = 1.0
 """How soon a changed file counts. It is read, not asked for its time: by whatever way it changed, that is seen."""
 
@@ -87,9 +88,9 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, path: Path) -> tuple[ApiKey, ...]:
     try:
-        documents = [document.body for document in read_documents(text, str(path))]
+        documents = [document.body for document in read_documents(text, str(path), EXPECTED)]
         if len(documents) != 1:
-            raise ValueError(f"it has {len(documents)} documents; give one, with the list `keys`")
+            raise ValueError(f"it has {len(documents)} documents, not one: {EXPECTED}")
     except UNREADABLE as exc:
         raise _unreadable(path, exc) from None
     try:

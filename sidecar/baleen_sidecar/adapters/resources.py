@@ -76,18 +76,18 @@ def read_text(path: Path, limit_bytes: int = MAX_FILE_BYTES) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_documents(text: str, name: str) -> Iterator[Document]:
-    """Read the documents of a file's text; empty ones are passed over.
+def read_documents(text: str, name: str, expected: str = "a resource with apiVersion and kind") -> Iterator[Document]:
+    """Read the documents of a file's text, each `expected` to be a mapping; empty ones are passed over.
 
     Raises:
-        One of UNREADABLE: it is not a list of resources.
+        One of UNREADABLE: one of them is something else, or the text is not YAML.
     """
     found = []
     for body in _documents(text):
         if body is None:
             continue
         if not isinstance(body, Mapping):
-            raise ValueError(f"a document is a {type(body).__name__}, not a resource with apiVersion and kind")
+            raise ValueError(f"a document is a {type(body).__name__}, not {expected}")
         found.append(Document(file=name, body=body))
         if len(found) > MAX_DOCUMENTS:
             raise ValueError(f"it has more than {MAX_DOCUMENTS} documents")
