@@ -22,7 +22,7 @@ from typing import IO, Final
 MODULES: Final = Path(__file__).parents[1] / "cluster" / "tools"
 KUBERNETES_VERSION: Final = "v1.35.4"
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
-NODE: Final = ("kube-scheduler", "kubelet", "kube-proxy")
+NODE: Final = ("kube-scheduler", "kubelet", "kube-proxy", "coredns")
 _MIN_GO: Final = (1, 25)
 """What the modules' own go.mod asks for."""
 _LOG_TAIL_CHARACTERS: Final = 3000
@@ -33,42 +33,74 @@ class ToolsMissing(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Modules, by their folders, whose binaries go together into one folder of the cache.
+
+    `stamps` are the variables, with what they are set to at the build, which say a version.
+    """
+
+    modules: tuple[str, ...]
+    stamps: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The Go package that becomes the binary `name`, what Go calls it, and the folder of the module that pins it."""
+    """The Go package that becomes the binary `name`, what Go calls it, and the module that pins it."""
 
     name: str
-    module: Path
+    release: Release
+    module: str
     package: str
     built_as: str
 
 
 def _sources() -> dict[str, Source]:
+    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+    # What the server says at /version, and kubectl compares.
+    version = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor}
+    stamps = tuple((f"k8s.io/component-base/version.{name}", value) for name, value in version.items())
+    cluster = Release(modules=("etcd", "kubernetes"), stamps=stamps)
+    etcd = Source(name="etcd", release=cluster, module="etcd", package="go.etcd.io/etcd/server/v3", built_as="server")
     kubernetes = [
-        Source(name=name, module=MODULES / "kubernetes", package=f"k8s.io/kubernetes/cmd/{name}", built_as=name)
-        for name in (*CONTROL_PLANE[1:], *NODE)
+        Source(name=name, release=cluster, module="kubernetes", package=f"k8s.io/kubernetes/cmd/{name}", built_as=name)
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
     ]
-    etcd = Source(name="etcd", module=MODULES / "etcd", package="go.etcd.io/etcd/server/v3", built_as="server")
-    return {source.name: source for source in (etcd, *kubernetes)}
+    # The Kubernetes that `helm template` takes itself to talk to, for no server tells it.
+    rendered_for = tuple(
+        (f"helm.sh/helm/v3/pkg/chartutil.k8sVersion{name}", value)
+        for name, value in (("Major", major), ("Minor", minor))
+    )
+    alone = [
+        Source(name=name, release=Release(modules=(name,), stamps=stamps), module=name, package=package, built_as=name)
+        for name, package, stamps in (
+            ("coredns", "github.com/coredns/coredns", ()),
+            ("helm", "helm.sh/helm/v3/cmd/helm", rendered_for),
+            ("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", ()),
+        )
+    ]
+    return {source.name: source for source in (etcd, *kubernetes, *alone)}
 
 
 SOURCES: Final = _sources()
 
 
-def build_flags() -> tuple[str, ...]:
-    """Return the flags of `go build`; the version is what the server says at /version and kubectl compares."""
-    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
-    stamps = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor}
-    stamped = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in stamps.items())
-    return ("-trimpath", "-buildvcs=false", f"-ldflags=-s -w {stamped}")
+def build_flags(release: Release) -> tuple[str, ...]:
+    """Return the flags of `go build`."""
+    linked = " ".join(("-s -w", *(f"-X {variable}={value}" for variable, value in release.stamps)))
+    return ("-trimpath", "-buildvcs=false", f"-ldflags={linked}")
 
 
-def cache_folder() -> Path:
-    """Return `${XDG_CACHE_HOME:-~/.cache}/baleen/cluster/<digest>`; the digest is of all that decides what is built."""
+def cache_folder(name: str = "etcd") -> Path:
+    """Return where the cache has the binary `name`: `${XDG_CACHE_HOME:-~/.cache}/baleen/cluster/<digest>`.
+
+    The digest is of all that decides what is built.
+    """
+    release = SOURCES[name].release
     digest = hashlib.sha256()
-    for module in sorted({source.module for source in SOURCES.values()}):
-        for name in ("go.mod", "go.sum"):
-            digest.update((module / name).read_bytes() + b"\0")
-    digest.update("\0".join(build_flags()).encode())
+    for module in release.modules:
+        for file in ("go.mod", "go.sum"):
+            digest.update((MODULES / module / file).read_bytes() + b"\0")
+    digest.update("\0".join(build_flags(release)).encode())
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "baleen" / "cluster" / digest.hexdigest()[:16]
 
@@ -77,7 +109,7 @@ def find(name: str) -> Path | None:
     """Return a binary of the folder `KUBEBUILDER_ASSETS`, or else of the cache, if one of them has it."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     folders = [Path(assets)] if assets else []
-    return next((path for folder in [*folders, cache_folder()] if os.access(path := folder / name, os.X_OK)), None)
+    return next((path for folder in [*folders, cache_folder(name)] if os.access(path := folder / name, os.X_OK)), None)
 
 
 def tools(names: Sequence[str] = CONTROL_PLANE) -> dict[str, Path]:
@@ -103,7 +135,11 @@ def find_go() -> Path:
 
 
 def _build(names: Sequence[str]) -> None:
-    folder = cache_folder()
+    for folder in sorted({cache_folder(name) for name in names}):
+        _build_into(folder, [name for name in names if cache_folder(name) == folder])
+
+
+def _build_into(folder: Path, names: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -116,12 +152,13 @@ def _build(names: Sequence[str]) -> None:
 
 def _compile(sources: Sequence[Source], made: Path, folder: Path, log: IO[str]) -> None:
     """Build a module's binaries, then move each into its place: whole or not there."""
-    command = [str(find_go()), "build", *build_flags(), "-o", f"{made}/", *(source.package for source in sources)]
+    flags = build_flags(sources[0].release)
+    command = [str(find_go()), "build", *flags, "-o", f"{made}/", *(source.package for source in sources)]
     # Nothing of the user's Go settings may change what is built, but for where modules and build results are kept.
     pinned = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOOS": "", "GOARCH": ""}
     log.write(f"{' '.join(command)}\n")
     log.flush()
-    status = _run_to_the_end(command, sources[0].module, os.environ | pinned, log)
+    status = _run_to_the_end(command, MODULES / sources[0].module, os.environ | pinned, log)
     if status != 0:
         said = Path(log.name).read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
         names = ", ".join(source.name for source in sources)
@@ -170,8 +207,8 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in SOURCES]:
         parser.error(f"{', '.join(unknown)}: not one of {', '.join(SOURCES)}")
     if missing := [name for name in names if find(name) is None]:
-        log = cache_folder() / "build.log"
-        print(f"baleen: building {', '.join(missing)} (minutes, once); log: {log}", file=sys.stderr)
+        logs = ", ".join(sorted({str(cache_folder(name) / "build.log") for name in missing}))
+        print(f"baleen: building {', '.join(missing)} (minutes, once); log: {logs}", file=sys.stderr)
     _unwind_on_signals()
     try:
         found = tools(names)

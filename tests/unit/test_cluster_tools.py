@@ -55,7 +55,7 @@ def test_the_parts_of_a_node_are_built_when_they_are_asked_for(builds):
     found = tools([*CONTROL_PLANE, *NODE])
 
     assert set(found) == {*CONTROL_PLANE, *NODE}
-    assert len(builds()) == 3
+    assert len(builds()) == 4
 
 
 def test_the_server_is_stamped_with_its_version(builds):
@@ -98,9 +98,17 @@ def test_the_folder_of_the_environment_comes_first(builds, tmp_path, monkeypatch
 
 def test_other_flags_have_another_cache(monkeypatch):
     before = cache_folder()
-    monkeypatch.setattr(cluster_tools, "build_flags", lambda: (*build_flags(), "-race"))
+    monkeypatch.setattr(cluster_tools, "build_flags", lambda release: (*build_flags(release), "-race"))
 
     assert cache_folder() != before
+
+
+def test_a_tool_that_is_pinned_alone_is_built_and_kept_alone(builds):
+    tools(["etcd", "helm"])
+
+    assert cache_folder("helm") != cache_folder("etcd")
+    assert find("helm") == cache_folder("helm") / "helm"
+    assert "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35" in builds()[-1] + builds()[0]
 
 
 def test_a_go_that_is_too_old_is_passed_over(builds, monkeypatch):
