@@ -131,7 +131,8 @@ def test_the_chart_says_the_same_as_the_processes_where_nobody_says_anything():
     settings, cluster = of_sidecar.ClusterSettings.from_env(of_pod)
     defaults = of_operator.Settings(), of_sidecar.Settings(), of_sidecar.ClusterSettings()
 
-    for name in map(snake, in_chart["operator"]["settings"]):
+    # Here the chart knows more: the image that it has.
+    for name in {*map(snake, in_chart["operator"]["settings"])} - {"fetch_image"}:
         assert getattr(operator, name) == getattr(defaults[0], name)
     for name in map(snake, in_chart["gateway"]["settings"]):
         mine, default = (settings, defaults[1]) if hasattr(settings, name) else (cluster, defaults[2])

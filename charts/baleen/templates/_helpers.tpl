@@ -39,13 +39,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ ternary "::" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}
 {{- end }}
 
-{{/* Settings as environment variables: (dict "prefix" "BALEEN_" "settings" dict). Lists are joined, mappings are JSON. */}}
+{{/* Settings as environment variables: (dict "prefix" "BALEEN_" "settings" dict). Lists are joined, mappings are JSON;
+what is null is left to the process. */}}
 {{- define "baleen.environment" -}}
 {{- $variables := dict }}
 {{- range $name, $value := .settings }}
+{{- if not (kindIs "invalid" $value) }}
 {{- $text := $value }}
 {{- if kindIs "slice" $value }}{{ $text = join "," $value }}{{ else if not (kindIs "string" $value) }}{{ $text = toJson $value }}{{ end }}
 {{- $_ := set $variables (printf "%s%s" $.prefix (snakecase $name | upper)) $text }}
+{{- end }}
 {{- end }}
 {{- toYaml $variables }}
 {{- end }}

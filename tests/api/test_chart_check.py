@@ -1,0 +1,45 @@
+"""What `helm test` runs in a pod, against the real application."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from baleen_cli.triton.process import free_port
+from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from helm import CHART
+from sidecars import StartSidecar
+
+KEY = make_key(bytes(32))
+
+
+def check(gateway: object, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "GATEWAY": str(gateway).rstrip("/"), **more}
+    command = [sys.executable, "-I", CHART / "files" / "moderate.py"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_check_moderates_one_text_and_says_by_which_policy(start_sidecar: StartSidecar, tmp_path: Path):
+    entry = ApiKey(name="helm-test", sha256=hash_key(KEY), roles=frozenset({KeyRole.MODERATE}))
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"keys": [render_key(entry)]}))
+    gateway = start_sidecar(api_keys_file=tmp_path / "keys.yaml").client.base_url
+    passed, stranger = check(gateway, API_KEY=f"{KEY}\n"), check(gateway)
+
+    assert passed.returncode == 0, passed.stderr
+    assert re.match(r"Allow, by .*community sha256:[0-9a-f]{64}", passed.stdout)
+    assert stranger.returncode == 1
+    assert "status 401: the gateway wants an API key: test.apiKey.existingSecret names" in stranger.stderr
+
+
+def test_the_check_says_what_is_missing(start_sidecar: StartSidecar):
+    without_policies = check(start_sidecar(policies={}).client.base_url)
+    nobody = check(f"http://127.0.0.1:{free_port()}")
+
+    assert without_policies.returncode == 1
+    assert "status 503: no policy is in force yet" in without_policies.stderr
+    assert nobody.returncode == 1
+    assert "does not answer" in nobody.stderr
+    assert "once a policy is in force" in nobody.stderr
