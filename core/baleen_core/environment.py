@@ -66,6 +66,11 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def read_pause(text: str) -> float:
+    """Read a time of less than a day, or none at all."""
+    return 0.0 if text.strip() == "0" else read_seconds(text)
+
+
 def read_url(text: str) -> str:
     """Read a base address; no text is none."""
     if not text.strip():

@@ -97,7 +97,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         ).set_function(lambda: float(not followed.source.problem))
         # Whatever was enforced before is enforced again before the first request is read.
         await following.restore()
-        served = (Served(app=build_app(ports, settings), listening=listening), *followed.served)
+        app = Served(app=build_app(ports, settings), listening=listening, drain_seconds=cluster.drain_seconds)
+        served = (app, *followed.served)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
         watched = () if parts.keys is None else (parts.keys.watch,)
         await _until_served(run_servers(*served), (*followed.tasks, *watched, following.run, models.run))

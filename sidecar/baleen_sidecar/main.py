@@ -218,6 +218,26 @@ def url_of(listening: socket.socket) -> str:
 class Server(uvicorn.Server):
     """Ends when it is told to and leaves signals alone: uvicorn's would kill the process before all else is closed."""
 
+    DRAIN_LOOK_SECONDS: Final = 0.05
+
+    def __init__(self, config: uvicorn.Config, *, drain_seconds: float = 0.0) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, after a time in which each answer asks its caller to connect anew.
+
+        Whoever has an open connection may be asking on it at the very moment at which it is closed, and would be lost.
+        """
+        # A new list: answers under way have the old one.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        give_up = time.monotonic() + self._drain_seconds
+        while self.server_state.connections and time.monotonic() < give_up:
+            if self.force_exit:
+                break
+            await asyncio.sleep(self.DRAIN_LOOK_SECONDS)
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take none; see `run_servers`."""
@@ -231,6 +251,7 @@ class Served:
     app: ASGIApp
     listening: socket.socket
     protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol
+    drain_seconds: float = 0.0
 
     def server(self) -> Server:
         """Make its server."""
@@ -248,11 +269,14 @@ class Served:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             lifespan="off",
         )
-        return Server(config)
+        return Server(config, drain_seconds=self.drain_seconds)
 
 
 async def run_servers(*served: Served) -> None:
-    """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS."""
+    """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS.
+
+    Before that, callers with open connections get `drain_seconds` to leave.
+    """
     servers = [each.server() for each in served]
     with _signalled(servers):
         async with asyncio.TaskGroup() as group:

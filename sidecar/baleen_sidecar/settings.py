@@ -11,6 +11,7 @@ from baleen_core.environment import (
     Readers,
     read_level,
     read_names,
+    read_pause,
     read_port,
     read_positive,
     read_seconds,
@@ -132,6 +133,8 @@ class ClusterSettings:
     """Where sidecars reach the stream of this very replica, such as http://10.244.0.7:8081; empty: as they came."""
     operators: tuple[str, ...] = ("baleen-system/baleen-operator",)
     """The ServiceAccounts (comma-separated, namespace/name) that may ask a gateway who enforces what."""
+    drain_seconds: float = 0.0
+    """How long, once told to end, callers are still answered and asked to connect anew elsewhere; 0: not at all."""
     replica: str = ""
     """How this process is called in a policy's convergence; empty: the host's name, which is the pod's."""
     log_level: str = "INFO"
@@ -232,6 +235,7 @@ _CLUSTER_READERS: Final[Readers] = {
     "stream_port": read_port,
     "stream_address": read_url,
     "operators": _accounts,
+    "drain_seconds": read_pause,
     "replica": _header,
     "log_level": read_level,
 }

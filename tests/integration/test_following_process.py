@@ -1,12 +1,17 @@
 """`python -m baleen_sidecar` without any cluster: what it refuses to start with, and what it does while it is alone."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 import re
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 import httpx
@@ -268,3 +273,31 @@ async def test_a_last_good_state_that_is_damaged_is_said_and_enforces_nothing(
 
     assert f"{FILE} is damaged" in event["cause"]
     assert refused.status_code == 503
+
+
+def test_callers_with_open_connections_are_answered_and_sent_away_before_it_ends(alone: dict[str, object]) -> None:
+    with RunningGateway(**alone, drain_seconds=20) as process, contextlib.ExitStack() as connections:
+        process.wait_for("answering")
+        callers = [
+            connections.enter_context(contextlib.closing(http.client.HTTPConnection(urlsplit(process.url).netloc)))
+            for _ in range(5)
+        ]
+        before = [ask(caller) for caller in callers]
+        process.process.send_signal(signal.SIGTERM)
+        give_up = time.monotonic() + 20
+        while httpx.get(f"{process.url}/health", trust_env=False).headers.get("connection") != "close":
+            assert time.monotonic() < give_up
+        # Each is asking on a connection that a server which only ends would have closed by now.
+        after = [ask(caller) for caller in callers]
+        code = process.wait_for_end(seconds=10)
+
+    assert before == [(200, None)] * len(callers)
+    assert after == [(200, "close")] * len(callers)
+    assert code == 0
+
+
+def ask(caller: http.client.HTTPConnection) -> tuple[int, str | None]:
+    caller.request("GET", "/health")
+    answer = caller.getresponse()
+    answer.read()
+    return answer.status, answer.headers.get("connection")

@@ -137,6 +137,7 @@ CLUSTER = [
     ("model_files", "/srv/models", Path("/srv/models")),
     ("stream_host", "127.0.0.1", "127.0.0.1"),
     ("stream_port", "0", 0),
+    ("drain_seconds", "5", 5.0),
     ("stream_address", "http://10.244.0.7:8081", "http://10.244.0.7:8081"),
     ("operators", "a/b,c/d", ("a/b", "c/d")),
     ("replica", "gateway-0", "gateway-0"),
