@@ -13,6 +13,8 @@ from baleen_sidecar import settings as of_sidecar
 from control_plane import ROOT
 from helm import CHART, KEYS, Values, helm, manifests, merged, render
 
+pytestmark = pytest.mark.helm
+
 DATA = ROOT / "tests" / "data" / "chart"
 CASES = sorted(path.name.removesuffix(".values.yaml") for path in DATA.glob("*.values.yaml"))
 WITH_FILES = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")

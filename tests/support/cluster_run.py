@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from audit import WildcardRule, compare
-from cluster_tools import ToolsMissing, tools
+from cluster_tools import OF_THE_SUITE, ToolsMissing, tools
 from control_plane import ROOT, await_end, hold
 
 SUITE: Final = ROOT / "tests" / "cluster"
@@ -41,7 +41,7 @@ def missing_tools(config: pytest.Config) -> str | None:
     """Return why there are no binaries, if there are none; the first call finds or builds them."""
     if _missing not in config.stash:
         try:
-            tools()
+            tools(OF_THE_SUITE)
         except ToolsMissing as exc:
             config.stash[_missing] = str(exc)
         else:
@@ -56,7 +56,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a cluster last: the binaries may still be being built."""
+    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
     items.sort(key=_needs_cluster)
 
 
@@ -106,7 +106,7 @@ def _audit_logs(folder: Path) -> Iterator[Path]:
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
-    return item.get_closest_marker("cluster") is not None
+    return any(item.iter_markers("cluster")) or any(item.iter_markers("helm"))
 
 
 def _remember(config: pytest.Config, paths: Iterable[Path]) -> None:

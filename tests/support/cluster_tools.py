@@ -22,6 +22,7 @@ from typing import IO, Final
 MODULES: Final = Path(__file__).parents[1] / "cluster" / "tools"
 KUBERNETES_VERSION: Final = "v1.35.4"
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager")
+OF_THE_SUITE: Final = (*CONTROL_PLANE, "helm")
 NODE: Final = ("kube-scheduler", "kubelet", "kube-proxy", "coredns")
 _MIN_GO: Final = (1, 25)
 """What the modules' own go.mod asks for."""
@@ -75,7 +76,6 @@ def _sources() -> dict[str, Source]:
         for name, package, stamps in (
             ("coredns", "github.com/coredns/coredns", ()),
             ("helm", "helm.sh/helm/v3/cmd/helm", rendered_for),
-            ("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", ()),
         )
     ]
     return {source.name: source for source in (etcd, *kubernetes, *alone)}
@@ -201,9 +201,9 @@ def main(arguments: Sequence[str]) -> int:
     """Print the path of each binary that was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/cluster-tools", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(SOURCES)}; default: {', '.join(CONTROL_PLANE)}"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(SOURCES)}; default: {', '.join(OF_THE_SUITE)}"
     )
-    names = parser.parse_args(arguments).names or CONTROL_PLANE
+    names = parser.parse_args(arguments).names or OF_THE_SUITE
     if unknown := [name for name in names if name not in SOURCES]:
         parser.error(f"{', '.join(unknown)}: not one of {', '.join(SOURCES)}")
     if missing := [name for name in names if find(name) is None]:
