@@ -219,12 +219,13 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
     ports = Ports(
         seen=mirror, cluster=cluster, gateways=gateways, clock=now, off_loop=Threads(), grants=settings.grants
     )
+    model_files = FolderModelFiles(settings.model_files)
     model_ports = ModelPorts(
         seen=mirror,
         cluster=cluster,
         clock=now,
         triton=GrpcTriton(),
-        files=FolderModelFiles(settings.model_files),
+        files=model_files,
         rules=settings.runtime_rules,
     )
     for kind, queue in work.queues.items():
@@ -242,6 +243,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         work=work,
         intake=intake,
         gateways=gateways,
+        model_files=model_files,
     )
 
 
@@ -259,6 +261,7 @@ class Operator:
     work: Work
     intake: Intake
     gateways: PolledGateways
+    model_files: FolderModelFiles
     watch_problem: str = ""
     list_problem: str = ""
     working: "asyncio.Task[None] | None" = None
@@ -290,6 +293,7 @@ class Operator:
         self.work.stop()
         if self.working is not None:
             await asyncio.wait({self.working}, timeout=seconds)
+        self.model_files.close()
         await self.election.resign()
 
     def _outages(self) -> tuple[str, ...]:

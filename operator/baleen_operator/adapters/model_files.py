@@ -82,6 +82,12 @@ class FolderModelFiles:
             raise ModelUnavailable(f"the process that makes golden questions ended ({exc})") from exc
 
 
+    def close(self) -> None:
+        """End the process, if there is one; what it is making is still made."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+
 def make_questions(root: Path, model: Model) -> Sequence[Sequence[Tensors]]:
     """Make the questions of `FolderModelFiles.questions`."""
     loaded = _load(root, model)
