@@ -1,0 +1,51 @@
+"""Debian packages that only some tests need: found, or installed where that is possible."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_LOCK: Final = Path("/run/lock/baleen-apt")
+_LOG_TAIL_CHARACTERS: Final = 2000
+
+
+class PackagesMissing(Exception):
+    """Commands are missing that this machine cannot install; the message says which and why."""
+
+
+def need_commands(packages: Mapping[str, str]) -> None:
+    """Make sure that commands can be run; as root, install the Debian package of each that is missing.
+
+    `packages` gives the package of each command, which is a name on the PATH or an absolute path.
+    Raises PackagesMissing.
+    """
+    if not _missing(packages):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        wanted = ", ".join(sorted(set(_missing(packages).values())))
+        raise PackagesMissing(f"these Debian packages are missing and only root can install them: {wanted}")
+    with _LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if names := sorted(set(_missing(packages).values())):
+            _install(names)
+    if missing := _missing(packages):
+        raise PackagesMissing(f"not there although their packages are installed: {', '.join(missing)}")
+
+
+def _missing(packages: Mapping[str, str]) -> dict[str, str]:
+    return {command: package for command, package in packages.items() if shutil.which(command) is None}
+
+
+def _install(names: list[str]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *names]):
+        command = ["apt-get", "--quiet", *arguments]
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if done.returncode:
+            said = done.stdout.decode(errors="replace")[-_LOG_TAIL_CHARACTERS:]
+            raise PackagesMissing(f"{' '.join(command)}: status {done.returncode}\n{said}")
