@@ -23,11 +23,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, ClassVar, Final, Self
 
 import httpx
 
-from cluster_tools import tools
+from cluster_tools import CONTROL_PLANE, tools
 
 ROOT: Final = Path(__file__).parents[2]
 KUBECTL: Final = Path(sys.executable).with_name("kubectl")
@@ -87,6 +87,8 @@ class ControlPlane:
 
     `manifests` are applied at its start, `api_flags` added to the API server's; both count for whoever starts it.
     """
+
+    binaries: ClassVar[Sequence[str]] = CONTROL_PLANE
 
     def __init__(
         self,
@@ -321,19 +323,20 @@ class ControlPlane:
         return {row[1]: row[0] for row in rows}
 
     def _is_up(self) -> bool:
-        return (self.folder / "ready").exists() and not _is_free(self.folder / "supervising")
+        return (self.folder / "ready").exists() and is_supervised(self.folder)
 
     def _start(self) -> None:
         wanted = {
-            "binaries": {name: str(path) for name, path in tools().items()},
+            "binaries": {name: str(path) for name, path in tools(self.binaries).items()},
             "manifests": [str(path) for path in self._manifests],
             "apiFlags": self._api_flags,
+            **self.more_wanted(),
         }
         (self.folder / "wanted.json").write_text(json.dumps(wanted))
         with (self.folder / "supervisor.log").open("w") as log:
             # A session of its own: Ctrl-C is for the tests, whose end the supervisor then sees.
             self._supervisor = supervisor = subprocess.Popen(
-                [sys.executable, __file__, str(self.folder)],
+                [sys.executable, *map(str, self.supervisor_arguments())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -342,10 +345,18 @@ class ControlPlane:
         give_up = time.monotonic() + _START_SECONDS
         while not self._is_up():
             if supervisor.poll() is not None or time.monotonic() > give_up:
-                supervisor.kill()
-                supervisor.wait()
+                supervisor.terminate()
+                supervisor.wait(_END_SECONDS)
                 raise RuntimeError(f"the control plane did not start:\n{self._explain()}")
             time.sleep(_LOOK_SECONDS)
+
+    def supervisor_arguments(self) -> Sequence[str | Path]:
+        """Return what Python runs as the supervisor."""
+        return __file__, self.folder
+
+    def more_wanted(self) -> dict[str, Any]:
+        """Return what else the supervisor is told, as JSON."""
+        return {}
 
     def _explain(self) -> str:
         return (self.folder / "supervisor.log").read_text(errors="replace")[-4000:]
@@ -359,30 +370,57 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_supervised(folder: Path) -> bool:
+    """Say whether a folder has a supervisor that runs."""
+    return (folder / "supervising").exists() and not _is_free(folder / "supervising")
+
+
 def await_end(folder: Path) -> None:
     """Return when the folder's supervisor has gone, and with it all that it started."""
     if (folder / "supervising").exists():
         _wait(lambda: _is_free(folder / "supervising"), _END_SECONDS, f"the supervisor of {folder} did not end")
 
 
-class _Supervisor:
-    """Starts the parts, restarts the API server when told to, and ends them all."""
+class Supervisor:
+    """Starts the parts, restarts the API server when told to, and ends them all.
+
+    What says where and what a part is stands in methods of its own, for a cluster that has more parts.
+    """
+
+    address = "127.0.0.1"
+    """What the API server is called by."""
 
     def __init__(self, folder: Path, users: IO[str]) -> None:
         self.folder = folder
         self.users = users
-        wanted = json.loads((folder / "wanted.json").read_text())
+        self.wanted = wanted = json.loads((folder / "wanted.json").read_text())
         self.binaries: Mapping[str, str] = wanted["binaries"]
         self.manifests: Sequence[str] = wanted["manifests"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.was_away = False
-        self.etcd_port, peer_port, self.port = _free_ports(3)
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.etcd_port, peer_port, self.port = self.ports()
+        self.url = f"https://{self.address}:{self.port}"
         self.commands = {
             "etcd": _etcd_flags(folder, self.etcd_port, peer_port),
             _API: [*_api_flags(folder, self.port, self.etcd_port), *wanted["apiFlags"]],
             _CONTROLLERS: _controller_flags(folder),
         }
+
+    def ports(self) -> Sequence[int]:
+        """Return the ports of etcd, of its peers and of the API server."""
+        return _free_ports(3)
+
+    def static_users(self) -> dict[str, str]:
+        """Return who has a static token, each with a group, which may be empty."""
+        masters = dict.fromkeys(("admin", "system:kube-controller-manager"), "system:masters")
+        return masters | dict.fromkeys(PEOPLE, "")
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Return what is applied before the manifests, which refer to it."""
+        return [*chart_accounts(), *bindings_of_people()]
+
+    def start_more(self, client: httpx.Client) -> None:
+        """Start what needs the control plane; whoever waits for this cluster waits for the end of this, too."""
 
     def run(self) -> None:
         """Start everything, say so, and go on until nobody is left."""
@@ -394,7 +432,7 @@ class _Supervisor:
             self._start_all()
             while not self._nobody_is_left():
                 self._mind_the_api()
-                self._check()
+                self.check()
                 time.sleep(_LOOK_SECONDS)
         finally:
             (self.folder / "ready").unlink(missing_ok=True)
@@ -404,31 +442,37 @@ class _Supervisor:
             (self.folder / "supervisor.pid").unlink(missing_ok=True)
 
     def _start_all(self) -> None:
-        _make_keys(self.folder)
-        tokens = _make_tokens(self.folder)
+        _make_keys(self.folder, self.address)
+        tokens = _make_tokens(self.folder, self.static_users())
         for name, token in tokens.items():
             _write_kubeconfig(self.folder / "kubeconfigs" / f"{name}.yaml", self.url, self.folder / "server.crt", token)
         (self.folder / "audit-policy.json").write_text(json.dumps(AUDIT_POLICY))
-        self._start("etcd")
-        self._start(_API)
+        self.start("etcd")
+        self.start(_API)
         trusted = ssl.create_default_context(cafile=self.folder / "server.crt")
         headers = {"Authorization": f"Bearer {tokens['admin']}"}
         with httpx.Client(base_url=self.url, headers=headers, verify=trusted, trust_env=False) as client:
-            while not _is_ready(client):
-                self._check()
-                if self._nobody_is_left():
-                    return
-                time.sleep(_LOOK_SECONDS)
-        self._apply()
-        # After the CRDs: its garbage collector looks for new kinds every half minute only.
-        self._start("kube-controller-manager")
+            if not self.wait_until(lambda: _is_ready(client)):
+                return
+            self._apply()
+            # After the CRDs: its garbage collector looks for new kinds every half minute only.
+            self.start("kube-controller-manager")
+            self.start_more(client)
         _write_atomically(self.folder / "ready", json.dumps({"url": self.url}))
 
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        """Wait for it while all parts run and somebody is left, and return whether it holds."""
+        while not condition():
+            self.check()
+            if self._nobody_is_left():
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
+
     def _apply(self) -> None:
-        (self.folder / "accounts.json").write_text(json.dumps(_accounts()))
-        files = [
-            argument for path in (self.folder / "accounts.json", *self.manifests) for argument in ("-f", str(path))
-        ]
+        document = {"apiVersion": "v1", "kind": "List", "items": self.objects()}
+        (self.folder / "objects.json").write_text(json.dumps(document))
+        files = [argument for path in (self.folder / "objects.json", *self.manifests) for argument in ("-f", str(path))]
         self._admin_kubectl("apply", "--server-side", "--field-manager=test-bed", *files)
         if self._admin_kubectl("get", "crd", "-o", "name"):
             self._admin_kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -445,9 +489,10 @@ class _Supervisor:
         if away and _API in self.running:
             self._stop(_API)
         elif not away and _API not in self.running:
-            self._start(_API)
+            self.start(_API)
 
-    def _start(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """Start a part; it is killed with this process, and this process ends when the part does."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [self.binaries[name], *self.commands[name]],
@@ -457,7 +502,7 @@ class _Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with_parent(os.getpid()),
             )
         _write_atomically(self.folder / f"{name}.pid", str(self.running[name].pid))
 
@@ -467,14 +512,15 @@ class _Supervisor:
         process.wait()
         (self.folder / f"{name}.pid").unlink(missing_ok=True)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """End this process with a part's last words when that part has ended."""
         for name, process in tuple(self.running.items()):
             if process.poll() is None:
                 continue
             if name == _CONTROLLERS and self.was_away:
                 # It ends when it finds no API server at its own start; a kubelet starts it again.
                 self._stop(name)
-                self._start(name)
+                self.start(name)
                 time.sleep(1)
             else:
                 log = (self.folder / f"{name}.log").read_text(errors="replace")
@@ -482,7 +528,7 @@ class _Supervisor:
 
     def _nobody_is_left(self) -> bool:
         """Take the exclusive lock if it is to be had; it is kept, so that who comes now waits for the end."""
-        return _try_lock(self.users, fcntl.LOCK_EX)
+        return try_lock(self.users, fcntl.LOCK_EX)
 
 
 def _etcd_flags(folder: Path, port: int, peer_port: int) -> list[str]:
@@ -536,12 +582,12 @@ def _controller_flags(folder: Path) -> list[str]:
     ]
 
 
-def _make_keys(folder: Path) -> None:
+def _make_keys(folder: Path, address: str) -> None:
     """Write the serving certificate, which is its own CA, and the pair of keys that signs and proves tokens."""
     if (folder / "accounts.pub").exists():
         return
     curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    names = "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+    names = f"IP:{address},IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc"
     request = ["req", "-x509", "-newkey", "ec", *curve, "-nodes", "-days", "30", "-subj", "/CN=kube-apiserver"]
     made = ["-addext", f"subjectAltName={names}", "-keyout", "server.key", "-out", "server.crt"]
     for arguments in (
@@ -549,26 +595,39 @@ def _make_keys(folder: Path) -> None:
         ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "accounts.key"],
         ["ec", "-in", "accounts.key", "-pubout", "-out", "accounts.pub"],
     ):
-        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"openssl {' '.join(arguments)}: status {done.returncode}\n{done.stderr}")
+        run_openssl(folder, *arguments)
 
 
-def _make_tokens(folder: Path) -> dict[str, str]:
-    """Write the static tokens, one line for each user, and return them by user; whoever is a master passes RBAC."""
-    masters = ("admin", "system:kube-controller-manager")
-    tokens = {user: secrets.token_hex(16) for user in (*masters, *PEOPLE)}
-    lines = [f"{token},{user},{user},{'system:masters' if user in masters else ''}" for user, token in tokens.items()]
+def run_openssl(folder: Path, *arguments: str) -> None:
+    """Run openssl in a folder; when it fails, end this process with what it said."""
+    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"openssl {' '.join(arguments)}: status {done.returncode}\n{done.stderr}")
+
+
+def _make_tokens(folder: Path, users: Mapping[str, str]) -> dict[str, str]:
+    """Write the static tokens, one line for each user and its group, and return them by user."""
+    tokens = {user: secrets.token_hex(16) for user in users}
+    lines = [f"{token},{user},{user},{users[user]}" for user, token in tokens.items()]
     path = folder / "tokens.csv"
     path.touch(mode=0o600)
     path.write_text("\n".join(lines) + "\n")
     return tokens
 
 
-def _accounts() -> dict[str, Any]:
-    """Return the namespace and accounts that the chart's roles are bound to, and bindings for people."""
+def chart_accounts() -> list[dict[str, Any]]:
+    """Return the namespace and accounts that the chart's roles are bound to."""
+    accounts = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
+        for name in SERVICE_ACCOUNTS
+    ]
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *accounts]
+
+
+def bindings_of_people() -> list[dict[str, Any]]:
+    """Return what gives each of PEOPLE its role."""
     group = "rbac.authorization.k8s.io"
-    bindings = [
+    return [
         {
             "apiVersion": f"{group}/v1",
             "kind": "ClusterRoleBinding",
@@ -578,12 +637,6 @@ def _accounts() -> dict[str, Any]:
         }
         for user, role in PEOPLE.items()
     ]
-    accounts = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
-        for name in SERVICE_ACCOUNTS
-    ]
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    return {"apiVersion": "v1", "kind": "List", "items": [namespace, *accounts, *bindings]}
 
 
 def _write_kubeconfig(path: Path, url: str, ca: Path, token: str) -> None:
@@ -659,7 +712,8 @@ def _may_bind(port: int) -> bool:
     return True
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
+def die_with_parent(parent: int) -> Callable[[], None]:
+    """Return what a child of `parent` calls before it becomes another program, so that the kernel ends it with it."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def prepare() -> None:
@@ -670,7 +724,8 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
     return prepare
 
 
-def _try_lock(file: IO[str], kind: int) -> bool:
+def try_lock(file: IO[str], kind: int) -> bool:
+    """Take a lock of the file if it is to be had at once, and return whether it was."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -681,7 +736,7 @@ def _try_lock(file: IO[str], kind: int) -> bool:
 def _is_free(lock: Path) -> bool:
     with lock.open("a") as file:
         # Shared, so that two who look at once do not see each other.
-        return _try_lock(file, fcntl.LOCK_SH)
+        return try_lock(file, fcntl.LOCK_SH)
 
 
 def _wait(condition: Callable[[], bool], seconds: float, failure: str) -> None:
@@ -699,16 +754,21 @@ def _write_atomically(path: Path, text: str) -> None:
     draft.rename(path)
 
 
+def leave_on_signals() -> None:
+    """Let the signals that end a process unwind, so that what it started ends with it."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
 def _supervise(folder: Path) -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _leave)
+    leave_on_signals()
     with (folder / "supervising").open("a") as supervising, (folder / "users").open("a") as users:
         fcntl.flock(supervising, fcntl.LOCK_EX)
-        _Supervisor(folder, users).run()
+        Supervisor(folder, users).run()
 
 
 if __name__ == "__main__":

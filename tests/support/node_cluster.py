@@ -1,0 +1,160 @@
+"""A whole Kubernetes of one node for tests: pods are run, reach services by name, and are gone with the cluster.
+
+It stands on `control_plane`, whose parts it has, and adds those of a node; see `node_supervisor` for what runs where.
+Network policies are not enforced, host ports not offered, and pods reach nothing beyond this machine.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from cluster_tools import CONTROL_PLANE, NODE, tools
+from control_plane import ControlPlane, await_end, is_supervised
+from debian_packages import PackagesMissing, need_commands
+from node_supervisor import DNS_ADDRESS, NAMESPACES, NODE_NAME, host_address, node_address
+from tiny_images import pause_archive
+
+_SUPERVISOR: Final = Path(__file__).with_name("node_supervisor.py")
+_PACKAGES: Final = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/ptp": "containernetworking-plugins",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "conntrack": "conntrack",
+    "mount": "mount",
+    "nsenter": "util-linux",
+    "openssl": "openssl",
+}
+
+
+class NodeUnavailable(Exception):
+    """This machine cannot run a node; the message says why."""
+
+
+def prepare() -> None:
+    """Find, build or install all that the cluster needs; the first time takes minutes.
+
+    Raises NodeUnavailable where the machine cannot, and ToolsMissing when a build fails.
+    """
+    if os.geteuid() != 0:
+        raise NodeUnavailable("a node needs root: namespaces, mounts, control groups")
+    try:
+        need_commands(_PACKAGES)
+        pause_archive()
+    except PackagesMissing as exc:
+        raise NodeUnavailable(str(exc)) from None
+    tried = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        raise NodeUnavailable(f"this machine gives no namespaces: {tried.stderr.strip()}")
+    tools([*CONTROL_PLANE, *NODE, "helm"])
+
+
+def end_detached(folder: Path) -> bool:
+    """End the detached cluster of a folder with all that is in it, and return whether there was one."""
+    if not is_supervised(folder):
+        return False
+    os.kill(int((folder / "outside.pid").read_text()), signal.SIGTERM)
+    await_end(folder)
+    return True
+
+
+class NodeCluster(ControlPlane):
+    """The cluster of a folder; whoever enters it shares it, and it ends when the last one has left.
+
+    Clusters of different folders do not see each other. The folder must not lie below /var or /run, for the node has
+    others there. A detached one is left as it is: it ends with `end_detached`.
+    """
+
+    binaries: ClassVar[Sequence[str]] = (*CONTROL_PLANE, *NODE)
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        manifests: Sequence[Path] = (),
+        api_flags: Sequence[str] = (),
+        shared: bool = False,
+        detached: bool = False,
+    ) -> None:
+        for hidden in (Path("/var"), Path("/run")):
+            if folder.resolve().is_relative_to(hidden):
+                raise ValueError(f"folder: {folder} lies below {hidden}")
+        super().__init__(folder, manifests=manifests, api_flags=api_flags, shared=shared or detached)
+        self._detached = detached
+
+    @property
+    def host_address(self) -> str:
+        """This machine, as pods reach it."""
+        return host_address(self._slot)
+
+    @property
+    def node_address(self) -> str:
+        """The node, as this machine reaches it: its node ports answer there."""
+        return node_address(self._slot)
+
+    @property
+    def dns_address(self) -> str:
+        """Where pods ask for names."""
+        return DNS_ADDRESS
+
+    def import_image(self, archive: Path) -> None:
+        """Take the images of an OCI archive, by the names in it; a pod must say `imagePullPolicy: Never`."""
+        with archive.open("rb") as content:
+            done = self._inside("ctr", "--namespace", "k8s.io", "images", "import", "-", stdin=content.fileno())
+        if done.returncode:
+            raise AssertionError(f"import {archive}: status {done.returncode}\n{done.stderr}")
+
+    def helm(self, *arguments: str | Path, input: str | None = None) -> str:
+        """Run Helm as somebody who may do everything, and return its output; a failure raises with what it said."""
+        home = self.folder / "helm"
+        environment = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+        done = subprocess.run(
+            [tools(["helm"])["helm"], *arguments],
+            env={**os.environ, **environment, "KUBECONFIG": str(self.kubeconfig())},
+            input=input,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise AssertionError(f"helm {' '.join(map(str, arguments))}: status {done.returncode}\n{done.stderr}")
+        return done.stdout
+
+    def offer_volume(self, name: str, *, storage: str = "1Gi") -> Path:
+        """Make a volume that a claim without a storage class may take, and return the folder with its content.
+
+        It is a local one, not a path of the host: only so is its group what the pod's `fsGroup` says.
+        """
+        path = self.folder / "volumes" / name
+        path.mkdir(parents=True)
+        here = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}
+        spec = {
+            "capacity": {"storage": storage},
+            "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": {"path": str(path)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
+        }
+        self.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec})
+        return path
+
+    def supervisor_arguments(self) -> Sequence[str | Path]:
+        """Return what Python runs as the supervisor."""
+        return _SUPERVISOR, self.folder, *(["--detached"] if self._detached else [])
+
+    def more_wanted(self) -> dict[str, Any]:
+        """Return the image that holds a pod's namespaces."""
+        return {"pauseArchive": str(pause_archive())}
+
+    @property
+    def _slot(self) -> int:
+        return int((self.folder / "slot").read_text())
+
+    def _inside(self, *command: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+        """Run a command in the node's namespaces."""
+        first = (self.folder / "first").read_text()
+        entered = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", *command]
+        return subprocess.run(entered, stdin=stdin, capture_output=True, text=True)
