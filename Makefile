@@ -4,10 +4,10 @@ BIN := .venv/bin
 # Compiled once, modules start every process sooner; some machines forbid it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test cluster cluster-down lint format bench lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 setup:  ## install everything into .venv
 	@scripts/setup
@@ -20,6 +20,12 @@ demo: setup  ## fetch the models, start Triton and a sidecar, moderate real cont
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
 		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+cluster: setup  ## start a Kubernetes of one node, as root, and print its KUBECONFIG
+	@$(BIN)/python tests/support/playground.py start
+
+cluster-down: setup  ## end that cluster, with all that is in it
+	@$(BIN)/python tests/support/playground.py end
 
 lint: setup  ## format, lint, types and layers alone
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -37,4 +43,5 @@ lock: setup  ## write the lock file anew from pyproject.toml
 		--output-file requirements/baleen.lock pyproject.toml
 
 clean:  ## remove what setup made (caches in the user's cache folder stay)
+	@[[ ! -e .state/cluster ]] || $(BIN)/python tests/support/playground.py end
 	@rm -rf .venv .state

@@ -13,12 +13,15 @@ import pytest
 from audit import WildcardRule, compare
 from cluster_tools import OF_THE_SUITE, ToolsMissing, tools
 from control_plane import ROOT, await_end, hold
+from node_cluster import NodeUnavailable, prepare
+from oci_base import BuildFailed
 
 SUITE: Final = ROOT / "tests" / "cluster"
 ROLES: Final = ROOT / "charts" / "baleen" / "rbac"
 _folder: Final = pytest.StashKey[Path]()
 _collected: Final = pytest.StashKey[set[Path]]()
 _missing: Final = pytest.StashKey[str | None]()
+_node: Final = pytest.StashKey[Exception | None]()
 _problems: Final = pytest.StashKey[list[str]]()
 
 
@@ -32,9 +35,15 @@ def run_folder(config: pytest.Config) -> Path:
         held = contextlib.ExitStack()
         held.enter_context(hold(folder))
         config.add_cleanup(lambda: await_end(folder))
+        config.add_cleanup(lambda: await_end(folder / "node"))
         config.add_cleanup(held.close)  # the last one added is the first one called
         config.stash[_folder] = folder
     return config.stash[_folder]
+
+
+def node_folder(config: pytest.Config) -> Path:
+    """Return the folder of the cluster of one node that the whole run shares."""
+    return run_folder(config) / "node"
 
 
 def missing_tools(config: pytest.Config) -> str | None:
@@ -49,6 +58,21 @@ def missing_tools(config: pytest.Config) -> str | None:
     return config.stash[_missing]
 
 
+def node_problem(config: pytest.Config) -> Exception | None:
+    """Return why there can be no node, if so: NodeUnavailable is the machine's affair, all else a failure.
+
+    The first call finds, installs or builds what it needs.
+    """
+    if _node not in config.stash:
+        try:
+            prepare()
+        except (NodeUnavailable, ToolsMissing, BuildFailed) as exc:
+            config.stash[_node] = exc
+        else:
+            config.stash[_node] = None
+    return config.stash[_node]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker where the run's control plane is."""
@@ -57,7 +81,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
-    items.sort(key=_needs_cluster)
+    # Those of the node come first among them, for they take the longest.
+    items.sort(key=lambda item: (_needs_cluster(item) or _needs_node(item), _needs_cluster(item)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -65,6 +90,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Wait for the binaries before the clock of the test's own time limit starts."""
     if _needs_cluster(item):
         missing_tools(item.config)
+    if _needs_node(item):
+        node_problem(item.config)
     return (yield)
 
 
@@ -107,6 +134,10 @@ def _audit_logs(folder: Path) -> Iterator[Path]:
 
 def _needs_cluster(item: pytest.Item) -> bool:
     return any(item.iter_markers("cluster")) or any(item.iter_markers("helm"))
+
+
+def _needs_node(item: pytest.Item) -> bool:
+    return item.get_closest_marker("node") is not None
 
 
 def _remember(config: pytest.Config, paths: Iterable[Path]) -> None:

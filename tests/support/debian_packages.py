@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-_LOCK: Final = Path("/run/lock/baleen-apt")
+_LOCK: Final = Path("/run/baleen-apt.lock")
 _LOG_TAIL_CHARACTERS: Final = 2000
 
 

@@ -57,7 +57,7 @@ def end_detached(folder: Path) -> bool:
     """End the detached cluster of a folder with all that is in it, and return whether there was one."""
     if not is_supervised(folder):
         return False
-    os.kill(int((folder / "outside.pid").read_text()), signal.SIGTERM)
+    os.kill(int((folder / "outside").read_text()), signal.SIGTERM)
     await_end(folder)
     return True
 
@@ -66,7 +66,7 @@ class NodeCluster(ControlPlane):
     """The cluster of a folder; whoever enters it shares it, and it ends when the last one has left.
 
     Clusters of different folders do not see each other. The folder must not lie below /var or /run, for the node has
-    others there. A detached one is left as it is: it ends with `end_detached`.
+    others there. Process ids are those of the node's own namespace. A detached one goes on until `end_detached`.
     """
 
     binaries: ClassVar[Sequence[str]] = (*CONTROL_PLANE, *NODE)
@@ -104,9 +104,15 @@ class NodeCluster(ControlPlane):
     def import_image(self, archive: Path) -> None:
         """Take the images of an OCI archive, by the names in it; a pod must say `imagePullPolicy: Never`."""
         with archive.open("rb") as content:
-            done = self._inside("ctr", "--namespace", "k8s.io", "images", "import", "-", stdin=content.fileno())
+            done = self.run_on_node("ctr", "--namespace", "k8s.io", "images", "import", "-", stdin=content.fileno())
         if done.returncode:
             raise AssertionError(f"import {archive}: status {done.returncode}\n{done.stderr}")
+
+    def run_on_node(self, *command: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
+        """Run a command of this machine in the node's namespaces, and return how it ended."""
+        first = (self.folder / "first").read_text()
+        entered = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", *command]
+        return subprocess.run(entered, stdin=stdin, capture_output=True, text=True)
 
     def helm(self, *arguments: str | Path, input: str | None = None) -> str:
         """Run Helm as somebody who may do everything, and return its output; a failure raises with what it said."""
@@ -152,9 +158,3 @@ class NodeCluster(ControlPlane):
     @property
     def _slot(self) -> int:
         return int((self.folder / "slot").read_text())
-
-    def _inside(self, *command: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
-        """Run a command in the node's namespaces."""
-        first = (self.folder / "first").read_text()
-        entered = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", *command]
-        return subprocess.run(entered, stdin=stdin, capture_output=True, text=True)

@@ -37,8 +37,9 @@ DNS_ADDRESS: Final = "10.96.0.10"
 NAMESPACES: Final = ("--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc")
 """What `unshare` is told: the first process inside ends with it, and all others with the first."""
 _PODS: Final = "10.244.0.0/24"
+_SERVICES: Final = "10.96.0.0/16"
 _SLOTS: Final = 64
-_LOCKS: Final = Path("/run/lock/baleen-nodes")
+_LOCKS: Final = Path("/run/baleen-nodes")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _LINK_SECONDS: Final = 30
 _DNS_USER: Final = "baleen-test:dns"
@@ -63,7 +64,8 @@ class NodeSupervisor(Supervisor):
         # A certificate for another address may be left of an earlier start.
         (folder / "accounts.pub").unlink(missing_ok=True)
         self.commands["kube-apiserver"] += _api_flags(folder, self.address)
-        self.commands["kube-controller-manager"] += ["--controllers=*"]
+        # A claim that comes before its volume is seen waits for the next look, every 15 s by default.
+        self.commands["kube-controller-manager"] += ["--controllers=*", "--pvclaimbinder-sync-period=1s"]
         self.binaries = {**self.binaries, "containerd": "containerd"}
         self.commands["containerd"] = [f"--config={folder / 'containerd.toml'}"]
         self.commands["kube-scheduler"] = _scheduler_flags(folder)
@@ -343,6 +345,8 @@ def _make_network(slot: int, outside: int) -> None:
     _run("ip", "link", "set", "eth0", "up")
     os.close(outside)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    # Without a route the API server's calls of webhooks would be refused before their service's address is translated.
+    _run("ip", "route", "add", _SERVICES, "dev", "eth0")
     # The machine knows no way back to pods.
     _run("nft", "add", "table", "ip", "baleen")
     _run("nft", "add", "chain", "ip", "baleen", "out", "{ type nat hook postrouting priority srcnat; }")
@@ -397,10 +401,10 @@ def _remove_cgroup(folder: Path, give_up: float) -> None:
 
 
 def _hierarchies() -> list[Path]:
-    """Return where control groups are made: one folder in version 2, one for each controller in version 1."""
+    """Return where control groups are made: one folder in version 2, one for each hierarchy in version 1."""
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS]
-    return [folder for folder in sorted(_CGROUPS.iterdir()) if not folder.is_symlink() and folder.name != "unified"]
+    return [folder for folder in sorted(_CGROUPS.iterdir()) if not folder.is_symlink()]
 
 
 def _supervise_outside(folder: Path, *, detached: bool) -> None:
@@ -424,7 +428,7 @@ def _supervise_outside(folder: Path, *, detached: bool) -> None:
             preexec_fn=die_with_parent(os.getpid()),
         )
         stack.callback(_kill, process)
-        (folder / "outside.pid").write_text(str(os.getpid()))
+        (folder / "outside").write_text(str(os.getpid()))
         (folder / "first").write_text(_first_child(process))
         if status := process.wait():
             sys.exit(status)
@@ -432,7 +436,7 @@ def _supervise_outside(folder: Path, *, detached: bool) -> None:
 
 def _forget(folder: Path) -> None:
     """Remove what the cluster stored. Outside none of its mounts is seen, so that nothing is removed through one."""
-    for name in ("var", "etcd"):
+    for name in ("var", "etcd", "volumes"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

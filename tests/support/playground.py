@@ -1,0 +1,45 @@
+"""A cluster to try things in: `make cluster` starts it, `make cluster-down` ends it with all that is in it."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cluster_tools import ToolsMissing
+from control_plane import ROOT
+from node_cluster import NodeCluster, NodeUnavailable, end_detached, prepare
+from oci_base import BuildFailed
+
+FOLDER: Final = ROOT / ".state" / "cluster"
+
+
+def start(folder: Path) -> None:
+    """Start the cluster unless it runs, and print how to use it."""
+    prepare()
+    with NodeCluster(folder, detached=True) as cluster:
+        print(f"export KUBECONFIG={cluster.kubeconfig()}")
+
+
+def end(folder: Path) -> None:
+    """End the cluster, if it runs."""
+    if not end_detached(folder):
+        print("baleen: no cluster runs", file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(prog="playground", description=__doc__)
+    parser.add_argument("command", choices=("start", "end"))
+    try:
+        {"start": start, "end": end}[parser.parse_args(arguments).command](FOLDER)
+    except (NodeUnavailable, ToolsMissing, BuildFailed) as exc:
+        print(f"baleen: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
