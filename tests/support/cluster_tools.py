@@ -74,7 +74,7 @@ def _sources() -> dict[str, Source]:
     alone = [
         Source(name=name, release=Release(modules=(name,), stamps=stamps), module=name, package=package, built_as=name)
         for name, package, stamps in (
-            ("coredns", "github.com/coredns/coredns", ()),
+            ("coredns", "baleen.dev/tests/cluster/coredns", ()),
             ("helm", "helm.sh/helm/v3/cmd/helm", rendered_for),
         )
     ]
@@ -98,8 +98,9 @@ def cache_folder(name: str = "etcd") -> Path:
     release = SOURCES[name].release
     digest = hashlib.sha256()
     for module in release.modules:
-        for file in ("go.mod", "go.sum"):
-            digest.update((MODULES / module / file).read_bytes() + b"\0")
+        folder = MODULES / module
+        for file in (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go"))):
+            digest.update(file.read_bytes() + b"\0")
     digest.update("\0".join(build_flags(release)).encode())
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "baleen" / "cluster" / digest.hexdigest()[:16]
