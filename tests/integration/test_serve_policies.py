@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from serving import BALEEN, Load, Serving, Site, empty, policy, reviewing_from, serving, until
+import forked
+from serving import Load, Serving, Site, empty, policy, reviewing_from, serving, until
 
 pytestmark = pytest.mark.triton
 
@@ -44,9 +45,7 @@ def standing(running: Serving, name: str) -> str:
 def baleen(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run another command for the same installation."""
     environment = site.environment(BALEEN_STATE=str(site.state), BALEEN_POLICIES=str(site.policies))
-    return subprocess.run(
-        [*BALEEN, *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    return forked.run("baleen_cli", *arguments, environment=environment, timeout=30)
 
 
 def digest_of(body: dict) -> str:

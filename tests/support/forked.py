@@ -11,6 +11,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -24,15 +25,24 @@ class ForkedProcess:
     """A running `python -m MODULE ARGUMENTS`, of which `stderr` is read; the rest is as in `subprocess.Popen`.
 
     Its command line is that of the process that was forked; `name`, of at most 15 characters, is how to find it.
+    What it writes to standard output goes to the file `stdout`, if there is one.
     """
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], name: str = "") -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        name: str = "",
+        stdout: IO[bytes] | None = None,
+    ) -> None:
         reader, writer = os.pipe()
         self.stderr: IO[str] = os.fdopen(reader, "r")
-        with Connection(writer, readable=False) as ours:
+        output = os.open(os.devnull, os.O_RDWR) if stdout is None else os.dup(stdout.fileno())
+        with Connection(writer, readable=False) as errors, Connection(output, readable=False) as outputs:
             # A daemon: a run that ends without its fixtures takes it along.
             self._process = _context().Process(
-                target=_run, args=(name, [module, *arguments], dict(environment), ours), daemon=True
+                target=_run, args=(name, [module, *arguments], dict(environment), outputs, errors), daemon=True
             )
             self._process.start()
 
@@ -76,6 +86,23 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
+def run(
+    module: str, *arguments: str, environment: Mapping[str, str], timeout: float
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m MODULE ARGUMENTS` to its end, and return what it wrote.
+
+    Raises:
+        subprocess.TimeoutExpired: it closed its standard error, and had not ended so many seconds after that.
+    """
+    with tempfile.TemporaryFile() as written:
+        process = ForkedProcess(module, *arguments, environment=environment, stdout=written)
+        with process.stderr as errors:
+            said = errors.read()
+        status = process.wait(timeout)
+        written.seek(0)
+        return subprocess.CompletedProcess([module, *arguments], status, written.read().decode(), said)
+
+
 def start_anew(module: str, *, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     """Start `python -m MODULE` as anybody does."""
     return subprocess.Popen(
@@ -95,13 +122,13 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _run(name: str, command: list[str], environment: Mapping[str, str], stderr: Connection) -> None:
+def _run(name: str, command: list[str], environment: Mapping[str, str], stdout: Connection, stderr: Connection) -> None:
     if name:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(stdout.fileno(), 1)
     os.dup2(stderr.fileno(), 2)
+    stdout.close()
     stderr.close()
     os.environ.clear()
     os.environ.update(environment)

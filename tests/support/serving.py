@@ -23,10 +23,10 @@ import httpx
 import psutil
 import yaml
 
+import forked
 from asking import Asking
 from baleen_cli.triton.install import default_root
 from baleen_cli.triton.run_folder import SHARED_MEMORY
-from forked import ForkedProcess
 from word_model import write_word_model
 
 BALEEN: Final = (sys.executable, "-m", "baleen_cli")
@@ -101,14 +101,8 @@ class Site:
 
     def serve_and_fail(self, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `baleen serve` where it cannot start, and return how it ended."""
-        return subprocess.run(
-            [*self.command(), *more],
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=END_SECONDS,
-            check=False,
-        )
+        own = self.environment(**environment)
+        return forked.run("baleen_cli", *self.arguments(), *more, environment=own, timeout=END_SECONDS)
 
     def left(self) -> list[str]:
         """Name everything that is there only while a server runs."""
@@ -130,7 +124,7 @@ class Site:
 class Serving(Asking):
     """A running `baleen serve`; `lines` is what it said on standard error so far."""
 
-    def __init__(self, site: Site, process: subprocess.Popen[str] | ForkedProcess) -> None:
+    def __init__(self, site: Site, process: subprocess.Popen[str] | forked.ForkedProcess) -> None:
         self.site = site
         self.lines: list[str] = []
         self.regions: set[Path] = set()
@@ -218,12 +212,12 @@ def serving(
     A test may end the server itself, in any way; `ready` is whether to wait for the golden answers.
     """
     own, options = site.environment(**environment), [*site.arguments(), *arguments]
-    begun: subprocess.Popen[str] | ForkedProcess
+    begun: subprocess.Popen[str] | forked.ForkedProcess
     if before:
         command = [*before, *BALEEN, *options]
         begun = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     else:
-        begun = ForkedProcess("baleen_cli", *options, environment=own, name=site.name)
+        begun = forked.ForkedProcess("baleen_cli", *options, environment=own, name=site.name)
     started = Serving(site, begun)
     try:
         started.connect()
