@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
-from baleen_core.records import Decision
+from baleen_core.records import Context, Decision
 from baleen_sidecar.ports import (
     DecisionLog,
     Fetcher,
@@ -118,6 +118,9 @@ def build_app(
         monotonic_seconds=ports.shell.monotonic_seconds,
         chance=ports.shell.chance,
         rest=app,
+        default=Context(
+            tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source
+        ),
     )
     if ports.keys is None:
         return LoopbackOnly(route, ports.shell.chance)

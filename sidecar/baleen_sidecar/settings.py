@@ -1,7 +1,7 @@
 """Everything that an installation can set; only `baleen serve` and `__main__` read the environment."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from baleen_core.environment import (
     read_variables,
 )
 from baleen_core.errors import InvalidError, Problem
+from baleen_core.policy.parse import exact_source, place
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -77,6 +78,12 @@ class Settings:
     """How long a caller may wait when it names no deadline of its own."""
     verify_interval_seconds: float = 30.0
     """How often each model must give its golden answers again."""
+    default_tenant: str | None = None
+    """The tenant of requests that name none; empty: none."""
+    default_surface: str | None = None
+    """The surface of requests that name none; empty: none."""
+    default_source: str | None = None
+    """The source of requests that name none; empty: none."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -190,6 +197,10 @@ def _file(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _optional(convert: Callable[[object], str]) -> Callable[[str], str | None]:
+    return lambda text: convert(text) if text else None
+
+
 def _header(text: str) -> str:
     # It is sent with each request.
     if not text.isascii() or not text.isprintable():
@@ -217,6 +228,9 @@ _READERS: Final[Readers] = {
     "model_timeout_seconds": read_seconds,
     "deadline_seconds": read_seconds,
     "verify_interval_seconds": read_seconds,
+    "default_tenant": _optional(place),
+    "default_surface": _optional(place),
+    "default_source": _optional(exact_source),
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -38,6 +38,9 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_DURABILITY", "Interval", "durability", Durability.INTERVAL),
         ("BALEEN_DEADLINE_SECONDS", "2.5", "deadline_seconds", 2.5),
         ("BALEEN_TEXT_LIMIT_WINDOWS", "8", "text_limit_windows", 8),
+        ("BALEEN_DEFAULT_TENANT", "acme", "default_tenant", "acme"),
+        ("BALEEN_DEFAULT_SOURCE", "site-7/camera-3", "default_source", "site-7/camera-3"),
+        ("BALEEN_DEFAULT_SURFACE", "", "default_surface", None),
         (
             "BALEEN_ALLOWED_PRIVATE_NETWORKS",
             "10.0.0.0/8, fd00::/8",
@@ -58,6 +61,7 @@ def test_every_field_can_be_set() -> None:
     ("variable", "text", "said"),
     [
         pytest.param("BALEEN_PORT", "80a", "'80a' is not valid", id="no number"),
+        pytest.param("BALEEN_DEFAULT_SOURCE", "site-7/*", "is not a path such as", id="no one source"),
         pytest.param("BALEEN_PORT", "65536", "a port is 0 to 65535", id="no port"),
         pytest.param("BALEEN_TEXT_LIMIT_BYTES", "0", "1 or more", id="a limit of nothing"),
         pytest.param("BALEEN_DEADLINE_SECONDS", "0", "above 0", id="no time at all"),

@@ -100,6 +100,8 @@ _source_path = pattern(
     "a path such as site-7/camera-3 or site-7/*; to mean any, leave the field out",
     max_length=253,
 )
+exact_source = pattern(rf"{_PLACE}(?:/{_PLACE})*", "a path such as site-7/camera-3", max_length=253)
+"""A source that content comes from, where a policy's may stand for several."""
 _object_name = pattern(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", "the name of a ConfigMap or Secret", max_length=253)
 _object_key = pattern(r"[A-Za-z0-9._-]+", "a key of a ConfigMap or Secret", max_length=253)
 digest = pattern(r"sha256:[0-9a-f]{64}", "a digest: sha256: and 64 lower-case hexadecimal digits", max_length=71)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import structs
 
 from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
@@ -72,6 +73,7 @@ class ModerateRoute:
         monotonic_seconds: Callable[[], float],
         chance: Callable[[int], bytes],
         rest: ASGIApp,
+        default: Context,
     ) -> None:
         self._moderate = moderate
         self._fetcher = fetcher
@@ -87,6 +89,7 @@ class ModerateRoute:
         self._monotonic_seconds = monotonic_seconds
         self._chance = chance
         self._rest = rest
+        self._default = default
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH:
@@ -139,15 +142,27 @@ class ModerateRoute:
             data = await body.read("json", self._body_limits["json"])
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
             request = await self._moderate.off_loop(data, partial(read_request, data))
-            context = context_of(scope, to_context(request.context), "context.tenant")
+            context = self._place(context_of(scope, to_context(request.context), "context.tenant"))
             return await self._json(request, context, caller)
         kind = kind_of(media_type)
-        context = context_of(scope, read_query(query), "tenant")
+        context = self._place(context_of(scope, read_query(query), "tenant"))
         data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
         return await self._moderate.media(data, media, context, caller)
+
+    def _place(self, context: Context) -> Context:
+        """Say where content comes from, as far as its request does not."""
+        default = self._default
+        if default == Context():
+            return context
+        return structs.replace(
+            context,
+            tenant=context.tenant or default.tenant,
+            surface=context.surface or default.surface,
+            source=context.source or default.source,
+        )
 
     async def _json(self, request: ModerateRequest, context: Context, caller: Caller) -> DecisionRecord:
         content = request.content
