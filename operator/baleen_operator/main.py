@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import kopf
@@ -20,6 +20,7 @@ import kopf
 from baleen_core.errors import ClusterError, InvalidError
 from baleen_core.resources import DEPLOYMENT_KIND, PLURALS, POLICY_KIND, ROUTE_KIND
 from baleen_operator.adapters.api import ApiServer
+from baleen_operator.adapters.certificates import CertificateRules, Certificates
 from baleen_operator.adapters.crds import find_problems
 from baleen_operator.adapters.election import Election
 from baleen_operator.adapters.events import Events
@@ -32,6 +33,7 @@ from baleen_operator.adapters.model_files import FolderModelFiles
 from baleen_operator.adapters.queue import KeyedQueue, Task, Work, is_expected, is_race
 from baleen_operator.adapters.status_page import Readiness, status_page
 from baleen_operator.adapters.triton import GrpcTriton
+from baleen_operator.adapters.webhooks import ListedModels, Webhooks, webhook_server
 from baleen_operator.handlers.thread import reason_of, watch
 from baleen_operator.handlers.watch import build_registry
 from baleen_operator.logs import about, set_up_logging
@@ -104,15 +106,24 @@ async def serve(settings: Settings) -> None:
             )
         )
         operator = build_operator(settings, api, metrics, readiness)
+        certificates = await stack.enter_async_context(serve_webhooks(settings, api, metrics, operator.events))
+        if certificates is not None:
+            readiness.more = lambda: {"webhook_certificate": certificates.state}
         async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(operator.events.run())]
+            if certificates is not None:
+                beside.append(group.create_task(certificates.run()))
+                # A replica that is ready is asked.
+                await _first(ended.wait(), asyncio.ensure_future(certificates.looked.wait()))
             work = group.create_task(operator.run())
             await _first(ended.wait(), work)
             logger.info("ending")
             await operator.drain(settings.drain_seconds)
-            work.cancel()
+            for each in (work, *beside):
+                each.cancel()
 
 
-async def _first(signalled: Awaitable[object], work: "asyncio.Task[None]") -> None:
+async def _first(signalled: Awaitable[object], work: "asyncio.Future[Any]") -> None:
     waiting = asyncio.ensure_future(signalled)
     try:
         await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
@@ -141,6 +152,48 @@ class Threads:
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]:
         """Do the work in one of the threads."""
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+@contextlib.asynccontextmanager
+async def serve_webhooks(
+    settings: Settings, api: ApiServer, metrics: Metrics, events: Events
+) -> AsyncIterator[Certificates | None]:
+    """Answer API servers, if any are to ask, whatever this replica waits for; yields what looks after the certificate.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    if not settings.webhook_names:
+        yield None
+        return
+    # Threads of their own: an API server waits for five seconds, and thousands of policies take longer at the start.
+    off_loop = Threads()
+    certificates = Certificates(
+        api,
+        CertificateRules(
+            namespace=settings.system_namespace,
+            secret=settings.webhook_secret,
+            names=settings.webhook_names,
+            lifetime=settings.webhook_certificate_lifetime,
+        ),
+        events,
+        metrics,
+        clock=now,
+        off_loop=off_loop,
+    )
+    mirror = Mirror()
+    webhooks = Webhooks(
+        rules=settings.injection_rules,
+        grants=settings.grants,
+        models=ListedModels(
+            KubeCluster(api, mirror, events, may_write=lambda: False), mirror, tuple(settings.namespaces)
+        ),
+        metrics=metrics,
+        off_loop=off_loop,
+    )
+    async with webhook_server(settings.host, settings.webhook_port, certificates.context, webhooks) as port:
+        logger.info("answering API servers", extra={"host": settings.host, "port": port})
+        yield certificates
 
 
 def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readiness: Readiness) -> "Operator":
@@ -281,7 +334,6 @@ class Operator:
             await self._list_once()
             self.intake.everything()
             self.working = group.create_task(self.work.run())
-            group.create_task(self.events.run())
             group.create_task(self.gateways.run())
             group.create_task(self._keep_listing())
             group.create_task(self._keep_watching())

@@ -89,6 +89,18 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.admission_requests = Counter(
+            "baleen_operator_admission_requests",
+            "What API servers asked the webhooks; `allowed` is `none` where they got no answer that they could use.",
+            ["webhook", "allowed"],
+            registry=self.registry,
+        )
+        self.certificate_expiry = Gauge(
+            "baleen_operator_webhook_certificate_expiry_timestamp_seconds",
+            "When the webhooks' certificate ends, in seconds since 1970; 0 without one.",
+            registry=self.registry,
+        )
+
     def observe_queue(self, kind: str, queue: Backlog) -> None:
         """Read the two gauges of the queue for a kind from it."""
         self.queue_depth.labels(kind).set_function(lambda: queue.depth)

@@ -1,8 +1,11 @@
 """Everything that an installation can set for the operator; only `main` reads the environment."""
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -15,17 +18,34 @@ from baleen_core.environment import (
     read_positive,
     read_seconds,
     read_tenants,
+    read_url,
     read_urls,
     read_variables,
 )
 from baleen_core.errors import InvalidError, Problem
 from baleen_core.model.schema import Backend
 from baleen_core.policy.grants import Grants
+from baleen_operator.plan.injection import InjectionRules, read_amount
 from baleen_operator.plan.manifests import RuntimeRules
 
 T = TypeVar("T")
 
 PREFIX: Final = "BALEEN_OPERATOR_"
+
+
+class CertificateSource(StrEnum):
+    """Who makes the webhooks' certificate: the operator, or somebody who also tells API servers whom to trust."""
+
+    MANAGED = "Managed"
+    PROVIDED = "Provided"
+
+
+class PullPolicy(StrEnum):
+    """When an image is pulled, in Kubernetes' words."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +114,38 @@ class Settings:
     """The file of a token of the operator's ServiceAccount for the audience `baleen-gateway`; read again each time."""
     gateway_timeout_seconds: float = 5.0
     """How long one answer of a gateway may take."""
+    webhook_names: tuple[str, ...] = ()
+    """The names (comma-separated) of the webhooks' Service, which their certificate is for; empty: there are none."""
+    webhook_port: int = 8443
+    """The webhooks' port; 0 takes a free one, which the log names."""
+    webhook_secret: str = "baleen-webhook"  # noqa: S105 - a name
+    """The Secret of the webhooks' certificate, in the system's namespace."""
+    webhook_certificate: CertificateSource = CertificateSource.MANAGED
+    """`Managed`: the operator makes it, and tells API servers whom to trust; `Provided`: it is only read."""
+    webhook_certificate_hours: float = 2160.0
+    """How long a certificate that the operator makes is good for; the next one is made after two thirds of it."""
+    sidecar_image: str = ""
+    """The image of injected sidecars; empty: pods that ask for one are refused."""
+    sidecar_versions: Mapping[str, str] = field(default_factory=dict)
+    """Images of other versions, by the name that a pod's annotation gives, as JSON: {"0.1.0": "…"}."""
+    sidecar_pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
+    """When their images are pulled: Always, IfNotPresent or Never."""
+    sidecar_gateway_url: str = InjectionRules().gateway_url
+    """The gateways' policy stream, which injected sidecars follow."""
+    sidecar_resources: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: InjectionRules().resources)
+    """What their containers ask for and may use, as JSON: {"requests": {"cpu": "100m"}, "limits": {}}."""
+    sidecar_state_size: str = InjectionRules().state_size
+    """What their decision logs and spools may take of the node's disk."""
+    sidecar_temporary_size: str = InjectionRules().temporary_size
+    """The size of their /tmp."""
+    sidecar_user: int = InjectionRules().user
+    """The user and group of their containers; 0: those that the platform gives."""
+    sidecar_environment: Mapping[str, str] = field(default_factory=dict)
+    """More variables of theirs, as JSON: {"BALEEN_DURABILITY": "Interval"}."""
+    sidecar_models: tuple[str, ...] = ()
+    """The models (comma-separated; `all`) whose files each pod fetches before its sidecar starts; empty: none."""
+    sidecar_models_size: str = InjectionRules().models_size
+    """What these files may take of the node's disk."""
 
     @property
     def grants(self) -> Grants:
@@ -114,6 +166,31 @@ class Settings:
             fetch_networks=self.fetch_networks,
             system_namespace=self.system_namespace,
         )
+
+    @property
+    def injection_rules(self) -> InjectionRules:
+        """Return what the installation says about injected sidecars."""
+        return InjectionRules(
+            image=self.sidecar_image,
+            versions=self.sidecar_versions,
+            pull_policy=self.sidecar_pull_policy.value,
+            gateway_url=self.sidecar_gateway_url,
+            resources=self.sidecar_resources,
+            state_size=self.sidecar_state_size,
+            temporary_size=self.sidecar_temporary_size,
+            user=self.sidecar_user,
+            environment=self.sidecar_environment,
+            models=self.sidecar_models,
+            models_size=self.sidecar_models_size,
+            fetch_image=self.fetch_image,
+            fetch_environment=self.fetch_environment,
+        )
+
+    @property
+    def webhook_certificate_lifetime(self) -> timedelta | None:
+        """Return how long certificates are good for; None where somebody else makes them."""
+        is_ours = self.webhook_certificate is CertificateSource.MANAGED
+        return timedelta(hours=self.webhook_certificate_hours) if is_ours else None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -138,11 +215,45 @@ class Settings:
         if self.gateway_urls and self.gateway_service:
             message = "cannot stand beside GATEWAY_URLS: gateways are found in one way"
             problems.append(Problem(field=PREFIX + "GATEWAY_SERVICE", message=message))
+        if self.sidecar_models and not self.fetch_image:
+            message = "needs FETCH_IMAGE, which fetches their files"
+            problems.append(Problem(field=PREFIX + "SIDECAR_MODELS", message=message))
         return tuple(problems)
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(read_names(text))
+
+
+def _read_resources(text: str) -> Mapping[str, Mapping[str, str]]:
+    found: Mapping[str, Mapping[str, str]] = _RESOURCES(text)
+    unknown = found.keys() - {"requests", "limits"}
+    if unknown:
+        raise ValueError(f"there are requests and limits, and no {', '.join(sorted(unknown))}")
+    for amounts in found.values():
+        for amount in amounts.values():
+            read_amount(amount)
+    return found
+
+
+_RESOURCES: Final = json_reader('{"requests": {"cpu": "100m"}}', dict[str, dict[str, str]])
+
+
+def _read_hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours <= _MOST_HOURS or math.isnan(hours):
+        raise ValueError(f"it must be above 0 and at most {_MOST_HOURS}")
+    return hours
+
+
+_MOST_HOURS: Final = 100_000
+
+
+def _read_user(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError("a user is 0 to 2147483647")
+    return number
 
 
 def _networks(text: str) -> tuple[str, ...]:
@@ -181,4 +292,20 @@ _READERS: Final[Readers] = {
     "gateway_port": read_port,
     "gateway_token_file": Path,
     "gateway_timeout_seconds": read_seconds,
+    "webhook_names": read_names,
+    "webhook_port": read_port,
+    "webhook_secret": str,
+    "webhook_certificate": CertificateSource,
+    "webhook_certificate_hours": _read_hours,
+    "sidecar_image": str,
+    "sidecar_versions": json_reader('{"0.1.0": "registry.example/baleen-sidecar:0.1.0"}', dict[str, str]),
+    "sidecar_pull_policy": PullPolicy,
+    "sidecar_gateway_url": read_url,
+    "sidecar_resources": _read_resources,
+    "sidecar_state_size": read_amount,
+    "sidecar_temporary_size": read_amount,
+    "sidecar_user": _read_user,
+    "sidecar_environment": json_reader('{"BALEEN_DURABILITY": "Interval"}', dict[str, str]),
+    "sidecar_models": read_names,
+    "sidecar_models_size": read_amount,
 }

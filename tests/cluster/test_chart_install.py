@@ -1,5 +1,7 @@
 """The chart on a real API server: what it accepts, and a release from its installation to the next one."""
 
+import base64
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ pytestmark = pytest.mark.cluster
 
 DATA = ROOT / "tests" / "data" / "chart"
 CASES = sorted(path.name.removesuffix(".values.yaml") for path in DATA.glob("*.values.yaml"))
-OF_OTHERS = {"ServiceMonitor", "VerticalPodAutoscaler", "ScaledObject"}
+OF_OTHERS = {"Certificate", "Issuer", "ServiceMonitor", "VerticalPodAutoscaler", "ScaledObject"}
 """Kinds that other projects bring into a cluster; this API server does not know them."""
+INJECT = f"{GROUP}/inject=true"
 CRDS = {f"{plural}.{GROUP}" for plural in PLURALS.values()}
 
 
@@ -74,12 +77,20 @@ def test_a_release_is_installed_upgraded_taken_away_and_found_again(
     bound = plane.get_json("clusterrolebinding", "baleen-operator")["subjects"]
     plane.apply(yaml.safe_load((ROOT / "examples/policies/kids.yaml").read_text()) | {"metadata": policy(first)})
     another = helm("install", "other", CHART, "-n", second, values=KEYS, kubeconfig=kubeconfig, check=False)
+    # As the operator does.
+    trusting = {"webhooks": [{"name": "pods.moderation.baleen.dev", "clientConfig": {"caBundle": ca_bundle(plane)}}]}
+    plane.kubectl("patch", "mutatingwebhookconfiguration", "baleen", "--patch", json.dumps(trusting))
+    refused = plane.kubectl("run", "asks", "--image=app", f"--labels={INJECT}", "-n", second, check=False)
     upgraded = merged(KEYS, {"operator": {"replicas": 3}})
     helm("upgrade", RELEASE, newer, "-n", first, values=upgraded, kubeconfig=kubeconfig)
     replicas = plane.get_json("deployment", "baleen-operator", first)["spec"]["replicas"]
     names = plane.get_json("crd", f"moderationroutes.{GROUP}")["spec"]["names"]["shortNames"]
+    (trusted,) = plane.get_json("mutatingwebhookconfiguration", "baleen")["webhooks"]
     helm("uninstall", RELEASE, "-n", first, kubeconfig=kubeconfig)
-    left = plane.kubectl("get", "clusterroles,clusterrolebindings,crds", "-o", "name").stdout
+    kinds = "clusterroles,clusterrolebindings,crds,mutatingwebhookconfigurations,validatingwebhookconfigurations"
+    left = plane.kubectl("get", kinds, "-o", "name").stdout
+    secrets = plane.list_json("secret", first)
+    plane.kubectl("run", "asks", "--image=app", f"--labels={INJECT}", "-n", second)
     moved = helm("install", RELEASE, CHART, "-n", second, "--take-ownership", values=KEYS, kubeconfig=kubeconfig)
 
     assert "is in namespace moderation-a" in installed.stdout
@@ -88,8 +99,11 @@ def test_a_release_is_installed_upgraded_taken_away_and_found_again(
     assert another.returncode != 0
     assert f"there is a release of Baleen in this cluster already: {RELEASE} in namespace {first}" in another.stderr
     assert replicas == 3
+    assert 'failed calling webhook "pods.moderation.baleen.dev"' in refused.stderr
+    assert trusted["clientConfig"]["caBundle"] == ca_bundle(plane)
     assert "modway" in names
-    # Nothing but the kinds is left, and with them every policy.
+    # Nothing but the kinds is left, and with them every policy: no webhook that keeps pods from being made, no key.
+    assert secrets == []
     assert {line for line in left.splitlines() if "baleen" in line} == {
         f"customresourcedefinition.apiextensions.k8s.io/{name}" for name in CRDS
     }
@@ -97,6 +111,10 @@ def test_a_release_is_installed_upgraded_taken_away_and_found_again(
     assert "is in namespace moderation-b" in moved.stdout
     assert owners(plane) == dict.fromkeys(CRDS, second)
     helm("uninstall", RELEASE, "-n", second, kubeconfig=kubeconfig)
+
+
+def ca_bundle(plane: ControlPlane) -> str:
+    return base64.b64encode(plane.ca.read_bytes()).decode()
 
 
 def policy(namespace: str) -> dict[str, str]:

@@ -147,7 +147,8 @@ def snake(name: str) -> str:
 
 
 def test_every_setting_has_a_value_and_every_value_a_setting():
-    all_named = merged(KEYS, {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}})
+    lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
+    all_named = merged(KEYS, lists, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
     assert environment(objects, "operator").keys() == OF_OPERATOR
@@ -174,7 +175,7 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
             wanted = selector.get("matchLabels", selector).items()
             found[each["kind"], each["metadata"]["name"]] = [name for name, labels in pods.items() if wanted <= labels]
 
-    assert found == {identity: [identity[1].removesuffix("-stream")] for identity in found}
+    assert found == {identity: [identity[1].removesuffix("-stream").removesuffix("-webhook")] for identity in found}
     # The operator lets only pods of these labels talk to the runtimes that it makes.
     for labels in of_operator.Settings().runtime_rules.client_labels:
         assert any(labels.items() <= pod for pod in pods.values())
@@ -214,6 +215,9 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
             "at '/networkPolicy/contentNetworks/0'",
             id="network",
         ),
+        pytest.param({"webhooks": {"certificate": {"type": "managed"}}}, "at '/webhooks/certificate/type'", id="maker"),
+        pytest.param({"injection": {"failurePolicy": "Deny"}}, "at '/injection/failurePolicy'", id="failure policy"),
+        pytest.param({"injection": {"resources": {"requests": {"cpu": 1}}}}, "/requests/cpu': got number", id="number"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),
         pytest.param(
             {"gateway": {"autoscaling": {"mode": "Managed"}}}, "mode: Managed is not built yet", id="not built"

@@ -208,3 +208,27 @@ readinessProbe:
 {{- define "baleen.gatewayKind" -}}
 {{ ternary "StatefulSet" "Deployment" .Values.gateway.state.persistent }}
 {{- end }}
+
+{{/* What API servers call the webhooks, and their certificate names. */}}
+{{- define "baleen.webhookName" -}}
+baleen-operator-webhook.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- define "baleen.webhookMetadata" -}}
+labels:
+  {{- include "baleen.labels" (dict "root" . "component" "operator-webhook") | nindent 2 }}
+{{- if ne .Values.webhooks.certificate.type "Managed" }}
+annotations:
+  cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/baleen-webhook
+{{- end }}
+{{- end }}
+
+{{/* How a webhook is asked: (dict "root" $ "path" "/pods"). Whom to trust is said by whoever makes the certificate. */}}
+{{- define "baleen.webhookClient" -}}
+admissionReviewVersions: [v1]
+sideEffects: None
+matchPolicy: Equivalent
+timeoutSeconds: 5
+clientConfig:
+  service: {namespace: {{ .root.Release.Namespace }}, name: baleen-operator-webhook, port: 443, path: {{ .path }}}
+{{- end }}

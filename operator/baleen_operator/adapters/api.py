@@ -22,6 +22,8 @@ from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
 
 APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
+STRATEGIC_MERGE: Final = "application/strategic-merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 MAX_ERROR_BYTES: Final = 1 << 20

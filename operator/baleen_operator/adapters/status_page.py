@@ -15,12 +15,14 @@ class Readiness:
     """What this replica is, and what it waits for.
 
     `outages` and `details` are looked up when somebody asks: the former keep it from its work, the latter from some.
+    `more` is what else is said, which readiness does not depend on.
     """
 
     role: str = "starting"
     waiting_for: tuple[str, ...] = ("the API server",)
     outages: Callable[[], tuple[str, ...]] = field(default=lambda: ())
     details: Callable[[], tuple[str, ...]] = field(default=lambda: ())
+    more: Callable[[], dict[str, str]] = field(default=dict)
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Say whether this replica does, or could do, its work, and why not."""
@@ -30,6 +32,7 @@ class Readiness:
             "role": self.role,
             "reasons": list(reasons),
             "details": list(self.details()),
+            **self.more(),
         }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from baleen_core.checking import Place, check_policy
@@ -21,6 +21,7 @@ from baleen_core.policy.schema import (
     Revision,
 )
 from baleen_core.resources import split_list
+from baleen_core.validation import find_problems
 from baleen_operator.plan.conditions import say_problems
 from baleen_operator.resources.policy import Meaning
 
@@ -111,6 +112,42 @@ def judge_policy(
     return _accept(policy, lists)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextVerdict:
+    """What is wrong with what a policy's author wrote, and what it would wait for or is not looked at yet."""
+
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Say in one word what is wrong."""
+        return _reason(self.problems)
+
+
+def judge_text(manifest: Mapping[str, Any], models: Sequence[Model] | None, grants: Grants) -> TextVerdict:
+    """Check what a policy says by itself: what `judge_policy` refuses here it refuses, too, whatever comes around it.
+
+    Its lists are not read, so that with lists its tests are not run. `models` is None when nobody knows what is served.
+    """
+    try:
+        policy = parse_policy(manifest)
+    except PolicyError as exc:
+        return TextVerdict(problems=exc.problems)
+    refusals = find_refusals(policy, grants)
+    warnings = []
+    problems = find_problems(replace(policy, content=replace(policy.content, lists=())), {}, models or ())
+    if policy.content.lists:
+        # Without what is in the lists, what tests found says nothing.
+        problems = tuple(each for each in problems if not _is_test_result(each))
+        warnings.append("the policy's lists and tests are checked once it is applied: see its condition Accepted")
+    if problems and _are_about_models(problems, policy, models or ()):
+        lacks = say_problems(problems) if models is not None else "which are served could not be found out"
+        warnings.append(f"the policy waits for models that are not served: {lacks}")
+        problems = ()
+    return TextVerdict(problems=(*refusals, *problems), warnings=tuple(warnings))
+
+
 def refuse(problems: Sequence[Problem]) -> Refused:
     """Find the one word for what is wrong, and name all of it."""
     return Refused(reason=_reason(problems), message=say_problems(problems))
@@ -153,9 +190,13 @@ def _reason(problems: Sequence[Problem]) -> str:
     if any(_LIST_SOURCE.fullmatch(problem.field) for problem in problems):
         return LIST_MISSING
     # Tests run only when all else is well.
-    if problems and all(_TEST.fullmatch(problem.field) and problem.message.startswith("test ") for problem in problems):
+    if problems and all(map(_is_test_result, problems)):
         return TESTS_FAILED
     return INVALID
+
+
+def _is_test_result(problem: Problem) -> bool:
+    return bool(_TEST.fullmatch(problem.field)) and problem.message.startswith("test ")
 
 
 def _are_about_models(problems: Sequence[Problem], policy: Policy, models: Sequence[Model]) -> bool:

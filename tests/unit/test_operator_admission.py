@@ -1,0 +1,172 @@
+"""What API servers are told about policies, and what becomes of questions that are none."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baleen_core.errors import ContentError
+from baleen_core.policy.grants import Grants
+from baleen_operator.plan.acceptance import Refused, judge_policy
+from baleen_operator.plan.admission import (
+    MAX_WARNING,
+    Answer,
+    Asked,
+    admit_pod,
+    admit_policy,
+    read_review,
+    write_review,
+)
+from baleen_operator.plan.injection import InjectionRules
+from policies import policy_manifests
+from served_models import IMAGE_MODEL, TEXT_MODEL
+
+MODELS = (IMAGE_MODEL, TEXT_MODEL)
+OPEN = Grants()
+
+
+def policy(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "moderation.baleen.dev/v1alpha1",
+        "kind": "ModerationPolicy",
+        "metadata": {"name": "community", "namespace": "safety", "uid": "u", "managedFields": [{}]},
+        "spec": spec,
+    }
+
+
+def asked(found: Any, **more: Any) -> Asked:
+    request = {"uid": "1", "namespace": "safety", "object": found, **more}
+    return read_review(
+        json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+    )
+
+
+def rules(when: str) -> dict[str, Any]:
+    return {"rules": [{"name": "links", "when": when, "action": "Review"}]}
+
+
+@given(policy_manifests())
+def test_whatever_is_refused_here_the_operator_refuses_in_the_same_words(manifest: dict[str, Any]):
+    manifest["metadata"]["namespace"] = "safety"
+    told = admit_policy(asked(manifest), MODELS, OPEN)
+    verdict, _ = judge_policy(manifest, {}, (), MODELS, OPEN)
+
+    if not told.allowed:
+        assert isinstance(verdict, Refused)
+        # Lists that are missing, as all are here, the operator names alone.
+        assert verdict.reason == "ListMissing" or told.message == f"{verdict.reason}: {verdict.message}"
+    elif isinstance(verdict, Refused):
+        # What is not of the policy's own making.
+        assert verdict.reason == "ListMissing"
+        assert told.warnings
+
+
+def test_every_problem_is_named():
+    found = policy(policy=rules("content.linkz > 2") | {"onModelFailure": "Maybe"}, tests=[{"name": "t"}], version=7)
+    told = admit_policy(asked(found), MODELS, OPEN)
+
+    assert not told.allowed
+    assert told.message.startswith("Invalid: ")
+    for field in ("spec.version", "spec.policy.onModelFailure", "spec.tests[0].expect"):
+        assert field in told.message
+
+
+def test_a_failed_test_a_typo_and_a_missing_grant_have_the_operators_reasons():
+    test = {"name": "links", "text": "http://a.example", "expect": "Block"}
+    failed = admit_policy(asked(policy(policy=rules("content.links > 0"), tests=[test])), MODELS, OPEN)
+    typo = admit_policy(asked(policy(policy=rules("content.linkz > 0"))), MODELS, OPEN)
+    stranger = admit_policy(
+        asked(policy(policy=rules("content.links > 0"))), MODELS, Grants(policy_namespaces=frozenset({"other"}))
+    )
+
+    assert failed.message.startswith("TestsFailed: spec.tests[0]: test 'links': expected Block, got Review")
+    assert "spec.policy.rules[0].when" in typo.message
+    assert stranger.message.startswith("NotGranted: metadata.namespace")
+
+
+def test_the_namespace_is_that_of_the_address_whatever_the_policy_says():
+    granted = Grants(policy_namespaces=frozenset({"safety"}))
+    found = asked(policy(policy=rules("content.links > 0")), namespace="other")
+
+    assert not admit_policy(found, MODELS, granted).allowed
+
+
+@pytest.mark.parametrize("models", [(), None])
+def test_a_policy_may_come_before_its_models(models: tuple[()] | None):
+    category = {"name": "sexual", "signals": [{"name": "image-safety.sexual", "review": "50%"}]}
+    told = admit_policy(asked(policy(policy={"categories": [category]})), models, OPEN)
+
+    assert told.allowed
+    assert told.warnings[0].startswith("the policy waits for models that are not served: ")
+
+
+def test_a_policy_may_come_before_its_lists_whose_content_no_answer_tells():
+    source = {"type": "Secret", "name": "passwords", "key": "a"}
+    content = {"lists": [{"name": "slurs", "type": "Terms", "action": "Block", "source": source}]}
+    tests = [{"name": "guess", "text": "hunter2", "expect": "Block"}]
+    told = admit_policy(asked(policy(policy=content, tests=tests)), MODELS, OPEN)
+
+    assert told.allowed
+    assert told.warnings == ("the policy's lists and tests are checked once it is applied: see its condition Accepted",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {"uid": "1"}}',
+        b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": 1}}',
+        b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "1", "object": []}}',
+        b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": ' + b"[" * 100_000,
+        b'{"a": ' + b"9" * 10_000 + b"}",
+    ],
+)
+def test_what_is_no_question_is_refused(data: bytes):
+    with pytest.raises(ContentError):
+        read_review(data)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=9,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["metadata", "spec", "kind"]), anything, max_size=3))
+def test_no_object_is_too_odd_to_be_answered(found: dict[str, Any]):
+    for judge in (
+        lambda: admit_pod(asked(found), InjectionRules(image="x")),
+        lambda: admit_policy(asked(found), (), OPEN),
+    ):
+        try:
+            assert write_review(asked(found), judge())
+        except ContentError:
+            continue
+
+
+def test_a_question_without_an_object_is_none():
+    with pytest.raises(ContentError, match=r"request\.object is missing"):
+        admit_pod(asked(None), InjectionRules())
+
+
+def test_the_answer_is_what_api_servers_read():
+    patch = ({"op": "add", "path": "/a", "value": 1},)
+    written = json.loads(write_review(asked({}), Answer(allowed=True, patch=patch, warnings=("w" * 1000,))))
+    refused = json.loads(write_review(asked({}), Answer(allowed=False, message="spec.x: no")))
+
+    assert written["response"]["uid"] == "1"
+    assert json.loads(base64.b64decode(written["response"]["patch"])) == list(patch)
+    assert len(written["response"]["warnings"][0]) == MAX_WARNING
+    assert refused["response"] == {
+        "uid": "1",
+        "allowed": False,
+        "status": {"code": 422, "reason": "Invalid", "message": "spec.x: no"},
+    }
