@@ -24,7 +24,7 @@ FIELD_MANAGER: Final = "baleen-cli"
 DEFAULT_KUBECONFIG: Final = Path("~/.kube/config")
 DEFAULT_NAMESPACE: Final = "default"
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-CORE_PLURALS: Final = {"ConfigMap": "configmaps", "Secret": "secrets"}
+CORE_PLURALS: Final = {"ConfigMap": "configmaps", "Pod": "pods", "Secret": "secrets"}
 PAGE_SIZE: Final = 500
 TIMEOUT_SECONDS: Final = (5, 30)
 """To connect, and to wait for an answer."""

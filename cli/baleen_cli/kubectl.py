@@ -6,7 +6,7 @@ import typer
 
 from baleen_cli.cluster import Target
 from baleen_cli.console import run
-from baleen_cli.kubectl_commands import acting, showing
+from baleen_cli.kubectl_commands import acting, showing, sidecars
 from baleen_cli.kubectl_commands.options import ContextOption, KubeconfigOption, NamespaceOption
 
 PROGRAM = "kubectl baleen"
@@ -23,6 +23,7 @@ app.command("history")(showing.show_history)
 app.command("diff")(showing.show_diff)
 app.command("effective")(showing.effective)
 app.command("explain")(showing.explain)
+app.command("sidecars")(sidecars.sidecars)
 app.command("pin")(acting.pin)
 app.command("reject")(acting.reject)
 app.command("rollback")(acting.rollback)

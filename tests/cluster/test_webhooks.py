@@ -27,6 +27,7 @@ from cluster_site import policy
 from control_plane import NAMESPACE, ControlPlane
 from helm import KEYS, manifests, merged
 from operators import RunningOperator, running_operator
+from published import kubectl_baleen
 from serving import until
 
 pytestmark = pytest.mark.cluster
@@ -204,6 +205,11 @@ def test_pods_that_ask_get_a_sidecar_and_nothing_else_changes(asking: Asking):
         copied = copy.deepcopy(again)
         copied["metadata"] = {**copied["metadata"], "name": "copy", "resourceVersion": "", "uid": ""}
         copying = asking.create(copied)
+        settings = ["create", "configmap", "baleen-operator", "-n", NAMESPACE]
+        plane.kubectl(*settings, "--from-literal=BALEEN_OPERATOR_SIDECAR_IMAGE=baleen-sidecar:0.2.0")
+        where = ("-n", namespace, "-o", "json", "--kubeconfig", plane.kubeconfig())
+        shown = json.loads(kubectl_baleen("sidecars", *where).output)
+        plane.kubectl("delete", "configmap", "baleen-operator", "-n", NAMESPACE)
         asked = operator.metric("baleen_operator_admission_requests_total", webhook="pods")
 
         for taken in (opted_out, with_sidecar, dry, copying):
@@ -232,6 +238,8 @@ def test_pods_that_ask_get_a_sidecar_and_nothing_else_changes(asking: Asking):
         assert "initContainers" not in plane.get_json("pod", "unlabelled", namespace)["spec"]
         assert len(plane.get_json("pod", "copy", namespace)["spec"]["initContainers"]) == 1
         assert asked == 4
+        standings = {each["name"]: each["standing"] for each in shown["items"]}
+        assert standings == {"plain": "Missing", "unlabelled": "Missing", "shop": "Older", "copy": "Older"}
     assert rights() == before
     for verb, kind in (("list", "modpol"), ("get", "modrev"), ("get", "secrets"), ("create", "tokenreviews")):
         may = plane.kubectl("auth", "can-i", verb, kind, "-n", namespace, "--as", account, check=False)

@@ -34,6 +34,7 @@ from baleen_cli.kubectl_commands.overrides import (
     unpinned,
     unrejected,
 )
+from baleen_cli.kubectl_commands.sidecars import describe
 from baleen_cli.kubectl_commands.words import describe_place, explain_digest, explain_policy
 from baleen_core.errors import ClusterError, InvalidError, NotFound, Stale
 from baleen_core.policy.schema import Enforcement, Role, Scope
@@ -642,3 +643,28 @@ def test_an_expired_override_is_over_at_its_time_exactly():
     assert facts.in_force(NOW) == V3
     assert facts.in_force(NOW - timedelta(seconds=1)) == V1
     assert with_override(facts, None).in_force(NOW - timedelta(seconds=1)) == V3
+
+
+def pod_with(image, **annotations):
+    said = {f"moderation.baleen.dev/{name}": text for name, text in annotations.items()}
+    containers = [{"name": "baleen-sidecar", "image": image}] if image else []
+    status = {"initContainerStatuses": [{"name": "baleen-sidecar", "ready": True}]}
+    metadata = {"namespace": "shop", "name": "a", "annotations": said}
+    return {"metadata": metadata, "spec": {"initContainers": containers}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("pod", "image", "standing"),
+    [
+        (pod_with("new", injected="new"), "new", "Current"),
+        (pod_with("old", injected="old"), "new", "Older"),
+        (pod_with("old", injected="old", version="0.0.9"), "new", "Chosen"),
+        (pod_with("old", injected="old"), "", "Unknown"),
+        (pod_with(""), "new", "Missing"),
+        # A container of that name that nobody injected.
+        (pod_with("new"), "new", "Missing"),
+        ({"metadata": {"namespace": "shop", "name": "a"}}, "new", "Missing"),
+    ],
+)
+def test_a_sidecar_stands_to_what_new_pods_get(pod, image, standing):
+    assert describe(pod, image)["standing"] == standing

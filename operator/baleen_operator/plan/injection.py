@@ -21,6 +21,7 @@ from baleen_operator.plan.manifests.security import build_container_security
 
 INJECT_LABEL: Final = f"{GROUP}/inject"
 INJECTED_ANNOTATION: Final = f"{GROUP}/injected"
+VERSION_ANNOTATION: Final = f"{GROUP}/version"
 CONTAINER: Final = "baleen-sidecar"
 FETCH_CONTAINER: Final = "baleen-fetch"
 AUDIENCE: Final = "baleen-gateway"
