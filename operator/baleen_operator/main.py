@@ -185,6 +185,7 @@ async def serve_webhooks(
     webhooks = Webhooks(
         rules=settings.injection_rules,
         grants=settings.grants,
+        namespaces=settings.namespaces,
         models=ListedModels(
             KubeCluster(api, mirror, events, may_write=lambda: False), mirror, tuple(settings.namespaces)
         ),

@@ -94,6 +94,12 @@ def test_the_namespace_is_that_of_the_address_whatever_the_policy_says():
     assert not admit_policy(found, MODELS, granted).allowed
 
 
+def test_a_namespace_that_nobody_looks_after_is_said():
+    told = admit_policy(asked(policy(policy=rules("nonsense"))), MODELS, OPEN, frozenset({"other"}))
+
+    assert told == Answer(allowed=True, warnings=("no operator looks after namespace safety",))
+
+
 @pytest.mark.parametrize("models", [(), None])
 def test_a_policy_may_come_before_its_models(models: tuple[()] | None):
     category = {"name": "sexual", "signals": [{"name": "image-safety.sexual", "review": "50%"}]}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from baleen_core.errors import ContentError
 from baleen_operator.plan.injection import CONTAINER, INJECTED_ANNOTATION, InjectionRules, inject
+from baleen_sidecar.settings import ClusterSettings, is_loopback
 
 RULES = InjectionRules(image="registry.example/baleen-sidecar:0.1.0", versions={"0.0.9": "old:0.0.9"})
 PREFIX = "moderation.baleen.dev/"
@@ -205,3 +206,16 @@ def test_a_platform_may_give_the_user():
 
     assert found["securityContext"].keys().isdisjoint({"runAsUser", "runAsGroup"})
     assert found["securityContext"]["runAsNonRoot"] is True
+
+
+def test_a_sidecar_takes_its_environment():
+    said = pod({"tenant": "acme", "surface": "chat", "source": "site-7/a", "port": "8123"})
+    rules = replace(RULES, models=("all",), fetch_image="models", environment={"BALEEN_DURABILITY": "Interval"})
+    environment = {
+        each["name"]: each.get("value", "shop-1") for each in sidecar_of(patched(said, inject(said, rules)))["env"]
+    }
+    settings, cluster = ClusterSettings.from_env(environment)
+
+    assert (settings.port, settings.durability, settings.default_source) == (8123, "Interval", "site-7/a")
+    assert is_loopback(settings.host)
+    assert (cluster.is_gateway, cluster.gateway_url, cluster.replica) == (False, RULES.gateway_url, "shop-1")

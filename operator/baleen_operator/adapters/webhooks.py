@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,14 +29,16 @@ logger = logging.getLogger(__name__)
 
 PODS_PATH: Final = "/pods"
 POLICIES_PATH: Final = "/policies"
-MAX_BYTES: Final = 8 << 20
-"""What an API server takes for an object, twice: an update comes with what was there."""
+MAX_BYTES: Final = 4 << 20
+"""What an API server can store, twice, since an update comes with what was there, and some more."""
 ANSWER_SECONDS: Final = 4.0
 """An API server waits for five."""
-MAX_AT_ONCE: Final = 16
+MAX_AT_ONCE: Final = 64
 MODELS_AGE_SECONDS: Final = 5.0
 MODELS_READ_SECONDS: Final = 2.0
 END_SECONDS: Final = 2.0
+
+Judge = Callable[[Asked], Answer]
 
 
 class ListedModels:
@@ -71,12 +73,14 @@ class Webhooks:
         *,
         rules: InjectionRules,
         grants: Grants,
+        namespaces: Collection[str],
         models: Callable[[], Awaitable[Sequence[Model] | None]],
         metrics: Metrics,
         off_loop: OffLoop,
     ) -> None:
         self._rules = rules
         self._grants = grants
+        self._namespaces = namespaces
         self._models = models
         self._metrics = metrics
         self._off_loop = off_loop
@@ -84,30 +88,28 @@ class Webhooks:
 
     async def pods(self, request: web.Request) -> web.Response:
         """Give a pod its sidecar."""
-        return await self._answer("pods", request, self._judge_pod)
+        return await self._answer("pods", request, self._pod_judge)
 
     async def policies(self, request: web.Request) -> web.Response:
         """Judge a policy."""
-        return await self._answer("policies", request, self._judge_policy)
+        return await self._answer("policies", request, self._policy_judge)
 
-    async def _judge_pod(self, asked: Asked) -> Answer:
-        return await self._off_loop(lambda: admit_pod(asked, self._rules))
+    async def _pod_judge(self) -> Judge:
+        return lambda asked: admit_pod(asked, self._rules)
 
-    async def _judge_policy(self, asked: Asked) -> Answer:
+    async def _policy_judge(self) -> Judge:
         models = await self._models()
-        return await self._off_loop(lambda: admit_policy(asked, models, self._grants))
+        return lambda asked: admit_policy(asked, models, self._grants, self._namespaces)
 
     async def _answer(
-        self, webhook: str, request: web.Request, judge: Callable[[Asked], Awaitable[Answer]]
+        self, webhook: str, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]
     ) -> web.Response:
         allowed = "none"
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._places:
-                data = await request.read()
-                asked = await self._off_loop(lambda: read_review(data))
-                answer = await judge(asked)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer, body = await self._in_turn(request, find_judge)
             allowed = str(answer.allowed).lower()
-            return web.Response(body=write_review(asked, answer), content_type="application/json")
+            return web.Response(body=body, content_type="application/json")
         except ContentError as exc:
             return web.Response(status=400, text=str(exc))
         except TimeoutError:
@@ -120,6 +122,31 @@ class Webhooks:
             return web.Response(status=500, text="the webhook failed by a fault of its own; its log says more")
         finally:
             self._metrics.admission_requests.labels(webhook, allowed).inc()
+
+    async def _in_turn(self, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]) -> tuple[Answer, bytes]:
+        await self._places.acquire()
+        try:
+            data, judge = await request.read(), await find_judge()
+            # All in one go: what is read takes ten times the room of what was sent.
+            work = asyncio.ensure_future(self._off_loop(lambda: _judge(data, judge)))
+        except BaseException:
+            self._places.release()
+            raise
+        # A thread goes on when nobody waits any more, and so long its place is taken.
+        work.add_done_callback(self._leave)
+        return await asyncio.shield(work)
+
+    def _leave(self, work: "asyncio.Future[tuple[Answer, bytes]]") -> None:
+        self._places.release()
+        if not work.cancelled():
+            # Whoever asked may be gone, and nobody misses what it raised.
+            work.exception()
+
+
+def _judge(data: bytes, judge: Judge) -> tuple[Answer, bytes]:
+    asked = read_review(data)
+    answer = judge(asked)
+    return answer, write_review(asked, answer)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What the API server asks before it stores something, and what it is told: AdmissionReview, `admission.k8s.io/v1`."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -93,11 +93,14 @@ def admit_pod(asked: Asked, rules: InjectionRules) -> Answer:
         return Answer(allowed=False, message=say_problems(exc.problems))
 
 
-def admit_policy(asked: Asked, models: Sequence[Model] | None, grants: Grants) -> Answer:
+def admit_policy(
+    asked: Asked, models: Sequence[Model] | None, grants: Grants, namespaces: Collection[str] = ()
+) -> Answer:
     """Judge what a policy's author wrote; what is missing around it only makes it wait, and is a warning.
 
     `models` are those that are served; None when that is not known. Lists are not read: they may come after their
-    policy, and whoever can reach this server could learn from its answers what is in them.
+    policy, and whoever can reach this server could learn from its answers what is in them. `namespaces` are those
+    that are looked after; empty: all of them.
 
     Raises:
         ContentError: there is no policy in what was asked.
@@ -106,6 +109,8 @@ def admit_policy(asked: Asked, models: Sequence[Model] | None, grants: Grants) -
     metadata = found.get("metadata")
     if not isinstance(metadata, Mapping):
         raise ContentError("request.object has no metadata")
+    if namespaces and asked.namespace not in namespaces:
+        return Answer(allowed=True, warnings=(f"no operator looks after namespace {asked.namespace}",))
     # The namespace is that of the address, whatever the object says.
     manifest = {
         "apiVersion": API_VERSION,

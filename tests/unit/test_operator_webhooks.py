@@ -1,0 +1,124 @@
+"""The webhooks' server under load and faults; what it answers otherwise is tried on a real API server."""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from baleen_core.errors import ClusterError
+from baleen_core.policy.grants import Grants
+from baleen_operator.adapters import webhooks as tested
+from baleen_operator.adapters.certificates import make_pair
+from baleen_operator.adapters.webhooks import ListedModels, Webhooks, webhook_server
+from baleen_operator.main import Threads
+from baleen_operator.metrics import Metrics
+from baleen_operator.plan.injection import InjectionRules
+
+POD = {"metadata": {}, "spec": {"containers": [{"name": "app"}]}}
+
+
+def review(found: Any = POD) -> bytes:
+    request = {"uid": "1", "namespace": "shop", "object": found}
+    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+
+
+class Slowed:
+    """Threads whose work waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.threads, self.go, self.begun = Threads(), threading.Event(), 0
+
+    def __call__(self, work: Callable[[], Any]) -> Any:
+        self.begun += 1
+        return self.threads(lambda: (self.go.wait(30), work())[1])
+
+
+@pytest.fixture
+def slowed() -> Slowed:
+    return Slowed()
+
+
+@pytest.fixture
+async def client(slowed: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    made = make_pair(("127.0.0.1",), datetime.now(UTC), timedelta(hours=1))
+    for name, data in {"crt": made.certificate, "key": made.key}.items():
+        (tmp_path / name).write_bytes(data)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+
+    async def models() -> tuple[()]:
+        return ()
+
+    rules, metrics = InjectionRules(image="sidecar"), Metrics()
+    webhooks = Webhooks(rules=rules, grants=Grants(), namespaces=(), models=models, metrics=metrics, off_loop=slowed)
+    trust = ssl.create_default_context(cadata=made.authority.decode())
+    async with webhook_server("127.0.0.1", 0, context, webhooks) as port:
+        async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trust, trust_env=False) as client:
+            yield client
+        slowed.go.set()
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tested, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(tested, "MAX_AT_ONCE", 2)
+
+
+async def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place_until_it_is_done(
+    client: httpx.AsyncClient, slowed: Slowed
+):
+    answers = await asyncio.gather(*(client.post("/pods", content=review()) for _ in range(5)))
+
+    assert [each.status_code for each in answers] == [503] * 5
+    assert "too much to do" in answers[0].text
+    # Nothing piles up behind those that go on.
+    assert slowed.begun == 2
+    slowed.go.set()
+    after = await client.post("/pods", content=review())
+    assert after.json()["response"]["allowed"] is True
+
+
+async def test_who_sends_too_slowly_or_too_much_takes_no_place_for_long(client: httpx.AsyncClient, slowed: Slowed):
+    slowed.go.set()
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(2)
+
+    slow = await asyncio.gather(*(client.post("/pods", content=dripping()) for _ in range(2)), return_exceptions=True)
+    large = [(await client.post("/pods", content=b" " * (tested.MAX_BYTES + 1))).status_code for _ in range(3)]
+    wrong = [(await client.post("/policies", content=b"{}")).status_code for _ in range(3)]
+    after = await client.post("/pods", content=review())
+
+    assert all(isinstance(each, Exception) or each.status_code == 503 for each in slow)
+    assert (large, wrong) == ([413] * 3, [400] * 3)
+    assert after.status_code == 200
+
+
+async def test_models_are_those_of_a_while_ago_when_the_api_server_does_not_answer():
+    class Cluster:
+        answers = False
+
+        async def relist(self, kinds: object, namespaces: object) -> None:
+            if not self.answers:
+                raise ClusterError("no answer")
+
+    class Seen:
+        def models(self) -> tuple[str, ...]:
+            return ("a model",)
+
+    cluster = Cluster()
+    models = ListedModels(cluster, Seen(), ())
+    first = await models()
+    cluster.answers = True
+    second = await models()
+    cluster.answers = False
+
+    assert (first, second, await models()) == (None, ("a model",), ("a model",))
