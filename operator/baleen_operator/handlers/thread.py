@@ -5,6 +5,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Collection
+from typing import Any, cast
 
 import kopf
 
@@ -64,6 +65,8 @@ async def _watch(registry: kopf.OperatorRegistry, namespaces: Collection[str], s
         registry=registry,
         settings=build_settings(),
         standalone=True,
+        # Else kopf asks for the name of the user, and in a pod that has none.
+        identity=cast(Any, "baleen-operator"),
         clusterwide=not namespaces,
         namespaces=sorted(namespaces),
         stop_flag=stop,
