@@ -3,8 +3,13 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # Compiled once, modules start every process sooner; some machines forbid it.
 unexport PYTHONDONTWRITEBYTECODE
+PIN := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+# What an image holds is of the versions that are tested, without what tokenizers needs for the hub of its maker alone.
+SUBSET := --constraint requirements/baleen.lock $(foreach name,huggingface-hub filelock fsspec hf-xet httpcore2 httpx2 \
+	tqdm truststore,--unsafe-package $(name))
 
-.PHONY: help setup demo test cluster cluster-down lint format bench lock clean
+.PHONY: help setup demo test cluster cluster-down lint format bench images lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -36,11 +41,17 @@ format: setup  ## put the code in its form
 bench: setup  ## measure; NAME=... measures one figure's script
 	@$(BIN)/python bench/run.py $(NAME)
 
-lock: setup  ## write the lock file anew from pyproject.toml
-	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--extra operator --extra sidecar --extra video --extra local --extra dev \
+images:  ## build the container images; BASE=... and PREFIX=... as in docs/howto/build-the-images.md
+	@scripts/build-images
+
+lock: setup  ## write the lock files anew from pyproject.toml
+	@$(PIN) --upgrade --allow-unsafe --extra operator --extra sidecar --extra video --extra models --extra local --extra dev \
 		--output-file requirements/baleen.lock pyproject.toml
+	@$(PIN) $(SUBSET) --extra operator --output-file requirements/operator.lock pyproject.toml
+	@$(PIN) $(SUBSET) --extra sidecar --extra video --output-file requirements/sidecar.lock pyproject.toml
+	@$(PIN) $(SUBSET) --unsafe-package ahocorasick-rs --unsafe-package cel-expr-python \
+		--extra models --output-file requirements/models.lock pyproject.toml
+	@$(PIN) $(SUBSET) --output-file requirements/sidecar-build.lock requirements/sidecar-build.in
 
 clean:  ## remove what setup made (caches in the user's cache folder stay)
 	@[[ ! -e .state/cluster ]] || $(BIN)/python tests/support/playground.py end

@@ -102,7 +102,16 @@ def test_every_public_function_says_what_its_name_cannot():
     assert not found
 
 
-@pytest.mark.parametrize("lock", ["requirements/baleen.lock", "cli/baleen_cli/triton/site.lock"])
+IMAGE_LOCKS = ("operator", "sidecar", "models")
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        *("requirements/baleen.lock", "cli/baleen_cli/triton/site.lock", "requirements/sidecar-build.lock"),
+        *(f"requirements/{name}.lock" for name in IMAGE_LOCKS),
+    ],
+)
 def test_locks_have_hashes_and_no_addresses(lock: str):
     lines = [line for line in (ROOT / lock).read_text().splitlines() if line.strip() and not line.startswith("#")]
     packages = [line for line in lines if not line.startswith((" ", "\t"))]
@@ -113,6 +122,29 @@ def test_locks_have_hashes_and_no_addresses(lock: str):
     assert text.count("--hash=sha256:") >= len(packages)
     assert "://" not in text
     assert "--index" not in text
+
+
+@pytest.mark.parametrize("name", IMAGE_LOCKS)
+def test_images_hold_the_versions_that_are_tested(name: str):
+    tested, held = (_pins(ROOT / f"requirements/{each}.lock") for each in ("baleen", name))
+
+    assert held
+    assert held.items() <= tested.items()
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    """Return what a lock says of each package: version and hashes."""
+    return dict(re.findall(r"^([a-z0-9-]+)==((?:[^\n]+\\\n)+[^\n]+)", lock.read_text(), re.MULTILINE))
+
+
+def test_the_dockerfiles_are_free_of_lint():
+    files = [
+        str(path) for path in (*sorted(ROOT.glob("Dockerfile.*")), *sorted(ROOT.glob("tests/images/Dockerfile.*")))
+    ]
+    found = run(tool("hadolint"), *files)
+
+    assert len(files) == 4
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_no_weights_are_in_the_repository():
