@@ -22,6 +22,7 @@ from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
 from baleen_sidecar.adapters.last_good import FILE, FileLastGood
 from baleen_sidecar.adapters.store import SqliteRevisionStore, StateFolder, migrate
+from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Kept, KeptPolicy
 from gateway_process import RunningGateway
 from publishing import publication
@@ -76,6 +77,7 @@ def alone_as_sidecar(tmp_path: Path, closed_port: int) -> dict[str, object]:
     return {
         "gateway_url": f"http://127.0.0.1:{closed_port}",
         "gateway_token_file": tmp_path / "token",
+        "durability": "Interval",
         "state": tmp_path / "state",
         "port": 0,
     }
@@ -294,6 +296,23 @@ def test_callers_with_open_connections_are_answered_and_sent_away_before_it_ends
     assert before == [(200, None)] * len(callers)
     assert after == [(200, "close")] * len(callers)
     assert code == 0
+
+
+async def test_no_packet_of_an_answer_waits_for_an_acknowledgement_of_the_one_before() -> None:
+    seen: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        seen.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0) as listening:
+        async with await asyncio.start_server(answer, sock=listening):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            await reader.read()
+            writer.close()
+
+    assert seen == [1]
 
 
 def ask(caller: http.client.HTTPConnection) -> tuple[int, str | None]:
