@@ -1,4 +1,4 @@
-"""What a gateway says on its second listener: to the sidecars that follow its stream, and to the operator.
+"""What a gateway says on its second listener, and what it takes there: from sidecars that follow it, and the operator.
 
 `GET /v1/policy-stream` answers with one message a line and never ends by itself; the other paths are plain JSON. Every
 request carries a ServiceAccount's token for AUDIENCE. Fields are added and never change their meaning, and unknown ones
@@ -19,11 +19,16 @@ LISTS_PATH: Final = "/v1/policy-lists/"
 """The digest of a list follows; the answer is its canonical text."""
 ACKNOWLEDGEMENTS_PATH: Final = "/v1/acknowledgements"
 CONVERGENCE_PATH: Final = "/v1/convergence"
+RECORDS_PATH: Final = "/v1/decision-records"
 REPLICA_HEADER: Final = "x-baleen-replica"
 """How a sidecar calls itself; where the token is bound to a pod, the pod's name counts instead."""
 HEARTBEAT_SECONDS: Final = 10.0
 LOST_SECONDS: Final = 25.0
 """A stream that said nothing for so long is lost: two heartbeats are missing."""
+MAX_RECORDS: Final = 500
+"""How many decisions are taken at once."""
+MAX_RECORDS_BYTES: Final = 8 * 1024 * 1024
+"""The longest body that brings decisions, with the revisions that it brings along."""
 MAX_STALE: Final = 10
 """How many stale sidecars are named for a policy."""
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
@@ -119,3 +124,30 @@ class Convergence(msgspec.Struct, frozen=True, kw_only=True):
 
     replica: str
     policies: dict[str, Enforced]
+
+
+class RecordBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions to put on record, oldest first, each a DecisionRecord; and revisions, content by digest.
+
+    The gateway asks for those that it `lacks`. An empty content says that the sidecar does not have it either.
+    """
+
+    records: tuple[msgspec.Raw, ...] = ()
+    revisions: dict[str, str] = {}
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a decision is never taken; `field` names a part of the caller's request that is the reason, if one is."""
+
+    message: str
+    field: str = ""
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """All decisions of a batch are on the gateway's disk but those that are `refused`, by id.
+
+    With `lacks`, digests of revisions, none of them is: send the batch again, and those revisions with it.
+    """
+
+    refused: dict[str, Refusal] = {}
+    lacks: tuple[str, ...] = ()

@@ -49,6 +49,16 @@ class Risk(StrEnum):
     CRITICAL = "Critical"
 
 
+class Durability(StrEnum):
+    """When a decision counts as written: after fsync, or once the operating system has it (synced each half second).
+
+    In a sidecar that follows a gateway: once the gateway has it on disk, or once it is in the spool.
+    """
+
+    FSYNC = "Fsync"
+    INTERVAL = "Interval"
+
+
 class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The common form of everything recorded: immutable, no unknown fields."""
 
@@ -124,7 +134,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
     frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
-    (`PolicySource`: newer policies may not have arrived); it changes no verdict.
+    (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod); it changes no
+    verdict.
     """
 
     content: ContentFacts
@@ -193,7 +204,10 @@ class Decision(Frozen, frozen=True):
 
 
 class DecisionRecord(Frozen, frozen=True):
-    """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for."""
+    """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
+
+    `durability` is what the answer waited for after that.
+    """
 
     id: str
     time: str
@@ -201,10 +215,13 @@ class DecisionRecord(Frozen, frozen=True):
     decision: Decision
     latency_microseconds: int = 0
     request_id: str = ""
+    durability: Durability | None = None
 
 
 POLICY_SOURCE: Final = "PolicySource"
 """In `degraded` while the source of policies is lost."""
+DECISION_SPOOL: Final = "DecisionSpool"
+"""In `degraded` while decisions wait for long to reach the gateway's log."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)

@@ -103,6 +103,7 @@ def build_app(
         frames=ports.frames,
         perceptual_hash=ports.perceptual_hash,
         limits=limits,
+        durability=settings.durability,
         shell=ports.shell,
         degraded=ports.degraded,
         on_decision=ports.on_decision,

@@ -6,11 +6,11 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from baleen_core.policy.grants import Grants
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
@@ -18,17 +18,21 @@ from baleen_sidecar.adapters.kube_source import KubeSource
 from baleen_sidecar.adapters.last_good import FileLastGood
 from baleen_sidecar.adapters.model_files import FolderModelFiles
 from baleen_sidecar.adapters.routed import RoutedInference
+from baleen_sidecar.adapters.store import SqliteSpool
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.counters import DecisionCounts
-from baleen_sidecar.main import Served, bind, open_parts, run_servers, url_of
-from baleen_sidecar.ports import PolicySource
-from baleen_sidecar.settings import ClusterSettings, Settings
+from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
+from baleen_sidecar.ports import DecisionLog, PolicySource
+from baleen_sidecar.settings import ClusterSettings, Durability, Settings
 from baleen_sidecar.usecases.adopt_routes import AdoptRoutes
 from baleen_sidecar.usecases.follow_published import FollowPublished
+from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import ServeModels
+from baleen_sidecar.usecases.ship_decisions import ShipDecisions
+from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 
@@ -40,11 +44,27 @@ Task = Callable[[], Coroutine[object, object, None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Followed:
-    """A source of policies, the tasks that follow it and pass it on, and what is served beside the application."""
+    """A source of policies, the tasks that follow it and pass it on, and what is served beside the application.
+
+    `shipping` is where a sidecar's decisions go.
+    """
 
     source: PolicySource
+    log: DecisionLog
     tasks: tuple[Task, ...]
     served: tuple[Served, ...] = ()
+    shipping: ShipDecisions | None = None
+
+    def components(self) -> tuple[Component, ...]:
+        return (self.shipping.component(),) if self.shipping else ()
+
+    def degraded(self) -> tuple[str, ...]:
+        return self.shipping.degraded() if self.shipping else ()
+
+    async def finish(self) -> None:
+        """Do what is left once nothing is served any more, while the tasks still run."""
+        if self.shipping:
+            await self.shipping.flush()
 
 
 async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str, str]) -> None:
@@ -57,7 +77,9 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
     """
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(bind(settings.host, settings.port))
-        parts = await stack.enter_async_context(open_parts(settings))
+        # What a follower answers with Fsync is on its gateway's disk, so that its own need not be waited for.
+        kept = settings if cluster.is_gateway else replace(settings, durability=Durability.INTERVAL)
+        parts = await stack.enter_async_context(open_parts(kept))
         inference = RoutedInference(
             lambda endpoint: TritonInference(endpoint, timeout_seconds=settings.model_timeout_seconds)
         )
@@ -70,9 +92,12 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             golden_file=files.golden_file,
             interval_seconds=settings.verify_interval_seconds,
         )
-        open_source = _open_api_server if cluster.is_gateway else _open_gateway
         counts = DecisionCounts()
-        followed = await stack.enter_async_context(open_source(cluster, env, counts))
+        followed = await stack.enter_async_context(
+            _open_api_server(cluster, env, counts, parts)
+            if cluster.is_gateway
+            else _open_gateway(cluster, settings.durability, parts)
+        )
         adopt = AdoptRoutes(
             parts.store,
             followed.source,
@@ -86,10 +111,11 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         )
         ports = parts.ports(
             inference,
+            log=followed.log,
             policies=adopt.current,
             models=models.current,
-            components=following.components,
-            degraded=following.degraded,
+            components=lambda: (*following.components(), *followed.components()),
+            degraded=lambda: (*following.degraded(), *followed.degraded()),
             on_decision=counts.count,
         )
         Gauge(
@@ -101,7 +127,12 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         served = (app, *followed.served)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
         watched = () if parts.keys is None else (parts.keys.watch,)
-        await _until_served(run_servers(*served), (*followed.tasks, *watched, following.run, models.run))
+        await _until_served(_serve(served, followed), (*followed.tasks, *watched, following.run, models.run))
+
+
+async def _serve(served: Sequence[Served], followed: _Followed) -> None:
+    await run_servers(*served)
+    await followed.finish()
 
 
 async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> None:
@@ -115,7 +146,7 @@ async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> No
 
 @asynccontextmanager
 async def _open_api_server(
-    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts
+    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts, parts: Parts
 ) -> AsyncIterator[_Followed]:
     """Follow the API server, and pass on what it says on a second port."""
     access = (
@@ -134,42 +165,65 @@ async def _open_api_server(
     client = KubeClient(access)
     try:
         source = KubeSource(client, namespaces=cluster.namespaces)
+        grants = Grants(tenants=cluster.tenants)
+        taken = Counter("baleen_records_received", "Decisions that sidecars sent.", ["result"], registry=parts.registry)
         stream = PolicyStream(
             source,
             TokenReviewAuthenticator(client),
             read_list=source.read_list,
             adopted=lambda: source.adopted,
+            records=TakeRecords(parts.log, parts.store, grants.may_read, count=_counting(taken)),
             decisions=counts.of,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,
-                grants=Grants(tenants=cluster.tenants),
+                grants=grants,
                 operators=frozenset(_account(each) for each in cluster.operators),
             ),
             chance=os.urandom,
         )
         with bind(cluster.stream_host, cluster.stream_port) as listening:
             served = Served(app=stream, listening=listening, protocol=PolicyStreamProtocol)
-            yield _Followed(source=source, tasks=(source.run, stream.run), served=(served,))
+            yield _Followed(source=source, log=parts.log, tasks=(source.run, stream.run), served=(served,))
     finally:
         await client.aclose()
 
 
 @asynccontextmanager
-async def _open_gateway(
-    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts
-) -> AsyncIterator[_Followed]:
-    """Follow a gateway's stream, with no rights in the cluster."""
+async def _open_gateway(cluster: ClusterSettings, durability: Durability, parts: Parts) -> AsyncIterator[_Followed]:
+    """Follow a gateway's stream, with no rights in the cluster, and send it what is decided."""
     source = StreamSource(
         cluster.gateway_url,
         cluster.gateway_token_file,
         replica=cluster.replica or socket.gethostname(),
         ca_file=cluster.gateway_ca_file,
     )
+    sent = Counter("baleen_spool_sent", "Decisions that the gateway was sent.", ["result"], registry=parts.registry)
     try:
-        yield _Followed(source=source, tasks=(source.run,))
+        async with SqliteSpool(parts.state.database, parts.log, limit_bytes=cluster.spool_limit_bytes) as spool:
+            shipping = ShipDecisions(
+                spool,
+                source,
+                parts.store,
+                durability=durability,
+                wall_seconds=time.time,
+                monotonic_seconds=time.monotonic,
+                jitter=random.random,
+                count=_counting(sent),
+            )
+            Gauge(
+                "baleen_spool_waiting_bytes", "Bytes of decisions that wait for the gateway.", registry=parts.registry
+            ).set_function(lambda: float(spool.waiting_bytes))
+            Gauge(
+                "baleen_spool_oldest_age_seconds", "How old the oldest of them is.", registry=parts.registry
+            ).set_function(shipping.lag_seconds)
+            yield _Followed(source=source, log=shipping, tasks=(source.run, shipping.run), shipping=shipping)
     finally:
         await source.aclose()
+
+
+def _counting(counter: Counter) -> Callable[[str, int], None]:
+    return lambda result, number: counter.labels(result).inc(number)
 
 
 def _account(text: str) -> tuple[str, str]:

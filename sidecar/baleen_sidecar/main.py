@@ -80,7 +80,7 @@ class Parts:
     state: StateFolder
     executor: Executor
     images: ImageDecoder
-    log: DecisionLog
+    log: SqliteDecisionLog
     store: RevisionStore
     fetcher: Fetcher
     frames: FrameDecoder
@@ -94,17 +94,18 @@ class Parts:
         *,
         policies: Callable[[], PolicySnapshot],
         models: Callable[[], ModelSet],
+        log: DecisionLog | None = None,
         components: Callable[[], Sequence[Component]] = lambda: (),
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
         on_decision: Callable[[Decision], None] = lambda decision: None,
     ) -> Ports:
-        """Return all that the application needs, with these policies and models."""
+        """Return all that the application needs, with these policies and models; `log` stands before our own."""
         keys = self.keys
         return Ports(
             policies=policies,
             models=models,
             inference=MeasuredInference(inference, self.registry),
-            log=self.log,
+            log=log or self.log,
             store=self.store,
             languages=EldcLanguageDetector(),
             images=self.images,

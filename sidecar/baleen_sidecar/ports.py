@@ -12,6 +12,7 @@ from baleen_core.errors import Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override
 from baleen_core.policy.schema import ListType, Revision
+from baleen_core.policy_stream import Recorded
 from baleen_core.records import DecisionRecord
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 
@@ -157,6 +158,78 @@ class DecisionLog(Protocol):
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledDecision:
+    """A decision that waits in a spool: its place there, and its record as JSON."""
+
+    sequence: int
+    id: str
+    time: str
+    record: bytes
+
+
+class Spool(Protocol):
+    """A decision log whose rows are sent on, in their order; what was sent makes room for what is new."""
+
+    async def append(self, record: DecisionRecord) -> None:
+        """Keep a decision until it was sent; returns once it would survive the end of this process.
+
+        Raises:
+            LogUnavailable: it could not be kept, or too much waits.
+        """
+
+    async def get(self, decision_id: str) -> DecisionRecord | None:
+        """Find a record by its id, sent or not, unless it was dropped."""
+
+    async def waiting(self, *, limit_rows: int, limit_bytes: int) -> Sequence[SpooledDecision]:
+        """Return what waits, oldest first, as much as fits; one at least, if there is one.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+
+    async def mark(self, sent: Sequence[SpooledDecision]) -> None:
+        """Count these, which were the oldest that waited, as sent.
+
+        Raises:
+            StateError: that could not be kept; they count as sent while this process lives.
+        """
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of decisions wait to be sent."""
+
+
+class RecordTaker(Protocol):
+    """The gateway, as the place where a sidecar's decisions are kept for good."""
+
+    async def put_on_record(self, records: Sequence[bytes], revisions: Mapping[str, str]) -> Recorded:
+        """Return once all that is not refused is on the gateway's disk; see `RecordBatch`.
+
+        Raises:
+            UpstreamError: the gateway did not answer, or not as it should. Overloaded: it says when to come again.
+        """
+
+
+class OriginLog(Protocol):
+    """A decision log that also keeps what others decided."""
+
+    async def append(self, record: DecisionRecord, *, origin: str) -> None:
+        """Append as DecisionLog does, and keep who sent the record.
+
+        Raises:
+            LogUnavailable: as for DecisionLog.
+            IntegrityError: another record has this id.
+        """
+
+    async def sync(self) -> None:
+        """Return once everything that was appended is on the disk, whatever appending alone waits for.
+
+        Raises:
+            LogUnavailable: it could not be made so.
+        """
 
 
 Key = tuple[str, str]

@@ -3,7 +3,6 @@
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,19 +20,13 @@ from baleen_core.environment import (
 )
 from baleen_core.errors import InvalidError, Problem
 from baleen_core.policy.parse import exact_source, place
+from baleen_core.records import Durability as Durability
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "BALEEN_"
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where every pod finds the token of its ServiceAccount, and who vouches for the API server."""
-
-
-class Durability(StrEnum):
-    """When a decision counts as written: after fsync, or once the operating system has it (synced each half second)."""
-
-    FSYNC = "Fsync"
-    INTERVAL = "Interval"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +113,8 @@ class ClusterSettings:
     """The file of a ServiceAccount's token for the audience `baleen-gateway`, read again each time."""
     gateway_ca_file: Path | None = None
     """The certificates that vouch for the gateway; empty: the system's."""
+    spool_limit_bytes: int = 256 * 1024 * 1024
+    """How many bytes of decisions a sidecar that follows keeps; what the gateway does not have yet is never dropped."""
     kubernetes_url: str = ""
     """Where the API server is; empty: where the environment of every pod says."""
     kubernetes_token_file: Path = ACCOUNT_FOLDER / "token"
@@ -239,6 +234,7 @@ _CLUSTER_READERS: Final[Readers] = {
     "gateway_url": read_url,
     "gateway_token_file": Path,
     "gateway_ca_file": _file,
+    "spool_limit_bytes": read_positive,
     "kubernetes_url": read_url,
     "kubernetes_token_file": Path,
     "kubernetes_ca_file": Path,

@@ -72,10 +72,11 @@ class MemoryDecisionLog:
 
     def __init__(self) -> None:
         self.fault = ""
+        self.origins: dict[str, str | None] = {}
         self._rows: dict[str, bytes] = {}
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Keep the record; one that is kept already, byte for byte, changes nothing.
+    async def append(self, record: DecisionRecord, *, origin: str | None = None) -> None:
+        """Keep the record; one that is kept already changes nothing.
 
         Raises:
             LogUnavailable: `fault` is set.
@@ -89,6 +90,16 @@ class MemoryDecisionLog:
             raise IntegrityError(
                 f"decision {record.id} is on record already", expected=digest_of(kept), found=digest_of(data)
             )
+        self.origins.setdefault(record.id, origin)
+
+    async def sync(self) -> None:
+        """Say that all is durable, as far as memory is.
+
+        Raises:
+            LogUnavailable: `fault` is set.
+        """
+        if self.fault:
+            raise LogUnavailable(f"decision log: {self.fault}")
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""

@@ -78,7 +78,7 @@ def test_a_decision_says_what_why_and_by_which_policies_and_models(sidecar: Runn
 
     assert set(answer) == {
         *("id", "decision", "risk", "score", "categories", "reasons", "policies", "models"),
-        *("from_cache", "degraded", "language", "latency_ms"),
+        *("from_cache", "degraded", "language", "latency_ms", "durability"),
     }
     assert (answer["decision"], answer["risk"]) == ("Block", "Critical")
     assert (answer["from_cache"], answer["degraded"]) == (False, [])

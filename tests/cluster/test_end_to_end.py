@@ -170,7 +170,8 @@ def test_a_sidecar_without_rights_decides_as_its_gateway_does(
         "auth", "can-i", "get", "modpol", "-n", site.namespace, user=f"{site.namespace}/shop", check=False
     )
     site.apply_policy("Review")
-    with RunningGateway(**sidecar_settings(gateway, tmp_path / "shop", token)) as injected:
+    settings = sidecar_settings(gateway, tmp_path / "shop", token, durability="Interval")
+    with RunningGateway(**settings) as injected:
         wait_for_decision(injected, "Review")
         site.apply_policy("Block")
         wait_for_decision(injected, "Block")

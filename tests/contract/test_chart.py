@@ -59,7 +59,7 @@ NOT_OF_GATEWAYS = {
     f"{of_sidecar.PREFIX}{name}"
     for name in (
         *("POLICIES", "MODELS"),  # folders of `baleen serve`
-        *("GATEWAY_URL", "GATEWAY_TOKEN_FILE", "GATEWAY_CA_FILE"),  # of sidecars, which follow a gateway
+        *("GATEWAY_URL", "GATEWAY_TOKEN_FILE", "GATEWAY_CA_FILE", "SPOOL_LIMIT_BYTES"),  # of sidecars, which follow one
         *("DEFAULT_TENANT", "DEFAULT_SURFACE", "DEFAULT_SOURCE"),  # of sidecars, which serve one application
         *("KUBERNETES_URL", "KUBERNETES_TOKEN_FILE", "KUBERNETES_CA_FILE"),  # every pod is told
     )

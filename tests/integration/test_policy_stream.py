@@ -16,7 +16,7 @@ from baleen_core.errors import ClusterError, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
-from baleen_core.policy_stream import LISTS_PATH
+from baleen_core.policy_stream import LISTS_PATH, RECORDS_PATH
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.flow.backoff import BackoffRules
 from baleen_sidecar.ports import Adopted, ServiceAccount
@@ -272,7 +272,14 @@ async def test_after_the_gateway_was_away_a_sidecar_acknowledges_everything_agai
             await served.start()
 
 
-PATHS = ["/v1/policy-stream", LISTS_PATH + "sha256:" + "0" * 64, "/v1/acknowledgements", "/v1/convergence", "/nothing"]
+PATHS = [
+    "/v1/policy-stream",
+    LISTS_PATH + "sha256:" + "0" * 64,
+    "/v1/acknowledgements",
+    "/v1/convergence",
+    RECORDS_PATH,
+    "/nothing",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -325,15 +325,15 @@ async def test_a_row_whose_appender_left_is_written_all_the_same(tmp_path: Path)
         assert {record.id for record in await log.recent()} == {"left", "stayed"}
 
 
-@pytest.mark.parametrize("max_rows", [0, 4097])
+@pytest.mark.parametrize("max_rows", [0, 4096])
 async def test_a_group_has_a_size_that_sqlite_can_take(tmp_path: Path, max_rows: int) -> None:
-    with pytest.raises(ValueError, match=f"max_rows is {max_rows}; it must be 1 to 4096"):
+    with pytest.raises(ValueError, match=f"max_rows is {max_rows}; it must be 1 to 4095"):
         SqliteDecisionLog(tmp_path / "baleen.db", max_rows=max_rows)
 
 
 async def test_the_largest_group_is_one_that_sqlite_takes(tmp_path: Path) -> None:
     path = make_database(tmp_path)
-    async with SqliteDecisionLog(path, max_rows=4096, max_wait_seconds=5) as log:
+    async with SqliteDecisionLog(path, max_rows=4095, max_wait_seconds=5) as log:
         with write_lock(path):
             appending = asyncio.gather(*(log.append(make_record(f"{number:04}")) for number in range(5000)))
             await asyncio.sleep(0.2)

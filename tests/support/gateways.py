@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +16,10 @@ from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListType
 from baleen_core.resources import PublishedPolicy
 from baleen_sidecar.adapters.latest import Latest
+from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Adopted, Key, Published, ServiceAccount
+from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
+from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 from waiting import until
@@ -82,17 +85,27 @@ class Gateway:
     """One that listens; it can be stopped and started again on its port."""
 
     def __init__(
-        self, source: Any = None, *, grants: Grants | None = None, tokens: Any = None, **settings: Any
+        self,
+        source: Any = None,
+        *,
+        grants: Grants | None = None,
+        tokens: Any = None,
+        log: Any = None,
+        store: Any = None,
+        **settings: Any,
     ) -> None:
         self.source = source or FedSource()
         self.tokens = tokens or KnownTokens()
-        self._listening: socket.socket | None = None
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
         self.decisions: dict[str, dict[str, int]] = {"sha256:b": {"Allow": 3}}
+        self.log = log or MemoryDecisionLog()
+        self.store = store or MemoryRevisionStore()
+        self.counted: Counter[str] = Counter()
+        self._grants = grants or Grants()
         self._settings = StreamSettings(
-            replica="gateway-1", **({"grants": grants} if grants else {}), **({"heartbeat_seconds": 0.2} | settings)
+            replica="gateway-1", grants=self._grants, **({"heartbeat_seconds": 0.2} | settings)
         )
         self.app = self._make_app()
 
@@ -108,9 +121,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen; on the port it had, if it had one."""
-        listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", self.port))
+        listening = bind("127.0.0.1", self.port)
         self.port = listening.getsockname()[1]
         self.app = self._make_app()
         config = uvicorn.Config(
@@ -142,10 +153,14 @@ class Gateway:
             self.tokens,
             read_list=self.source.read_list,
             adopted=lambda: self.source.adopted,
+            records=TakeRecords(self.log, self.store, self._grants.may_read, count=self._count),
             settings=self._settings,
             chance=os.urandom,
             decisions=lambda digest: self.decisions.get(digest, {}),
         )
+
+    def _count(self, result: str, number: int) -> None:
+        self.counted[result] += number
 
 
 @asynccontextmanager

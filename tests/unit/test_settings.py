@@ -133,6 +133,7 @@ CLUSTER = [
     ("gateway_url", "https://gateway:8081/", "https://gateway:8081"),
     ("gateway_token_file", "/t/token", Path("/t/token")),
     ("gateway_ca_file", "/t/ca.crt", Path("/t/ca.crt")),
+    ("spool_limit_bytes", "1000000", 1_000_000),
     ("kubernetes_url", "https://10.96.0.1:443", "https://10.96.0.1:443"),
     ("kubernetes_token_file", "/k/token", Path("/k/token")),
     ("kubernetes_ca_file", "/k/ca.crt", Path("/k/ca.crt")),

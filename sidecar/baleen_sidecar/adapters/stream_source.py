@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -14,13 +14,14 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from baleen_core.errors import Problem, UpstreamError
+from baleen_core.errors import Overloaded, Problem, UpstreamError
 from baleen_core.policy.schema import MAX_LIST_BYTES, ListType
 from baleen_core.policy_stream import (
     ACKNOWLEDGEMENTS_PATH,
     LISTS_PATH,
     LOST_SECONDS,
     MAX_LINE_BYTES,
+    RECORDS_PATH,
     REPLICA_HEADER,
     STREAM_PATH,
     Acknowledged,
@@ -31,6 +32,8 @@ from baleen_core.policy_stream import (
     Hello,
     Models,
     Put,
+    RecordBatch,
+    Recorded,
     Synced,
 )
 from baleen_core.resources import PublishedPolicy
@@ -48,8 +51,10 @@ BACKOFF: Final = BackoffRules(first_seconds=0.2, highest_seconds=5.0, spread=1.0
 ANSWER_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
 MAX_UNREADABLE: Final = 20
+MAX_RETRY_AFTER_SECONDS: Final = 60
 _SHOWN: Final = 400
 _DECODER: Final[msgspec.json.Decoder[AnyMessage]] = msgspec.json.Decoder(AnyMessage)
+_RECORDED: Final = msgspec.json.Decoder(Recorded)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -122,6 +127,22 @@ class StreamSource:
                 return body.decode()
             except UnicodeDecodeError as exc:
                 raise UpstreamError(f"the gateway's list {digest} is not UTF-8: {exc.reason}") from None
+
+    async def put_on_record(self, records: Sequence[bytes], revisions: Mapping[str, str]) -> Recorded:
+        """Have the gateway keep decisions, the replica that is followed if one is; see the port for what is raised."""
+        batch = RecordBatch(records=tuple(map(msgspec.Raw, records)), revisions=dict(revisions))
+        address = (self._peer or self._url) + RECORDS_PATH
+        async with self._asked("POST", address, content=_ENCODER.encode(batch)) as response:
+            body = await _read(response, MAX_LINE_BYTES)
+            if response.status_code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+                wait = response.headers.get("retry-after", "")
+                seconds = min(int(wait), MAX_RETRY_AFTER_SECONDS) if wait.isdecimal() and len(wait) < 10 else 1
+                raise Overloaded(self._said(response, body), retry_after_seconds=seconds)
+            self._check(response, body)
+        try:
+            return _RECORDED.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise UpstreamError(f"what the gateway at {self._url} says of decisions cannot be read: {exc}") from None
 
     async def report(self, adopted: Mapping[Key, Adopted]) -> None:
         """Have the gateway told, as soon as there is one."""
@@ -259,10 +280,12 @@ class StreamSource:
                 await response.aclose()
 
     def _check(self, response: httpx.Response, body: bytes) -> None:
-        if response.is_success:
-            return
+        if not response.is_success:
+            raise UpstreamError(self._said(response, body))
+
+    def _said(self, response: httpx.Response, body: bytes) -> str:
         said = body[:_SHOWN].decode(errors="replace")
-        raise UpstreamError(f"the gateway at {self._url} answered {response.status_code}: {said}")
+        return f"the gateway at {self._url} answered {response.status_code}: {said}"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

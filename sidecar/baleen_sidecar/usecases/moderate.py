@@ -18,7 +18,7 @@ from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
-from baleen_core.records import ContentFacts, Context, Decision, DecisionRecord, Evidence, ListHit
+from baleen_core.records import ContentFacts, Context, Decision, DecisionRecord, Durability, Evidence, ListHit
 from baleen_core.textnorm import clean, count_links, deobfuscate
 from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
 from baleen_sidecar.usecases.moderate_video import judge_frames
@@ -94,6 +94,7 @@ class Moderate:
         frames: FrameDecoder,
         perceptual_hash: PerceptualHash,
         limits: Limits,
+        durability: Durability,
         shell: Shell,
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
         on_decision: Callable[[Decision], None] = lambda decision: None,
@@ -110,6 +111,7 @@ class Moderate:
         self._frames = frames
         self._perceptual_hash = perceptual_hash
         self._limits = limits
+        self._durability = durability
         self._shell = shell
         self._degraded = degraded
         self._on_decision = on_decision
@@ -231,6 +233,7 @@ class Moderate:
             decision=decision,
             latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
             request_id=caller.request_id,
+            durability=self._durability,
         )
         await self._log.append(record)
         self._on_decision(decision)

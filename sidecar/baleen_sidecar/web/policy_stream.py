@@ -25,16 +25,22 @@ from baleen_core.policy_stream import (
     CONVERGENCE_PATH,
     HEARTBEAT_SECONDS,
     LISTS_PATH,
+    MAX_RECORDS,
+    MAX_RECORDS_BYTES,
+    RECORDS_PATH,
     REPLICA_HEADER,
     STREAM_PATH,
     Acknowledgement,
     Convergence,
     Heartbeat,
     Hello,
+    RecordBatch,
 )
+from baleen_core.records import decode_record
 from baleen_sidecar.flow.broadcast import Broadcast, Reader, encode
 from baleen_sidecar.flow.convergence import Standings
 from baleen_sidecar.ports import Adopted, Authenticator, Key, Published, ServiceAccount
+from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
 from baleen_sidecar.web.moderate import Message, Receive, Scope, Send, read_request_id, respond
 from baleen_sidecar.web.request_body import ClientGone, RequestBody
@@ -50,6 +56,7 @@ NAME: Final = re.compile(r"sha256:[0-9a-f]{64}")
 OPERATOR: Final = ("baleen-system", "baleen-operator")
 _ENCODER: Final = msgspec.json.Encoder()
 _ACKNOWLEDGEMENT: Final = msgspec.json.Decoder(Acknowledgement)
+_RECORDS: Final = msgspec.json.Decoder(RecordBatch)
 
 ReadList = Callable[[str, str, ListType], Awaitable[str | None]]
 """Namespace, digest and type of a list to its canonical text; None when it is not there."""
@@ -84,6 +91,9 @@ class StreamSettings:
     stream_seconds: float = 3600.0
     """After this time, or up to a fifth less, a sidecar has to come again, with a token that is good then."""
     limit_list_cache_bytes: int = 2 * MAX_LIST_BYTES
+    limit_batch_bytes: int = 8 * MAX_RECORDS_BYTES
+    """How many bytes of decisions are taken in at the same time."""
+    limit_batches_per_caller: int = 4
 
 
 class _Refused(Exception):
@@ -109,10 +119,14 @@ class _Request:
 
     @property
     def replica(self) -> str:
+        """Name the sidecar within its namespace."""
+        return f"{self.caller.namespace}/{self.own_name}"
+
+    @property
+    def own_name(self) -> str:
         """Name the sidecar: by its pod, which the token proves, else as it calls itself, within its ServiceAccount."""
         given = self.headers.get(REPLICA_HEADER.encode(), b"").decode("latin-1")
-        own = self.caller.pod or (given if REPLICA.fullmatch(given) else self.caller.name)
-        return f"{self.caller.namespace}/{own}"
+        return self.caller.pod or (given if REPLICA.fullmatch(given) else self.caller.name)
 
 
 class PolicyStream:
@@ -125,6 +139,7 @@ class PolicyStream:
         *,
         read_list: ReadList,
         adopted: Callable[[], Mapping[Key, Adopted]],
+        records: TakeRecords,
         settings: StreamSettings,
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
@@ -133,6 +148,7 @@ class PolicyStream:
         self._source = source
         self._authenticator = authenticator
         self._adopted = adopted
+        self._records = records
         self._settings = settings
         self._chance = chance
         self._decisions = decisions
@@ -142,10 +158,13 @@ class PolicyStream:
         self._streams: Counter[str] = Counter()
         self._following: dict[bytes, ServiceAccount] = {}
         self._opened: Counter[bytes] = Counter()
+        self._batches: Counter[ServiceAccount] = Counter()
+        self._batch_bytes = 0
         self._routes: Mapping[str, tuple[str, Callable[[_Request], Awaitable[None]]]] = {
             STREAM_PATH: ("GET", self._stream),
             ACKNOWLEDGEMENTS_PATH: ("POST", self._acknowledge),
             CONVERGENCE_PATH: ("GET", self._report),
+            RECORDS_PATH: ("POST", self._record),
         }
 
     async def run(self) -> None:
@@ -213,8 +232,8 @@ class PolicyStream:
         if scheme.lower() != "bearer" or not token.strip():
             raise _Refused(401, "send a ServiceAccount's token as Authorization: Bearer", challenge)
         name = hashlib.sha256(token.strip().encode("latin-1")).digest()
-        if path == ACKNOWLEDGEMENTS_PATH and name in self._following:
-            # Whoever holds the stream that is open may say how far it is, without the API server being asked again.
+        if path in (ACKNOWLEDGEMENTS_PATH, RECORDS_PATH) and name in self._following:
+            # Whoever holds the stream that is open may answer it, without the API server being asked again.
             return name, self._following[name]
         caller = await self._authenticator.authenticate(token.strip())
         if caller is None:
@@ -335,6 +354,52 @@ class PolicyStream:
         if not self._standings.acknowledge(request.replica, readable):
             raise _Refused(409, f"{request.replica} has no stream of this gateway; acknowledge where the stream is")
         await respond(request.send, 200, b"application/json", b"{}", request.request_id)
+
+    async def _record(self, request: _Request) -> None:
+        caller = request.caller
+        with self._held(request):
+            data = await request.body.read("decision records", MAX_RECORDS_BYTES)
+            try:
+                batch = _RECORDS.decode(data)
+                if len(batch.records) > MAX_RECORDS:
+                    message = f"{len(batch.records)} records are too many; the limit is {MAX_RECORDS}"
+                    raise ContentError([Problem(field="records", message=message)])
+                records = [decode_record(bytes(each)) for each in batch.records]
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+                message = f"the decision records cannot be read by this release: {exc}"
+                raise ContentError([Problem(field="", message=message)]) from None
+            recorded = await self._records.take(
+                records,
+                batch.revisions,
+                namespace=caller.namespace,
+                origin=f"{caller.namespace}/{caller.name}/{request.own_name}",
+            )
+        await respond(request.send, 200, b"application/json", _ENCODER.encode(recorded), request.request_id)
+
+    @contextmanager
+    def _held(self, request: _Request) -> Iterator[None]:
+        """Admit a batch, whose body is held in memory.
+
+        Raises:
+            LimitExceeded: the caller has its batches. Overloaded: the gateway has its bytes.
+        """
+        limits, caller = self._settings, request.caller
+        claimed = request.headers.get(b"content-length", b"")
+        # A body over the limit is refused before it is read.
+        size = min(int(claimed), MAX_RECORDS_BYTES) if claimed.isdigit() else MAX_RECORDS_BYTES
+        if self._batches[caller] >= limits.limit_batches_per_caller:
+            raise LimitExceeded(f"{request.replica} has its {limits.limit_batches_per_caller} batches under way")
+        if self._batch_bytes + size > limits.limit_batch_bytes:
+            raise Overloaded(f"the gateway has its {limits.limit_batch_bytes} bytes of decisions in hand; come again")
+        self._batches[caller] += 1
+        self._batch_bytes += size
+        try:
+            yield
+        finally:
+            self._batch_bytes -= size
+            self._batches[caller] -= 1
+            if not self._batches[caller]:
+                del self._batches[caller]
 
     async def _report(self, request: _Request) -> None:
         caller = request.caller

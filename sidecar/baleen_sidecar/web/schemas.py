@@ -10,7 +10,7 @@ from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import MILLION
 from baleen_core.reading import unknown_name
-from baleen_core.records import Cohort, Context, DecisionRecord, PolicyRole, Reason, Risk
+from baleen_core.records import Cohort, Context, DecisionRecord, Durability, PolicyRole, Reason, Risk
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -139,6 +139,7 @@ class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     degraded: tuple[str, ...] | UnsetType = UNSET
     language: str | None = None
     latency_ms: float | UnsetType = UNSET
+    durability: Durability | UnsetType = UNSET
     video: VideoAnswer | None = None
 
 
@@ -301,6 +302,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         degraded=decision.degraded,
         language=evidence.language,
         latency_ms=record.latency_microseconds / 1000,
+        durability=record.durability or UNSET,
         video=_video(record),
     )
 

@@ -7,12 +7,14 @@ from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
 from baleen_sidecar.adapters.store.decision_reader import SqliteDecisionReader
 from baleen_sidecar.adapters.store.migration import migrate, schema_sql
 from baleen_sidecar.adapters.store.revision_store import SqliteRevisionStore
+from baleen_sidecar.adapters.store.spool import SqliteSpool
 from baleen_sidecar.adapters.store.state_folder import StateFolder
 
 __all__ = [
     "SqliteDecisionLog",
     "SqliteDecisionReader",
     "SqliteRevisionStore",
+    "SqliteSpool",
     "StateFolder",
     "migrate",
     "schema_sql",

@@ -11,7 +11,7 @@ from baleen_core.errors import LogUnavailable
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_reader import SqliteDecisionReader
-from baleen_sidecar.adapters.store.decision_rows import to_row
+from baleen_sidecar.adapters.store.decision_rows import Row, to_row
 from baleen_sidecar.adapters.store.engine import state_errors
 from baleen_sidecar.adapters.store.group_writer import Group, GroupWriter, Waiting
 from baleen_sidecar.adapters.store.upkeep import Upkeep
@@ -45,6 +45,7 @@ class SqliteDecisionLog:
         truncate_bytes: int = 64 * MIB,
     ) -> None:
         self._path = path
+        self._durability = durability
         self._max_waiting_rows = max_waiting_rows
         self._max_waiting_bytes = max_waiting_bytes
         self._floor_bytes = floor_bytes
@@ -95,8 +96,8 @@ class SqliteDecisionLog:
     ) -> None:
         await self.close()
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Make the record durable; one that is on record already, byte for byte, changes nothing.
+    async def append(self, record: DecisionRecord, *, origin: str | None = None) -> None:
+        """Make the record durable; one that is on record already changes nothing, whoever sent it.
 
         Who stops waiting leaves the row behind: it is written all the same.
 
@@ -104,14 +105,31 @@ class SqliteDecisionLog:
             LogUnavailable: the disk failed, is full or nearly so, or too many rows wait.
             IntegrityError: another record has this id.
         """
+        await self.append_row(to_row(record, origin))
+
+    async def append_row(self, row: Row) -> None:
+        """Append what is a row already."""
         loop = self._loop
         if loop is None:
             raise LogUnavailable("decision log: it is not open")
-        self._check_floor(record.decision.decision)
-        waiting = Waiting(to_row(record), loop.create_future())
-        self._take_place(len(waiting.row[-1]))
+        self._check_floor(Verdict(row.decision))
+        waiting = Waiting(row, loop.create_future())
+        self._take_place(len(waiting.row.record))
         self._writer.put(waiting)
         await waiting.future
+
+    async def sync(self) -> None:
+        """Return once everything that was appended is on the disk, whatever the durability.
+
+        Raises:
+            LogUnavailable: the disk failed.
+        """
+        if self._durability is Durability.FSYNC:
+            return
+        try:
+            await asyncio.to_thread(self._upkeep.sync_wal)
+        except OSError as exc:
+            raise self._unavailable(exc) from exc
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id.
@@ -177,7 +195,7 @@ class SqliteDecisionLog:
     def _settle(self, group: Group, cause: Exception | None) -> None:
         for waiting in group:
             self._rows -= 1
-            self._bytes -= len(waiting.row[-1])
+            self._bytes -= len(waiting.row.record)
             if waiting.future.done():
                 continue  # cancelled: whoever appended has left
             if cause is not None:

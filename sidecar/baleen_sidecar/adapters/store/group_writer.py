@@ -12,10 +12,10 @@ from typing import Final
 
 from baleen_core.canonical import digest_of
 from baleen_core.errors import IntegrityError
-from baleen_sidecar.adapters.store.decision_rows import Row, find_sql, insert_sql
+from baleen_sidecar.adapters.store.decision_rows import Row, find_sql, insert_sql, is_same
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 
-MAX_GROUP_ROWS: Final = 4096
+MAX_GROUP_ROWS: Final = 4095
 """SQLite takes 32,766 parameters in one statement."""
 
 
@@ -137,14 +137,14 @@ def _insert(connection: sqlite3.Connection, part: Group) -> None:
 
 def _insert_one(connection: sqlite3.Connection, waiting: Waiting) -> None:
     """Insert a row unless its id is taken: by the same record, that is well; by another, it is the row's error."""
-    decision_id, record = waiting.row[0], waiting.row[-1]
+    decision_id, record = waiting.row.id, waiting.row.record
     try:
         connection.execute(insert_sql(1), waiting.row)
     except sqlite3.IntegrityError:
         stored = connection.execute(find_sql(), (decision_id,)).fetchone()
         if stored is None:
             raise
-        if stored[0] != record:
+        if not is_same(stored[0], record):
             waiting.error = IntegrityError(
                 f"decision {decision_id} is on record already", expected=digest_of(stored[0]), found=digest_of(record)
             )

@@ -14,7 +14,7 @@ CREATE TABLE decisions (
     decision TEXT NOT NULL,
     author TEXT,
     surface TEXT,
-    record BLOB NOT NULL,
+    record BLOB NOT NULL, origin TEXT,
     PRIMARY KEY (sequence),
     UNIQUE (id)
 );
@@ -54,4 +54,10 @@ CREATE TRIGGER revisions_refuse_update BEFORE UPDATE ON revisions BEGIN SELECT R
 
 CREATE TRIGGER lists_refuse_update BEFORE UPDATE ON lists BEGIN SELECT RAISE(ABORT, 'lists are immutable'); END;
 
-INSERT INTO alembic_version (version_num) VALUES ('0001');
+CREATE TABLE spool (
+    id INTEGER NOT NULL,
+    shipped BIGINT NOT NULL,
+    PRIMARY KEY (id)
+);
+
+INSERT INTO alembic_version (version_num) VALUES ('0002');

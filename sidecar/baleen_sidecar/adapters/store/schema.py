@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
 
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -27,9 +27,21 @@ decisions = Table(
     Column("author", Text),
     Column("surface", Text),
     Column("record", LargeBinary, nullable=False),
+    Column("origin", Text),
     Index("decisions_by_time", "time"),
 )
-"""One row a decision. `record` is the whole DecisionRecord as JSON; the other columns repeat what is searched by."""
+"""One row a decision. `record` is the whole DecisionRecord as JSON; the other columns repeat what is searched by.
+
+`origin` is who sent it, as namespace/ServiceAccount/replica; NULL where this process decided.
+"""
+
+spool = Table(
+    "spool",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("shipped", BigInteger, nullable=False),
+)
+"""One row, in a sidecar that follows: its gateway has the decisions up to the `sequence` that is `shipped`."""
 
 revisions = Table(
     "revisions",

@@ -73,13 +73,19 @@ class Upkeep:
         self._file.check_in_place()
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         if self._sync:
-            self._sync_wal()
+            self.sync_wal()
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def _sync_wal(self) -> None:
-        """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader."""
+    def sync_wal(self) -> None:
+        """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader.
+
+        For any thread.
+
+        Raises:
+            OSError: the disk failed.
+        """
         if not self._wal.exists():
             return
         # SQLite's locks are on the other two files: closing one of those here would let go of them.

@@ -1,0 +1,17 @@
+"""Where decisions come from that a sidecar sent, and how far a sidecar has sent its own."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add the column, which rewrites no row, and the table."""
+    op.add_column("decisions", sa.Column("origin", sa.Text))
+    op.create_table(
+        "spool",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("shipped", sa.BigInteger, nullable=False),
+    )

@@ -1,0 +1,178 @@
+"""The decision log of a sidecar that follows, as a spool: what its gateway has, what waits, and how much may wait."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from baleen_core.errors import LogUnavailable
+from baleen_core.policy_stream import MAX_RECORDS
+from baleen_core.records import DecisionRecord
+from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
+from baleen_sidecar.adapters.store.decision_rows import to_row
+from baleen_sidecar.adapters.store.durable_file import DurableFile
+from baleen_sidecar.adapters.store.engine import state_errors
+from baleen_sidecar.flow.spool import SpoolRoom, take_while_fits
+from baleen_sidecar.ports import SpooledDecision
+
+T = TypeVar("T")
+
+MARK_SECONDS: Final = 1.0
+"""How often the mark is written: each time takes the file's lock, for which the next decision would wait."""
+DROP_ROWS: Final = 2 * MAX_RECORDS
+"""Rows that are dropped at once: more than are sent at once, and few enough to hold up nobody."""
+
+_READ_MARK: Final = "SELECT coalesce(max(shipped), 0) FROM spool"
+_WRITE_MARK: Final = (
+    "INSERT INTO spool (id, shipped) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET shipped = excluded.shipped"
+)
+_MEASURE: Final = "SELECT coalesce(sum(length(record)), 0) FROM decisions WHERE sequence "
+_WAITING: Final = "SELECT sequence, id, time, record FROM decisions WHERE sequence > ? ORDER BY sequence LIMIT ?"
+# The row of the mark stays, as SQLite numbers the next row by the highest that is there.
+_DROP: Final = (
+    "DELETE FROM decisions WHERE sequence IN "
+    "(SELECT sequence FROM decisions WHERE sequence < ? ORDER BY sequence LIMIT ?) RETURNING length(record)"
+)
+
+
+class SqliteSpool:
+    """Wraps an open log between `open` and `close` (or `async with`); all but `append` and `get` is for one task.
+
+    The mark is in the file of the rows, and so is never ahead of them, whatever a crash leaves. It may be behind:
+    then rows are sent again, which changes nothing.
+    """
+
+    def __init__(self, path: Path, log: SqliteDecisionLog, *, limit_bytes: int) -> None:
+        self._path = path
+        self._log = log
+        self._limit_bytes = limit_bytes
+        self._file = DurableFile(path, synchronous="NORMAL")
+        self._room = SpoolRoom(limit_bytes)
+        self._appending = 0
+        self._mark = 0
+        self._written = 0
+        self._written_at = 0.0
+
+    async def open(self) -> None:
+        """Measure what is there.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        self._mark, waiting, sent = await self._in_thread(self._measure)
+        self._written = self._mark
+        self._room = SpoolRoom(self._limit_bytes, waiting_bytes=waiting, sent_bytes=sent)
+
+    async def close(self) -> None:
+        """Write the mark a last time."""
+        try:
+            await self._in_thread(self._write_mark)
+        finally:
+            await asyncio.to_thread(self._file.drop)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of decisions wait to be sent."""
+        return self._room.waiting_bytes
+
+    async def append(self, record: DecisionRecord) -> None:
+        """Keep a decision until it was sent; returns once it is in the file.
+
+        Raises:
+            LogUnavailable: there is no room, or as for the log.
+        """
+        row = to_row(record)
+        size = len(row.record)
+        self._room.take(size, record.decision.decision)
+        self._appending += 1
+        try:
+            # Who stops waiting leaves the row behind, which takes its room.
+            await self._log.append_row(row)
+        except LogUnavailable:
+            self._room.give_back(size)
+            raise
+        finally:
+            self._appending -= 1
+
+    async def get(self, decision_id: str) -> DecisionRecord | None:
+        """Find a record by its id, sent or not, unless it was dropped.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        return await self._log.get(decision_id)
+
+    async def waiting(self, *, limit_rows: int, limit_bytes: int) -> Sequence[SpooledDecision]:
+        """Return what waits, oldest first, as much as fits; one at least, if there is one.
+
+        Raises:
+            StateError: the file cannot be read, or the mark not be written.
+        """
+        is_quiet = not self._appending
+        rows = await self._in_thread(lambda: self._read(limit_rows, limit_bytes))
+        if not rows:
+            if is_quiet and not self._appending:
+                # Counted were also rows that nobody waited for, and that then could not be written.
+                self._room.give_back(self._room.waiting_bytes)
+            await self._in_thread(self._write_mark)
+        return rows
+
+    async def mark(self, sent: Sequence[SpooledDecision]) -> None:
+        """Count these, the oldest that waited, as sent, and drop the oldest of all that were sent if need be.
+
+        Raises:
+            StateError: the file cannot be written; they count as sent all the same.
+        """
+        self._mark = sent[-1].sequence
+        self._room.send(sum(len(each.record) for each in sent))
+        if time.monotonic() - self._written_at >= MARK_SECONDS:
+            await self._in_thread(self._write_mark)
+        if self._room.is_over:
+            self._room.drop(await self._in_thread(self._drop))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        def run() -> T:
+            with state_errors(self._path):
+                try:
+                    return work()
+                except Exception:
+                    self._file.drop()
+                    raise
+
+        return await asyncio.to_thread(run)
+
+    def _measure(self) -> tuple[int, int, int]:
+        connection = self._file.connection()
+        (mark,) = connection.execute(_READ_MARK).fetchone()
+        (waiting,) = connection.execute(_MEASURE + "> ?", (mark,)).fetchone()
+        (sent,) = connection.execute(_MEASURE + "<= ?", (mark,)).fetchone()
+        return mark, waiting, sent
+
+    def _read(self, limit_rows: int, limit_bytes: int) -> list[SpooledDecision]:
+        cursor = self._file.connection().execute(_WAITING, (self._mark, limit_rows))
+        found = (SpooledDecision(sequence=row[0], id=row[1], time=row[2], record=row[3]) for row in cursor)
+        rows = list(take_while_fits(found, lambda each: len(each.record), limit_bytes=limit_bytes))
+        # An open cursor holds its snapshot, and keeps the write-ahead log from being cut.
+        cursor.close()
+        return rows
+
+    def _write_mark(self) -> None:
+        if self._written != self._mark:
+            self._file.connection().execute(_WRITE_MARK, (self._mark,))
+            self._written, self._written_at = self._mark, time.monotonic()
+
+    def _drop(self) -> int:
+        """Drop some of the oldest rows, and return their bytes; the mark on disk is never behind them."""
+        self._write_mark()
+        return sum(size for (size,) in self._file.connection().execute(_DROP, (self._mark, DROP_ROWS)))

@@ -1,0 +1,135 @@
+"""A gateway's side of a sidecar's spool: what may be put on record for whom, once, and durably."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from baleen_core.errors import IntegrityError, InvalidError
+from baleen_core.policy.grants import NOT_GRANTED
+from baleen_core.policy.revision import read_revision
+from baleen_core.policy.schema import Revision, Scope
+from baleen_core.policy_stream import Recorded, Refusal
+from baleen_core.records import DecisionRecord, PolicyRef
+from baleen_sidecar.ports import OriginLog, RevisionStore
+
+DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+MAX_SCOPES: Final = 10_000
+"""Of so many revisions is remembered where they bind."""
+
+
+class TakeRecords:
+    """Puts on record what sidecars decided, each only for what its namespace may speak for."""
+
+    def __init__(
+        self,
+        log: OriginLog,
+        store: RevisionStore,
+        may_read: Callable[[str, Scope], bool],
+        *,
+        count: Callable[[str, int], None] = lambda result, number: None,
+    ) -> None:
+        """`may_read` says whether a namespace gets policies of a scope: it may decide by those, and for their tenants.
+
+        `count` hears how many records were `taken`, and how many `refused`.
+        """
+        self._log = log
+        self._store = store
+        self._may_read = may_read
+        self._count = count
+        self._scopes: dict[str, Scope] = {}
+
+    async def take(
+        self, records: Sequence[DecisionRecord], revisions: Mapping[str, str], *, namespace: str, origin: str
+    ) -> Recorded:
+        """Put records on record; those that are already stay as they are.
+
+        Raises:
+            LogUnavailable: some could not be made durable; all may be sent again.
+            StateError: the store cannot be read.
+        """
+        refused: dict[str, Refusal] = {}
+        lacks: dict[str, None] = {}
+        accepted: list[DecisionRecord] = []
+        for record in records:
+            refusal = await self._check(record, revisions, namespace, lacks)
+            if refusal is not None:
+                refused[record.id] = refusal
+            else:
+                accepted.append(record)
+        if lacks:
+            return Recorded(lacks=tuple(lacks))
+        appending = (self._append(record, origin) for record in accepted)
+        for record, refusal in zip(accepted, await asyncio.gather(*appending), strict=True):
+            if refusal is not None:
+                refused[record.id] = refusal
+        await self._log.sync()
+        self._count("taken", len(records) - len(refused))
+        self._count("refused", len(refused))
+        return Recorded(refused=refused)
+
+    async def _check(
+        self, record: DecisionRecord, revisions: Mapping[str, str], namespace: str, lacks: dict[str, None]
+    ) -> Refusal | None:
+        """Say why a record is refused, if it is; what is neither here nor sent is added to `lacks`."""
+        refusal = _find_fault(record) or self._find_claim(record.evidence.context.tenant, namespace)
+        if refusal is not None:
+            return refusal
+        for ref in record.decision.policies:
+            if ref.digest in lacks:
+                continue
+            try:
+                scope = self._scopes.get(ref.digest) or await self._find_scope(ref, revisions, namespace)
+            except (IntegrityError, InvalidError) as exc:
+                return Refusal(message=f"policy {ref.name[:100]!r}: {exc}")
+            if scope is None:
+                lacks[ref.digest] = None
+            elif not self._may_read(namespace, scope):
+                return Refusal(message=f"{NOT_GRANTED}: namespace {namespace} may not decide by {ref.digest}")
+        return None
+
+    def _find_claim(self, tenant: str | None, namespace: str) -> Refusal | None:
+        if self._may_read(namespace, Scope(tenant=tenant)):
+            return None
+        message = f"{NOT_GRANTED}: namespace {namespace} may not speak for tenant {tenant!r}"
+        return Refusal(field="context.tenant", message=message)
+
+    async def _find_scope(self, ref: PolicyRef, revisions: Mapping[str, str], namespace: str) -> Scope | None:
+        """Return where a revision binds; None when it is neither here nor sent. One that was sent is kept.
+
+        Raises:
+            IntegrityError, PolicyError: what was sent is not that revision.
+        """
+        kept = await self._store.get_revision(ref.digest)
+        if kept is None and ref.digest not in revisions:
+            return None
+        revision = kept or Revision(digest=ref.digest, content=revisions[ref.digest])
+        scope = (await asyncio.to_thread(read_revision, revision)).scope
+        if kept is None:
+            if not self._may_read(namespace, scope):
+                return scope
+            await self._store.put_revision(ref.name, revision)
+        if len(self._scopes) >= MAX_SCOPES:
+            self._scopes.clear()
+        self._scopes[ref.digest] = scope
+        return scope
+
+    async def _append(self, record: DecisionRecord, origin: str) -> Refusal | None:
+        try:
+            await self._log.append(record, origin=origin)
+        except IntegrityError:
+            # Whose it is, and what it says, is not the caller's business.
+            return Refusal(message="another decision has this id")
+        return None
+
+
+def _find_fault(record: DecisionRecord) -> Refusal | None:
+    """Find what no release writes, and what those who read the log rely on."""
+    if not DECISION_ID.fullmatch(record.id):
+        return Refusal(message="the id is not that of a decision")
+    try:
+        is_utc = datetime.fromisoformat(record.time).utcoffset() is not None
+    except ValueError:
+        is_utc = False
+    return None if is_utc else Refusal(message="the time is not in RFC 3339")

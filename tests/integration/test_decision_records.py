@@ -1,0 +1,270 @@
+"""Decisions that sidecars send to a gateway, over real connections: what is put on record, once, for whom, and how."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import structs
+
+from baleen_core.errors import ClusterError
+from baleen_core.ids import decision_id
+from baleen_core.policy.grants import Grants
+from baleen_core.policy.schema import Verdict
+from baleen_core.policy_stream import MAX_RECORDS, RECORDS_PATH
+from baleen_core.records import Context, DecisionRecord, PolicyRef, PolicyRole, encode
+from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
+from baleen_sidecar.adapters.store.upkeep import Upkeep
+from baleen_sidecar.settings import Durability
+from baleen_sidecar.testing import MemoryDecisionLog
+from decision_records import make_record
+from gateways import Gateway, gateway
+from publishing import STRICTER, Publication, publication
+from store_files import make_database
+from waiting import until
+
+GRANTS = Grants(tenants={"shop": frozenset({"acme"}), "bank": frozenset({"bank"})})
+FOR_ALL = publication("trust-safety", "floor")
+OURS = publication("trust-safety", "acme", scope={"tenant": "acme"})
+THEIRS = publication("trust-safety", "bank", scope={"tenant": "bank"})
+
+
+def record(
+    number: int, *by: Publication, tenant: str | None = "acme", decision: Verdict = Verdict.ALLOW, **more: Any
+) -> DecisionRecord:
+    """Make a record as a sidecar does that was judged by these policies."""
+    made = make_record(decision_id(1_790_000_000_000 + number, bytes(10)), decision=decision)
+    policies = tuple(
+        PolicyRef(role=PolicyRole.WINNER, name=each.route.name, type="Moderation", version="v1", digest=digest)
+        for each in by or (OURS,)
+        if (digest := each.route.route.stable)
+    )
+    evidence = structs.replace(made.evidence, context=Context(tenant=tenant))
+    return structs.replace(made, evidence=evidence, decision=structs.replace(made.decision, policies=policies), **more)
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, **more: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway with a decision log on disk, which has adopted the policies."""
+    path = make_database(tmp_path)
+    async with SqliteDecisionLog(path, durability=more.pop("durability", Durability.FSYNC)) as log:
+        store = SqliteRevisionStore(path)
+        for each in (FOR_ALL, OURS, THEIRS):
+            await store.put_revision(each.route.name, each.revisions[0][1])
+        async with gateway(log=log, store=store, **({"grants": GRANTS} | more)) as made:
+            yield made
+        store.close()
+
+
+async def send(
+    made: Gateway, *records: Any, token: str = "shop-token", revisions: dict[str, str] | None = None
+) -> httpx.Response:
+    raw = b",".join(each if isinstance(each, bytes) else encode(each) for each in records)
+    body = b'{"records":[%s],"revisions":%s}' % (raw, json.dumps(revisions or {}).encode())
+    async with made.client(token) as client:
+        return await client.post(RECORDS_PATH, content=body)
+
+
+def refusals(response: httpx.Response) -> dict[str, str]:
+    assert response.status_code == 200, response.text
+    return {name: each["message"] for name, each in response.json()["refused"].items()}
+
+
+async def test_what_is_sent_is_on_record_with_its_origin_and_sent_again_is_there_once(tmp_path: Path) -> None:
+    records = [record(number) for number in range(20)]
+    async with serving(tmp_path) as made:
+        answers = [await send(made, *records[:15]), await send(made, *records[10:]), await send(made, *records)]
+        found = [await made.log.get(each.id) for each in records]
+        rows = await made.log.recent()
+
+    assert [each.json() for each in answers] == [{"refused": {}, "lacks": []}] * 3
+    assert [encode(each) for each in found] == [encode(each) for each in records]
+    assert [each.id for each in reversed(rows)] == [each.id for each in records]
+    connection = sqlite3.connect(tmp_path / "baleen.db")
+    assert connection.execute("SELECT DISTINCT origin FROM decisions").fetchall() == [("shop/default/shop-1",)]
+    connection.close()
+    assert made.counted == {"taken": 15 + 10 + 20, "refused": 0}
+
+
+async def test_the_same_decision_is_the_same_whichever_release_or_pod_sends_it(tmp_path: Path) -> None:
+    one = record(1)
+    # As a release would send it that does not know this field yet.
+    fields = {name: value for name, value in json.loads(encode(one)).items() if name != "durability"}
+    async with serving(tmp_path) as made:
+        answers = [
+            await send(made, one),
+            await send(made, json.dumps(fields, indent=1).encode()),
+            await send(made, one, token="shop-2-token"),
+        ]
+
+        assert [refusals(each) for each in answers] == [{}, {}, {}]
+        assert await made.log.count() == 1
+
+
+async def test_nobody_overwrites_a_decision_of_somebody_else_or_of_the_gateway(tmp_path: Path) -> None:
+    own, theirs = record(1), record(2, THEIRS, tenant="bank")
+    forged = [record(number, decision=Verdict.BLOCK) for number in (1, 2, 3)]
+    async with serving(tmp_path) as made:
+        await made.log.append(own)
+        assert refusals(await send(made, theirs, token="bank-token")) == {}
+        answer = await send(made, *forged)
+        again = await send(made, record(3, latency_microseconds=1))
+
+        assert refusals(answer) == dict.fromkeys([own.id, theirs.id], "another decision has this id")
+        assert refusals(again) == {forged[2].id: "another decision has this id"}
+        assert [await made.log.get(each.id) for each in (own, theirs, forged[2])] == [own, theirs, forged[2]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        pytest.param(
+            record(1, tenant="bank"), "NotGranted: namespace shop may not speak for tenant 'bank'", id="tenant"
+        ),
+        pytest.param(record(1, THEIRS), "NotGranted: namespace shop may not decide by sha256:", id="policy"),
+        pytest.param(record(1, OURS, THEIRS), "NotGranted: namespace shop may not decide by sha256:", id="one of two"),
+        pytest.param(structs.replace(record(1), id="x" * 26), "the id is not that of a decision", id="id"),
+        pytest.param(structs.replace(record(1), id="0" * 25), "the id is not that of a decision", id="short id"),
+        pytest.param(structs.replace(record(1), time="yesterday"), "the time is not in RFC 3339", id="time"),
+        pytest.param(structs.replace(record(1), time="2026-01-01"), "the time is not in RFC 3339", id="no zone"),
+    ],
+)
+async def test_what_a_namespace_may_not_claim_is_refused_and_the_rest_of_the_batch_is_not(
+    tmp_path: Path, sent: DecisionRecord, said: str
+) -> None:
+    good = [record(2), record(3, FOR_ALL, tenant=None)]
+    async with serving(tmp_path) as made:
+        found = refusals(await send(made, sent, *good))
+
+        assert list(found) == [sent.id]
+        assert found[sent.id].startswith(said)
+        assert {each.id for each in await made.log.recent()} == {each.id for each in good}
+
+
+async def test_a_revision_that_the_gateway_lacks_is_asked_for_and_kept_for_replay(tmp_path: Path) -> None:
+    older = publication("trust-safety", "acme", {"categories": [STRICTER]}, scope={"tenant": "acme"})
+    ((_, revision),) = older.revisions
+    async with serving(tmp_path) as made:
+        first = await send(made, record(1), record(2, older), record(3, older))
+        count = await made.log.count()
+        second = await send(
+            made, record(1), record(2, older), record(3, older), revisions={revision.digest: revision.content}
+        )
+        kept = await made.store.get_revision(revision.digest)
+
+        assert first.json() == {"refused": {}, "lacks": [revision.digest]}
+        assert count == 0
+        assert second.json() == {"refused": {}, "lacks": []}
+        assert kept == revision
+        assert await made.log.count() == 3
+
+
+@pytest.mark.parametrize("kind", ["absent", "other content", "not canonical", "for others"])
+async def test_a_revision_that_is_not_what_it_should_be_is_not_kept(tmp_path: Path, kind: str) -> None:
+    older = publication(
+        "trust-safety", "x", {"categories": [STRICTER]}, scope={"tenant": "bank" if kind == "for others" else "acme"}
+    )
+    ((_, revision),) = older.revisions
+    content = {"absent": "", "other content": OURS.revisions[0][1].content, "not canonical": revision.content + " "}
+    async with serving(tmp_path) as made:
+        answer = await send(made, record(1, older), revisions={revision.digest: content.get(kind, revision.content)})
+
+        assert list(refusals(answer)) == [record(1).id]
+        assert await made.store.get_revision(revision.digest) is None
+        assert await made.log.count() == 0
+
+
+async def test_nothing_is_acknowledged_that_could_not_be_put_on_record(tmp_path: Path) -> None:
+    log = MemoryDecisionLog()
+    async with gateway(log=log) as made:
+        await made.store.put_revision("acme", OURS.revisions[0][1])
+        log.fault = "the disk is full"
+        refused = await send(made, record(1))
+        log.fault = ""
+        taken = await send(made, record(1))
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["type"] == "urn:baleen:problem:log-unavailable"
+    assert refusals(taken) == {}
+
+
+@pytest.mark.parametrize("durability", Durability)
+async def test_it_is_acknowledged_once_it_is_on_the_disk_whatever_the_gateway_itself_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    synced: list[int] = []
+    sync = Upkeep.sync_wal
+
+    def spy(self: Upkeep) -> None:
+        sync(self)
+        synced.append(1)
+
+    async with serving(tmp_path, durability=durability) as made:
+        monkeypatch.setattr(Upkeep, "sync_wal", spy)
+        monkeypatch.setattr(Upkeep, "_checkpoint", lambda self: None)
+        await asyncio.sleep(0)
+        synced.clear()
+        assert refusals(await send(made, record(1))) == {}
+
+        # With Fsync the commit itself waited for the disk.
+        assert bool(synced) == (durability is Durability.INTERVAL)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        pytest.param(b"{", 422, "cannot be read by this release", id="no JSON"),
+        pytest.param(b'{"records":[{"id":1}]}', 422, "cannot be read by this release", id="no records"),
+        pytest.param(b'{"records":[' + b"[" * 5000 + b"]" * 5000 + b"]}", 422, "cannot be read by", id="nested"),
+        pytest.param(
+            b'{"records":[' + b",".join([b"1"] * (MAX_RECORDS + 1)) + b"]}", 422, "the limit is 500", id="too many"
+        ),
+        pytest.param(b'{"records":[],"x":"' + b"x" * 8_400_000 + b'"}', 413, "8388608 bytes", id="too long"),
+        pytest.param(encode(record(1)).join([b'{"records":[', b'],"later":1}']), 200, "refused", id="a later field"),
+    ],
+)
+async def test_a_body_that_is_none_is_refused_in_words(tmp_path: Path, body: bytes, status: int, said: str) -> None:
+    async with serving(tmp_path) as made, made.client("shop-token") as client:
+        answer = await client.post(RECORDS_PATH, content=body)
+
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+async def test_what_is_in_hand_is_bounded_for_each_caller_and_for_all(tmp_path: Path) -> None:
+    async with serving(tmp_path, limit_batch_bytes=10_000, limit_batches_per_caller=1) as made:
+        head = (
+            "POST /v1/decision-records HTTP/1.1\r\nhost: x\r\nauthorization: Bearer shop-token\r\ncontent-length: 5000"
+        )
+        with socket.create_connection(("127.0.0.1", made.port)) as stalled:
+            stalled.sendall(f"{head}\r\n\r\n".encode())
+            await until(lambda: made.app._batch_bytes == 5000)
+            same = await send(made, record(1))
+            other = await send(made, record(2), token="shop-2-token")
+            too_much = await send(made, *(record(number) for number in range(4)), token="shop-2-token")
+        await until(lambda: made.app._batch_bytes == 0)
+        after = await send(made, record(1))
+
+    assert (same.status_code, same.headers["retry-after"]) == (429, "1")
+    assert refusals(other) == {}
+    assert (too_much.status_code, too_much.headers["retry-after"]) == (503, "1")
+    assert refusals(after) == {}
+
+
+async def test_strangers_are_refused_and_who_has_a_stream_needs_no_api_server(tmp_path: Path) -> None:
+    async with serving(tmp_path) as made, made.client("shop-token") as shop:
+        nobody = await send(made, record(1), token="nobody")
+        async with shop.stream("GET", "/v1/policy-stream"):
+            made.tokens.failure = ClusterError("create tokenreviews: did not answer")
+            known = await send(made, record(1))
+            unknown = await send(made, record(1), token="bank-token")
+
+    assert nobody.status_code == 401
+    assert refusals(known) == {}
+    assert (unknown.status_code, unknown.headers["retry-after"]) == (503, "1")
