@@ -25,6 +25,7 @@ POLICY = publication(
     "trust-safety", "community", {"rules": [{"name": "links", "when": "content.links > 1", "action": "Review"}]}
 )
 ROUNDS = 3
+ENOUGH = 20
 TEXT = "http://a.example http://b.example"
 
 in_thread = asyncio.to_thread
@@ -59,13 +60,12 @@ def wait_until_it_decides(process: RunningGateway) -> dict[str, Any]:
 
 
 def ask_until_killed(process: RunningGateway, seconds: float) -> Sequence[Answered]:
-    """Ask under load, kill it so long after its first answer, and return what it acknowledged."""
+    """Ask under load, kill it so long after its first answers, and return what it acknowledged."""
     with process, Load(process.url, callers=4, pause_seconds=0) as load:
-        load.wait_for(1)
+        load.wait_for(ENOUGH)
         time.sleep(seconds)
         process.kill()
-    # Before its first policy it has none; a killed connection has no answer.
-    assert {each.status for each in load.answered} <= {200, 503, 0}
+    assert {each.status for each in load.answered} <= {200, 0}
     return load.with_status(200)
 
 
@@ -109,7 +109,7 @@ async def test_with_its_disk_kept_nothing_that_a_killed_sidecar_acknowledged_is_
         found = await made.log.get(last["id"])
         reader.close()
 
-    assert len(answered) > 20 * ROUNDS
+    assert len(answered) >= ENOUGH * ROUNDS
     assert lost == []
     assert {each.body["durability"] for each in answered} == {durability}
     assert here == last
@@ -126,7 +126,7 @@ async def test_with_fsync_nothing_that_was_acknowledged_is_lost_with_the_disk(tm
         answered = await in_thread(ask_until_killed, process, 0.4)
         shutil.rmtree(tmp_path / "shop")
 
-        assert len(answered) > 20
+        assert len(answered) >= ENOUGH
         assert await missing(made, answered) == []
 
 
@@ -143,7 +143,7 @@ async def test_with_interval_what_was_not_sent_yet_is_lost_with_the_disk_and_no_
         shutil.rmtree(tmp_path / "shop")
         await made.start()
 
-        assert len(answered) > 20
+        assert len(answered) >= ENOUGH
         assert await missing(made, load.answered) == []
         assert await missing(made, answered) == [each.body["id"] for each in answered]
 
