@@ -119,11 +119,24 @@ class Enforced(msgspec.Struct, frozen=True, kw_only=True):
     decisions: dict[str, int] = {}
 
 
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy a gateway is: requests that it is answering, now and added up since it began, in seconds.
+
+    Between two answers the mean number in flight is the growth of `request_seconds` by that of `measured_seconds`.
+    Nothing waits in a queue before it counts as in flight.
+    """
+
+    in_flight: int
+    request_seconds: float
+    measured_seconds: float
+
+
 class Convergence(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator is told, policies by `namespace/name`."""
+    """What the operator is told, policies by `namespace/name`; an older gateway does not say its load."""
 
     replica: str
     policies: dict[str, Enforced]
+    load: Load | None = None
 
 
 class RecordBatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +40,9 @@ from baleen_operator.handlers.thread import reason_of, watch
 from baleen_operator.handlers.watch import build_registry
 from baleen_operator.logs import about, set_up_logging
 from baleen_operator.metrics import Metrics
+from baleen_operator.plan.actions import Target
 from baleen_operator.plan.schedule import back_off_seconds
+from baleen_operator.reconcile.gateway_scaling import Scaled, ScalingPorts, Workload, reconcile_gateways
 from baleen_operator.reconcile.model_deployment import reconcile_model_deployment
 from baleen_operator.reconcile.model_ports import ModelPorts
 from baleen_operator.reconcile.policy import reconcile_policy
@@ -57,6 +61,8 @@ WAIT_SECONDS: Final = 2.0
 SETTLE_SECONDS: Final = 2.0
 """How long a listing of kopf's is given to end before everything is listed to find what it missed."""
 RELIST_PAUSE_SECONDS: Final = 10.0
+SCALING: Final = "GatewayScaling"
+"""What metrics call the rounds in which the number of gateways is decided."""
 WATCH_WELL_SECONDS: Final = 60.0
 """A watch that lived for so long was well: the next failure is a first one."""
 
@@ -269,6 +275,8 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         token_file=settings.gateway_token_file,
         timeout_seconds=settings.gateway_timeout_seconds,
         on_change=lambda keys: work.add(((POLICY_KIND, key) for key in keys), urgent=False),
+        # Each round of scaling needs answers that are newer than the round before.
+        news_seconds=settings.gateway_scale_seconds if settings.gateway_workload else math.inf,
     )
     ports = Ports(
         seen=mirror, cluster=cluster, gateways=gateways, clock=now, off_loop=Threads(), grants=settings.grants
@@ -298,6 +306,22 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         intake=intake,
         gateways=gateways,
         model_files=model_files,
+        scaling=scaling_ports(settings, cluster, gateways),
+    )
+
+
+def scaling_ports(settings: Settings, cluster: KubeCluster, gateways: PolledGateways) -> ScalingPorts | None:
+    """Return what it takes to scale the gateways; None where somebody else does."""
+    kind, _, name = settings.gateway_workload.partition("/")
+    if not name:
+        return None
+    target = Target(group="apps", version="v1", plural=f"{kind.lower()}s", kind=kind)
+    return ScalingPorts(
+        cluster=cluster,
+        gateways=gateways,
+        seconds=time.monotonic,
+        workload=Workload(target=target, namespace=settings.gateway_namespace, name=name),
+        rules=settings.scaling_rules,
     )
 
 
@@ -316,6 +340,7 @@ class Operator:
     intake: Intake
     gateways: PolledGateways
     model_files: FolderModelFiles
+    scaling: ScalingPorts | None = None
     watch_problem: str = ""
     list_problem: str = ""
     working: "asyncio.Task[None] | None" = None
@@ -336,6 +361,8 @@ class Operator:
             self.intake.everything()
             self.working = group.create_task(self.work.run())
             group.create_task(self.gateways.run())
+            if self.scaling is not None:
+                group.create_task(self._keep_scaling(self.scaling))
             group.create_task(self._keep_listing())
             group.create_task(self._keep_watching())
             self.readiness.waiting_for = ()
@@ -400,6 +427,32 @@ class Operator:
                 # The copies of lists are not watched: somebody may have deleted one.
                 self.intake.with_lists()
             await asyncio.sleep(RELIST_PAUSE_SECONDS)
+
+    async def _keep_scaling(self, ports: ScalingPorts) -> None:
+        scaled, said = Scaled(), ""
+        while True:
+            try:
+                with self.metrics.reconcile_seconds.labels(SCALING).time():
+                    scaled = await reconcile_gateways(scaled, ports)
+            except ClusterError as exc:
+                self.metrics.reconcile_errors.labels(SCALING, type(exc).__name__).inc()
+                problem = str(exc)
+            else:
+                self._show(scaled)
+                if scaled.message:
+                    logger.info("gateways scaled", extra={"change": scaled.message})
+                problem = scaled.problem
+            if problem and problem != said:
+                logger.warning("the gateways are not scaled", extra={"reason": problem})
+            said = problem
+            await asyncio.sleep(self.settings.gateway_scale_seconds)
+
+    def _show(self, scaled: Scaled) -> None:
+        self.metrics.gateway_requests_in_flight.set(scaled.demand.in_flight)
+        self.metrics.gateway_loads_unknown.set(scaled.demand.unknown)
+        if scaled.scaling is not None and scaled.current is not None:
+            self.metrics.gateway_replicas.set(scaled.current)
+            self.metrics.gateway_replicas_desired.set(scaled.scaling.replicas)
 
     async def _keep_watching(self) -> None:
         loop = asyncio.get_running_loop()

@@ -88,6 +88,26 @@ class Metrics:
             ["answering"],
             registry=self.registry,
         )
+        self.gateway_replicas = Gauge(
+            "baleen_operator_gateway_replicas",
+            "Gateways that are asked for, where they are scaled.",
+            registry=self.registry,
+        )
+        self.gateway_replicas_desired = Gauge(
+            "baleen_operator_gateway_replicas_desired",
+            "Gateways that there should be, within the bounds and as fast as they may come and go.",
+            registry=self.registry,
+        )
+        self.gateway_requests_in_flight = Gauge(
+            "baleen_operator_gateway_requests_in_flight",
+            "Requests in flight on all gateways that say theirs, as a mean since the round before.",
+            registry=self.registry,
+        )
+        self.gateway_loads_unknown = Gauge(
+            "baleen_operator_gateway_loads_unknown",
+            "Gateways that do not say how busy they are; while there are any, none is taken away.",
+            registry=self.registry,
+        )
 
         self.admission_requests = Counter(
             "baleen_operator_admission_requests",

@@ -14,6 +14,7 @@ from baleen_core.environment import (
     json_reader,
     read_level,
     read_names,
+    read_pause,
     read_port,
     read_positive,
     read_seconds,
@@ -27,10 +28,12 @@ from baleen_core.model.schema import Backend
 from baleen_core.policy.grants import Grants
 from baleen_operator.plan.injection import InjectionRules, read_amount
 from baleen_operator.plan.manifests import RuntimeRules
+from baleen_operator.plan.scaling import Pace, ScalingRules
 
 T = TypeVar("T")
 
 PREFIX: Final = "BALEEN_OPERATOR_"
+WORKLOAD_KINDS: Final = ("Deployment", "StatefulSet")
 
 
 class CertificateSource(StrEnum):
@@ -114,6 +117,28 @@ class Settings:
     """The file of a token of the operator's ServiceAccount for the audience `baleen-gateway`; read again each time."""
     gateway_timeout_seconds: float = 5.0
     """How long one answer of a gateway may take."""
+    gateway_workload: str = ""
+    """The gateways' workload to scale, such as Deployment/baleen-gateway; empty: somebody else decides how many."""
+    gateway_min_replicas: int = 3
+    """The least number of gateways, where they are scaled."""
+    gateway_max_replicas: int = 20
+    """The largest number of gateways."""
+    gateway_target_in_flight: int = 16
+    """How many requests a gateway should be answering at the same time, on average."""
+    gateway_scale_seconds: float = 15.0
+    """How often the number of gateways is decided anew."""
+    gateway_up_percent: int = 100
+    """By how much the number may grow in a period, in percent; by one it always may."""
+    gateway_up_period_seconds: float = 15.0
+    """That period."""
+    gateway_up_window_seconds: float = 60.0
+    """How long more gateways must have been needed before they come; 0: not at all."""
+    gateway_down_percent: int = 10
+    """By how much the number may shrink in a period, in percent; by one it always may."""
+    gateway_down_period_seconds: float = 60.0
+    """That period."""
+    gateway_down_window_seconds: float = 300.0
+    """How long fewer gateways must have been enough before they go; 0: not at all."""
     webhook_names: tuple[str, ...] = ()
     """The names (comma-separated) of the webhooks' Service, which their certificate is for; empty: there are none."""
     webhook_port: int = 8443
@@ -192,6 +217,25 @@ class Settings:
         is_ours = self.webhook_certificate is CertificateSource.MANAGED
         return timedelta(hours=self.webhook_certificate_hours) if is_ours else None
 
+    @property
+    def scaling_rules(self) -> ScalingRules:
+        """Return within which bounds, and how fast, gateways come and go."""
+        return ScalingRules(
+            min_replicas=self.gateway_min_replicas,
+            max_replicas=self.gateway_max_replicas,
+            target_in_flight=self.gateway_target_in_flight,
+            up=Pace(
+                percent=self.gateway_up_percent,
+                period_seconds=self.gateway_up_period_seconds,
+                window_seconds=self.gateway_up_window_seconds,
+            ),
+            down=Pace(
+                percent=self.gateway_down_percent,
+                period_seconds=self.gateway_down_period_seconds,
+                window_seconds=self.gateway_down_window_seconds,
+            ),
+        )
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read `BALEEN_OPERATOR_*` variables.
@@ -215,6 +259,14 @@ class Settings:
         if self.gateway_urls and self.gateway_service:
             message = "cannot stand beside GATEWAY_URLS: gateways are found in one way"
             problems.append(Problem(field=PREFIX + "GATEWAY_SERVICE", message=message))
+        if self.gateway_workload and not (self.gateway_urls or self.gateway_service):
+            message = (
+                "cannot be set without GATEWAY_SERVICE or GATEWAY_URLS: nobody would say how busy the gateways are"
+            )
+            problems.append(Problem(field=PREFIX + "GATEWAY_WORKLOAD", message=message))
+        if self.gateway_min_replicas > self.gateway_max_replicas:
+            message = f"must be at most GATEWAY_MAX_REPLICAS, which is {self.gateway_max_replicas}"
+            problems.append(Problem(field=PREFIX + "GATEWAY_MIN_REPLICAS", message=message))
         if self.sidecar_models and not self.fetch_image:
             message = "needs FETCH_IMAGE, which fetches their files"
             problems.append(Problem(field=PREFIX + "SIDECAR_MODELS", message=message))
@@ -260,6 +312,13 @@ def _networks(text: str) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(part)) for part in read_names(text))
 
 
+def _workload(text: str) -> str:
+    kind, _, name = text.partition("/")
+    if text and (kind not in WORKLOAD_KINDS or not name or "/" in name):
+        raise ValueError("write Deployment/name or StatefulSet/name")
+    return text
+
+
 _READERS: Final[Readers] = {
     "host": str,
     "port": read_port,
@@ -292,6 +351,17 @@ _READERS: Final[Readers] = {
     "gateway_port": read_port,
     "gateway_token_file": Path,
     "gateway_timeout_seconds": read_seconds,
+    "gateway_workload": _workload,
+    "gateway_min_replicas": read_positive,
+    "gateway_max_replicas": read_positive,
+    "gateway_target_in_flight": read_positive,
+    "gateway_scale_seconds": read_seconds,
+    "gateway_up_percent": read_positive,
+    "gateway_up_period_seconds": read_seconds,
+    "gateway_up_window_seconds": read_pause,
+    "gateway_down_percent": read_positive,
+    "gateway_down_period_seconds": read_seconds,
+    "gateway_down_window_seconds": read_pause,
     "webhook_names": read_names,
     "webhook_port": read_port,
     "webhook_secret": str,

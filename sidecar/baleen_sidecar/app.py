@@ -16,6 +16,7 @@ from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
 from baleen_core.records import Context, Decision
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import (
     DecisionLog,
     Fetcher,
@@ -60,6 +61,7 @@ class Ports:
 
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
     `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered.
+    `concurrency` is there where somebody else, too, wants to know how much is being answered.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -78,6 +80,7 @@ class Ports:
     degraded: Callable[[], tuple[str, ...]] = lambda: ()
     on_decision: Callable[[Decision], None] = lambda decision: None
     keys: Callable[[], ApiKeys] | None = None
+    concurrency: Concurrency | None = None
 
 
 def build_app(
@@ -87,7 +90,8 @@ def build_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> ASGIApp:
     """Put the application together; nothing is opened or started here."""
-    metrics = RequestMetrics(ports.registry)
+    concurrency = ports.concurrency or Concurrency(ports.shell.monotonic_seconds)
+    metrics = RequestMetrics(ports.registry, in_flight=lambda: concurrency.in_flight)
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
     moderate = Moderate(
         policies=ports.policies,
@@ -116,6 +120,7 @@ def build_app(
         image_limit_bytes=settings.image_limit_bytes,
         deadline_seconds=settings.deadline_seconds,
         metrics=metrics,
+        concurrency=concurrency,
         monotonic_seconds=ports.shell.monotonic_seconds,
         chance=ports.shell.chance,
         rest=app,

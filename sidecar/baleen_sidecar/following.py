@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from prometheus_client import Counter, Gauge
 
 from baleen_core.policy.grants import Grants
+from baleen_core.policy_stream import Load
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
 from baleen_sidecar.adapters.last_good import FileLastGood
@@ -23,6 +24,7 @@ from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.counters import DecisionCounts
 from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import DecisionLog, PolicySource
@@ -67,6 +69,22 @@ class _Followed:
             await self.shipping.flush()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """What a gateway tells the operator of itself."""
+
+    decisions: DecisionCounts
+    concurrency: Concurrency
+
+    def load(self) -> Load:
+        """Say how busy it is."""
+        return Load(
+            in_flight=self.concurrency.in_flight,
+            request_seconds=self.concurrency.request_seconds,
+            measured_seconds=self.concurrency.measured_seconds,
+        )
+
+
 async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -92,9 +110,9 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             golden_file=files.golden_file,
             interval_seconds=settings.verify_interval_seconds,
         )
-        counts = DecisionCounts()
+        own = _Own(decisions=DecisionCounts(), concurrency=Concurrency(time.monotonic))
         followed = await stack.enter_async_context(
-            _open_api_server(cluster, env, counts, parts)
+            _open_api_server(cluster, env, own, parts)
             if cluster.is_gateway
             else _open_gateway(cluster, settings.durability, parts)
         )
@@ -116,7 +134,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             models=models.current,
             components=lambda: (*following.components(), *followed.components()),
             degraded=lambda: (*following.degraded(), *followed.degraded()),
-            on_decision=counts.count,
+            on_decision=own.decisions.count,
+            concurrency=own.concurrency,
         )
         Gauge(
             "baleen_policy_source_connected", "1 while the source of policies is followed.", registry=parts.registry
@@ -146,7 +165,7 @@ async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> No
 
 @asynccontextmanager
 async def _open_api_server(
-    cluster: ClusterSettings, env: Mapping[str, str], counts: DecisionCounts, parts: Parts
+    cluster: ClusterSettings, env: Mapping[str, str], own: _Own, parts: Parts
 ) -> AsyncIterator[_Followed]:
     """Follow the API server, and pass on what it says on a second port."""
     access = (
@@ -173,7 +192,8 @@ async def _open_api_server(
             read_list=source.read_list,
             adopted=lambda: source.adopted,
             records=TakeRecords(parts.log, parts.store, grants.may_read, count=_counting(taken)),
-            decisions=counts.of,
+            decisions=own.decisions.of,
+            load=own.load,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,

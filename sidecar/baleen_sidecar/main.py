@@ -30,6 +30,7 @@ from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore, StateFolder, migrate
 from baleen_sidecar.app import Ports, build_app
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
@@ -98,6 +99,7 @@ class Parts:
         components: Callable[[], Sequence[Component]] = lambda: (),
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
         on_decision: Callable[[Decision], None] = lambda decision: None,
+        concurrency: Concurrency | None = None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own."""
         keys = self.keys
@@ -117,6 +119,7 @@ class Parts:
             components=components if keys is None else lambda: (keys.component(), *components()),
             degraded=degraded,
             on_decision=on_decision,
+            concurrency=concurrency,
             keys=None if keys is None else keys.current,
         )
 

@@ -150,6 +150,8 @@ def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_opera
     assert said["status"]["stable"]["version"] == "v2"
     assert (enforced["digest"], enforced["pending"]) == (said["status"]["stable"]["digest"], "")
     assert enforced["decisions"].keys() == {"Block"}
+    assert 0 < convergence["load"]["request_seconds"] < convergence["load"]["measured_seconds"]
+    assert convergence["load"]["in_flight"] == 0
     assert gateway.metric("baleen_policy_decisions_total", policy="community", decision="Review") >= 1
     assert [row["reason"] for row in said["status"]["history"]] == ["Returned", "Applied", "Applied", "Applied"]
 

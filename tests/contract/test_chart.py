@@ -148,7 +148,8 @@ def snake(name: str) -> str:
 
 def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
-    all_named = merged(KEYS, lists, {"models": {"fetch": {"enabled": True}}})
+    scaled = {"gateway": {"autoscaling": {"mode": "Managed"}}}
+    all_named = merged(KEYS, lists, scaled, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
     assert environment(objects, "operator").keys() == OF_OPERATOR
@@ -219,9 +220,6 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         pytest.param({"injection": {"failurePolicy": "Deny"}}, "at '/injection/failurePolicy'", id="failure policy"),
         pytest.param({"injection": {"resources": {"requests": {"cpu": 1}}}}, "/requests/cpu': got number", id="number"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),
-        pytest.param(
-            {"gateway": {"autoscaling": {"mode": "Managed"}}}, "mode: Managed is not built yet", id="not built"
-        ),
         pytest.param(
             {"gateway": {"autoscaling": {"minReplicas": 30}}},
             "larger than gateway.autoscaling.maxReplicas",

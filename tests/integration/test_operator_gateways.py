@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from baleen_core.policy_stream import CONVERGENCE_PATH
+from baleen_core.policy_stream import CONVERGENCE_PATH, Load
 from baleen_operator.adapters import gateways as module
 from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
 from baleen_operator.metrics import Metrics
@@ -181,3 +181,18 @@ async def test_gateways_that_come_and_go_behind_a_service_are_followed():
 
             endpoints.found = ()
             await until(lambda: polled.acknowledged(KEY, 3) == Acknowledged())
+
+
+async def test_how_busy_a_gateway_is_is_known_while_it_answers_and_says_so():
+    gateway = Gateway()
+    async with serving(gateway), asking(gateway.url) as (polled, _, _):
+        await until(lambda: len(gateway.asked) > 1)
+        assert polled.loads() == {gateway.url: None}
+        load = {"in_flight": 3, "request_seconds": 12.5, "measured_seconds": 60.0}
+        gateway.answer = {**gateway.answer, "load": load}
+        await until(
+            lambda: polled.loads() == {gateway.url: Load(in_flight=3, request_seconds=12.5, measured_seconds=60)}
+        )
+
+        gateway.status = 500
+        await until(lambda: polled.loads() == {gateway.url: None})

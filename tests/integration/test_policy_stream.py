@@ -19,6 +19,7 @@ from baleen_core.policy.schema import ListType
 from baleen_core.policy_stream import LISTS_PATH, RECORDS_PATH
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.flow.backoff import BackoffRules
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Adopted, ServiceAccount
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 from following import following
@@ -162,6 +163,8 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
     served.source.say(ONE.policy, TWO.policy)
     own = {ONE.policy.key: Adopted(epoch=3, digest="sha256:b"), TWO.policy.key: Adopted(epoch=1, digest="sha256:c")}
     served.source.adopted = own
+    served.concurrency = Concurrency(lambda: 7.0)
+    served.concurrency.enter()
     async with (
         sidecar(served, tmp_path) as current,
         sidecar(served, tmp_path, "shop-2-token") as stale,
@@ -200,6 +203,7 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
                     "decisions": {},
                 },
             },
+            "load": {"in_flight": 1, "request_seconds": 0.0, "measured_seconds": 0.0},
         }
         await stale.report(own)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,8 +15,10 @@ import uvicorn
 from baleen_core.errors import BaleenError, Problem
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListType
+from baleen_core.policy_stream import Load
 from baleen_core.resources import PublishedPolicy
 from baleen_sidecar.adapters.latest import Latest
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Adopted, Key, Published, ServiceAccount
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
@@ -100,6 +103,8 @@ class Gateway:
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
         self.decisions: dict[str, dict[str, int]] = {"sha256:b": {"Allow": 3}}
+        self.concurrency: Concurrency | None = Concurrency(time.monotonic)
+        """How busy it says that it is; None: it does not say it, as older ones do not."""
         self.log = log or MemoryDecisionLog()
         self.store = store or MemoryRevisionStore()
         self.counted: Counter[str] = Counter()
@@ -147,6 +152,15 @@ class Gateway:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
+    def _load(self) -> Load | None:
+        if (counted := self.concurrency) is None:
+            return None
+        return Load(
+            in_flight=counted.in_flight,
+            request_seconds=counted.request_seconds,
+            measured_seconds=counted.measured_seconds,
+        )
+
     def _make_app(self) -> PolicyStream:
         return PolicyStream(
             self.source,
@@ -157,6 +171,7 @@ class Gateway:
             settings=self._settings,
             chance=os.urandom,
             decisions=lambda digest: self.decisions.get(digest, {}),
+            load=self._load,
         )
 
     def _count(self, result: str, number: int) -> None:

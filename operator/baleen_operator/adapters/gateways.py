@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 
 from baleen_core.errors import ClusterError
-from baleen_core.policy_stream import CONVERGENCE_PATH, MAX_STALE, Convergence, Enforced
+from baleen_core.policy_stream import CONVERGENCE_PATH, MAX_STALE, Convergence, Enforced, Load
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
@@ -50,6 +51,7 @@ class KnownGateway:
 
     replica: str
     policies: Mapping[str, Enforced] = field(default_factory=dict)
+    load: Load | None = None
     failures: int = 0
     asked: bool = False
 
@@ -59,7 +61,10 @@ class KnownGateway:
 
 
 class PolledGateways:
-    """Asks every gateway; `on_change` hears of policies for which something is not as it was."""
+    """Asks every gateway; `on_change` hears of policies for which something is not as it was.
+
+    `news_seconds` is how old an answer may get while nothing is on its way to the gateways.
+    """
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class PolledGateways:
         token_file: Path | None,
         timeout_seconds: float,
         on_change: Callable[[Collection[Key]], None],
+        news_seconds: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._places = places
@@ -78,6 +84,7 @@ class PolledGateways:
         self._token_file = token_file
         self._timeout_seconds = timeout_seconds
         self._on_change = on_change
+        self._news_seconds = news_seconds
         self._clock = clock
         self._known: dict[str, KnownGateway] = {url: KnownGateway(replica=url) for url in places.urls}
         self._found_at = -FIND_SECONDS
@@ -95,6 +102,10 @@ class PolledGateways:
             self._behind[key] = (epoch, self._clock())
             self._hurry.set()
         return found
+
+    def loads(self) -> Mapping[str, Load | None]:
+        """Return the load of each gateway by its address; None for one that does not answer, or does not say it."""
+        return {url: gateway.load if gateway.answers else None for url, gateway in self._known.items()}
 
     def forget(self, key: Key) -> None:
         """Stop following a policy that has no route any more."""
@@ -119,7 +130,7 @@ class PolledGateways:
             return
         self._hurry.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with asyncio.timeout(min(IDLE_SECONDS, self._news_seconds)):
                 await self._hurry.wait()
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
@@ -177,6 +188,7 @@ class PolledGateways:
             return set(self._asked)
         before, gateway.policies = gateway.policies, answer.policies
         gateway.replica, gateway.failures, gateway.asked = answer.replica, 0, True
+        gateway.load = answer.load
         if not answered_before:
             return set(self._asked)
         return {_key(each) for each in differing(before, answer.policies)}

@@ -14,7 +14,7 @@ from baleen_core.resources import GROUP, PLURALS, VERSION
 from baleen_operator.adapters.api import APPLY, METADATA_ONLY, ApiServer, Call, call_on
 from baleen_operator.adapters.events import Events
 from baleen_operator.adapters.mirror import Mirror
-from baleen_operator.plan.actions import Action, Apply, ApplyStatus, Delete, Emit, Target
+from baleen_operator.plan.actions import Action, Apply, ApplyStatus, Delete, Emit, Scale, Target
 from baleen_operator.reconcile.ports import Manifest
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,11 @@ class KubeCluster:
         data = await self._api.request(call_on(target, "get", namespace, name))
         return None if data is None else decode_object(data)
 
+    async def read_scale(self, target: Target, namespace: str, name: str) -> Manifest | None:
+        """Return the Scale of a workload; None when it is not there."""
+        data = await self._api.request(call_on(target, "get", namespace, name, subresource="scale"))
+        return None if data is None else decode_object(data)
+
     async def select(self, target: Target, namespace: str, labels: Mapping[str, str]) -> Sequence[Manifest]:
         """Return the objects of a namespace that have all these labels, in the order of their names."""
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
@@ -85,6 +90,8 @@ class KubeCluster:
                 return await self._apply_status(action)
             case Delete():
                 await self._delete(action)
+            case Scale():
+                return await self._scale(action)
             case Emit():
                 self._events.emit(action)
         return None
@@ -160,6 +167,19 @@ class KubeCluster:
             "status": action.status,
         }
         return await self._patch(action.target, action.namespace, action.name, body, subresource="status")
+
+    async def _scale(self, action: Scale) -> Manifest:
+        body = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {
+                "name": action.name,
+                "namespace": action.namespace,
+                "resourceVersion": action.resource_version,
+            },
+            "spec": {"replicas": action.replicas},
+        }
+        return await self._patch(action.target, action.namespace, action.name, body, subresource="scale")
 
     async def _patch(
         self, target: Target, namespace: str, name: str, body: Mapping[str, Any], *, subresource: str = ""

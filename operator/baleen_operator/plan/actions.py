@@ -56,6 +56,17 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Set how many replicas a workload has, unless it is another version of it by now (Stale)."""
+
+    target: Target
+    namespace: str
+    name: str
+    replicas: int
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Emit:
     """Tell people, by an Event on the object; `type` is Normal or Warning. It may be lost."""
 
@@ -68,4 +79,4 @@ class Emit:
     message: str
 
 
-Action = Apply | ApplyStatus | Delete | Emit
+Action = Apply | ApplyStatus | Delete | Scale | Emit

@@ -1,5 +1,6 @@
 """What Prometheus scrapes of the HTTP face; labels are bound once, values are in base units."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Final
 
@@ -15,7 +16,7 @@ BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 class RequestMetrics:
     """Counts decisions, refusals, frames and seconds."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, in_flight: Callable[[], int] = lambda: 0) -> None:
         self._decisions = Counter(
             "baleen_decisions", "Decisions given", ["content_type", "decision", "risk"], registry=registry
         )
@@ -40,7 +41,7 @@ class RequestMetrics:
             registry=registry,
         )
         self._policy_label = cache(self._policies.labels)
-        self.in_flight = Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry)
+        Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
         self._decision_label = cache(self._decisions.labels)
         self._seconds_label = cache(self._seconds.labels)
 

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
+from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
@@ -70,6 +71,7 @@ class ModerateRoute:
         image_limit_bytes: int,
         deadline_seconds: float,
         metrics: RequestMetrics,
+        concurrency: Concurrency,
         monotonic_seconds: Callable[[], float],
         chance: Callable[[int], bytes],
         rest: ASGIApp,
@@ -86,6 +88,7 @@ class ModerateRoute:
         }
         self._deadline_seconds = deadline_seconds
         self._metrics = metrics
+        self._concurrency = concurrency
         self._monotonic_seconds = monotonic_seconds
         self._chance = chance
         self._rest = rest
@@ -98,7 +101,7 @@ class ModerateRoute:
         headers = dict(scope["headers"])
         body = RequestBody(headers, receive)
         request_id = read_request_id(headers, self._chance)
-        self._metrics.in_flight.inc()
+        self._concurrency.enter()
         try:
             if scope["method"] != "POST":
                 problem = describe_status(405, f"{PATH} takes POST", request_id)
@@ -116,7 +119,7 @@ class ModerateRoute:
             log.exception("request failed", extra={"request_id": request_id})
             return await self._refuse(send, unexpected(request_id), body)
         finally:
-            self._metrics.in_flight.dec()
+            self._concurrency.leave()
         self._metrics.decided(record, self._monotonic_seconds() - received)
         await respond(send, 200, b"application/json", _ENCODER.encode(to_answer(record)), request_id)
 

@@ -34,6 +34,7 @@ from baleen_core.policy_stream import (
     Convergence,
     Heartbeat,
     Hello,
+    Load,
     RecordBatch,
 )
 from baleen_core.records import decode_record
@@ -143,8 +144,9 @@ class PolicyStream:
         settings: StreamSettings,
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
+        load: Callable[[], Load | None] = lambda: None,
     ) -> None:
-        """`decisions` says what this replica decided with a revision, by its digest."""
+        """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is."""
         self._source = source
         self._authenticator = authenticator
         self._adopted = adopted
@@ -152,6 +154,7 @@ class PolicyStream:
         self._settings = settings
         self._chance = chance
         self._decisions = decisions
+        self._load = load
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
@@ -410,7 +413,7 @@ class PolicyStream:
             name: structs.replace(enforced, decisions=dict(self._decisions(enforced.digest)))
             for name, enforced in self._standings.report().items()
         }
-        answer = Convergence(replica=self._settings.replica, policies=policies)
+        answer = Convergence(replica=self._settings.replica, policies=policies, load=self._load())
         body = _ENCODER.encode(answer)
         await respond(request.send, 200, b"application/json", body, request.request_id)
 
