@@ -21,6 +21,7 @@ OPERATIONS = ROOT / "docs/reference/operations.md"
 SETTINGS = {
     "settings": (of_sidecar.Settings, of_sidecar.PREFIX),
     "cluster-settings": (of_sidecar.ClusterSettings, of_sidecar.PREFIX),
+    "backup-settings": (of_sidecar.BackupSettings, of_sidecar.BACKUP_PREFIX),
     "operator-settings": (of_operator.Settings, of_operator.PREFIX),
 }
 """The classes of settings by the name of their part, each with what its variables begin with."""

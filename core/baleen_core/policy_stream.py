@@ -20,8 +20,12 @@ LISTS_PATH: Final = "/v1/policy-lists/"
 ACKNOWLEDGEMENTS_PATH: Final = "/v1/acknowledgements"
 CONVERGENCE_PATH: Final = "/v1/convergence"
 RECORDS_PATH: Final = "/v1/decision-records"
+SNAPSHOT_PATH: Final = "/v1/state-snapshot"
+"""A consistent copy of the gateway's database, for those who keep backups; SHA256_HEADER has its digest."""
+SHA256_HEADER: Final = "x-baleen-sha256"
 REPLICA_HEADER: Final = "x-baleen-replica"
-"""How a sidecar calls itself; where the token is bound to a pod, the pod's name counts instead."""
+"""How a sidecar calls itself; where the token is bound to a pod, the pod's name counts instead. In an answer it names
+the gateway."""
 HEARTBEAT_SECONDS: Final = 10.0
 LOST_SECONDS: Final = 25.0
 """A stream that said nothing for so long is lost: two heartbeats are missing."""

@@ -19,7 +19,7 @@ from baleen_sidecar.adapters.kube_source import KubeSource
 from baleen_sidecar.adapters.last_good import FileLastGood
 from baleen_sidecar.adapters.model_files import FolderModelFiles
 from baleen_sidecar.adapters.routed import RoutedInference
-from baleen_sidecar.adapters.store import SqliteSpool
+from baleen_sidecar.adapters.store import Copies, SqliteSpool
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
@@ -71,10 +71,11 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Own:
-    """What a gateway tells the operator of itself."""
+    """What a gateway tells of itself."""
 
     decisions: DecisionCounts
     concurrency: Concurrency
+    copies: Copies
 
     def load(self) -> Load:
         """Say how busy it is."""
@@ -110,7 +111,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             golden_file=files.golden_file,
             interval_seconds=settings.verify_interval_seconds,
         )
-        own = _Own(decisions=DecisionCounts(), concurrency=Concurrency(time.monotonic))
+        own = _Own(decisions=DecisionCounts(), concurrency=Concurrency(time.monotonic), copies=Copies(parts.state.path))
         followed = await stack.enter_async_context(
             _open_api_server(cluster, env, own, parts)
             if cluster.is_gateway
@@ -194,11 +195,13 @@ async def _open_api_server(
             records=TakeRecords(parts.log, parts.store, grants.may_read, count=_counting(taken)),
             decisions=own.decisions.of,
             load=own.load,
+            copies=own.copies,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,
                 grants=grants,
                 operators=frozenset(_account(each) for each in cluster.operators),
+                backup_accounts=frozenset(_account(each) for each in cluster.backup_accounts),
             ),
             chance=os.urandom,
         )

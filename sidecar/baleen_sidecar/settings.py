@@ -25,6 +25,7 @@ from baleen_core.records import Durability as Durability
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "BALEEN_"
+BACKUP_PREFIX: Final = "BALEEN_BACKUP_"
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where every pod finds the token of its ServiceAccount, and who vouches for the API server."""
 
@@ -135,6 +136,8 @@ class ClusterSettings:
     """Where sidecars reach the stream of this very replica, such as http://10.244.0.7:8081; empty: as they came."""
     operators: tuple[str, ...] = ("baleen-system/baleen-operator",)
     """The ServiceAccounts (comma-separated, namespace/name) that may ask a gateway who enforces what."""
+    backup_accounts: tuple[str, ...] = ()
+    """The ServiceAccounts (comma-separated, namespace/name) that may have a copy of a gateway's whole state."""
     drain_seconds: float = 0.0
     """How long, once told to end, callers are still answered and asked to connect anew elsewhere; 0: not at all."""
     replica: str = ""
@@ -161,6 +164,34 @@ class ClusterSettings:
         if problems:
             raise InvalidError(problems)
         return settings, own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSettings:
+    """What `python -m baleen_sidecar.backup take` can set; by `BALEEN_BACKUP_<FIELD>`."""
+
+    gateways: str = "http://baleen-gateway-stream:8081"
+    """The gateways' second port; each address that the name has is a replica."""
+    token_file: Path = Path("/var/run/secrets/baleen/token")
+    """The file of a token for the audience `baleen-gateway`, of an account in `BALEEN_BACKUP_ACCOUNTS`."""
+    folder: Path = Path("/backup")
+    """The folder of backups, which has one for each replica."""
+    keep_days: int = 30
+    """Backups of a replica that are older by so many days than one that was just taken are deleted."""
+    timeout_seconds: float = 3600.0
+    """How long a gateway may take to make its copy."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read `BALEEN_BACKUP_*` variables.
+
+        Raises:
+            InvalidError: as for `Settings`.
+        """
+        values, problems = read_variables(env, BACKUP_PREFIX, _BACKUP_READERS)
+        if problems:
+            raise InvalidError(problems)
+        return cls(**values)
 
 
 def is_loopback(host: str) -> bool:
@@ -245,7 +276,16 @@ _CLUSTER_READERS: Final[Readers] = {
     "stream_port": read_port,
     "stream_address": read_url,
     "operators": _accounts,
+    "backup_accounts": _accounts,
     "drain_seconds": read_pause,
     "replica": _header,
     "log_level": read_level,
+}
+
+_BACKUP_READERS: Final[Readers] = {
+    "gateways": read_url,
+    "token_file": Path,
+    "folder": Path,
+    "keep_days": read_positive,
+    "timeout_seconds": read_seconds,
 }

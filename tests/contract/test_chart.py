@@ -148,12 +148,25 @@ def snake(name: str) -> str:
 
 def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
-    scaled = {"gateway": {"autoscaling": {"mode": "Managed"}}}
-    all_named = merged(KEYS, lists, scaled, {"models": {"fetch": {"enabled": True}}})
+    scaled = {"gateway": {"autoscaling": {"mode": "Managed"}, "state": {"persistent": True}}}
+    kept = {"backup": {"enabled": True}}
+    all_named = merged(KEYS, lists, scaled, kept, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
     assert environment(objects, "operator").keys() == OF_OPERATOR
     assert environment(objects, "gateway").keys() - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
+
+
+def test_backups_are_taken_with_the_settings_that_the_values_say_and_by_the_account_that_gateways_know():
+    found = by_identity(objects_of("managed"))
+    pod = found["CronJob", "baleen-backup"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    said = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    wanted = of_sidecar.BackupSettings(keep_days=14)
+
+    assert of_sidecar.BackupSettings.from_env(said) == wanted
+    assert said.keys() == settings_of(of_sidecar.BackupSettings, of_sidecar.BACKUP_PREFIX)
+    assert environment(objects_of("managed"), "gateway")["BALEEN_BACKUP_ACCOUNTS"] == "baleen-system/baleen-backup"
+    assert pod["serviceAccountName"] == found["ServiceAccount", "baleen-backup"]["metadata"]["name"]
 
 
 def test_what_is_null_is_left_to_the_process():
@@ -170,6 +183,8 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         for each in objects
         if "template" in each["spec"]
     }
+    jobs = {each["metadata"]["name"]: each["spec"]["jobTemplate"] for each in objects if each["kind"] == "CronJob"}
+    pods |= {name: job["spec"]["template"]["metadata"]["labels"].items() for name, job in jobs.items()}
     found = {}
     for each in objects:
         if selector := each["spec"].get("selector") or each["spec"].get("podSelector"):
@@ -219,6 +234,8 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         pytest.param({"webhooks": {"certificate": {"type": "managed"}}}, "at '/webhooks/certificate/type'", id="maker"),
         pytest.param({"injection": {"failurePolicy": "Deny"}}, "at '/injection/failurePolicy'", id="failure policy"),
         pytest.param({"injection": {"resources": {"requests": {"cpu": 1}}}}, "/requests/cpu': got number", id="number"),
+        pytest.param({"backup": {"enabled": True}}, "backup.enabled needs gateway.state.persistent", id="no volumes"),
+        pytest.param({"backup": {"schedule": "daily"}}, "at '/backup/schedule'", id="schedule"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),
         pytest.param(
             {"gateway": {"autoscaling": {"minReplicas": 30}}},

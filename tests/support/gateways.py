@@ -31,6 +31,7 @@ TOKENS = {
     "shop-token": ServiceAccount(namespace="shop", name="default", pod="shop-1"),
     "shop-2-token": ServiceAccount(namespace="shop", name="default", pod="shop-2"),
     "bank-token": ServiceAccount(namespace="bank", name="default", pod="bank-1"),
+    "backup-token": ServiceAccount(namespace="baleen-system", name="baleen-backup"),
     "operator-token": ServiceAccount(namespace="baleen-system", name="baleen-operator"),
 }
 
@@ -95,10 +96,12 @@ class Gateway:
         tokens: Any = None,
         log: Any = None,
         store: Any = None,
+        copies: Any = None,
         **settings: Any,
     ) -> None:
         self.source = source or FedSource()
         self.tokens = tokens or KnownTokens()
+        self.copies = copies
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
@@ -172,6 +175,7 @@ class Gateway:
             chance=os.urandom,
             decisions=lambda digest: self.decisions.get(digest, {}),
             load=self._load,
+            copies=self.copies,
         )
 
     def _count(self, result: str, number: int) -> None:

@@ -25,6 +25,7 @@ def test_every_setting_can_be_set():
         pytest.param("namespaces", "a, b,", frozenset({"a", "b"}), id="names"),
         pytest.param("tenants", '{"a": ["t"], "s": ["*"]}', {"a": {"t"}, "s": {"*"}}, id="tenants"),
         pytest.param("gateway_urls", "http://a:1/,https://b", ("http://a:1", "https://b"), id="addresses"),
+        pytest.param("gateway_down_window_seconds", "0", 0.0, id="a pause, or none"),
         pytest.param("gateway_token_file", "/var/token", Path("/var/token"), id="a file"),
         pytest.param("runtime_images", '{"Python": "x:1"}', {Backend.PYTHON: "x:1"}, id="images"),
         pytest.param("fetch_networks", "10.0.0.0/8", ("10.0.0.0/8",), id="networks"),
@@ -77,3 +78,16 @@ def test_grants_and_rules_are_those_of_the_settings():
 
     assert settings.grants.floor_namespaces == {"safety"}
     assert settings.runtime_rules.fetch_image == "baleen:1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        pytest.param({"GATEWAY_WORKLOAD": "Deployment/a"}, "GATEWAY_SERVICE or GATEWAY_URLS", id="nobody to ask"),
+        pytest.param({"GATEWAY_WORKLOAD": "Pod/a"}, "Deployment/name or StatefulSet/name", id="what cannot be scaled"),
+        pytest.param({"GATEWAY_MIN_REPLICAS": "9", "GATEWAY_MAX_REPLICAS": "8"}, "must be at most", id="bounds"),
+    ],
+)
+def test_a_scaling_that_cannot_be_is_refused(variables: dict[str, str], words: str):
+    with pytest.raises(InvalidError, match=words):
+        Settings.from_env({PREFIX + name: text for name, text in variables.items()})

@@ -145,6 +145,7 @@ CLUSTER = [
     ("drain_seconds", "5", 5.0),
     ("stream_address", "http://10.244.0.7:8081", "http://10.244.0.7:8081"),
     ("operators", "a/b,c/d", ("a/b", "c/d")),
+    ("backup_accounts", "a/backup", ("a/backup",)),
     ("replica", "gateway-0", "gateway-0"),
     ("log_level", "DEBUG", "DEBUG"),
 ]

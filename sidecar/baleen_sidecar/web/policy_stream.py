@@ -9,8 +9,8 @@ import hashlib
 import logging
 import re
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -29,6 +29,8 @@ from baleen_core.policy_stream import (
     MAX_RECORDS_BYTES,
     RECORDS_PATH,
     REPLICA_HEADER,
+    SHA256_HEADER,
+    SNAPSHOT_PATH,
     STREAM_PATH,
     Acknowledgement,
     Convergence,
@@ -75,6 +77,32 @@ class Followed(Protocol):
         """Say what keeps the source from being followed now; empty when it is followed."""
 
 
+class Copy(Protocol):
+    """A copy of the state in a file."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How long it is."""
+
+    @property
+    def sha256(self) -> str:
+        """What it hashes to, in hexadecimal."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield its bytes in pieces."""
+
+
+class Copies(Protocol):
+    """Makes copies of the state."""
+
+    def make(self) -> AbstractAsyncContextManager[Copy]:
+        """Have one until the block ends.
+
+        Raises:
+            Overloaded: one is being made already, or there is no room. StateError: it cannot be made.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
     """Who this replica is, who may ask it what, and how much."""
@@ -86,6 +114,8 @@ class StreamSettings:
     grants: Grants = field(default_factory=Grants)
     operators: frozenset[tuple[str, str]] = frozenset({OPERATOR})
     """Namespaces and names of the ServiceAccounts that may ask for the convergence."""
+    backup_accounts: frozenset[tuple[str, str]] = frozenset()
+    """Namespaces and names of the ServiceAccounts that may have a copy of the whole state."""
     limit_streams: int = 2_000
     limit_streams_per_caller: int = 8
     heartbeat_seconds: float = HEARTBEAT_SECONDS
@@ -145,8 +175,12 @@ class PolicyStream:
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
         load: Callable[[], Load | None] = lambda: None,
+        copies: Copies | None = None,
     ) -> None:
-        """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is."""
+        """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
+
+        `copies` are of its state, where it keeps one.
+        """
         self._source = source
         self._authenticator = authenticator
         self._adopted = adopted
@@ -155,6 +189,7 @@ class PolicyStream:
         self._chance = chance
         self._decisions = decisions
         self._load = load
+        self._copies = copies
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
@@ -168,6 +203,7 @@ class PolicyStream:
             ACKNOWLEDGEMENTS_PATH: ("POST", self._acknowledge),
             CONVERGENCE_PATH: ("GET", self._report),
             RECORDS_PATH: ("POST", self._record),
+            SNAPSHOT_PATH: ("GET", self._copy),
         }
 
     async def run(self) -> None:
@@ -403,6 +439,26 @@ class PolicyStream:
             self._batches[caller] -= 1
             if not self._batches[caller]:
                 del self._batches[caller]
+
+    async def _copy(self, request: _Request) -> None:
+        caller = request.caller
+        if (caller.namespace, caller.name) not in self._settings.backup_accounts or self._copies is None:
+            raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} keeps no backups")
+        async with self._copies.make() as copy:
+            headers = [
+                (b"content-type", b"application/vnd.sqlite3"),
+                (b"content-length", b"%d" % copy.size_bytes),
+                (b"cache-control", b"no-store"),
+                (REPLICA_HEADER.encode(), self._settings.replica.encode()),
+                (SHA256_HEADER.encode(), copy.sha256.encode()),
+                (b"x-request-id", request.request_id.encode()),
+            ]
+            await request.send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for chunk in copy.chunks():
+                for piece in pieces([chunk]):
+                    await _send_piece(request.send, piece)
+            await request.send({"type": "http.response.body", "body": b""})
+        log.info("state copied", extra={"caller": f"{caller.namespace}/{caller.name}", "bytes": copy.size_bytes})
 
     async def _report(self, request: _Request) -> None:
         caller = request.caller

@@ -3,6 +3,7 @@
 SQL, its schema and its migrations live here and nowhere else. No use case, and no rule about decisions, belongs here.
 """
 
+from baleen_sidecar.adapters.store.copies import Copies
 from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
 from baleen_sidecar.adapters.store.decision_reader import SqliteDecisionReader
 from baleen_sidecar.adapters.store.migration import migrate, schema_sql
@@ -11,6 +12,7 @@ from baleen_sidecar.adapters.store.spool import SqliteSpool
 from baleen_sidecar.adapters.store.state_folder import StateFolder
 
 __all__ = [
+    "Copies",
     "SqliteDecisionLog",
     "SqliteDecisionReader",
     "SqliteRevisionStore",
