@@ -81,7 +81,6 @@ class FolderModelFiles:
                 self._executor = None
             raise ModelUnavailable(f"the process that makes golden questions ended ({exc})") from exc
 
-
     def close(self) -> None:
         """End the process, if there is one; what it is making is still made."""
         if self._executor is not None:
