@@ -167,10 +167,6 @@ class Settings:
     """The user and group of their containers; 0: those that the platform gives."""
     sidecar_environment: Mapping[str, str] = field(default_factory=dict)
     """More variables of theirs, as JSON: {"BALEEN_DURABILITY": "Interval"}."""
-    sidecar_models: tuple[str, ...] = ()
-    """The models (comma-separated; `all`) whose files each pod fetches before its sidecar starts; empty: none."""
-    sidecar_models_size: str = InjectionRules().models_size
-    """What these files may take of the node's disk."""
 
     @property
     def grants(self) -> Grants:
@@ -205,10 +201,6 @@ class Settings:
             temporary_size=self.sidecar_temporary_size,
             user=self.sidecar_user,
             environment=self.sidecar_environment,
-            models=self.sidecar_models,
-            models_size=self.sidecar_models_size,
-            fetch_image=self.fetch_image,
-            fetch_environment=self.fetch_environment,
         )
 
     @property
@@ -267,9 +259,6 @@ class Settings:
         if self.gateway_min_replicas > self.gateway_max_replicas:
             message = f"must be at most GATEWAY_MAX_REPLICAS, which is {self.gateway_max_replicas}"
             problems.append(Problem(field=PREFIX + "GATEWAY_MIN_REPLICAS", message=message))
-        if self.sidecar_models and not self.fetch_image:
-            message = "needs FETCH_IMAGE, which fetches their files"
-            problems.append(Problem(field=PREFIX + "SIDECAR_MODELS", message=message))
         return tuple(problems)
 
 
@@ -376,6 +365,4 @@ _READERS: Final[Readers] = {
     "sidecar_temporary_size": read_amount,
     "sidecar_user": _read_user,
     "sidecar_environment": json_reader('{"BALEEN_DURABILITY": "Interval"}', dict[str, str]),
-    "sidecar_models": read_names,
-    "sidecar_models_size": read_amount,
 }

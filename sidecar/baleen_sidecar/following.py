@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 from prometheus_client import Counter, Gauge
 
+from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
+from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
 from baleen_sidecar.adapters.last_good import FileLastGood
-from baleen_sidecar.adapters.model_files import FolderModelFiles
+from baleen_sidecar.adapters.model_files import FetchedModelFiles, FolderModelFiles
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.store import Copies, SqliteSpool
 from baleen_sidecar.adapters.stream_source import StreamSource
@@ -35,7 +37,7 @@ from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import ServeModels
 from baleen_sidecar.usecases.ship_decisions import ShipDecisions
 from baleen_sidecar.usecases.take_records import TakeRecords
-from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
+from baleen_sidecar.web.policy_stream import PolicyStream, ReadFile, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             lambda endpoint: TritonInference(endpoint, timeout_seconds=settings.model_timeout_seconds)
         )
         stack.push_async_callback(inference.close)
-        files = FolderModelFiles(cluster.model_files)
+        files = _find_files(cluster, parts)
         models = ServeModels(
             inference,
             load=files.load,
@@ -113,7 +115,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         )
         own = _Own(decisions=DecisionCounts(), concurrency=Concurrency(time.monotonic), copies=Copies(parts.state.path))
         followed = await stack.enter_async_context(
-            _open_api_server(cluster, env, own, parts)
+            _open_api_server(cluster, env, own, parts, _reading(models, files))
             if cluster.is_gateway
             else _open_gateway(cluster, settings.durability, parts)
         )
@@ -150,6 +152,28 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         await _until_served(_serve(served, followed), (*followed.tasks, *watched, following.run, models.run))
 
 
+def _find_files(cluster: ClusterSettings, parts: Parts) -> FolderModelFiles:
+    if cluster.is_gateway:
+        return FolderModelFiles(cluster.model_files)
+    gateway = GatewayFiles(cluster.gateway_url, cluster.gateway_token_file, ca_file=cluster.gateway_ca_file)
+    return FetchedModelFiles(cluster.model_files, parts.state.path / "model-files", gateway.fetch)
+
+
+def _reading(models: ServeModels, files: FolderModelFiles) -> ReadFile:
+    """Read for sidecars what a model names."""
+
+    async def read(sha256: str) -> bytes | None:
+        named = models.find_file(sha256)
+        if named is None:
+            return None
+        try:
+            return await asyncio.to_thread(files.read, *named, sha256)
+        except (BaleenError, OSError):
+            return None
+
+    return read
+
+
 async def _serve(served: Sequence[Served], followed: _Followed) -> None:
     await run_servers(*served)
     await followed.finish()
@@ -166,7 +190,7 @@ async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> No
 
 @asynccontextmanager
 async def _open_api_server(
-    cluster: ClusterSettings, env: Mapping[str, str], own: _Own, parts: Parts
+    cluster: ClusterSettings, env: Mapping[str, str], own: _Own, parts: Parts, read_file: ReadFile
 ) -> AsyncIterator[_Followed]:
     """Follow the API server, and pass on what it says on a second port."""
     access = (
@@ -191,6 +215,7 @@ async def _open_api_server(
             source,
             TokenReviewAuthenticator(client),
             read_list=source.read_list,
+            read_file=read_file,
             adopted=lambda: source.adopted,
             records=TakeRecords(parts.log, parts.store, grants.may_read, count=_counting(taken)),
             decisions=own.decisions.of,

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,18 +14,19 @@ from typing import Any
 import httpx
 import pytest
 
-from baleen_core.errors import ClusterError, Problem, UpstreamError
+from baleen_core.errors import ClusterError, NotFound, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
 from baleen_core.policy_stream import LISTS_PATH, RECORDS_PATH
+from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.flow.backoff import BackoffRules
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Adopted, ServiceAccount
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 from following import following
-from gateways import FedSource, Gateway, KnownTokens, gateway
+from gateways import TOKENS, FedSource, Gateway, KnownTokens, gateway
 from policies import CATEGORY
 from publishing import STRICTER, Publication, publication
 from waiting import until
@@ -140,6 +143,32 @@ async def test_a_list_comes_whole_is_read_once_and_only_by_those_whose_policy_na
             assert made.source.list_reads == [digest]
             assert await theirs.read_list("trust-safety", digest, ListType.TERMS) is None
             assert await ours.read_list("trust-safety", "sha256:" + "0" * 64, ListType.TERMS) is None
+
+
+async def test_a_models_file_comes_whole_by_its_digest_to_whoever_shows_a_token(
+    served: Gateway, tmp_path: Path
+) -> None:
+    data = os.urandom(1_000_000)
+    sha256 = hashlib.sha256(data).hexdigest()
+    served.files[sha256] = data
+    (tmp_path / "token").write_text(next(iter(TOKENS)))
+    (tmp_path / "nobody").write_text("nobody")
+    known, stranger = (GatewayFiles(served.url, tmp_path / name) for name in ("token", "nobody"))
+
+    assert await asyncio.to_thread(known.fetch, sha256) == data
+    with pytest.raises(NotFound, match="no file with SHA-256"):
+        await asyncio.to_thread(known.fetch, "0" * 64)
+    with pytest.raises(UpstreamError, match="status 422"):
+        await asyncio.to_thread(known.fetch, "nothing")
+    with pytest.raises(UpstreamError, match="status 401"):
+        await asyncio.to_thread(stranger.fetch, sha256)
+
+
+async def test_a_gateway_that_does_not_answer_for_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("token")
+
+    with pytest.raises(UpstreamError, match="did not answer"):
+        await asyncio.to_thread(GatewayFiles("http://127.0.0.1:1", tmp_path / "token").fetch, "0" * 64)
 
 
 async def test_a_list_that_cannot_be_read_now_is_an_error_and_not_a_missing_one(

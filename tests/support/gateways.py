@@ -111,6 +111,7 @@ class Gateway:
         self.log = log or MemoryDecisionLog()
         self.store = store or MemoryRevisionStore()
         self.counted: Counter[str] = Counter()
+        self.files: dict[str, bytes] = {}
         self._grants = grants or Grants()
         self._settings = StreamSettings(
             replica="gateway-1", grants=self._grants, **({"heartbeat_seconds": 0.2} | settings)
@@ -169,6 +170,7 @@ class Gateway:
             self.source,
             self.tokens,
             read_list=self.source.read_list,
+            read_file=self._read_file,
             adopted=lambda: self.source.adopted,
             records=TakeRecords(self.log, self.store, self._grants.may_read, count=self._count),
             settings=self._settings,
@@ -177,6 +179,9 @@ class Gateway:
             load=self._load,
             copies=self.copies,
         )
+
+    async def _read_file(self, sha256: str) -> bytes | None:
+        return self.files.get(sha256)
 
     def _count(self, result: str, number: int) -> None:
         self.counted[result] += number

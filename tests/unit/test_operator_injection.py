@@ -75,18 +75,17 @@ def sidecar_of(whole: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@given(pods(), st.booleans())
-def test_the_sidecar_comes_first_and_all_else_stays_as_it_is(before: dict[str, Any], fetches: bool):
-    rules = replace(RULES, models=("all",), fetch_image="models") if fetches else RULES
+@given(pods())
+def test_the_sidecar_comes_first_and_all_else_stays_as_it_is(before: dict[str, Any]):
     untouched = copy.deepcopy(before)
-    after = patched(before, inject(before, rules))
+    after = patched(before, inject(before, RULES))
 
     assert before == untouched
     assert after["spec"]["containers"] == before["spec"]["containers"]
     old, new = before["spec"].get("initContainers", []), after["spec"]["initContainers"]
     assert new[len(new) - len(old) :] == old
     added = new[: len(new) - len(old)]
-    assert [each["name"] for each in added] == (["baleen-fetch"] if fetches else []) + [CONTAINER]
+    assert [each["name"] for each in added] == [CONTAINER]
     assert added[-1]["restartPolicy"] == "Always"
     volumes = before["spec"].get("volumes", [])
     assert after["spec"]["volumes"][: len(volumes)] == volumes
@@ -210,7 +209,7 @@ def test_a_platform_may_give_the_user():
 
 def test_a_sidecar_takes_its_environment():
     said = pod({"tenant": "acme", "surface": "chat", "source": "site-7/a", "port": "8123"})
-    rules = replace(RULES, models=("all",), fetch_image="models", environment={"BALEEN_DURABILITY": "Interval"})
+    rules = replace(RULES, environment={"BALEEN_DURABILITY": "Interval"})
     environment = {
         each["name"]: each.get("value", "shop-1") for each in sidecar_of(patched(said, inject(said, rules)))["env"]
     }

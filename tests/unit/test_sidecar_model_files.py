@@ -13,7 +13,7 @@ from baleen_core.model.parse import parse_model
 from baleen_core.model.schema import Asset, Expectation, Golden, GoldenInput, Model, Preprocessing
 from baleen_models import files
 from baleen_models.files import read_file
-from baleen_sidecar.adapters.model_files import FolderModelFiles
+from baleen_sidecar.adapters.model_files import FetchedModelFiles, FolderModelFiles
 from served_models import IMAGE_MODEL
 from word_model import write_word_model
 
@@ -205,3 +205,69 @@ def test_a_file_that_is_larger_than_the_limit_hides_no_other(tmp_path, monkeypat
     fetched(tmp_path, "red.png", b"red")
 
     assert read_file(tmp_path, "mine", "red.png", sha256_of(b"red"))[0] == b"red"
+
+
+class Elsewhere:
+    """Where files are fetched from."""
+
+    def __init__(self, *files: bytes) -> None:
+        self.files = {sha256_of(data): data for data in files}
+        self.asked: list[str] = []
+
+    def fetch(self, sha256: str) -> bytes:
+        self.asked.append(sha256)
+        if sha256 not in self.files:
+            raise NotFound(f"the gateway has no file with SHA-256 {sha256}")
+        return self.files[sha256]
+
+
+def test_what_is_not_in_the_folder_is_fetched_once_and_kept_for_the_next_start(tmp_path, words):
+    vocabulary = (tmp_path / "words" / "vocab.json").read_bytes()
+    elsewhere, kept = Elsewhere(vocabulary), tmp_path / "kept"
+
+    assert set(tokens(FetchedModelFiles(tmp_path / "nothing", kept, elsewhere.fetch), words)[0]) == {0, 1}
+    assert set(tokens(FetchedModelFiles(tmp_path / "nothing", kept, elsewhere.fetch), words)[0]) == {0, 1}
+    assert elsewhere.asked == [sha256_of(vocabulary)]
+    assert [path.name for path in kept.iterdir()] == [sha256_of(vocabulary)]
+
+
+def test_what_is_in_the_folder_is_not_fetched(tmp_path, words):
+    elsewhere = Elsewhere()
+    FetchedModelFiles(tmp_path, tmp_path / "kept", elsewhere.fetch).load(words)
+
+    assert elsewhere.asked == []
+
+
+def test_a_golden_file_is_at_hand_once_its_model_is_loaded(tmp_path):
+    picture = b"a picture"
+    elsewhere = Elsewhere(picture)
+    files = FetchedModelFiles(tmp_path, tmp_path / "kept", elsewhere.fetch)
+    model = asking("own.png", sha256_of(picture))
+    files.load(model)
+    elsewhere.files.clear()
+
+    assert files.golden_file(model, "own.png") == picture
+
+
+def test_a_kept_file_that_was_damaged_is_fetched_again(tmp_path):
+    picture = b"a picture"
+    put(tmp_path / "kept", sha256_of(picture), b"a pict")
+    files = FetchedModelFiles(tmp_path, tmp_path / "kept", Elsewhere(picture).fetch)
+
+    assert files.golden_file(asking("own.png", sha256_of(picture)), "own.png") == picture
+
+
+def test_a_fetched_file_that_is_another_one_is_refused_and_not_kept(tmp_path):
+    files = FetchedModelFiles(tmp_path, tmp_path / "kept", lambda sha256: b"another picture")
+
+    with pytest.raises(IntegrityError, match=r"file own\.png of model image-safety"):
+        files.golden_file(asking("own.png", sha256_of(b"a picture")), "own.png")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_with_a_disk_that_takes_nothing_it_goes_on_without_keeping(tmp_path):
+    picture = b"a picture"
+    (tmp_path / "kept").write_text("a file where the folder should be")
+    files = FetchedModelFiles(tmp_path, tmp_path / "kept", Elsewhere(picture).fetch)
+
+    assert files.golden_file(asking("own.png", sha256_of(picture)), "own.png") == picture

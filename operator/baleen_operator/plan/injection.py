@@ -16,21 +16,17 @@ from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.parse import exact_source, place
 from baleen_core.reading import pattern, show, unknown_name
 from baleen_core.resources import GROUP
-from baleen_operator.plan.manifests.fetching import CACHE_FOLDER, FETCH_RESOURCES
 from baleen_operator.plan.manifests.security import build_container_security
 
 INJECT_LABEL: Final = f"{GROUP}/inject"
 INJECTED_ANNOTATION: Final = f"{GROUP}/injected"
 VERSION_ANNOTATION: Final = f"{GROUP}/version"
 CONTAINER: Final = "baleen-sidecar"
-FETCH_CONTAINER: Final = "baleen-fetch"
 AUDIENCE: Final = "baleen-gateway"
-ALL_MODELS: Final = "all"
 
 _TOKEN_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 """Where the token of the application would be mounted, if nothing were: the sidecar has no use for that one."""
 _STATE_FOLDER: Final = "/state"
-_MODELS_FOLDER: Final = "/models"
 _TOKEN_SECONDS: Final = 3600
 _DEFAULT_PORT: Final = 8080
 _PREFIX: Final = f"{GROUP}/"
@@ -45,10 +41,7 @@ _POWERS: Final[Mapping[str, Decimal]] = {"": Decimal(1), "m": Decimal("0.001")} 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectionRules:
-    """What the installation says about sidecars. `versions` are images that a pod may ask for by name.
-
-    `models` are those whose files are fetched, which `ALL_MODELS` stands for, too; without any nothing is fetched.
-    """
+    """What the installation says about sidecars. `versions` are images that a pod may ask for by name."""
 
     image: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -61,10 +54,6 @@ class InjectionRules:
     temporary_size: str = "500Mi"
     user: int = 65532
     environment: Mapping[str, str] = field(default_factory=dict)
-    models: tuple[str, ...] = ()
-    models_size: str = "20Gi"
-    fetch_image: str = ""
-    fetch_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 Patch = tuple[Mapping[str, Any], ...]
@@ -145,7 +134,7 @@ def inject(pod: Mapping[str, Any], rules: InjectionRules) -> Patch:
         *_annotate(read.metadata.annotations, wishes.image),
         *_extend("/spec/volumes", read.spec.volumes, volumes, "-"),
         # One after the other at the front, so the last one first.
-        *_extend("/spec/initContainers", read.spec.init_containers, _build_containers(wishes, rules)[::-1], "0"),
+        *_extend("/spec/initContainers", read.spec.init_containers, [_build_sidecar(wishes, rules)][::-1], "0"),
     )
 
 
@@ -252,7 +241,7 @@ def _find_obstacles(pod: _Pod, wishes: _Wishes, volumes: set[str]) -> Iterator[P
         yield Problem(field="spec.os.name", message="the sidecar runs on linux only; call a gateway instead")
     for where, containers in (("containers", spec.containers), ("initContainers", spec.init_containers or ())):
         for index, each in enumerate(containers):
-            if each.name in (CONTAINER, FETCH_CONTAINER):
+            if each.name == CONTAINER:
                 message = f"{each.name!r} is the name of a container that is injected; use another one"
                 yield Problem(field=f"spec.{where}[{index}].name", message=message)
             for port in each.ports or ():
@@ -283,19 +272,11 @@ def _extend(path: str, there: Sequence[object] | None, added: Sequence[Mapping[s
 
 def _build_volumes(rules: InjectionRules) -> list[dict[str, Any]]:
     token = {"audience": AUDIENCE, "expirationSeconds": _TOKEN_SECONDS, "path": "token"}
-    volumes: list[dict[str, Any]] = [
+    return [
         {"name": "baleen-state", "emptyDir": {"sizeLimit": rules.state_size}},
         {"name": "baleen-temporary", "emptyDir": {"sizeLimit": rules.temporary_size}},
         {"name": "baleen-token", "projected": {"sources": [{"serviceAccountToken": token}]}},
     ]
-    if rules.models:
-        volumes.append({"name": "baleen-models", "emptyDir": {"sizeLimit": rules.models_size}})
-    return volumes
-
-
-def _build_containers(wishes: _Wishes, rules: InjectionRules) -> list[dict[str, Any]]:
-    fetching = [_build_fetch_container(rules)] if rules.models else []
-    return [*fetching, _build_sidecar(wishes, rules)]
 
 
 def _build_sidecar(wishes: _Wishes, rules: InjectionRules) -> dict[str, Any]:
@@ -307,14 +288,11 @@ def _build_sidecar(wishes: _Wishes, rules: InjectionRules) -> dict[str, Any]:
         "BALEEN_GATEWAY_TOKEN_FILE": f"{_TOKEN_FOLDER}/token",
         **{f"BALEEN_DEFAULT_{name.upper()}": value for name, value in wishes.context.items()},
     }
-    mounts: list[dict[str, Any]] = [
+    mounts = [
         {"name": "baleen-state", "mountPath": _STATE_FOLDER},
         {"name": "baleen-temporary", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod's own
         {"name": "baleen-token", "mountPath": _TOKEN_FOLDER, "readOnly": True},
     ]
-    if rules.models:
-        environment["BALEEN_MODEL_FILES"] = f"{_MODELS_FOLDER}/baleen/models"
-        mounts.append({"name": "baleen-models", "mountPath": _MODELS_FOLDER, "readOnly": True})
     return {
         "name": CONTAINER,
         "image": wishes.image,
@@ -341,28 +319,6 @@ def _build_probe(path: str, *, period_seconds: int, failures: int) -> dict[str, 
         "periodSeconds": period_seconds,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
-    }
-
-
-def _build_fetch_container(rules: InjectionRules) -> dict[str, Any]:
-    names = [each for each in rules.models if each != ALL_MODELS]
-    environment = {"XDG_CACHE_HOME": _MODELS_FOLDER, "HOME": CACHE_FOLDER, "TMPDIR": CACHE_FOLDER}
-    return {
-        "name": FETCH_CONTAINER,
-        "image": rules.fetch_image,
-        "imagePullPolicy": rules.pull_policy,
-        "command": ["baleen", "models", "fetch", *names],
-        "env": [
-            {"name": name, "value": value} for name, value in (environment | dict(rules.fetch_environment)).items()
-        ],
-        "resources": FETCH_RESOURCES,
-        "securityContext": _build_security(rules),
-        "volumeMounts": [
-            {"name": "baleen-models", "mountPath": _MODELS_FOLDER},
-            {"name": "baleen-temporary", "mountPath": CACHE_FOLDER},
-            # As for the sidecar: it needs no token of the application.
-            {"name": "baleen-token", "mountPath": _TOKEN_FOLDER, "readOnly": True},
-        ],
     }
 
 

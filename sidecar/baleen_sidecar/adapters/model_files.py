@@ -1,5 +1,10 @@
 """The files that recipes and golden questions are made of, for models that a cluster declares."""
 
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from baleen_core.errors import IntegrityError, NotFound
@@ -7,6 +12,8 @@ from baleen_core.model.loaded import LoadedModel, load_model
 from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
 from baleen_models.files import read_file
+
+log = logging.getLogger(__name__)
 
 
 class FolderModelFiles:
@@ -23,7 +30,7 @@ class FolderModelFiles:
         """
         is_picture = find_recipe(model.preprocessing.recipe).accepts == "image"
         assets = () if is_picture else model.preprocessing.assets
-        read = {asset.name: self._read(model, asset.name, asset.sha256) for asset in assets}
+        read = {asset.name: self.read(model, asset.name, asset.sha256) for asset in assets}
         return load_model(model, model.source.sha256 or "", read)
 
     def golden_file(self, model: Model, name: str) -> bytes:
@@ -33,9 +40,14 @@ class FolderModelFiles:
             NotFound, IntegrityError: it is not there, or not the promised one.
         """
         digests = [golden.input.sha256 for golden in model.golden if golden.input.name == name]
-        return self._read(model, name, digests[0] if digests else None)
+        return self.read(model, name, digests[0] if digests else None)
 
-    def _read(self, model: Model, name: str, sha256: str | None) -> bytes:
+    def read(self, model: Model, name: str, sha256: str | None) -> bytes:
+        """Read a file that a model names.
+
+        Raises:
+            NotFound, IntegrityError: it is not there, or not the promised one.
+        """
         data, found = read_file(self._root, model.name, name, sha256 or "")
         if data is not None:
             return data
@@ -45,3 +57,59 @@ class FolderModelFiles:
             f"model {model.name}: there is no file {name!r} with SHA-256 {sha256}, "
             f"neither below {self._root} nor shipped"
         )
+
+
+class FetchedModelFiles(FolderModelFiles):
+    """Takes what is not in the folder from elsewhere, and keeps it in another one for the next start."""
+
+    def __init__(self, root: Path, kept: Path, fetch: Callable[[str], bytes]) -> None:
+        """`fetch` returns the file of a SHA-256, or raises BaleenError; it may take seconds."""
+        super().__init__(root)
+        self._kept = kept
+        self._fetch = fetch
+
+    def load(self, model: Model) -> LoadedModel:
+        """Make a model's recipe ready, and have its golden files at hand.
+
+        Raises:
+            As in the folder, and what fetching raises.
+        """
+        for golden in model.golden:
+            if golden.input.name is not None:
+                self.read(model, golden.input.name, golden.input.sha256)
+        return super().load(model)
+
+    def read(self, model: Model, name: str, sha256: str | None) -> bytes:
+        """Read a file that a model names, wherever it is.
+
+        Raises:
+            As in the folder, and what fetching raises.
+        """
+        try:
+            return super().read(model, name, sha256)
+        except (NotFound, IntegrityError):
+            if not sha256:
+                raise
+        path = self._kept / sha256
+        try:
+            kept = path.read_bytes()
+            if hashlib.sha256(kept).hexdigest() == sha256:
+                return kept
+        except OSError:
+            pass
+        data = self._fetch(sha256)
+        if (found := hashlib.sha256(data).hexdigest()) != sha256:
+            raise IntegrityError(f"file {name} of model {model.name}", expected=sha256, found=found)
+        self._keep(path, data)
+        return data
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        draft = path.with_name(f".{secrets.token_hex(8)}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            draft.write_bytes(data)
+            draft.replace(path)
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            log.warning("file not kept", extra={"file": path.name, "cause": str(exc)})

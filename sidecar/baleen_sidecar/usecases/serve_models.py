@@ -188,6 +188,16 @@ class ServeModels:
         """Return the deployments that must survive a restart: each as it was valid last."""
         return tuple(manifest for manifest, _ in self._known.deployments.values())
 
+    def find_file(self, sha256: str) -> tuple[Model, str] | None:
+        """Return a declared model that names an asset or a golden file of this SHA-256, and the file's name."""
+        for model in (each.model for each in self._declared.values()):
+            named = [(asset.name, asset.sha256) for asset in model.preprocessing.assets]
+            named += [(golden.input.name or "", golden.input.sha256 or "") for golden in model.golden]
+            for name, digest in named:
+                if name and digest == sha256:
+                    return model, name
+        return None
+
     async def run(self) -> None:
         """Load and verify for ever; a model that is not verified, or whose server fails calls, is asked again soon."""
         async with asyncio.TaskGroup() as group:

@@ -23,6 +23,7 @@ from baleen_core.policy.schema import MAX_LIST_BYTES, ListType
 from baleen_core.policy_stream import (
     ACKNOWLEDGEMENTS_PATH,
     CONVERGENCE_PATH,
+    FILES_PATH,
     HEARTBEAT_SECONDS,
     LISTS_PATH,
     MAX_RECORDS,
@@ -56,6 +57,10 @@ PIECE_BYTES: Final = 64 * 1024
 ACKNOWLEDGEMENT_BYTES: Final = 8 * 1024 * 1024
 REPLICA: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 NAME: Final = re.compile(r"sha256:[0-9a-f]{64}")
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
+FILE_SECONDS: Final = 60.0
+FILES_AT_ONCE: Final = 4
+"""How many of the models' files, of megabytes each, are in memory at the same time."""
 OPERATOR: Final = ("baleen-system", "baleen-operator")
 _ENCODER: Final = msgspec.json.Encoder()
 _ACKNOWLEDGEMENT: Final = msgspec.json.Decoder(Acknowledgement)
@@ -63,6 +68,8 @@ _RECORDS: Final = msgspec.json.Decoder(RecordBatch)
 
 ReadList = Callable[[str, str, ListType], Awaitable[str | None]]
 """Namespace, digest and type of a list to its canonical text; None when it is not there."""
+ReadFile = Callable[[str], Awaitable[bytes | None]]
+"""The SHA-256 of a file that a model names to the file; None when no model names it, or it is not at hand."""
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -169,6 +176,7 @@ class PolicyStream:
         authenticator: Authenticator,
         *,
         read_list: ReadList,
+        read_file: ReadFile,
         adopted: Callable[[], Mapping[Key, Adopted]],
         records: TakeRecords,
         settings: StreamSettings,
@@ -196,6 +204,8 @@ class PolicyStream:
         self._streams: Counter[str] = Counter()
         self._following: dict[bytes, ServiceAccount] = {}
         self._opened: Counter[bytes] = Counter()
+        self._read_file = read_file
+        self._file_gate = asyncio.Semaphore(FILES_AT_ONCE)
         self._batches: Counter[ServiceAccount] = Counter()
         self._batch_bytes = 0
         self._routes: Mapping[str, tuple[str, Callable[[_Request], Awaitable[None]]]] = {
@@ -219,7 +229,7 @@ class PolicyStream:
         body = RequestBody(headers, receive)
         try:
             await self._route(scope, headers, request_id, body, receive, send)
-        except ClientGone:
+        except (ClientGone, TimeoutError):
             return
         except _Refused as exc:
             await _refuse(send, describe_status(exc.status, exc.detail, request_id), body, exc.headers)
@@ -243,8 +253,9 @@ class PolicyStream:
         path = scope["path"]
         if path == HEALTH_PATH:
             return await respond(send, 200, b"application/json", b'{"status":"ok"}', request_id)
-        is_list = path.startswith(LISTS_PATH)
-        method, handle = ("GET", self._list) if is_list else self._routes.get(path, ("", None))
+        folders = {LISTS_PATH: self._list, FILES_PATH: self._file}
+        found = next((handle for folder, handle in folders.items() if path.startswith(folder)), None)
+        method, handle = ("GET", found) if found else self._routes.get(path, ("", None))
         # Before anything else is said: strangers learn nothing.
         token, caller = await self._authenticate(headers, path)
         if handle is None:
@@ -366,13 +377,27 @@ class PolicyStream:
         text = await self._lists.get(place[0], digest, place[1]) if place else None
         if text is None:
             raise NotFound(f"there is no list {digest} that a policy for namespace {request.caller.namespace} names")
+        await self._answer(request, b"text/plain; charset=utf-8", text)
+
+    async def _file(self, request: _Request) -> None:
+        sha256 = request.scope["path"].removeprefix(FILES_PATH)
+        if not SHA256.fullmatch(sha256):
+            raise _Refused(422, "a file is named by its SHA-256: 64 hexadecimal digits")
+        # Whoever reads slowly must not keep the others waiting for ever.
+        async with self._file_gate, asyncio.timeout(FILE_SECONDS):
+            data = await self._read_file(sha256)
+            if data is None:
+                raise NotFound(f"there is no file with SHA-256 {sha256} that a model names here")
+            await self._answer(request, b"application/octet-stream", data)
+
+    async def _answer(self, request: _Request, media_type: bytes, data: bytes) -> None:
         headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
+            (b"content-type", media_type),
+            (b"content-length", b"%d" % len(data)),
             (b"x-request-id", request.request_id.encode()),
         ]
         await request.send({"type": "http.response.start", "status": 200, "headers": headers})
-        for piece in pieces([text]):
+        for piece in pieces([data]):
             await _send_piece(request.send, piece)
         await request.send({"type": "http.response.body", "body": b""})
 

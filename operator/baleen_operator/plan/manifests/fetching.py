@@ -16,8 +16,8 @@ from baleen_operator.plan.manifests.security import build_container_security
 
 RENDERED_FOLDER: Final = "/rendered"
 REPOSITORY_FOLDER: Final = "/models"
-CACHE_FOLDER: Final = "/cache"
-FETCH_RESOURCES: Final[dict[str, Any]] = {
+_CACHE_FOLDER: Final = "/cache"
+_RESOURCES: Final[dict[str, Any]] = {
     "requests": {"cpu": "250m", "memory": "512Mi"},
     "limits": {"memory": "4Gi"},
 }
@@ -52,7 +52,7 @@ def build_volumes(deployment: ModelDeployment, config_maps: Sequence[Mapping[str
 
 def build_fetch_container(rules: RuntimeRules) -> dict[str, Any]:
     """Return the init container that puts the models' files, each of its SHA-256, beside the rendered text."""
-    environment = {"XDG_CACHE_HOME": CACHE_FOLDER, "HOME": CACHE_FOLDER, "TMPDIR": CACHE_FOLDER}
+    environment = {"XDG_CACHE_HOME": _CACHE_FOLDER, "HOME": _CACHE_FOLDER, "TMPDIR": _CACHE_FOLDER}
     return {
         "name": "fetch",
         "image": rules.fetch_image,
@@ -61,12 +61,12 @@ def build_fetch_container(rules: RuntimeRules) -> dict[str, Any]:
         "env": [
             {"name": name, "value": value} for name, value in (environment | dict(rules.fetch_environment)).items()
         ],
-        "resources": FETCH_RESOURCES,
+        "resources": _RESOURCES,
         "securityContext": build_container_security(),
         "volumeMounts": [
             {"name": "rendered", "mountPath": RENDERED_FOLDER, "readOnly": True},
             {"name": "models", "mountPath": REPOSITORY_FOLDER},
-            {"name": "cache", "mountPath": CACHE_FOLDER},
+            {"name": "cache", "mountPath": _CACHE_FOLDER},
         ],
     }
 
