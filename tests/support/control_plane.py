@@ -229,7 +229,7 @@ class ControlPlane:
 
         Namespaces stay, for deleting one takes up to a minute after the API server was away.
         """
-        if (self.folder / "api-away").exists():
+        if _away(self.folder, _API).exists():
             self.start_api()
         files = [f"--filename={path}" for path in self._manifests]
         self.kubectl("apply", "--server-side", "--force-conflicts", *files)
@@ -271,15 +271,24 @@ class ControlPlane:
 
     def stop_api(self) -> None:
         """Kill the API server, and leave it away until `start_api`; etcd and the controller manager live on."""
-        if self.shared:
-            raise RuntimeError("this control plane serves other tests, too; take a private one")
-        (self.folder / "api-away").touch()
-        _wait(lambda: _API not in self.pids(), _END_SECONDS, "the API server did not end")
+        self.stop_part(_API)
 
     def start_api(self) -> None:
         """Start the API server again, on the same port and data, and return when it is ready."""
-        (self.folder / "api-away").unlink()
-        _wait(lambda: _API in self.pids() and _is_ready(self._admin), _START_SECONDS, "the API server did not start")
+        self.start_part(_API)
+        _wait(lambda: _is_ready(self._admin), _START_SECONDS, "the API server did not start")
+
+    def stop_part(self, name: str) -> None:
+        """Kill a part, such as kube-apiserver, and leave it away until `start_part`; all others live on."""
+        if self.shared:
+            raise RuntimeError("this control plane serves other tests, too; take a private one")
+        _away(self.folder, name).touch()
+        _wait(lambda: name not in self.pids(), _END_SECONDS, f"{name} did not end")
+
+    def start_part(self, name: str) -> None:
+        """Start a part that was stopped as it was started before; return when there is a process of it."""
+        _away(self.folder, name).unlink()
+        _wait(lambda: name in self.pids(), _START_SECONDS, f"{name} did not start")
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the parts that run, and of their supervisor."""
@@ -397,6 +406,7 @@ class Supervisor:
         self.binaries: Mapping[str, str] = wanted["binaries"]
         self.manifests: Sequence[str] = wanted["manifests"]
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.stopped: set[str] = set()
         self.was_away = False
         self.etcd_port, peer_port, self.port = self.ports()
         self.url = f"https://{self.address}:{self.port}"
@@ -424,14 +434,14 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything, say so, and go on until nobody is left."""
-        for stale in (*self.folder.glob("*.pid"), self.folder / "ready", self.folder / "api-away"):
+        for stale in (*self.folder.glob("*.pid"), *self.folder.glob("*.away"), self.folder / "ready"):
             stale.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "kubeconfigs", ignore_errors=True)
         _write_atomically(self.folder / "supervisor.pid", str(os.getpid()))
         try:
             self._start_all()
             while not self._nobody_is_left():
-                self._mind_the_api()
+                self._mind_who_is_away()
                 self.check()
                 time.sleep(_LOOK_SECONDS)
         finally:
@@ -483,13 +493,15 @@ class Supervisor:
             sys.exit(f"kubectl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def _mind_the_api(self) -> None:
-        away = (self.folder / "api-away").exists()
-        self.was_away = self.was_away or away
-        if away and _API in self.running:
-            self._stop(_API)
-        elif not away and _API not in self.running:
-            self.start(_API)
+    def _mind_who_is_away(self) -> None:
+        away = {path.stem for path in self.folder.glob("*.away")}
+        self.was_away = self.was_away or _API in away
+        for name in away & self.running.keys():
+            self._stop(name)
+            self.stopped.add(name)
+        for name in self.stopped - away:
+            self.stopped.remove(name)
+            self.start(name)
 
     def start(self, name: str) -> None:
         """Start a part; it is killed with this process, and this process ends when the part does."""
@@ -529,6 +541,10 @@ class Supervisor:
     def _nobody_is_left(self) -> bool:
         """Take the exclusive lock if it is to be had; it is kept, so that who comes now waits for the end."""
         return try_lock(self.users, fcntl.LOCK_EX)
+
+
+def _away(folder: Path, name: str) -> Path:
+    return folder / f"{name}.away"
 
 
 def _etcd_flags(folder: Path, port: int, peer_port: int) -> list[str]:
