@@ -1,6 +1,7 @@
-"""A cluster to try things in: `make cluster` starts it, `make cluster-down` ends it with all that is in it."""
+"""A cluster with Baleen in it: `make cluster` starts it, `make cluster-down` ends it with all that is in it."""
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -9,17 +10,40 @@ from typing import Final
 
 from cluster_tools import ToolsMissing
 from control_plane import ROOT
+from installed import NAMESPACE, POLICIES, TRITON, install
+from installed import examples as shipped_examples
 from node_cluster import NodeCluster, NodeUnavailable, end_detached, prepare
 from oci_base import BuildFailed
 
 FOLDER: Final = ROOT / ".state" / "cluster"
+_HOW: Final = """\
+# Baleen runs in namespace {namespace}, a Triton with the shipped models in namespace {triton}.
+export KUBECONFIG={kubeconfig}
+kubectl apply --server-side -f {folder}/examples.yaml
+kubectl wait -n {policies} --for=condition=Ready moddep,modpol --all --timeout=180s
+helm test baleen -n {namespace} --logs
+"""
 
 
 def start(folder: Path) -> None:
     """Start the cluster unless it runs, and print how to use it."""
     prepare()
+    examples = folder / "examples.yaml"
     with NodeCluster(folder, detached=True) as cluster:
-        print(f"export KUBECONFIG={cluster.kubeconfig()}")
+        # What is written last says that all of it is there.
+        if not examples.exists():
+            install(cluster)
+            examples.write_text("\n---\n".join(json.dumps(each, indent=1) for each in shipped_examples()))
+        print(
+            _HOW.format(
+                folder=folder,
+                kubeconfig=cluster.kubeconfig(),
+                namespace=NAMESPACE,
+                policies=POLICIES,
+                triton=TRITON,
+            ),
+            end="",
+        )
 
 
 def end(folder: Path) -> None:
