@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cluster_tools import ToolsMissing
-from control_plane import ROOT
+from cluster_tools import ToolsMissing, tools
+from control_plane import KUBECTL, ROOT
 from installed import NAMESPACE, POLICIES, TRITON, install
 from installed import examples as shipped_examples
 from node_cluster import NodeCluster, NodeUnavailable, end_detached, prepare
@@ -18,10 +18,10 @@ from oci_base import BuildFailed
 FOLDER: Final = ROOT / ".state" / "cluster"
 _HOW: Final = """\
 # Baleen runs in namespace {namespace}, a Triton with the shipped models in namespace {triton}.
-export KUBECONFIG={kubeconfig}
+export KUBECONFIG={kubeconfig} PATH={commands}:$PATH
 kubectl apply --server-side -f {folder}/examples.yaml
 kubectl wait -n {policies} --for=condition=Ready moddep,modpol --all --timeout=180s
-helm test baleen -n {namespace} --logs
+kubectl rollout status -n {namespace} deployment/baleen-gateway && helm test baleen -n {namespace} --logs
 """
 
 
@@ -38,6 +38,7 @@ def start(folder: Path) -> None:
             _HOW.format(
                 folder=folder,
                 kubeconfig=cluster.kubeconfig(),
+                commands=f"{KUBECTL.parent}:{tools(['helm'])['helm'].parent}",
                 namespace=NAMESPACE,
                 policies=POLICIES,
                 triton=TRITON,
