@@ -45,8 +45,8 @@ from baleen_sidecar.flow.broadcast import Broadcast, Reader, encode
 from baleen_sidecar.flow.convergence import Standings
 from baleen_sidecar.ports import Adopted, Authenticator, Key, Published, ServiceAccount
 from baleen_sidecar.usecases.take_records import TakeRecords
-from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails, describe, describe_status, retry_after, unexpected
-from baleen_sidecar.web.moderate import Message, Receive, Scope, Send, read_request_id, respond
+from baleen_sidecar.web.errors import describe, describe_status, retry_after, unexpected
+from baleen_sidecar.web.moderate import Message, Receive, Scope, Send, read_request_id, refuse, respond
 from baleen_sidecar.web.request_body import ClientGone, RequestBody
 
 log = logging.getLogger(__name__)
@@ -229,17 +229,17 @@ class PolicyStream:
         body = RequestBody(headers, receive)
         try:
             await self._route(scope, headers, request_id, body, receive, send)
-        except (ClientGone, TimeoutError):
+        except ClientGone:
             return
         except _Refused as exc:
-            await _refuse(send, describe_status(exc.status, exc.detail, request_id), body, exc.headers)
+            await refuse(send, describe_status(exc.status, exc.detail, request_id), body, exc.headers)
         except BaleenError as exc:
             seconds = 1 if isinstance(exc, UpstreamError) else retry_after(exc)
             more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
-            await _refuse(send, describe(exc, request_id), body, more)
+            await refuse(send, describe(exc, request_id), body, more)
         except Exception:
             log.exception("request failed", extra={"request_id": request_id})
-            await _refuse(send, unexpected(request_id), body)
+            await refuse(send, unexpected(request_id), body)
 
     async def _route(
         self,
@@ -383,12 +383,16 @@ class PolicyStream:
         sha256 = request.scope["path"].removeprefix(FILES_PATH)
         if not SHA256.fullmatch(sha256):
             raise _Refused(422, "a file is named by its SHA-256: 64 hexadecimal digits")
-        # Whoever reads slowly must not keep the others waiting for ever.
-        async with self._file_gate, asyncio.timeout(FILE_SECONDS):
+        async with self._file_gate:
             data = await self._read_file(sha256)
             if data is None:
                 raise NotFound(f"there is no file with SHA-256 {sha256} that a model names here")
-            await self._answer(request, b"application/octet-stream", data)
+            try:
+                async with asyncio.timeout(FILE_SECONDS):
+                    await self._answer(request, b"application/octet-stream", data)
+            except TimeoutError:
+                # Whoever reads slowly must not keep the others waiting for ever.
+                raise ClientGone from None
 
     async def _answer(self, request: _Request, media_type: bytes, data: bytes) -> None:
         headers = [
@@ -563,13 +567,3 @@ async def _until_gone(receive: Receive, sending: asyncio.Task[Any]) -> None:
         if message["type"] == "http.disconnect":
             sending.cancel()
             return
-
-
-async def _refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
-    unread = body.unread
-    headers = [*more, (b"connection", b"close")] if unread else more
-    content = _ENCODER.encode(problem)
-    await respond(send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread)
-    if unread:
-        await body.discard()
-        await send({"type": "http.response.body", "body": b""})
