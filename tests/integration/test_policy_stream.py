@@ -18,12 +18,13 @@ from baleen_core.errors import ClusterError, NotFound, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
-from baleen_core.policy_stream import LISTS_PATH, RECORDS_PATH
+from baleen_core.policy_stream import FILES_PATH, LISTS_PATH, RECORDS_PATH
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.flow.backoff import BackoffRules
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Adopted, ServiceAccount
+from baleen_sidecar.web import policy_stream
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 from following import following
 from gateways import TOKENS, FedSource, Gateway, KnownTokens, gateway
@@ -162,6 +163,25 @@ async def test_a_models_file_comes_whole_by_its_digest_to_whoever_shows_a_token(
         await asyncio.to_thread(known.fetch, "nothing")
     with pytest.raises(UpstreamError, match="status 401"):
         await asyncio.to_thread(stranger.fetch, sha256)
+
+
+async def test_callers_who_do_not_read_the_files_they_asked_for_keep_nobody_waiting(
+    served: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_stream, "FILE_SECONDS", 0.3)
+    data = os.urandom(20_000_000)
+    sha256, token = hashlib.sha256(data).hexdigest(), next(iter(TOKENS))
+    served.files[sha256] = data
+    (tmp_path / "token").write_text(token)
+    asked = f"GET {FILES_PATH}{sha256} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(policy_stream.FILES_AT_ONCE):
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            await asyncio.get_running_loop().run_in_executor(None, idle.sendall, asked)
+        async with asyncio.timeout(20):
+            found = await asyncio.to_thread(GatewayFiles(served.url, tmp_path / "token").fetch, sha256)
+
+    assert found == data
 
 
 async def test_a_gateway_that_does_not_answer_for_a_file_is_an_error_of_ours(tmp_path: Path) -> None:
