@@ -103,13 +103,8 @@ async def serve(settings: Settings) -> None:
         port = await stack.enter_async_context(status_page(settings.host, settings.port, readiness, metrics))
         logger.info("answering", extra={"host": settings.host, "port": port})
         api = await stack.enter_async_context(
-            ApiServer.connected(
-                timeout_seconds=settings.request_timeout_seconds,
-                metrics=metrics,
-                kubeconfig=os.environ.get("KUBECONFIG"),
-                # One for each that may be calling, and some to spare: waiting for one counts as waiting for an answer.
-                connections=settings.workers + settings.model_workers + 16,
-            )
+            # One for each that may be calling, and some to spare: waiting for one counts as waiting for an answer.
+            connect(settings, metrics, connections=settings.workers + settings.model_workers + 16)
         )
         operator = build_operator(settings, api, metrics, readiness)
         certificates = await stack.enter_async_context(serve_webhooks(settings, api, metrics, operator.events))
@@ -135,6 +130,18 @@ async def _first(signalled: Awaitable[object], work: "asyncio.Future[Any]") -> N
         await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
+
+
+def connect(
+    settings: Settings, metrics: Metrics, *, connections: int
+) -> contextlib.AbstractAsyncContextManager[ApiServer]:
+    """Connect to the API server with the pod's credentials, or else those of KUBECONFIG as it is now."""
+    return ApiServer.connected(
+        timeout_seconds=settings.request_timeout_seconds,
+        metrics=metrics,
+        connections=connections,
+        kubeconfig=os.environ.get("KUBECONFIG"),
+    )
 
 
 def now() -> datetime:
@@ -213,12 +220,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         retry_seconds=settings.lease_retry_seconds,
     )
     election = Election(
-        lambda: ApiServer.connected(
-            timeout_seconds=settings.request_timeout_seconds,
-            metrics=metrics,
-            kubeconfig=os.environ.get("KUBECONFIG"),
-            connections=2,
-        ),
+        lambda: connect(settings, metrics, connections=2),
         rules,
         identity,
         on_lost=end_at_once,
