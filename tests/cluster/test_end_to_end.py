@@ -1,19 +1,18 @@
 """The whole way: what people apply, an operator, gateways and a sidecar as processes, and what they decide."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from baleen_core.policy_stream import AUDIENCE
 from baleen_core.resources import ALLOW_DELETE_ANNOTATION
-from cluster_site import Site, override, policy, wait_for_decision, write_yaml
+from cluster_site import Site, examples, override, policy, wait_for_decision, write_yaml
 from control_plane import ControlPlane
 from gateway_process import RunningGateway, gateway_settings, operator_token_file, sidecar_settings
+from git_loop import GitLoop
 from operators import RunningOperator, running_operator
 from serving import until
 from sidecars import EXAMPLES, RunningSidecar, loaded_models, locator, sidecar
@@ -24,15 +23,6 @@ __all__ = ["loaded_models", "locator", "shared_triton", "sidecar"]
 pytestmark = pytest.mark.cluster
 
 KINDS = "modpol,modroute,modrev,modover,moddep,configmap,secret"
-
-
-def examples(endpoint: str) -> list[dict[str, Any]]:
-    """Read what `kubectl apply -f examples/` applies; without nodes, the models are on a Triton of someone else."""
-    files = sorted((EXAMPLES / "policies").glob("*.yaml"))
-    manifests = [each for file in files for each in yaml.safe_load_all(file.read_text())]
-    (models,) = yaml.safe_load_all((EXAMPLES / "models/starter.yaml").read_text())
-    models["spec"]["runtime"] = {"external": {"endpoints": [endpoint]}}
-    return [*manifests, models]
 
 
 @pytest.mark.triton
@@ -98,35 +88,20 @@ def comparable(decision: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in decision.items() if name not in ("id", "latency_ms")} | {"models": models}
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git as somebody with a name."""
-    who = ("-c", "user.name=author", "-c", "user.email=author@example.com", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_operator(
     site: Site, operator: RunningOperator, gateway: RunningGateway, tmp_path: Path
 ):
-    (tmp_path / "origin").mkdir()
-    git(tmp_path / "origin", "init", "-q", "--bare")
-    author, applier = tmp_path / "author", tmp_path / "applier"
-    git(tmp_path, "clone", "-q", "origin", "author")
+    repository = GitLoop(tmp_path)
 
     def push(words: str, **content: Any) -> None:
-        write_yaml(author, policy(site.namespace, **content))
-        git(author, "add", ".")
-        git(author, "commit", "-qm", words)
-        git(author, "push", "-q", "origin", "HEAD:main")
+        write_yaml(repository.author, policy(site.namespace, **content))
+        repository.push(words)
 
     def pull_and_apply() -> None:
         """One turn of the loop that GitOps tools run."""
-        git(applier, "pull", "-q", "origin", "main")
-        site.plane.kubectl("apply", "--server-side", "-f", str(applier / "policies.yaml"), user="admin")
+        site.plane.kubectl("apply", "--server-side", "-f", repository.pull(), user="admin")
 
     push("The first policy", action="Review", version="v1")
-    git(tmp_path, "clone", "-q", "-b", "main", "origin", "applier")
     pull_and_apply()
     wait_for_decision(gateway, "Review")
     push("Block instead", action="Block", version="v2")
@@ -135,12 +110,11 @@ def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_opera
     push("Only many links", action="Block", links=5, version="v3")
     pull_and_apply()
     wait_for_decision(gateway, "Allow")
-    git(author, "revert", "--no-edit", "HEAD")
-    git(author, "push", "-q", "origin", "HEAD:main")
+    repository.revert()
     pull_and_apply()
     wait_for_decision(gateway, "Block")
     said = site.wait_for_ready()
-    diff = site.plane.kubectl("diff", "--server-side", "-f", str(applier / "policies.yaml"), check=False)
+    diff = site.plane.kubectl("diff", "--server-side", "-f", repository.applier, check=False)
 
     asking = {"Authorization": f"Bearer {site.plane.token_for('baleen-system', 'baleen-operator', AUDIENCE)}"}
     convergence = httpx.get(f"{gateway.stream_url}/v1/convergence", headers=asking, trust_env=False).json()

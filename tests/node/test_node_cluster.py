@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from control_plane import KUBECTL
+from helm import helm
 from node_cluster import NodeCluster
 from tiny_images import BUSYBOX, busybox_archive
 from waiting import until
@@ -164,7 +165,7 @@ def test_helm_installs_into_it(node_cluster, restricted, tmp_path):
     (tmp_path / "templates" / "map.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: small}\ndata: {from: '{{ .Release.Name }}'}\n"
     )
-    node_cluster.helm("install", "mine", tmp_path, "--namespace", restricted)
+    helm("install", "mine", tmp_path, "--namespace", restricted, kubeconfig=node_cluster.kubeconfig())
 
     assert node_cluster.get_json("configmap", "small", restricted)["data"] == {"from": "mine"}
 

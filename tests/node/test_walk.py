@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,11 @@ from typing import Any
 import pytest
 
 import installed
-from installed import NAMESPACE, POLICIES, RELEASE, Installed
+from cluster_site import examples
+from control_plane import NAMESPACE
+from git_loop import GitLoop
+from helm import CHART, RELEASE, Values, helm
+from installed import ENDPOINT, POLICIES, Installed
 from node_cluster import NodeCluster
 from serving import until
 
@@ -106,37 +109,25 @@ def application(image: str, namespace: str, name: str, *command: str, **labels: 
     }
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=author", "-c", "user.email=author@example.com", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 class Walk:
     """What is done and looked at on the way."""
 
     def __init__(self, cluster: NodeCluster, folder: Path) -> None:
         self.cluster = cluster
-        self.author, self.applier = folder / "author", folder / "applier"
-        (folder / "origin").mkdir()
-        git(folder / "origin", "init", "-q", "--bare")
-        git(folder, "clone", "-q", "origin", "author")
-        git(folder, "clone", "-q", "origin", "applier")
-
-    def push(self, words: str) -> None:
-        """Commit what the author's folder has."""
-        git(self.author, "add", ".")
-        git(self.author, "commit", "-qm", words)
-        git(self.author, "push", "-q", "origin", "HEAD:main")
+        self.repository = GitLoop(folder)
 
     def pull_and_apply(self) -> None:
         """One turn of the loop that GitOps tools run; nothing is left to apply after it."""
-        git(self.applier, "pull", "-q", "origin", "main")
-        self.cluster.kubectl("apply", "--server-side", "-f", self.applier)
+        applied = self.repository.pull()
+        self.cluster.kubectl("apply", "--server-side", "-f", applied)
         self.wait_for("Ready", "modpol")
-        diff = self.cluster.kubectl("diff", "--server-side", "-f", self.applier, check=False)
+        diff = self.cluster.kubectl("diff", "--server-side", "-f", applied, check=False)
         assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
+
+    def helm(self, *arguments: str | Path, values: Values | None = None) -> str:
+        """Run Helm on the release, and return what it said."""
+        whole = (*arguments, "--namespace", NAMESPACE)
+        return helm(*whole, values=values, kubeconfig=self.cluster.kubeconfig()).stdout
 
     def wait_for(self, condition: str, kinds: str, seconds: int = 150) -> None:
         """Wait as people do; when it was in vain, say what was said."""
@@ -203,14 +194,14 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     cluster.apply(key | {"stringData": {"api-key": release.key}})
 
     # The examples, from Git.
-    for number, each in enumerate(installed.examples()):
-        (walk.author / f"{number}.yaml").write_text(json.dumps(each, indent=1))
-    walk.push("The examples")
+    for number, each in enumerate(examples(ENDPOINT)):
+        (walk.repository.author / f"{number}.yaml").write_text(json.dumps(each, indent=1))
+    walk.repository.push("The examples")
     walk.rolled_out("operator")
     walk.pull_and_apply()
     walk.wait_for("Ready", "moddep")
     walk.rolled_out()
-    tested = cluster.helm("test", RELEASE, "--namespace", NAMESPACE, "--logs")
+    tested = walk.helm("test", RELEASE, "--logs")
 
     # By the service's name, and in a pod that got a sidecar.
     pod = application(image, "shop", "shop", "python", "-c", "import time; time.sleep(36000)")
@@ -222,24 +213,24 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
 
     # An edit, and its revert.
     first = walk.digest()
-    policy = next(path for path in walk.author.glob("*.yaml") if '"name": "community"' in path.read_text())
+    policy = next(path for path in walk.repository.author.glob("*.yaml") if '"name": "community"' in path.read_text())
     edited = json.loads(policy.read_text())
     edited["spec"]["version"] = "v1.1.0"
     edited["spec"]["policy"]["rules"].append({"name": "one-link", "when": "content.links > 0", "action": "Review"})
     policy.write_text(json.dumps(edited, indent=1))
-    walk.push("Look at every link")
+    walk.repository.push("Look at every link")
     walk.pull_and_apply()
     second = walk.digest()
     until(lambda: second in policies_of(walk.ask("shop", GATEWAY, "Hello.")))
     until(lambda: second in policies_of(walk.ask("shop", "http://localhost:8080", "Hello.")))
-    git(walk.author, "revert", "--no-edit", "HEAD")
-    git(walk.author, "push", "-q", "origin", "HEAD:main")
+    walk.repository.revert()
     walk.pull_and_apply()
     until(lambda: first in policies_of(walk.ask("shop", "http://localhost:8080", "Hello.")))
 
     # Faults under load.
     with walk.no_request_fails(image, "faults"):
-        leader = next(name for name in installed.pods(cluster, "operator"))
+        leader = cluster.get_json("lease", "baleen-operator", NAMESPACE)["spec"]["holderIdentity"].partition("_")[0]
+        assert leader in installed.pods(cluster, "operator")
         cluster.kubectl("delete", "pod", "-n", NAMESPACE, leader, "--grace-period=0", "--force")
         killed = installed.pods(cluster, "gateway")[0]
         cluster.kubectl("delete", "pod", "-n", NAMESPACE, killed, "--grace-period=0", "--force")
@@ -254,16 +245,16 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     # An upgrade under load: another setting brings new pods.
     upgraded = {**release.values, "gateway": {**release.values["gateway"], "settings": {"deadlineSeconds": 55}}}
     with walk.no_request_fails(image, "upgrade"):
-        installed.helm(cluster, "upgrade", upgraded)
+        walk.helm("upgrade", RELEASE, CHART, values=upgraded)
         walk.rolled_out("operator")
         walk.rolled_out()
 
     # Away, and back.
-    cluster.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+    walk.helm("uninstall", RELEASE, "--wait")
     webhooks = cluster.kubectl("get", KINDS, "-o", "name").stdout
     cluster.apply(pod | {"metadata": {**pod["metadata"], "name": "later"}})
     left = cluster.kubectl("get", "modpol,moddep", "-n", POLICIES, "-o", "name").stdout
-    installed.helm(cluster, "install", upgraded)
+    walk.helm("install", RELEASE, CHART, values=upgraded)
     walk.rolled_out("operator")
     walk.rolled_out()
     # The service has another address now, which takes a moment to be known everywhere.

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control_plane import ControlPlane
+import yaml
+
+from control_plane import ROOT, ControlPlane
 from gateway_process import RunningGateway
 from serving import until
 
@@ -33,6 +35,15 @@ def override(namespace: str, *, name: str = "community", **spec: Any) -> dict[st
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+def examples(endpoint: str) -> list[dict[str, Any]]:
+    """Read what `kubectl apply -f examples/` applies; the models are on a Triton of someone else."""
+    files = sorted((ROOT / "examples/policies").glob("*.yaml"))
+    manifests = [each for file in files for each in yaml.safe_load_all(file.read_text())]
+    (models,) = yaml.safe_load_all((ROOT / "examples/models/starter.yaml").read_text())
+    models["spec"]["runtime"] = {"external": {"endpoints": [endpoint]}}
+    return [*manifests, models]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

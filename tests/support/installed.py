@@ -1,11 +1,9 @@
 """Baleen in a cluster of one node as people install it: images, API keys, chart, and a Triton with shipped models."""
 
-import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -15,13 +13,11 @@ from baleen_cli.models.store import MODEL_FILE, ModelStore
 from baleen_cli.triton.repository import write_repository
 from baleen_core.api_keys import CHANCE_BYTES, ApiKey, KeyRole, hash_key, make_key, render_key
 from baleen_core.model.parse import parse_model
-from control_plane import ROOT
+from control_plane import NAMESPACE
+from helm import CHART, RELEASE, helm
 from images import Image, image
 from node_cluster import NodeCluster
 
-CHART: Final = ROOT / "charts" / "baleen"
-RELEASE: Final = "baleen"
-NAMESPACE: Final = "baleen-system"
 POLICIES: Final = "trust-safety"
 TRITON: Final = "triton"
 """The namespace of a Triton that somebody else runs, and its name."""
@@ -57,14 +53,8 @@ def install(cluster: NodeCluster) -> Installed:
         _secret("baleen-test", {"api-key": key}),
     )
     values = values_for(operator, sidecar)
-    helm(cluster, "install", values)
+    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=values, kubeconfig=cluster.kubeconfig())
     return Installed(values=values, key=key)
-
-
-def helm(cluster: NodeCluster, verb: str, values: Mapping[str, Any], *options: str, chart: Path = CHART) -> str:
-    """Run `helm install` or `helm upgrade` with values."""
-    arguments = (verb, RELEASE, chart, "--namespace", NAMESPACE, *options, "--values", "-")
-    return cluster.helm(*arguments, input=json.dumps(values))
 
 
 def values_for(operator: Image, sidecar: Image) -> dict[str, Any]:
@@ -79,15 +69,6 @@ def values_for(operator: Image, sidecar: Image) -> dict[str, Any]:
         "models": {"storage": {"type": "PersistentVolumeClaim", "existingClaim": "baleen-models"}},
         "test": {"apiKey": {"existingSecret": "baleen-test"}},
     }
-
-
-def examples() -> list[dict[str, Any]]:
-    """Read what `kubectl apply -f examples/` applies, with the models on the Triton that is here."""
-    files = sorted((ROOT / "examples/policies").glob("*.yaml"))
-    manifests = [each for file in files for each in yaml.safe_load_all(file.read_text())]
-    (models,) = yaml.safe_load_all((ROOT / "examples/models/starter.yaml").read_text())
-    models["spec"]["runtime"] = {"external": {"endpoints": [ENDPOINT]}}
-    return [*manifests, models]
 
 
 def _image_values(image: Image) -> dict[str, str]:

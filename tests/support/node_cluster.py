@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from cluster_tools import CONTROL_PLANE, NODE, tools
+from cluster_tools import CONTROL_PLANE, NODE, OF_THE_SUITE, tools
 from control_plane import ControlPlane, await_end, is_supervised
 from debian_packages import PackagesMissing, need_commands
 from node_supervisor import DNS_ADDRESS, NAMESPACES, NODE_NAME, host_address, node_address
@@ -50,7 +50,7 @@ def prepare() -> None:
     tried = subprocess.run(["unshare", *NAMESPACES, "true"], capture_output=True, text=True)
     if tried.returncode:
         raise NodeUnavailable(f"this machine gives no namespaces: {tried.stderr.strip()}")
-    tools([*CONTROL_PLANE, *NODE, "helm"])
+    tools((*OF_THE_SUITE, *NODE))
 
 
 def end_detached(folder: Path) -> bool:
@@ -113,21 +113,6 @@ class NodeCluster(ControlPlane):
         first = (self.folder / "first").read_text()
         entered = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", *command]
         return subprocess.run(entered, stdin=stdin, capture_output=True, text=True)
-
-    def helm(self, *arguments: str | Path, input: str | None = None) -> str:
-        """Run Helm as somebody who may do everything, and return its output; a failure raises with what it said."""
-        home = self.folder / "helm"
-        environment = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
-        done = subprocess.run(
-            [tools(["helm"])["helm"], *arguments],
-            env={**os.environ, **environment, "KUBECONFIG": str(self.kubeconfig())},
-            input=input,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise AssertionError(f"helm {' '.join(map(str, arguments))}: status {done.returncode}\n{done.stderr}")
-        return done.stdout
 
     def offer_volume(self, name: str, *, storage: str = "1Gi") -> Path:
         """Make a volume that a claim without a storage class may take, and return the folder with its content.

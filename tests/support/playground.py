@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from cluster_site import examples as read_examples
 from cluster_tools import ToolsMissing, tools
-from control_plane import KUBECTL, ROOT
-from installed import NAMESPACE, POLICIES, TRITON, install
-from installed import examples as shipped_examples
+from control_plane import KUBECTL, NAMESPACE, ROOT
+from installed import ENDPOINT, POLICIES, TRITON, install
 from node_cluster import NodeCluster, NodeUnavailable, end_detached, prepare
 from oci_base import BuildFailed
 
@@ -33,7 +33,7 @@ def start(folder: Path) -> None:
         # What is written last says that all of it is there.
         if not examples.exists():
             install(cluster)
-            examples.write_text("\n---\n".join(json.dumps(each, indent=1) for each in shipped_examples()))
+            examples.write_text("\n---\n".join(json.dumps(each, indent=1) for each in read_examples(ENDPOINT)))
         print(
             _HOW.format(
                 folder=folder,
