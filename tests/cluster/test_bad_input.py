@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 import pytest
 
+import plain_http
 from api_proxy import ForgetfulApi
 from baleen_core.policy.lists import read_list
 from baleen_core.policy.schema import ListType
@@ -485,8 +486,8 @@ class Requests(threading.Thread):
 
     def run(self) -> None:
         request = {"content": {"type": "text", "text": TEXT}}
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
-            while not self._ended.wait(0.01):
+        with plain_http.client(base_url=self._url, timeout=60) as client:
+            while not self._ended.wait(0.03):
                 try:
                     answer = client.post("/v1/moderate", json=request)
                 except httpx.HTTPError as exc:

@@ -2,9 +2,9 @@
 
 import json
 
-import httpx
 import pytest
 
+import plain_http
 from baleen_core.resources import GROUP, PLURALS
 from control_plane import ControlPlane
 from operators import RunningOperator, running_operator, settings_for
@@ -28,7 +28,7 @@ def test_without_its_kinds_it_says_so_and_goes_on_when_they_come(private_control
         assert status == 503
         assert report["role"] == "starting"
         assert {name for name in names for reason in report["reasons"] if f"{name} is missing" in reason} == names
-        assert httpx.get(f"{operator.url}/health", trust_env=False).status_code == 200
+        assert plain_http.get(f"{operator.url}/health").status_code == 200
 
         crds["items"] = [each for each in crds["items"] if each["metadata"]["name"] in names]
         for each in crds["items"]:
@@ -103,7 +103,7 @@ def test_wrong_settings_are_all_named_before_anything_else_happens(control_plane
 def test_metrics_are_those_of_the_operator(control_plane: ControlPlane, namespace: str):
     with running_operator(control_plane, namespace) as operator:
         operator.wait_until_leading()
-        text = httpx.get(f"{operator.url}/metrics", trust_env=False).text
+        text = plain_http.get(f"{operator.url}/metrics").text
         names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
 
         assert all(name.startswith("baleen_operator_") for name in names)

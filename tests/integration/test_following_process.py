@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
-import httpx
 import pytest
 
+import plain_http
 from baleen_core.api_keys import hash_key, make_key
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
@@ -208,7 +208,7 @@ def test_a_state_folder_in_use_ends_it_and_says_by_whom(alone: dict[str, object]
 
         assert (code, event["event"]) == (1, "cannot start")
         assert f"is in use by process {first.pid}: stop it, or set another folder" in event["reason"]
-        assert httpx.get(f"{first.url}/health", trust_env=False).status_code == 200
+        assert plain_http.get(f"{first.url}/health").status_code == 200
 
 
 @pytest.mark.parametrize("setting", ["port", "stream_port"])
@@ -287,7 +287,7 @@ def test_callers_with_open_connections_are_answered_and_sent_away_before_it_ends
         before = [ask(caller) for caller in callers]
         process.process.send_signal(signal.SIGTERM)
         give_up = time.monotonic() + 20
-        while httpx.get(f"{process.url}/health", trust_env=False).headers.get("connection") != "close":
+        while plain_http.get(f"{process.url}/health").headers.get("connection") != "close":
             assert time.monotonic() < give_up
         # Each is asking on a connection that a server which only ends would have closed by now.
         after = [ask(caller) for caller in callers]

@@ -3,9 +3,9 @@
 import socket
 import subprocess
 
-import httpx
 import pytest
 
+import plain_http
 from baleen_sidecar.adapters.store import StateFolder
 from serving import Load, Site, empty, policy, serving, until
 from word_model import WORDS, write_word_model
@@ -95,7 +95,7 @@ def test_of_two_that_want_the_same_port_at_once_one_serves_and_the_other_says_th
         (loser,) = [each for each, process in rivals.items() if process.poll() is not None]
         said = rivals[loser].communicate()[1]
         (winner,) = [process for process in rivals.values() if process.poll() is None]
-        until(lambda: httpx.get(f"http://127.0.0.1:{port}/ready").is_success)
+        until(lambda: plain_http.get(f"http://127.0.0.1:{port}/ready").is_success)
     finally:
         for process in rivals.values():
             process.terminate()

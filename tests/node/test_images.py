@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import plain_http
 from confined import Confined, confined
 from images import ROOT, image
 
@@ -176,7 +177,7 @@ def _answer(run: Confined, url: str) -> httpx.Response:
     give_up = time.monotonic() + 60
     while True:
         try:
-            return httpx.get(url, timeout=5, trust_env=False)
+            return plain_http.get(url, timeout=5)
         except httpx.TransportError:
             assert time.monotonic() < give_up, run.log.read_text()
             time.sleep(0.02)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import httpx
 
+import plain_http
 from asking import Asking
 from baleen_core.policy_stream import AUDIENCE
 from control_plane import NAMESPACE, ControlPlane
@@ -35,7 +36,7 @@ class RunningGateway(LoggedProcess, Asking):
     def client(self) -> httpx.Client:  # type: ignore[override]
         """A client of it."""
         if self._client is None:
-            self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+            self._client = plain_http.client(base_url=self.url, timeout=60)
         return self._client
 
     def wait_until_ready(self, *, seconds: float = START_SECONDS) -> None:

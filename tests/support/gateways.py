@@ -25,6 +25,7 @@ from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
 from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.policy_stream import PolicyStream, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
+from plain_http import TRUSTS_NOBODY
 from waiting import until
 
 TOKENS = {
@@ -126,7 +127,7 @@ class Gateway:
     def client(self, token: str = "") -> httpx.AsyncClient:
         """Return a client with a token; the caller closes it."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, verify=TRUSTS_NOBODY, trust_env=False, timeout=30)
 
     async def start(self) -> None:
         """Listen; on the port it had, if it had one."""

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, Self
 
-import httpx
-
+import plain_http
 from forked import ForkedProcess, start_anew
 
 START_SECONDS: Final = 90
@@ -53,7 +52,7 @@ class LoggedProcess:
     def metric(self, name: str, **labels: str) -> float:
         """Return the value of a metric; 0 when nothing of these labels was counted."""
         wanted = {f'{label}="{value}"' for label, value in labels.items()}
-        text = httpx.get(f"{self.url}/metrics", timeout=30, trust_env=False).text
+        text = plain_http.get(f"{self.url}/metrics", timeout=30).text
         found = 0.0
         for line in text.splitlines():
             series, _, value = line.rpartition(" ")
@@ -64,7 +63,7 @@ class LoggedProcess:
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         """Return what /ready says: status code and document."""
-        answer = httpx.get(f"{self.url}/ready", timeout=30, trust_env=False)
+        answer = plain_http.get(f"{self.url}/ready", timeout=30)
         return answer.status_code, answer.json()
 
     def wait_for(self, event: str, *, seconds: float = START_SECONDS, **fields: Any) -> dict[str, Any]:

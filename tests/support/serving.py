@@ -24,6 +24,7 @@ import psutil
 import yaml
 
 import forked
+import plain_http
 from asking import Asking
 from baleen_cli.triton.install import default_root
 from baleen_cli.triton.run_folder import SHARED_MEMORY
@@ -131,12 +132,12 @@ class Serving(Asking):
         self.process = process
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.client = httpx.Client()
+        self.client = plain_http.client()
 
     def connect(self) -> None:
         """Return once it says where it answers."""
         url = self.wait_for("answering at ", seconds=READY_SECONDS).removeprefix("answering at ").split(" ")[0]
-        self.client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        self.client = plain_http.client(base_url=url, timeout=60)
 
     @property
     def url(self) -> str:
@@ -255,7 +256,7 @@ class Load:
     """Callers that ask one question after the other, each on a connection of its own, until the block ends."""
 
     def __init__(
-        self, url: str, *, callers: int = 4, word: str = "kind", pause_seconds: float = 0.01, **context: str
+        self, url: str, *, callers: int = 4, word: str = "kind", pause_seconds: float = 0.03, **context: str
     ) -> None:
         self._url = url
         self._word = word
@@ -285,7 +286,7 @@ class Load:
         until(lambda: len(self.with_status(status)) >= enough, seconds=seconds)
 
     def _call(self, caller: int) -> None:
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
+        with plain_http.client(base_url=self._url, timeout=60) as client:
             number = 0
             while not self._stopping.wait(random.uniform(0, 2 * self._pause_seconds)):
                 number += 1

@@ -25,6 +25,7 @@ import uvloop
 import yaml
 from prometheus_client import CollectorRegistry
 
+import plain_http
 from baleen_cli.model_files import ModelLocator
 from baleen_cli.models.store import ModelStore
 from baleen_core.decision.snapshot import PolicySnapshot
@@ -204,7 +205,7 @@ def _open_client(listening: socket.socket) -> Iterator[tuple[httpx.Client, Docum
     answers = DocumentedAnswers()
     hooks = {"response": [answers.check]}
     url = "http://{}:{}".format(*listening.getsockname()[:2])
-    with httpx.Client(base_url=url, timeout=60, trust_env=False, event_hooks=hooks) as client:
+    with plain_http.client(base_url=url, timeout=60, event_hooks=hooks) as client:
         answers.document = client.get("/openapi.json").json()
         yield client, answers
 

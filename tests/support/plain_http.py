@@ -1,0 +1,21 @@
+"""HTTP of tests to what answers on this machine without TLS.
+
+By itself a client of httpx reads all certificate authorities first, in 20 ms of CPU time, and tests look more often.
+"""
+
+import ssl
+from typing import Any, Final
+
+import httpx
+
+TRUSTS_NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def get(url: str, **options: Any) -> httpx.Response:
+    """Do what `httpx.get` does."""
+    return httpx.get(url, verify=TRUSTS_NOBODY, trust_env=False, **options)
+
+
+def client(**options: Any) -> httpx.Client:
+    """Return what `httpx.Client` returns."""
+    return httpx.Client(verify=TRUSTS_NOBODY, trust_env=False, **options)
