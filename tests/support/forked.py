@@ -17,7 +17,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import IO, Final
 
-_IMPORTED: Final = ("baleen_operator.main", "baleen_sidecar.following", "baleen_cli.main")
+_IMPORTED: Final = (
+    *("baleen_operator.main", "baleen_sidecar.following", "baleen_cli.main"),
+    # What their libraries import at the first use only.
+    *("anyio._backends._asyncio", "httpcore", "pydantic.v1"),
+)
 _PR_SET_NAME: Final = 15
 
 
