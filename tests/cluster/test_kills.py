@@ -83,7 +83,7 @@ def test_an_operator_that_is_killed_at_any_moment_loses_nothing(site: Site, tmp_
             operator.wait_until_leading()
             edits()
             wait_for_decision(gateway, edits.last)
-        with Load(gateway.url, callers=2, pause_seconds=0.02) as load, meanwhile(edits):
+        with Load(gateway.url, callers=2) as load, meanwhile(edits):
             for _ in range(KILLS):
                 with RunningOperator(kubeconfig, settings) as operator:
                     operator.wait_until_leading()
@@ -163,7 +163,7 @@ def test_a_triton_that_is_killed_at_any_moment_is_answered_for_and_looked_after(
         site.apply(manifest, judging(site.namespace, model.name))
         site.plane.wait_for_condition("moddep", "words", "Ready", site.namespace)
         wait_for_decision(gateway, "Allow", "kind words")
-        with Load(gateway.url, callers=2, pause_seconds=0.02) as load:
+        with Load(gateway.url, callers=2) as load:
             for _ in range(KILLS):
                 # From the moment on at which it answers: its supervisor takes another port for one that never did.
                 until(triton.server.prepared.is_set, seconds=60)
@@ -201,7 +201,7 @@ def test_while_the_api_server_is_away_no_request_fails(private_control_plane: Co
         operator.wait_until_leading()
         site.apply_policy("Review")
         wait_for_decision(gateway, "Review")
-        with Load(gateway.url, callers=4) as load:
+        with Load(gateway.url) as load:
             plane.stop_api()
             until(lambda: gateway.ready()[1]["degraded"] == ["source"])
             time.sleep(AWAY_SECONDS)
