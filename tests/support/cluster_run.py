@@ -80,9 +80,11 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
-    # Those of the node come first among them, for they take the longest.
-    items.sort(key=lambda item: (_needs_cluster(item) or _needs_node(item), _needs_cluster(item)))
+    """Put the tests that need a cluster, or Helm, after the others, and last those of the node.
+
+    Binaries and images may still be being built, in this order. The longest of the last comes first among them.
+    """
+    items.sort(key=lambda item: (_needs_node(item), _needs_cluster(item), item.path.stem != "test_walk"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
