@@ -1,37 +1,27 @@
 """What the documentation tells people to type is typed here, in a copy of the project's folder."""
 
-import contextlib
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from baleen_cli.triton.process import free_port
 from cluster_fixtures import cluster_binaries
 from control_plane import NAMESPACE, ControlPlane
+from pages import ROOT, blocks, copy_project, run_script
 
 __all__ = ["cluster_binaries"]
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder that looks like a checkout after `make setup`."""
-    for folder in ("examples", "crds", "charts"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    copy_project(tmp_path)
     return tmp_path
 
 
@@ -41,33 +31,6 @@ def empty_cluster(cluster_binaries: None, tmp_path: Path) -> Iterator[ControlPla
     with ControlPlane(tmp_path / "control-plane", manifests=()) as plane:
         plane.kubectl("delete", "namespace", NAMESPACE)
         yield plane
-
-
-def end_session(session: int) -> None:
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == session:
-                process.terminate()
-
-
-def run_script(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BALEEN_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    # In a session of its own, so that what a failed script left behind can be ended.
-    process = subprocess.Popen(
-        ["bash", "-e", "-c", f"set -m\n{script}"],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=280)
-    finally:
-        end_session(process.pid)
-    return subprocess.CompletedProcess(script, process.returncode, out, err)
 
 
 @pytest.mark.triton

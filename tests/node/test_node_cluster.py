@@ -1,13 +1,11 @@
 """The cluster of one node that end-to-end tests stand on: it does what they rely on, and leaves nothing behind."""
 
-import contextlib
 import http.server
 import os
 import re
 import signal
 import subprocess
 import threading
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,6 +14,7 @@ from control_plane import KUBECTL
 from helm import helm
 from node_cluster import NodeCluster
 from tiny_images import BUSYBOX, busybox_archive
+from traces import traces
 from waiting import until
 
 pytestmark = pytest.mark.node
@@ -168,28 +167,6 @@ def test_helm_installs_into_it(node_cluster, restricted, tmp_path):
     helm("install", "mine", tmp_path, "--namespace", restricted, kubeconfig=node_cluster.kubeconfig())
 
     assert node_cluster.get_json("configmap", "small", restricted)["data"] == {"from": "mine"}
-
-
-def traces(folder, slot):
-    """Return by kind what of a cluster is to be seen on this machine, but for the files in its folder."""
-    processes = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(folder) in command or f"/baleen-node-{slot}/" in (path / "cgroup").read_text():
-                processes.append(command)
-    lines = {
-        "processes": processes,
-        "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line],
-        "links": [path.name for path in Path("/sys/class/net").glob(f"baleen{slot}")],
-        "control groups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/baleen-node-{slot}")],
-        "stored": [str(path) for name in ("var", "etcd", "volumes") for path in folder.glob(name)],
-        "tables": subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout.splitlines(),
-        "elsewhere": [
-            str(p) for place in ("/run/netns", "/var/lib/cni", "/run/containerd/s") for p in Path(place).glob("*")
-        ],
-    }
-    return {kind: found for kind, found in lines.items() if found}
 
 
 def run_a_pod(cluster):

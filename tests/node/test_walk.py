@@ -1,25 +1,36 @@
-"""The whole way in pods: install, apply, ask, inject, edit by Git, faults and an upgrade under load, and back again."""
+"""The whole way in pods: the pages, injection, an edit by Git, faults and an upgrade under load, and back again."""
 
+import base64
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import installed
+import playground
+from baleen_cli.triton.process import free_port
 from cluster_site import examples
 from control_plane import NAMESPACE
 from git_loop import GitLoop
-from helm import CHART, RELEASE, Values, helm
-from installed import ENDPOINT, POLICIES, Installed
+from helm import CHART, RELEASE, Values, helm, merged
+from installed import ENDPOINT, POLICIES, chart_image
 from node_cluster import NodeCluster
+from pages import ROOT, blocks, copy_project, run_script
 from serving import until
+from traces import traces
 
 # Images are built when their content changed, which takes minutes.
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]
 
+TUTORIAL = "docs/tutorial/first-cluster.md"
+GUIDE = "docs/howto/install-with-helm.md"
 KINDS = "mutatingwebhookconfigurations,validatingwebhookconfigurations"
 LOAD = """
 import collections, json, os, sys, threading, time
@@ -63,28 +74,51 @@ if sys.argv[1].startswith("http://baleen"):
 with urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/v1/moderate", body, headers), timeout=30) as answer:
     print(answer.read().decode())
 """
+END_WITH_ITS_INPUT = """
+import pathlib, sys
+from node_cluster import end_detached
+end_detached(pathlib.Path(sys.stdin.read()))
+"""
 GATEWAY = f"http://baleen-gateway.{NAMESPACE}.svc"
+ALONE = {"operator": {"replicas": 1}, "gateway": {"replicas": 1}}
 ABUSE = "You are a stupid idiot and I hate you."
 
 
-@pytest.fixture(scope="module")
-def cluster(node_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeCluster]:
-    """Give a cluster of the walk's own, whose parts it kills."""
-    with NodeCluster(tmp_path_factory.mktemp("walk") / "node") as started:
-        yield started
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout after `make setup`."""
+    copy_project(tmp_path)
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
-def release(cluster: NodeCluster) -> Installed:
-    """Install Baleen."""
-    return installed.install(cluster)
+@pytest.fixture
+def folder(node_ready: None, project: Path) -> Iterator[Path]:
+    """Give the playground's folder; what is started there ends with the test, however that ends."""
+    folder = project / playground.FOLDER.relative_to(ROOT)
+    # The cluster would outlive a test that is killed; this process sees its input end then, as it does after the test.
+    command = [sys.executable, "-c", END_WITH_ITS_INPUT]
+    support = ROOT / "tests" / "support"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=support, start_new_session=True) as ending:
+        assert ending.stdin is not None
+        ending.stdin.write(bytes(folder))
+        ending.stdin.flush()
+        yield folder
 
 
-def application(image: str, namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
+def typed(page: str, project: Path) -> str:
+    """Return what is said when all commands of a page are typed; `make cluster` was typed before."""
+    # The page's port may be in use where the tests run.
+    script = "".join(blocks(ROOT / page, "sh")).replace("8653", str(free_port()))
+    done = run_script(f'make() {{ echo "make $*"; }}\n{script}', project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def application(namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
     """Return a pod of an application that has Python, and an API key."""
     container = {
         "name": "main",
-        "image": image,
+        "image": chart_image("sidecar"),
         "imagePullPolicy": "Never",
         "command": list(command),
         "env": [
@@ -162,51 +196,79 @@ class Walk:
         return str(self.cluster.get_json("modpol", name, POLICIES)["status"]["stable"]["digest"])
 
     @contextlib.contextmanager
-    def no_request_fails(self, image: str, name: str) -> Iterator[None]:
-        """Put the gateways under load; see that requests go on, and that none failed."""
-        self.cluster.apply(application(image, "shop", name, "python", "-c", LOAD))
-        self.cluster.wait_for_condition("pod", name, "Ready", "shop")
+    def no_request_fails(self) -> Iterator[Callable[[], None]]:
+        """Put the gateways under load; what is given sees that requests go on and none failed, as does the end."""
+        self.cluster.apply(application("shop", "load", "python", "-c", LOAD))
+        self.cluster.wait_for_condition("pod", "load", "Ready", "shop")
 
-        def seen() -> dict[str, Any]:
-            lines = self.cluster.kubectl("logs", "-n", "shop", name, "--tail=1", check=False).stdout
+        def counted() -> dict[str, Any]:
+            lines = self.cluster.kubectl("logs", "-n", "shop", "load", "--tail=1", check=False).stdout
             return json.loads(lines) if lines else {}
 
-        until(lambda: seen().get("answered", 0) > 3, seconds=60)
-        yield
-        before = seen()["answered"]
-        until(lambda: seen()["answered"] > before + 3, seconds=60)
-        counted = seen()
-        self.cluster.kubectl("delete", "pod", "-n", "shop", name, "--now")
-        assert counted.get("failed", 0) == 0, counted
+        def look() -> None:
+            before = counted().get("answered", 0)
+            until(lambda: counted().get("answered", 0) > before + 3, seconds=60)
+            seen = counted()
+            assert seen.get("failed", 0) == 0, seen
+
+        look()
+        yield look
+        look()
+        self.cluster.kubectl("delete", "pod", "-n", "shop", "load", "--now", "--wait=false")
 
 
 def policies_of(decision: dict[str, Any]) -> Sequence[str]:
     return [each["digest"] for each in decision["policies"]]
 
 
-def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster, release: Installed, tmp_path: Path):
-    walk = Walk(cluster, tmp_path)
-    image = release.values["gateway"]["image"]
-    image = f"{image['repository']}:{image['tag']}"
+def test_the_whole_way_from_an_installation_to_the_next_one(
+    folder: Path, project: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = traces(folder, "none")
+    playground.start(folder)
+    told = capsys.readouterr().out
+    slot = (folder / "slot").read_text()
+    with NodeCluster(folder, detached=True) as cluster:
+        walk_through(cluster, project, told)
+    running = traces(folder, slot)
+    playground.end(folder)
+
+    assert set(running) - set(before) == {"processes", "links", "control groups", "stored"}
+    assert traces(folder, slot) == before
+    assert not folder.exists()
+
+
+def open_shop(cluster: NodeCluster) -> dict[str, Any]:
+    """Run the application, which asks for a sidecar, in a namespace of its own, and return its pod."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}})
+    api_key = base64.b64decode(cluster.get_json("secret", "baleen-test", NAMESPACE)["data"]["api-key"]).decode()
     key = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key", "namespace": "shop"}}
-    cluster.apply(key | {"stringData": {"api-key": release.key}})
+    pod = application("shop", "shop", "python", "-c", "import time; time.sleep(36000)")
+    pod["metadata"]["labels"]["moderation.baleen.dev/inject"] = "true"
+    cluster.apply(key | {"stringData": {"api-key": api_key}}, pod)
+    return pod
 
-    # The examples, from Git.
+
+def walk_through(cluster: NodeCluster, project: Path, told: str) -> None:
+    walk = Walk(cluster, project)
+
+    shown = "".join(blocks(ROOT / TUTORIAL, "sh"))
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        # The playground's application starts while the tutorial is typed.
+        typing = aside.submit(typed, TUTORIAL, project)
+        walk.rolled_out("operator")
+        pod = open_shop(cluster)
+        tutorial = typing.result()
+
+    # The same examples, from Git.
     for number, each in enumerate(examples(ENDPOINT)):
         (walk.repository.author / f"{number}.yaml").write_text(json.dumps(each, indent=1))
     walk.repository.push("The examples")
-    walk.rolled_out("operator")
     walk.pull_and_apply()
     walk.wait_for("Ready", "moddep")
-    walk.rolled_out()
-    tested = walk.helm("test", RELEASE, "--logs")
 
     # By the service's name, and in a pod that got a sidecar.
-    pod = application(image, "shop", "shop", "python", "-c", "import time; time.sleep(36000)")
-    pod["metadata"]["labels"]["moderation.baleen.dev/inject"] = "true"
-    cluster.apply(pod)
     cluster.wait_for_condition("pod", "shop", "Ready", "shop", seconds=240)
     by_name, on_localhost = walk.ask("shop", GATEWAY, ABUSE), walk.ask("shop", "http://localhost:8080", ABUSE)
     rights = cluster.kubectl("auth", "can-i", "--list", "--as=system:serviceaccount:shop:default").stdout
@@ -215,7 +277,7 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     first = walk.digest()
     policy = next(path for path in walk.repository.author.glob("*.yaml") if '"name": "community"' in path.read_text())
     edited = json.loads(policy.read_text())
-    edited["spec"]["version"] = "v1.1.0"
+    edited["spec"]["version"] = "v1.2.0"
     edited["spec"]["policy"]["rules"].append({"name": "one-link", "when": "content.links > 0", "action": "Review"})
     policy.write_text(json.dumps(edited, indent=1))
     walk.repository.push("Look at every link")
@@ -228,7 +290,7 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     until(lambda: first in policies_of(walk.ask("shop", "http://localhost:8080", "Hello.")))
 
     # Faults under load.
-    with walk.no_request_fails(image, "faults"):
+    with walk.no_request_fails() as look:
         leader = cluster.get_json("lease", "baleen-operator", NAMESPACE)["spec"]["holderIdentity"].partition("_")[0]
         assert leader in installed.pods(cluster, "operator")
         cluster.kubectl("delete", "pod", "-n", NAMESPACE, leader, "--grace-period=0", "--force")
@@ -241,10 +303,10 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
         cluster.start_api()
         walk.rolled_out("operator")
         walk.rolled_out()
+        look()
 
-    # An upgrade under load: another setting brings new pods.
-    upgraded = {**release.values, "gateway": {**release.values["gateway"], "settings": {"deadlineSeconds": 55}}}
-    with walk.no_request_fails(image, "upgrade"):
+        # An upgrade: another setting brings new pods.
+        upgraded = merged(installed.VALUES, {"gateway": {"settings": {"deadlineSeconds": 55}}})
         walk.helm("upgrade", RELEASE, CHART, values=upgraded)
         walk.rolled_out("operator")
         walk.rolled_out()
@@ -254,17 +316,28 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     webhooks = cluster.kubectl("get", KINDS, "-o", "name").stdout
     cluster.apply(pod | {"metadata": {**pod["metadata"], "name": "later"}})
     left = cluster.kubectl("get", "modpol,moddep", "-n", POLICIES, "-o", "name").stdout
-    walk.helm("install", RELEASE, CHART, values=upgraded)
+    walk.helm("install", RELEASE, CHART, values=merged(upgraded, ALONE))
     walk.rolled_out("operator")
     walk.rolled_out()
     # The service has another address now, which takes a moment to be known everywhere.
     until(lambda: walk.is_answered("shop", GATEWAY), seconds=60)
-    again = walk.ask("shop", GATEWAY, ABUSE)
+    again, found_again = walk.ask("shop", GATEWAY, ABUSE), walk.digest()
 
-    assert "Allow" in tested
+    # All of it away, and anew by the page's commands alone. An operator loses its rights with the release before it can
+    # give its Lease back; that the Lease runs out need not be waited for here.
+    cluster.kubectl("scale", "-n", NAMESPACE, "deployment/baleen-operator", "--replicas=0")
+    chosen = ("-l", "app.kubernetes.io/component=operator")
+    cluster.kubectl("wait", "-n", NAMESPACE, "--for=delete", "pod", *chosen, "--timeout=60s")
+    cluster.kubectl("delete", "-n", NAMESPACE, "lease/baleen-operator")
+    page = typed(GUIDE, project)
+
+    assert "".join(told.replace(str(project), "$PWD").splitlines(keepends=True)[1:]) in shown
+    assert re.search(r"^Allow, by community sha256:\w+, ", tutorial, re.MULTILINE)
+    assert re.search(r"spanish-abusive.txt +│ Block", tutorial)
+    assert re.findall(r"stdin +│ (\w+)", tutorial) == ["Allow", "Review", "Allow"]
     assert by_name["decision"] == on_localhost["decision"] == "Block"
     assert policies_of(by_name) == policies_of(on_localhost)
-    assert walk.digest() in policies_of(by_name)
+    assert found_again in policies_of(by_name)
     assert by_name["models"] == on_localhost["models"]
     assert {each["name"] for each in by_name["models"]} >= {"text-safety"}
     assert "moderation.baleen.dev" not in rights
@@ -272,3 +345,4 @@ def test_the_whole_way_from_an_installation_to_the_next_one(cluster: NodeCluster
     assert webhooks == ""
     assert len(left.splitlines()) == 4
     assert policies_of(again) == policies_of(by_name)
+    assert re.search(r"^Allow, by community sha256:\w+$", page, re.MULTILINE)

@@ -37,13 +37,18 @@ def override(namespace: str, *, name: str = "community", **spec: Any) -> dict[st
     }
 
 
+def example_models(endpoint: str) -> dict[str, Any]:
+    """Read the example of models; they are on a Triton of someone else."""
+    models: dict[str, Any] = yaml.safe_load((ROOT / "examples/models/starter.yaml").read_text())
+    models["spec"]["runtime"] = {"external": {"endpoints": [endpoint]}}
+    return models
+
+
 def examples(endpoint: str) -> list[dict[str, Any]]:
     """Read what `kubectl apply -f examples/` applies; the models are on a Triton of someone else."""
     files = sorted((ROOT / "examples/policies").glob("*.yaml"))
     manifests = [each for file in files for each in yaml.safe_load_all(file.read_text())]
-    (models,) = yaml.safe_load_all((ROOT / "examples/models/starter.yaml").read_text())
-    models["spec"]["runtime"] = {"external": {"endpoints": [endpoint]}}
-    return [*manifests, models]
+    return [*manifests, example_models(endpoint)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,12 +124,17 @@ class ControlPlane:
     ) -> None:
         ended_early = not self._is_up()
         self._stack.close()
-        if not self.shared:
+        if self.ends_with_its_users:
             await_end(self.folder)
             if self._supervisor is not None:
                 self._supervisor.wait(_END_SECONDS)
         if ended_early and error is None:
             raise RuntimeError(f"the control plane ended before its user:\n{self._explain()}")
+
+    @property
+    def ends_with_its_users(self) -> bool:
+        """Whether leaving it is waiting for its end."""
+        return not self.shared
 
     @property
     def url(self) -> str:
@@ -384,10 +389,10 @@ def is_supervised(folder: Path) -> bool:
     return (folder / "supervising").exists() and not _is_free(folder / "supervising")
 
 
-def await_end(folder: Path) -> None:
+def await_end(folder: Path, seconds: float = _END_SECONDS) -> None:
     """Return when the folder's supervisor has gone, and with it all that it started."""
     if (folder / "supervising").exists():
-        _wait(lambda: _is_free(folder / "supervising"), _END_SECONDS, f"the supervisor of {folder} did not end")
+        _wait(lambda: _is_free(folder / "supervising"), seconds, f"the supervisor of {folder} did not end")
 
 
 class Supervisor:

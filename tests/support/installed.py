@@ -3,7 +3,6 @@
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
@@ -14,8 +13,8 @@ from baleen_cli.triton.repository import write_repository
 from baleen_core.api_keys import CHANCE_BYTES, ApiKey, KeyRole, hash_key, make_key, render_key
 from baleen_core.model.parse import parse_model
 from control_plane import NAMESPACE
-from helm import CHART, RELEASE, helm
-from images import Image, image
+from helm import CHART, RELEASE, Values, helm
+from images import image
 from node_cluster import NodeCluster
 
 POLICIES: Final = "trust-safety"
@@ -28,52 +27,39 @@ _HTTP: Final = 8000
 _SIZE: Final = "2Gi"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """What was installed: the values of the release, and an API key that may do everything."""
+VALUES: Final[Values] = {
+    "gateway": {"replicas": 2, "apiKeys": {"existingSecret": "baleen-keys"}},
+    "models": {"storage": {"type": "PersistentVolumeClaim", "existingClaim": "baleen-models"}},
+    "test": {"apiKey": {"existingSecret": "baleen-test"}},
+}
+"""Those of the release: its images are on the node by the names that the chart gives them."""
 
-    values: Mapping[str, Any]
-    key: str
+
+def chart_image(name: str) -> str:
+    """Return what the chart calls an image where nobody says anything else."""
+    return f"baleen-{name}:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
 
 
-def install(cluster: NodeCluster) -> Installed:
+def install(cluster: NodeCluster) -> None:
     """Bring images, models and API keys, and install the chart; all namespaces are `restricted`."""
-    operator, sidecar, triton = (image(name) for name in ("operator", "sidecar", "triton"))
-    for each in (operator, sidecar, triton):
-        cluster.import_image(each.archive)
     for name in (NAMESPACE, POLICIES, TRITON):
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     _offer_files(cluster)
+    # Triton takes the longest to start.
+    triton = image("triton")
+    cluster.import_image(triton.archive)
     _run_triton(cluster, triton.name)
+    for name in ("operator", "sidecar"):
+        cluster.import_image(image(name).archive)
+        cluster.name_image(image(name).name, f"docker.io/library/{chart_image(name)}")
     key = make_key(secrets.token_bytes(CHANCE_BYTES))
     keys = [render_key(ApiKey(name="everybody", sha256=hash_key(key), roles=frozenset(KeyRole)))]
     cluster.apply(
         _secret("baleen-keys", {"keys.yaml": yaml.safe_dump({"keys": keys})}),
         _secret("baleen-test", {"api-key": key}),
     )
-    values = values_for(operator, sidecar)
-    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=values, kubeconfig=cluster.kubeconfig())
-    return Installed(values=values, key=key)
-
-
-def values_for(operator: Image, sidecar: Image) -> dict[str, Any]:
-    """Return the values of an installation whose images are on the node already."""
-    return {
-        "operator": {"image": _image_values(operator)},
-        "gateway": {
-            "image": _image_values(sidecar),
-            "replicas": 2,
-            "apiKeys": {"existingSecret": "baleen-keys"},
-        },
-        "models": {"storage": {"type": "PersistentVolumeClaim", "existingClaim": "baleen-models"}},
-        "test": {"apiKey": {"existingSecret": "baleen-test"}},
-    }
-
-
-def _image_values(image: Image) -> dict[str, str]:
-    repository, _, tag = image.name.rpartition(":")
-    return {"repository": repository, "tag": tag, "pullPolicy": "Never"}
+    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=VALUES, kubeconfig=cluster.kubeconfig())
 
 
 def _secret(name: str, data: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from node_supervisor import DNS_ADDRESS, NAMESPACES, NODE_NAME, host_address, no
 from tiny_images import pause_archive
 
 _SUPERVISOR: Final = Path(__file__).with_name("node_supervisor.py")
+_END_SECONDS: Final = 120
+"""Images of gigabytes are removed from the disk, after all processes."""
 _PACKAGES: Final = {
     "containerd": "containerd",
     "runc": "runc",
@@ -58,7 +60,7 @@ def end_detached(folder: Path) -> bool:
     if not is_supervised(folder):
         return False
     os.kill(int((folder / "outside").read_text()), signal.SIGTERM)
-    await_end(folder)
+    await_end(folder, _END_SECONDS)
     return True
 
 
@@ -83,8 +85,13 @@ class NodeCluster(ControlPlane):
         for hidden in (Path("/var"), Path("/run")):
             if folder.resolve().is_relative_to(hidden):
                 raise ValueError(f"folder: {folder} lies below {hidden}")
-        super().__init__(folder, manifests=manifests, api_flags=api_flags, shared=shared or detached)
+        super().__init__(folder, manifests=manifests, api_flags=api_flags, shared=shared)
         self._detached = detached
+
+    @property
+    def ends_with_its_users(self) -> bool:
+        """Whether leaving it is waiting for its end."""
+        return super().ends_with_its_users and not self._detached
 
     @property
     def host_address(self) -> str:
@@ -102,11 +109,13 @@ class NodeCluster(ControlPlane):
         return DNS_ADDRESS
 
     def import_image(self, archive: Path) -> None:
-        """Take the images of an OCI archive, by the names in it; a pod must say `imagePullPolicy: Never`."""
+        """Take the images of an OCI archive, by the names in it; there is nowhere to pull others from."""
         with archive.open("rb") as content:
-            done = self.run_on_node("ctr", "--namespace", "k8s.io", "images", "import", "-", stdin=content.fileno())
-        if done.returncode:
-            raise AssertionError(f"import {archive}: status {done.returncode}\n{done.stderr}")
+            self._images("import", "-", stdin=content.fileno())
+
+    def name_image(self, name: str, also: str) -> None:
+        """Give an image one more name, which has to be whole, as in `docker.io/library/NAME:TAG`."""
+        self._images("tag", name, also)
 
     def run_on_node(self, *command: str, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
         """Run a command of this machine in the node's namespaces, and return how it ended."""
@@ -139,6 +148,11 @@ class NodeCluster(ControlPlane):
     def more_wanted(self) -> dict[str, Any]:
         """Return the image that holds a pod's namespaces."""
         return {"pauseArchive": str(pause_archive())}
+
+    def _images(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> None:
+        done = self.run_on_node("ctr", "--namespace", "k8s.io", "images", *arguments, stdin=stdin)
+        if done.returncode:
+            raise AssertionError(f"images {' '.join(arguments)}: status {done.returncode}\n{done.stderr}")
 
     @property
     def _slot(self) -> int:

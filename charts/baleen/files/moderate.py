@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -12,6 +13,22 @@ MEANINGS = {
     503: "no policy is in force yet, or the gateway has too much to do",
 }
 
+
+def ask(request, seconds):
+    """Return the answer; that pods have just become ready takes a moment to be known on every node."""
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - the chart wrote it
+                return json.load(response)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(0.5)
+
+
 content = {"content": {"type": "text", "text": "Hello, helm."}}
 headers = {"Content-Type": "application/json"}
 if key := os.environ.get("API_KEY", "").strip():
@@ -19,8 +36,7 @@ if key := os.environ.get("API_KEY", "").strip():
 address = os.environ["GATEWAY"] + "/v1/moderate"
 request = urllib.request.Request(address, json.dumps(content).encode(), headers)  # noqa: S310 - the chart wrote it
 try:
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-        answer = json.load(response)
+    answer = ask(request, seconds=float(os.environ.get("PATIENCE_SECONDS", "10")))
 except urllib.error.HTTPError as exc:
     problem = exc.read(2000).decode(errors="replace")
     sys.exit(f"status {exc.code}: {MEANINGS.get(exc.code, 'see the log of the gateways')}\n{problem}")
