@@ -17,7 +17,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import IO, Final
 
-_IMPORTED: Final = ("baleen_operator.main", "baleen_sidecar.following", "baleen_cli.main")
+# Of commands those that tests fork: `baleen_cli.main` imports none.
+_IMPORTED: Final = (
+    "baleen_operator.main",
+    "baleen_sidecar.following",
+    "baleen_cli.main",
+    "baleen_cli.commands.serve",
+    "baleen_cli.commands.policy_records",
+)
 _PR_SET_NAME: Final = 15
 
 
