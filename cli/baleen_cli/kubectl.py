@@ -1,32 +1,35 @@
 """The kubectl plugin: `kubectl baleen …` is the program `kubectl-baleen` on the PATH."""
 
 import sys
+from typing import Final
 
 import typer
 
 from baleen_cli.cluster import Target
 from baleen_cli.console import run
-from baleen_cli.kubectl_commands import acting, showing, sidecars
 from baleen_cli.kubectl_commands.options import ContextOption, KubeconfigOption, NamespaceOption
+from baleen_cli.lazy import lazy_group
 
 PROGRAM = "kubectl baleen"
+COMMANDS: Final = {
+    "get": "baleen_cli.kubectl_commands.showing:get",
+    "history": "baleen_cli.kubectl_commands.showing:show_history",
+    "diff": "baleen_cli.kubectl_commands.comparing:show_diff",
+    "effective": "baleen_cli.kubectl_commands.showing:effective",
+    "explain": "baleen_cli.kubectl_commands.showing:explain",
+    "sidecars": "baleen_cli.kubectl_commands.sidecars:sidecars",
+    "pin": "baleen_cli.kubectl_commands.acting:pin",
+    "reject": "baleen_cli.kubectl_commands.acting:reject",
+    "rollback": "baleen_cli.kubectl_commands.acting:rollback",
+}
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Moderation policies in a cluster: what is in force, why, and how to go back.",
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("get")(showing.get)
-app.command("history")(showing.show_history)
-app.command("diff")(showing.show_diff)
-app.command("effective")(showing.effective)
-app.command("explain")(showing.explain)
-app.command("sidecars")(sidecars.sidecars)
-app.command("pin")(acting.pin)
-app.command("reject")(acting.reject)
-app.command("rollback")(acting.rollback)
 
 
 @app.callback()

@@ -1,30 +1,39 @@
 """The `baleen` command."""
 
 import sys
+from typing import Final
 
 import typer
 
-from baleen_cli.commands import decisions, demo, keys, models, policy, serve
 from baleen_cli.console import run
+from baleen_cli.lazy import lazy_group
 
 __all__ = ["app", "main", "run"]
 
+COMMANDS: Final = {
+    "serve": "baleen_cli.commands.serve:serve",
+    "moderate": "baleen_cli.commands.decisions:moderate",
+    "wait": "baleen_cli.commands.decisions:wait",
+    "explain": "baleen_cli.commands.decisions:explain",
+    "replay": "baleen_cli.commands.replay:replay",
+    "demo": "baleen_cli.commands.demo:demo",
+    "policy": "baleen_cli.commands.policy:app",
+    "models": "baleen_cli.commands.models:app",
+    "keys": "baleen_cli.commands.keys:app",
+}
+
 app = typer.Typer(
     name="baleen",
-    help="Content moderation: policies and models in, Allow, Review or Block out, with the reason.",
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(serve.serve)
-app.command("moderate")(decisions.moderate)
-app.command("wait")(decisions.wait)
-app.command("explain")(decisions.explain)
-app.command("replay")(decisions.replay)
-app.command("demo")(demo.demo)
-app.add_typer(policy.app, name="policy")
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
+
+
+@app.callback()
+def baleen() -> None:
+    """Content moderation: policies and models in, Allow, Review or Block out, with the reason."""
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from typing import IO, Final
 
 _IMPORTED: Final = (
     *("baleen_operator.main", "baleen_sidecar.following", "baleen_cli.main"),
+    # Of commands those that tests fork: `baleen_cli.main` imports none.
+    *("baleen_cli.commands.serve", "baleen_cli.commands.policy_records"),
     # What their libraries import at the first use only.
     *("anyio._backends._asyncio", "httpcore", "pydantic.v1"),
 )

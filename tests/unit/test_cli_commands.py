@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ from baleen_core.errors import IntegrityError, InvalidError, ModelError, NotFoun
 from baleen_core.model.parse import parse_model, parse_model_deployment
 from commands import baleen
 from word_model import write_word_model
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NOBODY = "http://127.0.0.1:11"
+SERVING = {"alembic", "fastapi", "kopf", "onnx", "onnxruntime", "sqlalchemy", "tritonclient", "uvicorn"}
 
 
 def fail_with(error):
@@ -48,8 +54,8 @@ def test_an_error_that_is_not_ours_is_not_hidden():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("polici",), "No such command 'polici'"),
-        (("policy", "valdate"), "No such command 'valdate'"),
+        (("polici",), "No such command 'polici'. Did you mean 'policy'?"),
+        (("policy", "valdate"), "No such command 'valdate'. Did you mean 'validate'?"),
         (("serve", "--prot", "1"), "No such option: --prot"),
         (("serve", "--port", "x"), "Invalid value for '--port'"),
     ],
@@ -68,6 +74,25 @@ def test_help_is_for_standard_output(arguments):
 
     assert (ended.status, ended.errors) == (0, "")
     assert "Usage: baleen" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "unwanted"),
+    [
+        pytest.param("main", ("policy", "validate", EXAMPLES / "policies"), {"kubernetes"}, id="policy validate"),
+        pytest.param("main", ("wait", "--url", NOBODY, "--seconds", "0.1"), {"kubernetes", "numpy"}, id="wait"),
+        pytest.param("main", ("models", "list"), {"kubernetes", "numpy"}, id="models list"),
+        pytest.param("kubectl", ("get", "--kubeconfig", "/absent"), {"numpy"}, id="kubectl baleen get"),
+    ],
+)
+def test_a_command_does_not_import_what_only_others_need(module, arguments, unwanted):
+    """A server's libraries take a second to import, and whoever checks a folder of policies waits for it."""
+    script = f"import sys; from baleen_cli.{module} import main\ntry: main()\nfinally: print(*sys.modules)"
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    imported = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()[-1].split()
+
+    assert "typer" in imported
+    assert not (SERVING | unwanted).intersection(imported)
 
 
 def test_options_win_over_variables_and_variables_over_defaults():

@@ -16,7 +16,7 @@ import uvloop
 
 from baleen_cli.client import Client
 from baleen_cli.commands.decisions import print_decisions
-from baleen_cli.commands.policy import write_override
+from baleen_cli.commands.policy_records import write_override
 from baleen_cli.console import lines, note
 from baleen_cli.local import Prepared, Running, prepare, run_local, wait_until_ready
 from baleen_cli.samples import fetch_video
