@@ -112,6 +112,34 @@ async def test_a_caller_that_gives_up_is_cancelled_and_not_told_of_a_failure(fak
         await call
 
 
+async def test_a_call_that_nobody_waits_for_is_not_cancelled_at_the_server(fake, inference):
+    fake.answer("probabilities", SCORES)
+    fake.delay_seconds = 1
+    with pytest.raises(ModelUnavailable, match=r"no answer within 0.5 s"):
+        await inference.infer(IMAGE_MODEL, ROWS)
+    call = asyncio.create_task(inference.infer(IMAGE_MODEL, ROWS))
+    await asyncio.sleep(0.1)
+    call.cancel()
+
+    await until(lambda: fake.answered == 2)
+
+
+async def test_a_model_with_too_many_late_calls_is_not_called_again_before_one_has_ended(fake):
+    adapter = TritonInference(fake.endpoint, timeout_seconds=0.1)
+    fake.answer("probabilities", SCORES)
+    fake.delay_seconds = 2
+    asked = await asyncio.gather(*(adapter.infer(IMAGE_MODEL, ROWS) for _ in range(64)), return_exceptions=True)
+    with pytest.raises(ModelUnavailable, match="64 calls have had no answer in time"):
+        await adapter.infer(IMAGE_MODEL, ROWS)
+    fake.delay_seconds = 0
+    await until(lambda: fake.answered == 64)
+
+    assert {type(each) for each in asked} == {ModelUnavailable}
+    assert len(fake.requests) == 64
+    assert (await adapter.infer(IMAGE_MODEL, ROWS))["probabilities"].shape == (2, 3)
+    await adapter.close()
+
+
 async def test_calls_under_way_fail_when_the_server_is_exchanged(fake, inference):
     fake.delay_seconds = 30
     call = asyncio.create_task(inference.infer(IMAGE_MODEL, ROWS))

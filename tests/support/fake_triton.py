@@ -16,6 +16,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.outputs: list[tuple[str, str, tuple[int, ...], bytes]] = []
         self.delay_seconds = 0.0
         self.requests: list[service_pb2.ModelInferRequest] = []
+        self.answered = 0
         self.endpoint = ""
 
     def answer(self, name: str, array: np.ndarray, *, data_type: str = "FP32") -> None:
@@ -30,6 +31,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         for name, data_type, shape, data in self.outputs:
             answer.outputs.add(name=name, datatype=data_type, shape=shape)
             answer.raw_output_contents.append(data)
+        self.answered += 1
         return answer
 
     async def ModelReady(self, request, context):  # noqa: N802  the protocol's name

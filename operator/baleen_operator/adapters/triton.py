@@ -1,9 +1,9 @@
 """The operator's Triton client: asks, loads and lets go; no exception of gRPC or of the client leaves this module."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from tritonclient.grpc import InferInput
@@ -30,6 +30,9 @@ _CHANNEL: Final = [
 ]
 
 
+T = TypeVar("T")
+
+
 class GrpcTriton:
     """Connects to Tritons, to so many at once; connections are closed after each use, since most are rare."""
 
@@ -48,22 +51,30 @@ class GrpcTriton:
         self._probe_timeout_seconds = probe_timeout_seconds
         self._infer_timeout_seconds = infer_timeout_seconds
         self._load_timeout_seconds = load_timeout_seconds
+        self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def connect(self, endpoint: str, *, to_load: bool = False) -> AsyncIterator["GrpcTritonServer"]:
         """Connect to `host:port` when it is one's turn."""
         async with self._load_gate if to_load else self._ask_gate:
             client = InferenceServerClient(endpoint, channel_args=_CHANNEL)
+            late: set[asyncio.Task[Any]] = set()
             try:
                 yield GrpcTritonServer(
                     client,
                     endpoint,
+                    late,
                     probe_timeout_seconds=self._probe_timeout_seconds,
                     infer_timeout_seconds=self._infer_timeout_seconds,
                     load_timeout_seconds=self._load_timeout_seconds,
                 )
             finally:
-                await client.close()
+                # What is under way is waited for: closing would cancel it.
+                closing = asyncio.create_task(_close(client, late, self._load_timeout_seconds))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+                if not late:
+                    await closing
 
 
 class GrpcTritonServer:
@@ -73,12 +84,15 @@ class GrpcTritonServer:
         self,
         client: InferenceServerClient,
         endpoint: str,
+        late: set[asyncio.Task[Any]],
         *,
         probe_timeout_seconds: float,
         infer_timeout_seconds: float,
         load_timeout_seconds: float,
     ) -> None:
+        """`late` gets the calls that go on when nobody waits for them any more."""
         self._client = client
+        self._late = late
         self._endpoint = endpoint
         self._probe_timeout_seconds = probe_timeout_seconds
         self._infer_timeout_seconds = infer_timeout_seconds
@@ -114,19 +128,36 @@ class GrpcTritonServer:
             ModelUnavailable: it did not answer, or not what was promised.
         """
         with self._failing(f"model {model.name!r}"):
-            answer = await self._client.infer(
-                model.name,
-                [
-                    InferInput(tensor.name, inputs[tensor.name].shape, tensor.data_type).set_data_from_numpy(
-                        inputs[tensor.name]
-                    )
-                    for tensor in model.inputs
-                ],
-                model_version=model.version,
-                client_timeout=self._infer_timeout_seconds,
+            answer = await self._in_time(
+                self._client.infer(
+                    model.name,
+                    [
+                        InferInput(tensor.name, inputs[tensor.name].shape, tensor.data_type).set_data_from_numpy(
+                            inputs[tensor.name]
+                        )
+                        for tensor in model.inputs
+                    ],
+                    model_version=model.version,
+                )
             )
             rows = len(inputs[model.inputs[0].name])
             return {tensor.name: check_answer(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs}
+
+    async def _in_time(self, call: Coroutine[Any, Any, T]) -> T:
+        """Wait for a call within its time budget, and let it go on when that is over.
+
+        It is never cancelled, nor has it a deadline that the server knows of: Triton has crashed on both (issues 7368
+        and 8034 of its server).
+        """
+        task = asyncio.create_task(call)
+        try:
+            await asyncio.wait({task}, timeout=self._infer_timeout_seconds)
+        finally:
+            if not task.done():
+                self._late.add(task)
+        if not task.done():
+            raise TimeoutError(f"no answer within {self._infer_timeout_seconds:g} s")
+        return task.result()
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:
@@ -137,5 +168,17 @@ class GrpcTritonServer:
         except InferenceServerException as exc:
             status = str(exc.status() or "refused by the client").removeprefix("StatusCode.")
             raise ModelUnavailable(f"{who}: {exc.message()} ({status})") from exc
+        except TimeoutError as exc:
+            raise ModelUnavailable(f"{who}: {exc} (DEADLINE_EXCEEDED)") from None
         except (grpc.RpcError, grpc.aio.BaseError, ValueError, KeyError) as exc:
             raise ModelUnavailable(f"{who}: {exc!r}") from exc
+
+
+async def _close(client: InferenceServerClient, late: set[asyncio.Task[Any]], patience_seconds: float) -> None:
+    """Close a connection once its late calls have ended, or after so long."""
+    if late:
+        ended, _ = await asyncio.wait(late, timeout=patience_seconds)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # taken note of: nobody else does
+    await client.close()

@@ -1,9 +1,9 @@
 """Triton over gRPC; no exception of gRPC or of Triton's client leaves this module."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
@@ -18,6 +18,8 @@ from baleen_core.model.tensors import check_answer
 from baleen_sidecar.ports import Tensors
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
+_MAX_LATE: Final = 64
+"""Calls of one model that are under way and that nobody waits for any more; with so many it is not called again."""
 
 _CHANNEL: Final = [
     # gRPC's own back-off grows to two minutes; a server that is back must be found at once.
@@ -35,6 +37,9 @@ _CHANNEL: Final = [
     # Otherwise two adapters in one process would share a connection, and its back-off.
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+T = TypeVar("T")
 
 
 class TritonInference:
@@ -60,15 +65,18 @@ class TritonInference:
         self._open: InferenceServerClient | None = None
         self._confirmed: set[tuple[str, str]] = set()
         self._answered: dict[str, int] = {}
+        self._late: dict[str, set[asyncio.Task[Any]]] = {}
 
     async def infer(self, model: Model, inputs: Tensors) -> Tensors:
         """See ports.Inference."""
         with self._failing(model):
-            answer = await self._client().infer(
+            answer = await self._in_time(
                 model.name,
-                [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
-                model_version=model.version,
-                client_timeout=self._timeout_seconds,
+                self._client().infer(
+                    model.name,
+                    [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
+                    model_version=model.version,
+                ),
             )
             rows = len(inputs[model.inputs[0].name])
             outputs = {
@@ -164,6 +172,27 @@ class TritonInference:
         if client is not None:
             await client.close()
 
+    async def _in_time(self, name: str, call: Coroutine[Any, Any, T]) -> T:
+        """Wait for a call of a model within the time budget; one that takes longer goes on, and nobody waits for it.
+
+        It is never cancelled, nor has it a deadline that the server knows of: Triton has crashed on both (issues 7368
+        and 8034 of its server), as the wheel's does within seconds of load.
+        """
+        late = self._late.setdefault(name, set())
+        if len(late) >= _MAX_LATE:
+            call.close()
+            raise TimeoutError(f"{len(late)} calls have had no answer in time and none yet")
+        task = asyncio.create_task(call)
+        try:
+            await asyncio.wait({task}, timeout=self._timeout_seconds)
+        finally:
+            if not task.done():
+                late.add(task)
+                task.add_done_callback(lambda _: _forget(task, late))
+        if not task.done():
+            raise TimeoutError(f"no answer within {self._timeout_seconds:g} s")
+        return task.result()
+
     def _client(self) -> InferenceServerClient:
         # Made on first use, since a channel belongs to the event loop that is running then.
         if self._open is None:
@@ -178,6 +207,8 @@ class TritonInference:
             yield
         except InferenceServerException as exc:
             raise ModelUnavailable(f"{who}: {exc.message()} ({_status(exc)})") from exc
+        except TimeoutError as exc:
+            raise ModelUnavailable(f"{who}: {exc} (DEADLINE_EXCEEDED)") from None
         except (grpc.RpcError, grpc.aio.BaseError, ValueError) as exc:
             raise ModelUnavailable(f"{who}: {exc!r}") from exc
         except asyncio.CancelledError:
@@ -186,6 +217,12 @@ class TritonInference:
             if task is not None and task.cancelling():
                 raise
             raise ModelUnavailable(f"{who}: the connection was closed") from None
+
+
+def _forget(task: asyncio.Task[Any], late: set[asyncio.Task[Any]]) -> None:
+    late.discard(task)
+    if not task.cancelled():
+        task.exception()  # taken note of: nobody else does
 
 
 def _status(exc: InferenceServerException) -> str:
