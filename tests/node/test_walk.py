@@ -41,7 +41,7 @@ counts, wrong = collections.Counter(), []
 def call():
     while True:
         # A caller that retries once on a new connection, as an application should.
-        with httpx.Client(timeout=20, trust_env=False) as client:
+        with httpx.Client(timeout=20, trust_env=False, verify=False) as client:
             for attempt in ("first", "second"):
                 try:
                     body = {"content": {"type": "text", "text": "You are wonderful."}}
@@ -177,8 +177,13 @@ class Walk:
         return self.cluster.kubectl("logs", "-n", NAMESPACE, "-l", chosen, "--tail=30", check=False).stdout
 
     def rolled_out(self, kind: str = "gateway") -> None:
-        """Wait until all pods of a Deployment are there and ready."""
-        self.cluster.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/baleen-{kind}", "--timeout=170s")
+        """Wait until all pods of a Deployment are there and ready; when it was in vain, say what was said."""
+        arguments = ("-n", NAMESPACE, f"deployment/baleen-{kind}", "--timeout=170s")
+        waited = self.cluster.kubectl("rollout", "status", *arguments, check=False)
+        if waited.returncode:
+            pods = self.cluster.kubectl("get", "pods", "-A").stdout
+            models = self.cluster.kubectl("get", "moddep", "-n", POLICIES, "-o", "yaml").stdout
+            raise AssertionError(f"{waited.stderr}\n{pods}\n{models}\n{self.logs('operator')}\n{self.logs(kind)}")
 
     def ask(self, pod: str, url: str, text: str) -> dict[str, Any]:
         """Return the decision on a text, asked for in the application's pod."""
