@@ -13,7 +13,7 @@ from cluster_site import examples
 from control_plane import NAMESPACE
 from git_loop import GitLoop
 from helm import CHART, RELEASE, Values, helm
-from installed import ENDPOINT, POLICIES, Installed
+from installed import ENDPOINT, GATEWAY, POLICIES, Installed, application
 from node_cluster import NodeCluster
 from serving import until
 
@@ -63,7 +63,6 @@ if sys.argv[1].startswith("http://baleen"):
 with urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/v1/moderate", body, headers), timeout=30) as answer:
     print(answer.read().decode())
 """
-GATEWAY = f"http://baleen-gateway.{NAMESPACE}.svc"
 ABUSE = "You are a stupid idiot and I hate you."
 
 
@@ -78,35 +77,6 @@ def cluster(node_ready: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def release(cluster: NodeCluster) -> Installed:
     """Install Baleen."""
     return installed.install(cluster)
-
-
-def application(image: str, namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
-    """Return a pod of an application that has Python, and an API key."""
-    container = {
-        "name": "main",
-        "image": image,
-        "imagePullPolicy": "Never",
-        "command": list(command),
-        "env": [
-            {"name": "URL", "value": GATEWAY},
-            {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "api-key"}}},
-        ],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {
-            "containers": [container],
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        },
-    }
 
 
 class Walk:

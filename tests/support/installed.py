@@ -22,6 +22,7 @@ POLICIES: Final = "trust-safety"
 TRITON: Final = "triton"
 """The namespace of a Triton that somebody else runs, and its name."""
 ENDPOINT: Final = f"{TRITON}.{TRITON}.svc:8001"
+GATEWAY: Final = f"http://baleen-gateway.{NAMESPACE}.svc"
 _USER: Final = 65532
 _GRPC: Final = 8001
 _HTTP: Final = 8000
@@ -37,7 +38,14 @@ class Installed:
 
 
 def install(cluster: NodeCluster) -> Installed:
-    """Bring images, models and API keys, and install the chart; all namespaces are `restricted`."""
+    """Bring what it needs, and install the chart."""
+    prepared = prepare(cluster)
+    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=prepared.values, kubeconfig=cluster.kubeconfig())
+    return prepared
+
+
+def prepare(cluster: NodeCluster) -> Installed:
+    """Bring images, models and API keys; what is missing is the release. All namespaces are `restricted`."""
     operator, sidecar, triton = (image(name) for name in ("operator", "sidecar", "triton"))
     for each in (operator, sidecar, triton):
         cluster.import_image(each.archive)
@@ -52,9 +60,7 @@ def install(cluster: NodeCluster) -> Installed:
         _secret("baleen-keys", {"keys.yaml": yaml.safe_dump({"keys": keys})}),
         _secret("baleen-test", {"api-key": key}),
     )
-    values = values_for(operator, sidecar)
-    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=values, kubeconfig=cluster.kubeconfig())
-    return Installed(values=values, key=key)
+    return Installed(values=values_for(operator, sidecar), key=key)
 
 
 def values_for(operator: Image, sidecar: Image) -> dict[str, Any]:
@@ -173,6 +179,35 @@ def _run_triton(cluster: NodeCluster, image_name: str) -> None:
 def _probe(period_seconds: int, *, failures: int) -> Mapping[str, Any]:
     asked = {"path": "/v2/health/ready", "port": _HTTP}
     return {"httpGet": asked, "periodSeconds": period_seconds, "timeoutSeconds": 5, "failureThreshold": failures}
+
+
+def application(image: str, namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
+    """Return a pod of an application that has Python, and the API key of its namespace's Secret `key`."""
+    container = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": list(command),
+        "env": [
+            {"name": "URL", "value": GATEWAY},
+            {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "api-key"}}},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+    }
 
 
 def pods(cluster: NodeCluster, component: str) -> Sequence[str]:
