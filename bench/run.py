@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import publish
-from baleen_bench.form import FULL, QUICK, result, write_result
+from baleen_bench.form import FULL, QUICK, CannotMeasure, result, write_result
 from baleen_bench.machine import Watch
 from baleen_bench.scripts import NAMES, load_script
 
@@ -22,9 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if unknown := [name for name in parsed.names if name not in NAMES]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    left_out = False
     for name in parsed.names or NAMES:
-        run(name, quick=parsed.quick)
-    return 0 if parsed.quick else publish.main([])
+        try:
+            run(name, quick=parsed.quick)
+        except CannotMeasure as exc:
+            print(f"{name}: not measured: {exc}", file=sys.stderr)
+            left_out = True
+    if not parsed.quick:
+        publish.main([])
+    return 1 if left_out else 0
 
 
 def run(name: str, *, quick: bool) -> None:

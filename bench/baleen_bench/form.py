@@ -24,6 +24,10 @@ _NOT_MEASURED: Final = (":!bench/results", ":!docs", ":!README.md")
 _GOAL: Final = re.compile(r"(>=|<=|>|<) (\d+(?:\.\d+)?)")
 
 
+class CannotMeasure(Exception):
+    """This machine cannot run a script; the message says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """How long and how often is measured; `quick` only shows that a script runs, and its figures mean nothing."""
