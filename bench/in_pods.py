@@ -22,7 +22,7 @@ from baleen_bench import pods, policies, texts
 from baleen_bench.build import cache_folder, loadgen
 from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
 from baleen_bench.machine import Cores
-from baleen_bench.pods import Caller, Pod, failed, told
+from baleen_bench.pods import Caller, Pod, failed, told, used_seconds
 from baleen_operator.plan.injection import INJECT_LABEL
 from cluster_site import examples
 from control_plane import NAMESPACE
@@ -150,9 +150,12 @@ def measure(effort: Effort) -> Outcome:
         parts["calls"] = call(here, effort)
         parts["loads"] = load(here, effort)
         parts["upgrades"] = upgrade(here, effort)
+        # With the node the kernel ends its pods, and nobody is told what they have used.
+        orphans = sum(map(used_seconds, cluster.control_groups("cpuacct")))
     return Outcome(
         figures=tuple(figure for part in parts.values() for figure in part.figures),
         raw={name: part.raw for name, part in parts.items()},
+        orphans_cpu_seconds=orphans,
     )
 
 

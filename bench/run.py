@@ -38,7 +38,7 @@ def run(name: str, *, quick: bool) -> None:
     """Run one script, say what it found, and keep it unless it was quick."""
     begun, watch = time.monotonic(), Watch()
     outcome = load_script(name).measure(QUICK if quick else FULL)
-    found = result(name, outcome, watch.machine())
+    found = result(name, outcome, watch.machine(outcome.orphans_cpu_seconds))
     machine = found["machine"]
     seconds = time.monotonic() - begun
     print(f"{name}: {seconds:.0f} s, steal {machine['steal']:.1%}, other load {machine['other_load']:.1%}")

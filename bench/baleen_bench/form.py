@@ -101,10 +101,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a script measured: its figures, and everything that they were made from."""
+    """What a script measured: its figures, and everything that they were made from.
+
+    `orphans_cpu_seconds` is the processor time of processes that were its own and that nobody waited for.
+    """
 
     figures: tuple[Figure, ...]
     raw: dict[str, Any]
+    orphans_cpu_seconds: float = 0.0
 
 
 def judge(value: float, goal: str | None, noise: float | None) -> Verdict:

@@ -117,7 +117,11 @@ class NodeCluster(ControlPlane):
     def control_group(self, pod: str, namespace: str, controller: str) -> Path:
         """Return a pod's control group as this machine sees it; in version 2 it is the same one for all controllers."""
         uid = self.get_json("pod", pod, namespace)["metadata"]["uid"]
-        return next(control_group(self._slot, controller).rglob(f"pod{uid}"))
+        return next(group for group in self.control_groups(controller) if group.name == f"pod{uid}")
+
+    def control_groups(self, controller: str) -> list[Path]:
+        """Return those of all pods that run."""
+        return sorted(control_group(self._slot, controller).rglob("pod*-*-*"))
 
     def offer_volume(self, name: str, *, storage: str = "1Gi") -> Path:
         """Make a volume that a claim without a storage class may take, and return the folder with its content.
