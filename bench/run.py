@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import publish
-from baleen_bench.form import FULL, QUICK, result, write_result
+from baleen_bench.form import FULL, QUICK, CannotMeasure, result, write_result
 from baleen_bench.machine import Watch
 from baleen_bench.scripts import NAMES, load_script
 
@@ -22,16 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if unknown := [name for name in parsed.names if name not in NAMES]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    left_out = False
     for name in parsed.names or NAMES:
-        run(name, quick=parsed.quick)
-    return 0 if parsed.quick else publish.main([])
+        try:
+            run(name, quick=parsed.quick)
+        except CannotMeasure as exc:
+            print(f"{name}: not measured: {exc}", file=sys.stderr)
+            left_out = True
+    if not parsed.quick:
+        publish.main([])
+    return 1 if left_out else 0
 
 
 def run(name: str, *, quick: bool) -> None:
     """Run one script, say what it found, and keep it unless it was quick."""
     begun, watch = time.monotonic(), Watch()
     outcome = load_script(name).measure(QUICK if quick else FULL)
-    found = result(name, outcome, watch.machine())
+    found = result(name, outcome, watch.machine(outcome.orphans_cpu_seconds))
     machine = found["machine"]
     seconds = time.monotonic() - begun
     print(f"{name}: {seconds:.0f} s, steal {machine['steal']:.1%}, other load {machine['other_load']:.1%}")

@@ -24,6 +24,10 @@ _NOT_MEASURED: Final = (":!bench/results", ":!docs", ":!README.md")
 _GOAL: Final = re.compile(r"(>=|<=|>|<) (\d+(?:\.\d+)?)")
 
 
+class CannotMeasure(Exception):
+    """This machine cannot run a script; the message says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """How long and how often is measured; `quick` only shows that a script runs, and its figures mean nothing."""
@@ -97,10 +101,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a script measured: its figures, and everything that they were made from."""
+    """What a script measured: its figures, and everything that they were made from.
+
+    `orphans_cpu_seconds` is the processor time of processes that were its own and that nobody waited for.
+    """
 
     figures: tuple[Figure, ...]
     raw: dict[str, Any]
+    orphans_cpu_seconds: float = 0.0
 
 
 def judge(value: float, goal: str | None, noise: float | None) -> Verdict:

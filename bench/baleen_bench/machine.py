@@ -46,13 +46,13 @@ class Watch:
         self._ticks = Ticks.read()
         self._own_seconds = _own_seconds()
 
-    def machine(self) -> Machine:
+    def machine(self, orphans_cpu_seconds: float = 0.0) -> Machine:
         """Describe the machine, and its state since the watch began."""
         ticks = Ticks.read()
         total = max(1, ticks.total - self._ticks.total)
         steal = ticks.steal - self._ticks.steal
         busy = total - (ticks.idle - self._ticks.idle) - steal
-        own = (_own_seconds() - self._own_seconds) * TICKS_PER_SECOND
+        own = (_own_seconds() - self._own_seconds + orphans_cpu_seconds) * TICKS_PER_SECOND
         return Machine(
             cpus=os.cpu_count() or 1,
             memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),

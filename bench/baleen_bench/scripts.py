@@ -15,9 +15,13 @@ NAMES: Final = (
     "cr_ready",
     "operator_rss",
     "policy_enforced",
+    "container_images",
+    "in_pods",
 )
 IN_CLUSTER: Final = frozenset({"cr_ready", "operator_rss", "policy_enforced"})
-"""Those that start a control plane, the others Triton or nothing."""
+"""Those that start a control plane."""
+ON_NODE: Final = frozenset({"container_images", "in_pods"})
+"""Those that run containers, as root. All others start Triton or nothing."""
 
 
 class Script(Protocol):
@@ -26,7 +30,11 @@ class Script(Protocol):
     FIGURES: Mapping[str, Aim]
 
     def measure(self, effort: Effort) -> Outcome:
-        """Measure every figure; a quick effort may leave some out."""
+        """Measure every figure; a quick effort may leave some out.
+
+        Raises:
+            CannotMeasure: the machine is not one for it.
+        """
 
 
 def load_script(name: str) -> Script:

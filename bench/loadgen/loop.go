@@ -72,10 +72,12 @@ func (l *load) open() (err error) {
 	if err = l.watch(l.alarm.fd, syscall.EPOLLIN, syscall.EPOLL_CTL_ADD); err != nil {
 		return err
 	}
-	for len(l.connections) < l.options.connections {
-		if err = l.connect(); err != nil {
+	for !l.options.fresh && len(l.connections) < l.options.connections {
+		c, err := l.connect(0)
+		if err != nil {
 			return err
 		}
+		l.idle = append(l.idle, c)
 	}
 	return nil
 }
@@ -92,26 +94,40 @@ func (l *load) watch(fd int, events uint32, operation int) error {
 	return syscall.EpollCtl(l.epoll, operation, fd, &syscall.EpollEvent{Events: events, Fd: int32(fd)})
 }
 
-func (l *load) connect() error {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+// connect opens a connection. With SOCK_NONBLOCK it is not waited for: that it came to nothing is found by writing to it.
+func (l *load) connect(flags int) (*connection, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|flags, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	to := l.options.target
-	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: to.port, Addr: to.address}); err != nil {
+	err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: to.port, Addr: to.address})
+	if err != nil && flags&syscall.SOCK_NONBLOCK == 0 {
 		syscall.Close(fd)
-		return fmt.Errorf("connecting to %s: %w", to.host, err)
+		return nil, fmt.Errorf("connecting to %s: %w", to.host, err)
 	}
 	if err := syscall.SetNonblock(fd, true); err != nil {
-		return err
+		return nil, err
 	}
 	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
-		return err
+		return nil, err
 	}
 	c := &connection{fd: fd}
 	l.connections[fd] = c
-	l.idle = append(l.idle, c)
-	return l.watch(fd, syscall.EPOLLIN, syscall.EPOLL_CTL_ADD)
+	return c, l.watch(fd, syscall.EPOLLIN, syscall.EPOLL_CTL_ADD)
+}
+
+// isFree says whether a request can be sent now: on an idle connection, or on one more.
+func (l *load) isFree() bool { return len(l.idle) > 0 || len(l.connections) < l.options.connections }
+
+// take gives a connection for a request when isFree does.
+func (l *load) take() (*connection, error) {
+	if len(l.idle) == 0 {
+		return l.connect(syscall.SOCK_NONBLOCK)
+	}
+	c := l.idle[len(l.idle)-1]
+	l.idle = l.idle[:len(l.idle)-1]
+	return c, nil
 }
 
 func (l *load) now() int64 { return int64(time.Since(l.start)) }
@@ -120,21 +136,23 @@ func (l *load) now() int64 { return int64(time.Since(l.start)) }
 func (l *load) run() error {
 	events := make([]syscall.EpollEvent, 256)
 	drained := l.end + int64(l.options.drainSeconds*1e9)
-	for {
+	for ended := false; ; {
 		now := l.now()
-		if now < l.end {
+		// Once more at the end: what was due just before must not be lost because this process was woken late.
+		if !ended {
+			ended = now >= l.end
 			if err := l.sendDue(now); err != nil {
 				return err
 			}
 		}
-		nothingToSend := now >= l.end || l.next == len(l.schedule)
+		nothingToSend := ended || l.next == len(l.schedule)
 		if nothingToSend && l.inFlight == 0 || now >= drained {
 			return nil
 		}
 		wake := drained
 		if !nothingToSend {
 			wake = l.end
-			if len(l.idle) > 0 {
+			if l.isFree() {
 				wake = min(wake, l.schedule[l.next])
 			}
 		}
@@ -154,9 +172,11 @@ func (l *load) run() error {
 }
 
 func (l *load) sendDue(now int64) error {
-	for l.next < len(l.schedule) && l.schedule[l.next] <= now && len(l.idle) > 0 {
-		c := l.idle[len(l.idle)-1]
-		l.idle = l.idle[:len(l.idle)-1]
+	for l.next < len(l.schedule) && l.schedule[l.next] <= now && l.isFree() {
+		c, err := l.take()
+		if err != nil {
+			return err
+		}
 		c.busy, c.due = true, l.schedule[l.next]
 		c.unsent = l.options.requests[l.next%len(l.options.requests)]
 		c.answer.reset()
@@ -195,7 +215,7 @@ func (l *load) write(c *connection) error {
 func (l *load) handle(event syscall.EpollEvent) error {
 	c := l.connections[int(event.Fd)]
 	if c == nil {
-		return nil // the alarm, or a connection that was replaced by an event before this one
+		return nil // the alarm, or a connection that was dropped by an event before this one
 	}
 	if event.Events&syscall.EPOLLOUT != 0 && len(c.unsent) > 0 {
 		if err := l.write(c); err != nil {
@@ -242,10 +262,11 @@ func (l *load) finish(c *connection) error {
 	} else {
 		l.report.Errors[strconv.Itoa(c.answer.status)]++
 	}
-	if c.answer.closing || len(c.unsent) > 0 {
-		return l.replace(c)
+	if c.answer.closing || len(c.unsent) > 0 || l.options.fresh {
+		l.drop(c)
+	} else {
+		l.idle = append(l.idle, c)
 	}
-	l.idle = append(l.idle, c)
 	return nil
 }
 
@@ -256,10 +277,12 @@ func (l *load) fail(c *connection, cause string) error {
 		l.latencies = append(l.latencies, l.now()-c.due)
 		l.inFlight--
 	}
-	return l.replace(c)
+	l.drop(c)
+	return nil
 }
 
-func (l *load) replace(c *connection) error {
+// drop closes a connection; take opens another one when a request is due.
+func (l *load) drop(c *connection) {
 	for place, other := range l.idle {
 		if other == c {
 			l.idle = append(l.idle[:place], l.idle[place+1:]...)
@@ -269,10 +292,6 @@ func (l *load) replace(c *connection) error {
 	delete(l.connections, c.fd)
 	syscall.Close(c.fd)
 	l.report.Reconnects++
-	if l.now() >= l.end {
-		return nil // nothing is sent any more
-	}
-	return l.connect()
 }
 
 // conclude accounts for what has no answer: how old it is by now is the least that its latency would have been.

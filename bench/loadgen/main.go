@@ -1,7 +1,7 @@
 // Command loadgen offers an open-loop load to an HTTP server on this machine and reports what came back as JSON.
 //
 // Arrivals are Poisson: they do not wait for answers, and a latency is counted from the instant at which its request
-// was due, so a stalled server cannot hide its stall. Only loopback addresses are loaded.
+// was due, so a stalled server cannot hide its stall. Only loopback addresses are loaded, and private ones if need be.
 package main
 
 import (
@@ -57,6 +57,7 @@ type options struct {
 	seconds       float64
 	count         int
 	connections   int
+	fresh         bool
 	seed          int64
 	cpu           int
 	requests      [][]byte
@@ -72,10 +73,12 @@ func readOptions(arguments []string) (options, error) {
 	var bodies, headers repeated
 	flags := flag.NewFlagSet("loadgen", flag.ContinueOnError)
 	url := flags.String("target", "", "where to POST, such as http://127.0.0.1:8080/v1/moderate (loopback only)")
+	private := flags.Bool("private", false, "let the target be a private address, such as a service of a cluster in here")
 	flags.Float64Var(&result.rate, "rate", 100, "requests offered a second; with -max the rate of the first step")
 	flags.Float64Var(&result.seconds, "seconds", 5, "how long requests are offered, at most 600")
 	flags.IntVar(&result.count, "count", 1_000_000, "the most requests offered, at most 5000000")
-	flags.IntVar(&result.connections, "connections", 64, "persistent connections, 1 to 1024")
+	flags.IntVar(&result.connections, "connections", 64, "connections at most, which persist, 1 to 1024")
+	flags.BoolVar(&result.fresh, "fresh", false, "send each request on a connection of its own, opened when it is due")
 	flags.Int64Var(&result.seed, "seed", 1, "seed of the arrivals")
 	flags.IntVar(&result.cpu, "cpu", -1, "the CPU to stay on; -1 for any")
 	flags.Var(&bodies, "body", "a file with a request body; may be given several times, and they take turns")
@@ -93,7 +96,7 @@ func readOptions(arguments []string) (options, error) {
 		return result, err
 	}
 	var err error
-	if result.target, err = readTarget(*url); err != nil {
+	if result.target, err = readTarget(*url, *private); err != nil {
 		return options{}, err
 	}
 	result.requests, err = buildRequests(result.target, headers, bodies, *lines)

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// target is an address on this machine and the path to POST to.
+// target is an address and the path to POST to.
 type target struct {
 	address [4]byte
 	port    int
@@ -19,8 +19,9 @@ type target struct {
 	path    string
 }
 
-// readTarget refuses everything but plain HTTP to a loopback address: this program can do harm anywhere else.
-func readTarget(text string) (target, error) {
+// readTarget refuses everything but plain HTTP to a loopback address, or to a private one where that is wanted: this
+// program can do harm anywhere else.
+func readTarget(text string, private bool) (target, error) {
 	parsed, err := url.Parse(text)
 	if err != nil {
 		return target{}, fmt.Errorf("-target: %w", err)
@@ -33,8 +34,9 @@ func readTarget(text string) (target, error) {
 		name = "127.0.0.1"
 	}
 	address := net.ParseIP(name).To4()
-	if address == nil || !address.IsLoopback() {
-		return target{}, fmt.Errorf("-target is %q; only 127.0.0.0/8 and localhost may be loaded", text)
+	if address == nil || !address.IsLoopback() && !(private && address.IsPrivate()) {
+		return target{}, fmt.Errorf(
+			"-target is %q; only 127.0.0.0/8 and localhost may be loaded, and private addresses with -private", text)
 	}
 	port, err := strconv.Atoi(parsed.Port())
 	if err != nil || port < 1 || port > 65535 {

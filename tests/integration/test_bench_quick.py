@@ -1,12 +1,16 @@
 import pytest
 
 from baleen_bench.form import QUICK
-from baleen_bench.scripts import IN_CLUSTER, NAMES, load_script
+from baleen_bench.scripts import IN_CLUSTER, NAMES, ON_NODE, load_script
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.cluster if name in IN_CLUSTER else pytest.mark.triton) for name in NAMES],
+    [
+        pytest.param(name, marks=pytest.mark.cluster if name in IN_CLUSTER else pytest.mark.triton)
+        for name in NAMES
+        if name not in ON_NODE
+    ],
 )
 def test_every_benchmark_runs_and_measures_what_it_declares(name):
     script = load_script(name)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -146,7 +147,12 @@ def test_a_pod_can_be_looked_into_from_outside(node_cluster, web):
         answer = httpx.get(f"http://127.0.0.1:{port}/hostname", trust_env=False)
         forwarding.kill()
 
+    group = node_cluster.control_group("web", web, "cpuacct")
+    pids = [pid for file in group.rglob("cgroup.procs") for pid in file.read_text().split()]
+    commands = [Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids]
+
     assert answer.text == "web\n"
+    assert ["httpd"] in [command[1:2] for command in commands]
     assert "response:200" in node_cluster.kubectl("logs", "--namespace", web, "web").stdout
     assert node_cluster.kubectl("exec", "--namespace", web, "web", "--", "/busybox", "hostname").stdout == "web\n"
 

@@ -20,7 +20,7 @@ from cluster_site import examples
 from control_plane import NAMESPACE
 from git_loop import GitLoop
 from helm import CHART, RELEASE, Values, helm, merged
-from installed import ENDPOINT, POLICIES, chart_image
+from installed import ENDPOINT, GATEWAY, POLICIES, application
 from node_cluster import NodeCluster
 from pages import ROOT, blocks, copy_project, run_script
 from serving import until
@@ -79,7 +79,6 @@ import pathlib, sys
 from node_cluster import end_detached
 end_detached(pathlib.Path(sys.stdin.read()))
 """
-GATEWAY = f"http://baleen-gateway.{NAMESPACE}.svc"
 ALONE = {"operator": {"replicas": 1}, "gateway": {"replicas": 1}}
 ABUSE = "You are a stupid idiot and I hate you."
 
@@ -112,35 +111,6 @@ def typed(page: str, project: Path) -> str:
     done = run_script(f'make() {{ echo "make $*"; }}\n{script}', project)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def application(namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
-    """Return a pod of an application that has Python, and an API key."""
-    container = {
-        "name": "main",
-        "image": chart_image("sidecar"),
-        "imagePullPolicy": "Never",
-        "command": list(command),
-        "env": [
-            {"name": "URL", "value": GATEWAY},
-            {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "api-key"}}},
-        ],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {
-            "containers": [container],
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        },
-    }
 
 
 class Walk:

@@ -21,6 +21,7 @@ POLICIES: Final = "trust-safety"
 TRITON: Final = "triton"
 """The namespace of a Triton that somebody else runs, and its name."""
 ENDPOINT: Final = f"{TRITON}.{TRITON}.svc:8001"
+GATEWAY: Final = f"http://baleen-gateway.{NAMESPACE}.svc"
 _USER: Final = 65532
 _GRPC: Final = 8001
 _HTTP: Final = 8000
@@ -41,7 +42,16 @@ def chart_image(name: str) -> str:
 
 
 def install(cluster: NodeCluster) -> None:
-    """Bring images, models and API keys, and install the chart; all namespaces are `restricted`."""
+    """Bring what it needs, and install the chart."""
+    prepare(cluster)
+    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=VALUES, kubeconfig=cluster.kubeconfig())
+
+
+def prepare(cluster: NodeCluster) -> str:
+    """Bring images, models and API keys, all namespaces `restricted`, and return the key that may do everything.
+
+    What is missing is the release.
+    """
     for name in (NAMESPACE, POLICIES, TRITON):
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -59,7 +69,7 @@ def install(cluster: NodeCluster) -> None:
         _secret("baleen-keys", {"keys.yaml": yaml.safe_dump({"keys": keys})}),
         _secret("baleen-test", {"api-key": key}),
     )
-    helm("install", RELEASE, CHART, "--namespace", NAMESPACE, values=VALUES, kubeconfig=cluster.kubeconfig())
+    return key
 
 
 def _secret(name: str, data: Mapping[str, str]) -> dict[str, Any]:
@@ -159,6 +169,35 @@ def _run_triton(cluster: NodeCluster, image_name: str) -> None:
 def _probe(period_seconds: int, *, failures: int) -> Mapping[str, Any]:
     asked = {"path": "/v2/health/ready", "port": _HTTP}
     return {"httpGet": asked, "periodSeconds": period_seconds, "timeoutSeconds": 5, "failureThreshold": failures}
+
+
+def application(namespace: str, name: str, *command: str, **labels: str) -> dict[str, Any]:
+    """Return a pod of an application that has Python, and the API key of its namespace's Secret `key`."""
+    container = {
+        "name": "main",
+        "image": chart_image("sidecar"),
+        "imagePullPolicy": "Never",
+        "command": list(command),
+        "env": [
+            {"name": "URL", "value": GATEWAY},
+            {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "api-key"}}},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+    }
 
 
 def pods(cluster: NodeCluster, component: str) -> Sequence[str]:

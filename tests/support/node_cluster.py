@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from cluster_tools import CONTROL_PLANE, NODE, OF_THE_SUITE, tools
 from control_plane import ControlPlane, await_end, is_supervised
 from debian_packages import PackagesMissing, need_commands
-from node_supervisor import DNS_ADDRESS, NAMESPACES, NODE_NAME, host_address, node_address
+from node_supervisor import DNS_ADDRESS, NAMESPACES, NODE_NAME, control_group, host_address, node_address
 from tiny_images import pause_archive
 
 _SUPERVISOR: Final = Path(__file__).with_name("node_supervisor.py")
@@ -122,6 +122,15 @@ class NodeCluster(ControlPlane):
         first = (self.folder / "first").read_text()
         entered = ["nsenter", f"--target={first}", "--mount", "--net", "--pid", *command]
         return subprocess.run(entered, stdin=stdin, capture_output=True, text=True)
+
+    def control_group(self, pod: str, namespace: str, controller: str) -> Path:
+        """Return a pod's control group as this machine sees it; in version 2 it is the same one for all controllers."""
+        uid = self.get_json("pod", pod, namespace)["metadata"]["uid"]
+        return next(group for group in self.control_groups(controller) if group.name == f"pod{uid}")
+
+    def control_groups(self, controller: str) -> list[Path]:
+        """Return those of all pods that run."""
+        return sorted(control_group(self._slot, controller).rglob("pod*-*-*"))
 
     def offer_volume(self, name: str, *, storage: str = "1Gi") -> Path:
         """Make a volume that a claim without a storage class may take, and return the folder with its content.

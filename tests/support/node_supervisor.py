@@ -55,6 +55,12 @@ def node_address(slot: int) -> str:
     return f"198.18.{slot}.2"
 
 
+def control_group(slot: int, controller: str) -> Path:
+    """Return the node's control group as the machine sees it; in version 2 it is the same one for all controllers."""
+    hierarchy = _CGROUPS if _is_unified() else _CGROUPS / controller
+    return hierarchy / _cgroup(slot)
+
+
 class NodeSupervisor(Supervisor):
     """The first process inside: starts the parts, adopts what containers leave, and ends when nobody is left."""
 
@@ -402,9 +408,13 @@ def _remove_cgroup(folder: Path, give_up: float) -> None:
 
 def _hierarchies() -> list[Path]:
     """Return where control groups are made: one folder in version 2, one for each hierarchy in version 1."""
-    if (_CGROUPS / "cgroup.controllers").exists():
+    if _is_unified():
         return [_CGROUPS]
     return [folder for folder in sorted(_CGROUPS.iterdir()) if not folder.is_symlink()]
+
+
+def _is_unified() -> bool:
+    return (_CGROUPS / "cgroup.controllers").exists()
 
 
 def _supervise_outside(folder: Path, *, detached: bool) -> None:

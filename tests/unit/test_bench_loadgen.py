@@ -50,6 +50,10 @@ def test_arrivals_end_with_the_count_or_the_seconds_whichever_is_first():
     ("arguments", "message"),
     [
         pytest.param(["-target=http://192.0.2.1:80/"], "only 127.0.0.0/8 and localhost", id="another machine"),
+        pytest.param(["-target=http://10.96.0.1:80/"], "only 127.0.0.0/8 and localhost", id="a private address"),
+        pytest.param(
+            ["-private", "-target=http://192.0.2.1:80/"], "and private addresses", id="one that is not private"
+        ),
         pytest.param(["-target=http://example.com:80/"], "only 127.0.0.0/8 and localhost", id="a name"),
         pytest.param(["-target=http://0.0.0.0:80/"], "only 127.0.0.0/8 and localhost", id="any address"),
         pytest.param(["-target=http://127.0.0.1.example.com:80/"], "only 127.0.0.0/8", id="a name like an address"),
@@ -74,6 +78,11 @@ class Answers(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     bodies: list[bytes]
+    callers: set[int]
+
+    def setup(self):
+        self.callers.add(self.client_address[1])
+        super().setup()
 
     def do_POST(self):
         self.bodies.append(self.rfile.read(int(self.headers["content-length"])))
@@ -95,12 +104,12 @@ class Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def server():
-    handler = type("Handler", (Answers,), {"bodies": []})
+    handler = type("Handler", (Answers,), {"bodies": [], "callers": set()})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
         try:
-            yield listening.server_address[1], handler.bodies
+            yield listening.server_address[1], handler
         finally:
             listening.shutdown()
             thread.join()
@@ -110,7 +119,7 @@ def test_every_request_is_accounted_for_whatever_the_answer(tmp_path):
     lines = tmp_path / "bodies.jsonl"
     lines.write_text('{"text": "one"}\n{"text": "two"}\n')
 
-    with server() as (port, bodies):
+    with server() as (port, seen):
         target = f"-target=http://127.0.0.1:{port}/v1/moderate"
         done = run(target, f"-lines={lines}", "-rate=300", "-seconds=50", "-count=90", "-connections=1", "-cpu=0")
 
@@ -119,7 +128,34 @@ def test_every_request_is_accounted_for_whatever_the_answer(tmp_path):
     assert (report["unsent"], report["unfinished"], report["reconnects"]) == (0, 0, 30)
     assert sum(bucket["count"] for bucket in report["histogram"]) == 90
     assert list(report["latency_ms"]) == ["max", "p50", "p90", "p95", "p99", "p99.9"]
-    assert bodies == [b'{"text": "one"}', b'{"text": "two"}'] * 45
+    assert seen.bodies == [b'{"text": "one"}', b'{"text": "two"}'] * 45
+
+
+@pytest.mark.parametrize(
+    ("flags", "connections"),
+    [pytest.param([], 11, id="kept until they are closed"), pytest.param(["-fresh"], 31, id="one for each request")],
+)
+def test_a_connection_is_opened_when_there_is_none_to_send_on(tmp_path, flags, connections):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+
+    with server() as (port, seen):
+        target = f"-target=http://127.0.0.1:{port}/"
+        done = run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=31", "-connections=1", *flags)
+
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["errors"]) == (21, {"503": 10})
+    assert len(seen.callers) == connections
+
+
+def test_whom_a_fresh_connection_does_not_reach_is_a_request_that_failed(tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+
+    done = run("-target=http://127.0.0.1:1/", f"-body={body}", "-rate=100", "-seconds=9", "-count=20", "-fresh")
+
+    report = json.loads(done.stdout)
+    assert (report["sent"], report["ok"], report["errors"]) == (20, 0, {"connection": 20})
 
 
 def test_saturation_ends_at_the_first_rate_that_is_refused_twice(tmp_path):
