@@ -48,7 +48,7 @@ class InjectionRules:
     pull_policy: str = "IfNotPresent"
     gateway_url: str = "http://baleen-gateway-stream.baleen-system.svc:8081"
     resources: Mapping[str, Mapping[str, str]] = field(
-        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
     )
     state_size: str = "1Gi"
     temporary_size: str = "500Mi"
