@@ -179,7 +179,9 @@ def test_a_revision_that_is_replaced_beside_a_running_operator_is_there_as_it_wa
     true = get(site, "modrev", name)
     forged = {**true, "spec": true["spec"] | {"content": true["spec"]["content"].replace("Review", "Block")}}
     del forged["metadata"]["resourceVersion"], forged["metadata"]["uid"]
-    site.plane.kubectl("replace", "--force", "-f", "-", input=json.dumps(forged), check=False)
+    # When the operator is faster, kubectl would wait for ever for the deleted one to be gone.
+    replaced = ("replace", "--force", "--timeout=5s", "-f", "-")
+    site.plane.kubectl(*replaced, input=json.dumps(forged), check=False)
 
     def is_restored() -> bool:
         try:

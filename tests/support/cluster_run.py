@@ -80,11 +80,13 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a cluster, or Helm, after the others, and last those of the node.
+    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
 
-    Binaries and images may still be being built, in this order. The longest of the last comes first among them.
-    """
-    items.sort(key=lambda item: (_needs_node(item), _needs_cluster(item), item.path.stem != "test_walk"))
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
+        # The longest come first among them: those of the node, and of these the walk.
+        return _needs_cluster(item) or _needs_node(item), _needs_cluster(item), item.path.stem != "test_walk"
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
