@@ -82,9 +82,10 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
 
-    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
-        # The longest come first among them: those of the node, and of these the walk.
-        return _needs_cluster(item) or _needs_node(item), _needs_cluster(item), item.path.stem != "test_walk"
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        # The longest come first among them: the walk, the others of the node, benchmarks and the guide's commands.
+        first = item.path.stem != "test_walk", item.path.parent == SUITE
+        return _needs_cluster(item) or _needs_node(item), _needs_cluster(item), *first
 
     items.sort(key=place)
 
