@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from baleen_cli.triton.process import free_port
-from cluster_fixtures import cluster_binaries
+from cluster_run import missing_tools
 from control_plane import NAMESPACE, ControlPlane
 from pages import ROOT, blocks, copy_project, run_script
-
-__all__ = ["cluster_binaries"]
 
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
@@ -26,8 +24,10 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def empty_cluster(cluster_binaries: None, tmp_path: Path) -> Iterator[ControlPlane]:
+def empty_cluster(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[ControlPlane]:
     """A cluster that has nothing of the product."""
+    if problem := missing_tools(pytestconfig):
+        pytest.fail(problem, pytrace=False)
     with ControlPlane(tmp_path / "control-plane", manifests=()) as plane:
         plane.kubectl("delete", "namespace", NAMESPACE)
         yield plane
