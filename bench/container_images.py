@@ -5,7 +5,6 @@ the same image with an empty server of Python's library; it is measured against 
 """
 
 import json
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,8 @@ import httpx
 
 from baleen_bench import pods
 from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
-from confined import Confined, confined
+from baleen_cli.triton.process import free_port
+from confined import Confined, confined, nobodys_kubeconfig
 from images import Image, image
 
 MEGABYTE = 1_000_000
@@ -124,20 +124,3 @@ def wait_for_answer(run: Confined, url: str, begun: float) -> None:
                 pass
             time.sleep(LOOK_SECONDS)
     raise TimeoutError(f"{url} did not answer: {run.log.read_text(errors='replace')[-4000:]}")
-
-
-def nobodys_kubeconfig() -> dict[str, Any]:
-    """Return the way to an API server that is not there: an operator serves without."""
-    return {
-        "users": [{"name": "a", "user": {"token": "x"}}],
-        "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}],
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-        "current-context": "a",
-    }
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import httpx
 import pytest
 
 import plain_http
-from confined import Confined, confined
+from baleen_cli.triton.process import free_port
+from confined import Confined, confined, nobodys_kubeconfig
 from images import ROOT, image
 
 # The first run builds the images, which takes minutes.
@@ -87,11 +87,8 @@ def test_it_adds_less_than_its_budget_to_the_base(name: str):
 def test_the_operator_serves_with_no_right_to_write_anywhere(tmp_path: Path):
     kubeconfig = tmp_path / "kube"
     kubeconfig.mkdir()
-    user, cluster = {"name": "a", "user": {"token": "x"}}, {"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}
-    context = {"name": "a", "context": {"cluster": "a", "user": "a"}}
-    config = {"users": [user], "clusters": [cluster], "contexts": [context], "current-context": "a"}
-    (kubeconfig / "config").write_text(json.dumps(config))
-    port = _free_port()
+    (kubeconfig / "config").write_text(json.dumps(nobodys_kubeconfig()))
+    port = free_port()
     environment = {"BALEEN_OPERATOR_PORT": str(port), "KUBECONFIG": "/kube/config"}
     with confined(
         image("operator"), tmp_path / "c", environment=environment, volumes={"/kube": kubeconfig}, scratch=()
@@ -101,7 +98,7 @@ def test_the_operator_serves_with_no_right_to_write_anywhere(tmp_path: Path):
 
 
 def test_the_sidecar_serves_with_nothing_to_write_to_but_its_state(tmp_path: Path):
-    port = _free_port()
+    port = free_port()
     environment = {"BALEEN_PORT": str(port), "BALEEN_GATEWAY_URL": "http://127.0.0.1:9"}
     with confined(
         image("sidecar"), tmp_path / "c", environment=environment, scratch=("/tmp", "/var/lib/baleen")
@@ -152,7 +149,7 @@ def test_models_are_listed_by_the_command_that_a_runtime_calls(tmp_path: Path):
 
 
 def test_the_stand_in_for_tritons_image_starts_where_that_one_does(tmp_path: Path):
-    models, ports = tmp_path / "models", {kind: _free_port() for kind in ("http", "grpc", "metrics")}
+    models, ports = tmp_path / "models", {kind: free_port() for kind in ("http", "grpc", "metrics")}
     models.mkdir()
     arguments = [f"--{kind}-port={port}" for kind, port in ports.items()]
     with confined(
@@ -164,12 +161,6 @@ def test_the_stand_in_for_tritons_image_starts_where_that_one_does(tmp_path: Pat
         assert _answer(run, f"http://127.0.0.1:{ports['http']}/v2/health/ready").status_code == 200
         assert run.stop() == 0
     assert (image("triton").root / "opt/tritonserver/bin/tritonserver").is_file()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answer(run: Confined, url: str) -> httpx.Response:

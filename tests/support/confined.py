@@ -110,3 +110,13 @@ def _bundle(
         ],
         "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
     }
+
+
+def nobodys_kubeconfig() -> dict[str, Any]:
+    """Return the way to an API server that is not there: an operator serves without."""
+    return {
+        "users": [{"name": "a", "user": {"token": "x"}}],
+        "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
