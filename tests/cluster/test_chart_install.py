@@ -49,6 +49,9 @@ def namespaces(private_control_plane: ControlPlane) -> Iterator[tuple[str, str]]
     names = ("moderation-a", "moderation-b")
     for name in names:
         private_control_plane.make_namespace(name)
+        # Pods are refused without it, and the controllers come back slowly from an API server that was away.
+        account = ("serviceaccount/default", "-n", name)
+        private_control_plane.kubectl("wait", "--for=create", *account, "--timeout=120s")
     yield names
     private_control_plane.kubectl("delete", "namespace", *names, "--wait=false")
 
