@@ -24,7 +24,7 @@ demo: setup  ## fetch the models, start Triton and a sidecar, moderate real cont
 # come last: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
-		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
 
 cluster: setup  ## start a Kubernetes of one node with Baleen in it, as root, and print how to use it
 	@$(BIN)/baleen models fetch && $(BIN)/python tests/support/playground.py start

@@ -15,7 +15,7 @@ from control_plane import KUBECTL
 from helm import helm
 from node_cluster import NodeCluster
 from tiny_images import BUSYBOX, busybox_archive
-from traces import traces
+from traces import traces, traces_in_the_end
 from waiting import until
 
 pytestmark = pytest.mark.node
@@ -200,4 +200,4 @@ async def test_nothing_is_left_of_a_cluster_however_it_ended(node_ready, tmp_pat
 
     assert set(running) - set(before) == {"processes", "links", "control groups", "stored"}
     assert any("sleep 600" in command for command in running["processes"])
-    assert traces(folder, slot) == before
+    assert traces_in_the_end(folder, slot, before) == before

@@ -120,6 +120,8 @@ def _run_triton(cluster: NodeCluster, image_name: str) -> None:
         "ports": [{"containerPort": _GRPC}],
         "startupProbe": _probe(2, failures=150),
         "readinessProbe": _probe(5, failures=3),
+        # Without a request it has a thousandth of a busy node, and takes its models for dead that answer late.
+        "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

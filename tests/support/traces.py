@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,3 +27,16 @@ def traces(folder: Path, slot: str) -> Mapping[str, Sequence[str]]:
         ],
     }
     return {kind: found for kind, found in lines.items() if found}
+
+
+def traces_in_the_end(
+    folder: Path, slot: str, expected: Mapping[str, Sequence[str]], seconds: float = 5
+) -> Mapping[str, Sequence[str]]:
+    """Return what is to be seen as soon as it is what is expected, or in the end; the kernel may still be at its work.
+
+    A process whose files are closed, by which others know that it has ended, is in its control group for a moment yet.
+    """
+    end = time.monotonic() + seconds
+    while (found := traces(folder, slot)) != expected and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
