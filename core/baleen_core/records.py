@@ -189,8 +189,22 @@ class Segment(Frozen, frozen=True):
     score: int
 
 
+class Trial(Frozen, frozen=True):
+    """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's."""
+
+    name: str
+    stable: str
+    candidate: str
+    stable_verdict: Verdict
+    candidate_verdict: Verdict
+    group: int
+
+
 class Decision(Frozen, frozen=True):
-    """What is answered, as far as it follows from evidence and policies alone (no id, no time)."""
+    """What is answered, as far as it follows from evidence and policies alone (no id, no time).
+
+    `trials` has each policy that is in a rollout, with the digests of both revisions.
+    """
 
     decision: Verdict
     would_be: Verdict | None
@@ -201,6 +215,7 @@ class Decision(Frozen, frozen=True):
     policies: tuple[PolicyRef, ...]
     degraded: tuple[str, ...]
     segments: tuple[Segment, ...]
+    trials: tuple[Trial, ...] = ()
 
 
 class DecisionRecord(Frozen, frozen=True):

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from baleen_core.assignment import DEFAULT_KEYS, FULL, Assignment, Exposure, StickyKey
 from baleen_core.errors import PolicyError, Problem
-from baleen_core.policy.in_force import Override, Route
-from baleen_core.policy.parse import digest, read_header, read_scope, type_word
-from baleen_core.policy.schema import API_VERSION, MAX_ROLLBACK_WINDOW, Revision, Role, Scope
-from baleen_core.reading import Reader, integer, name, one_of, text
+from baleen_core.policy.in_force import Override, Route, RoutedCandidate
+from baleen_core.policy.parse import digest, place, read_header, read_scope, type_word
+from baleen_core.policy.schema import API_VERSION, MAX_ROLLBACK_WINDOW, MAX_TENANTS, Revision, Role, Scope
+from baleen_core.reading import Reader, boolean, integer, name, one_of, text
 
 GROUP: Final = "moderation.baleen.dev"
 VERSION: Final = "v1alpha1"
@@ -51,8 +52,9 @@ DIGEST_ANNOTATION: Final = f"{GROUP}/digest"
 class PublishedRoute:
     """A ModerationRoute: what the operator decided for a policy. Each change has a higher `epoch`.
 
-    `version` is of the stable revision; `time` (RFC 3339, UTC) says since when, `reason` why, `by` whose edit it was.
-    `created` is when the policy was created, which decides between policies of one scope.
+    `version` is of the stable revision; `time` (RFC 3339, UTC) says since when, `reason` why, `by` whose edit it was,
+    and `stable_epoch` with which epoch it became stable (0: with this one). `created` is when the policy was created,
+    which decides between policies of one scope.
     """
 
     namespace: str
@@ -67,6 +69,7 @@ class PublishedRoute:
     time: str = ""
     reason: str = ""
     by: str = ""
+    stable_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,14 +180,50 @@ def write_route(route: PublishedRoute) -> dict[str, Any]:
         "time": route.time,
         "reason": route.reason,
         "by": route.by,
+        "stableEpoch": route.stable_epoch,
     }
-    kept = {field: value for field, value in spec.items() if value not in ("", [])}
+    kept = {field: value for field, value in spec.items() if value not in ("", [], 0)}
+    if route.route.candidate is not None:
+        kept |= _write_candidate(route.route.candidate)
     return {
         "apiVersion": API_VERSION,
         "kind": ROUTE_KIND,
         "metadata": {"name": route.name, "namespace": route.namespace, "labels": dict(MANAGED_BY)},
         "spec": kept,
     }
+
+
+def _write_candidate(candidate: RoutedCandidate) -> dict[str, Any]:
+    exposure, assignment = candidate.exposure, candidate.assignment
+    written: dict[str, Any] = {
+        "digest": candidate.digest,
+        "weightBasisPoints": exposure.weight_basis_points,
+        "shadow": exposure.is_shadow,
+    }
+    if exposure.tenants:
+        written["match"] = {"tenants": list(exposure.tenants)}
+    return {
+        "candidate": written,
+        "assignment": {"keys": [each.value for each in assignment.keys], "salt": assignment.salt},
+    }
+
+
+def _read_candidate(spec: Reader) -> RoutedCandidate | None:
+    if not spec.has("candidate"):
+        return None
+    candidate, assignment = spec.mapping("candidate"), spec.mapping("assignment", required=True)
+    return RoutedCandidate(
+        digest=candidate.required("digest", digest, ""),
+        exposure=Exposure(
+            weight_basis_points=candidate.optional("weightBasisPoints", integer(0, FULL), 0),
+            tenants=candidate.mapping("match").values("tenants", place, limit=MAX_TENANTS),
+            is_shadow=candidate.optional("shadow", boolean, False),
+        ),
+        assignment=Assignment(
+            keys=assignment.values("keys", one_of(StickyKey), limit=len(StickyKey)) or DEFAULT_KEYS,
+            salt=assignment.required("salt", text(max_length=128), ""),
+        ),
+    )
 
 
 _TEXT: Final = text(min_length=0, max_length=256)
@@ -211,11 +250,13 @@ def read_route(manifest: Mapping[str, Any]) -> PublishedRoute:
         route=Route(
             stable=spec.optional("stable", digest, ""),
             recent_stable=spec.values("recentStable", digest, limit=MAX_RECENT),
+            candidate=_read_candidate(spec),
         ),
         version=spec.optional("version", _TEXT, ""),
         time=spec.optional("time", _TEXT, ""),
         reason=spec.optional("reason", _TEXT, ""),
         by=spec.optional("by", _TEXT, ""),
+        stable_epoch=spec.optional("stableEpoch", integer(1, 2**53), 0),
     )
     if spec.required("policy", name, found.name) != found.name:
         spec.report("policy", f"is not the route's own name {found.name!r}")

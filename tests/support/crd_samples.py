@@ -346,6 +346,7 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                     "match": {"tenants": ["staff"]},
                 },
                 "assignment": {"keys": ["Author", "Session", "Content"], "salt": "c2FsdA=="},
+                "stableEpoch": 7,
                 "version": "v1.4.0",
                 "time": "2026-01-02T00:00:00Z",
                 "reason": "Promoted",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baleen_core.canonical import digest_of
-from baleen_core.decision.engine import CompiledPolicy, compile_policy, decide
+from baleen_core.decision.engine import CompiledPolicy, Sides, compile_policy, decide
 from baleen_core.model.schema import DataType, Model, ModelSignal, Preprocessing, Source, SourceType, Tensor
 from baleen_core.policy.schema import (
     Category,
@@ -46,6 +46,7 @@ class Asked:
     winners: tuple[CompiledPolicy, ...] = ()
     floors: tuple[CompiledPolicy, ...] = ()
     dry_runs: tuple[CompiledPolicy, ...] = ()
+    trials: tuple[Sides, ...] = ()
 
 
 def make_category(name: str, *thresholds: Threshold, require: Requirement | None = None, **fields: Any) -> Category:

@@ -321,8 +321,15 @@ def test_what_core_requires_the_crd_requires(kind: str) -> None:
     }
     of_core = {path for path in KNOWN[kind].required if path.startswith("spec.")}
 
-    # A list's source has a key in core, and a rule says so in the CRD: what is kept in the store has none.
-    assert of_core - of_crd <= {"spec.policy.lists[].source.key"}
+    # A list's source has a key in core, and a rule says so in the CRD: what is kept in the store has none. Rules say,
+    # too, which type of step has which field, and a route without a candidate assigns nobody.
+    assert of_core - of_crd <= {
+        "spec.policy.lists[].source.key",
+        "spec.rollout.steps[].weight",
+        "spec.rollout.steps[].match",
+        "spec.assignment",
+        "spec.assignment.salt",
+    }
 
 
 def test_what_is_known_of_an_author_has_the_fields_of_core() -> None:

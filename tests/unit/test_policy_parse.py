@@ -422,8 +422,52 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
     ("spec", "field", "message"),
     [
         pytest.param({"gates": {}}, "spec.gates", "NotYetSupported: `gates`", id="gates"),
-        pytest.param({"rollout": {"steps": []}}, "spec.rollout.steps", "NotYetSupported: `rollout.steps`", id="steps"),
-        pytest.param({"rollout": {"keys": []}}, "spec.rollout.keys", "NotYetSupported: `rollout.keys`", id="keys"),
+        pytest.param(
+            {"rollout": {"analysis": {}}}, "spec.rollout.analysis", "NotYetSupported: `rollout.analysis`", id="analysis"
+        ),
+        pytest.param({"rollout": {"keys": ["IP"]}}, "spec.rollout.keys[0]", "Author, Session, Content", id="keys"),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Shadow"}] * 2}},
+            "spec.rollout.steps[1].name",
+            "twice",
+            id="two",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Weight"}]}},
+            "spec.rollout.steps[0].weight",
+            "required",
+            id="none",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Weight", "weight": "0.001%"}]}},
+            "spec.rollout.steps[0].weight",
+            "finer than 0.01%",
+            id="a weight too fine",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Shadow", "weight": "5%"}]}},
+            "spec.rollout.steps[0].weight",
+            "of type Weight",
+            id="a shadow's weight",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Match", "match": {"tenants": []}}]}},
+            "spec.rollout.steps[0].match.tenants",
+            "at least one tenant",
+            id="a match of nobody",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Approval", "until": {"seconds": 5}}]}},
+            "spec.rollout.steps[0].until",
+            "until somebody approves",
+            id="an approval by time",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Shadow", "until": {"seconds": 9, "timeoutSeconds": 5}}]}},
+            "spec.rollout.steps[0].until.timeoutSeconds",
+            "less than the 9 seconds",
+            id="a timeout before its time",
+        ),
         pytest.param({"rollout": {"rollbackWindow": 11}}, "spec.rollout.rollbackWindow", "0 to 10", id="window"),
         pytest.param(
             {"rollout": {"step": []}}, "spec.rollout.step", "did you mean 'steps'?", id="unknown of a rollout"

@@ -40,6 +40,7 @@ from baleen_core.records import (
     PolicyRef,
     PolicyRole,
     Reason,
+    Trial,
 )
 
 _ROLES: Final = tuple(PolicyRole)
@@ -64,8 +65,20 @@ class CompiledPolicy:
     on_failure: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """Both revisions of a policy in a rollout, for one piece of content; which one counts is among the policies."""
+
+    stable: CompiledPolicy
+    candidate: CompiledPolicy
+    group: int
+
+
 class Effective(Protocol):
-    """The policies that judge one piece of content: the winner of each type, every wider floor, every dry run."""
+    """The policies that judge one piece of content: the winner of each type, every wider floor, every dry run.
+
+    `trials` are those of them that are in a rollout, each with the side that does not count.
+    """
 
     @property
     def winners(self) -> Sequence[CompiledPolicy]: ...
@@ -73,6 +86,8 @@ class Effective(Protocol):
     def floors(self) -> Sequence[CompiledPolicy]: ...
     @property
     def dry_runs(self) -> Sequence[CompiledPolicy]: ...
+    @property
+    def trials(self) -> Sequence[Sides]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +166,8 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
     sightings = list_sightings(evidence)
     judgements = [_judge(policy, evidence, sightings) for policy in enforced]
     severity = max([judgement.severity for judgement in judgements])
-    would_be = [_judge(policy, evidence, sightings).severity for policy in effective.dry_runs]
+    dry = [_judge(policy, evidence, sightings) for policy in effective.dry_runs]
+    would_be = [judgement.severity for judgement in dry]
     categories = _merge_categories(judgements)
     return Decision(
         decision=VERDICTS[severity],
@@ -167,6 +183,7 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
         )
         if evidence.frames
         else (),
+        trials=_try_all(effective, evidence, sightings, (*judgements, *dry)) if effective.trials else (),
     )
 
 
@@ -221,6 +238,31 @@ def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sight
         categories=categories,
         reasons=tuple(reasons),
         failed=tuple(failed),
+    )
+
+
+def _try_all(
+    effective: Effective, evidence: Evidence, sightings: Sequence[Sighting], judgements: Sequence[Judgement]
+) -> tuple[Trial, ...]:
+    judged = (*effective.winners, *effective.floors, *effective.dry_runs)
+    known = dict(zip(map(id, judged), judgements, strict=True))
+    found = [_try(sides, evidence, sightings, known) for sides in effective.trials]
+    return tuple(sorted(found, key=lambda each: (each.name, each.stable, each.candidate)))
+
+
+def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known: Mapping[int, Judgement]) -> Trial:
+    """Judge by the side that does not count, too; the one that does has judged already."""
+    verdicts = [
+        (known.get(id(policy)) or _judge(policy, evidence, sightings)).verdict
+        for policy in (sides.stable, sides.candidate)
+    ]
+    return Trial(
+        name=sides.stable.name,
+        stable=sides.stable.revision.digest,
+        candidate=sides.candidate.revision.digest,
+        stable_verdict=verdicts[0],
+        candidate_verdict=verdicts[1],
+        group=sides.group,
     )
 
 

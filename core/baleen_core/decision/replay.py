@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from baleen_core.decision.engine import CompiledPolicy, decide
+from baleen_core.decision.engine import CompiledPolicy, Sides, decide
 from baleen_core.errors import NotFound
-from baleen_core.records import Decision, DecisionRecord, PolicyRef, PolicyRole, encode
+from baleen_core.records import Decision, DecisionRecord, PolicyRef, PolicyRole, Trial, encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,15 @@ class RecordedPolicies:
     winners: tuple[CompiledPolicy, ...]
     floors: tuple[CompiledPolicy, ...]
     dry_runs: tuple[CompiledPolicy, ...]
+    trials: tuple[Sides, ...] = ()
+
+
+def judging_revisions(decision: Decision) -> Mapping[str, tuple[str, str]]:
+    """Return the revisions without which a decision cannot be made again: policy and version by digest."""
+    sides = ((digest, each.name) for each in decision.trials for digest in (each.stable, each.candidate))
+    return {digest: (name, "") for digest, name in sides} | {
+        ref.digest: (ref.name, ref.version) for ref in decision.policies
+    }
 
 
 def replay(record: DecisionRecord, policies: Mapping[str, CompiledPolicy]) -> Decision:
@@ -32,17 +41,26 @@ def recorded_policies(record: DecisionRecord, policies: Mapping[str, CompiledPol
     Raises:
         NotFound: a revision that judged is not at hand.
     """
-    judged = record.decision.policies
-    if absent := sorted({f"{ref.name} ({ref.digest})" for ref in judged if ref.digest not in policies}):
+    judged, trials = record.decision.policies, record.decision.trials
+    named = judging_revisions(record.decision)
+    if absent := sorted(f"{name} ({digest})" for digest, (name, _) in named.items() if digest not in policies):
         raise NotFound(f"decision {record.id} was judged by revisions that are not here: {', '.join(absent)}")
 
     def in_role(role: PolicyRole) -> tuple[CompiledPolicy, ...]:
         return tuple(_as_recorded(policies[ref.digest], ref) for ref in judged if ref.role is role)
 
+    def side(trial: Trial, digest: str) -> CompiledPolicy:
+        # What it is called does not show in a trial, but for the name.
+        return replace(policies[digest], name=trial.name)
+
     return RecordedPolicies(
         winners=in_role(PolicyRole.WINNER),
         floors=in_role(PolicyRole.FLOOR),
         dry_runs=in_role(PolicyRole.DRY_RUN),
+        trials=tuple(
+            Sides(stable=side(each, each.stable), candidate=side(each, each.candidate), group=each.group)
+            for each in trials
+        ),
     )
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
-from baleen_core.decision.engine import CompiledPolicy, wanted_signals
+from baleen_core.assignment import Assignment, Exposure, is_exposed, locate, sticky_key
+from baleen_core.decision.engine import CompiledPolicy, Sides, wanted_signals
 from baleen_core.decision.lists import CompiledList, HashList
 from baleen_core.errors import Problem
 from baleen_core.policy.scope import Candidate, Place, find_here, index_by_place, resolve
@@ -48,22 +49,41 @@ class PolicyStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedTrial:
+    """The candidate of a rollout, ready to judge for those whom it is exposed to, and its lists by digest."""
+
+    compiled: CompiledPolicy
+    lists: tuple[CompiledList, ...]
+    exposure: Exposure
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPolicy:
-    """A revision in force, ready to judge: where it binds, its compiled form, its lists by digest."""
+    """A revision in force, ready to judge: where it binds, its compiled form, its lists by digest.
+
+    With a `trial` another revision is rolled out beside it. Where that one binds is where this one does.
+    """
 
     candidate: Candidate
     compiled: CompiledPolicy
     lists: tuple[CompiledList, ...]
+    trial: LoadedTrial | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
-    """The policies that bind one place: the winner of each type, every floor, and those that only try out."""
+    """The policies that bind one place: the winner of each type, every floor, and those that only try out.
+
+    Of a policy in a rollout it has the stable revision until `assigned` says for which content; `trials` have both.
+    """
 
     winners: tuple[CompiledPolicy, ...]
     floors: tuple[CompiledPolicy, ...]
     dry_runs: tuple[CompiledPolicy, ...]
     lists: tuple[CompiledList, ...] = ()
+    rollouts: tuple[tuple[CompiledPolicy, LoadedTrial], ...] = ()
+    trials: tuple[Sides, ...] = ()
     _wanted: dict[tuple[ContentType, str | None], frozenset[str]] = field(default_factory=dict, compare=False)
 
     def wanted(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
@@ -76,10 +96,47 @@ class InForce:
                 self._wanted[key] = found
         return found
 
+    def assigned(self, context: Context, content_digest: str) -> "InForce":
+        """Return what binds one piece of content from here: of each policy in a rollout, the side that counts."""
+        if not self.rollouts:
+            return self
+        chosen: dict[int, CompiledPolicy] = {}
+        trials = []
+        for stable, trial in self.rollouts:
+            author = context.author.get("id")
+            key = sticky_key(
+                trial.assignment.keys,
+                author=author if isinstance(author, str) else None,
+                session=context.session,
+                content_digest=content_digest,
+            )
+            spot = locate(trial.assignment.salt, key)
+            trials.append(Sides(stable=stable, candidate=trial.compiled, group=spot.group))
+            if is_exposed(trial.exposure, context.tenant, spot.place):
+                chosen[id(stable)] = trial.compiled
+
+        def counting(policies: tuple[CompiledPolicy, ...]) -> tuple[CompiledPolicy, ...]:
+            return tuple([chosen.get(id(each), each) for each in policies])
+
+        return InForce(
+            winners=counting(self.winners),
+            floors=counting(self.floors),
+            dry_runs=counting(self.dry_runs),
+            lists=self.lists,
+            rollouts=self.rollouts,
+            trials=tuple(trials),
+            # Both sides look at the same signals, whichever counts.
+            _wanted=self._wanted,
+        )
+
     @property
     def policies(self) -> tuple[CompiledPolicy, ...]:
-        """All that judge, in a fixed order."""
-        return self.winners + self.floors + self.dry_runs
+        """All that judge, both sides of those in a rollout, in a fixed order."""
+        judging = self.winners + self.floors + self.dry_runs
+        if not self.rollouts:
+            return judging
+        sides = (side for stable, trial in self.rollouts for side in (stable, trial.compiled))
+        return tuple({id(each): each for each in (*judging, *sides)}.values())
 
     @property
     def needs_pdq(self) -> bool:
@@ -136,8 +193,15 @@ class PolicySnapshot:
             winners=tuple(policy.compiled for policy in winners),
             floors=tuple(policy.compiled for policy in floors),
             dry_runs=tuple(policy.compiled for policy in dry_runs),
-            lists=widest(each for policy in winners + floors + dry_runs for each in policy.lists),
+            lists=widest(each for policy in winners + floors + dry_runs for each in _lists(policy)),
+            rollouts=tuple(
+                (policy.compiled, policy.trial) for policy in winners + floors + dry_runs if policy.trial is not None
+            ),
         )
+
+
+def _lists(policy: LoadedPolicy) -> tuple[CompiledList, ...]:
+    return policy.lists + (policy.trial.lists if policy.trial is not None else ())
 
 
 def widest(lists: Iterable[CompiledList]) -> tuple[CompiledList, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from baleen_core.assignment import Assignment, Exposure
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.parse import MAX_TEXT, digest, read_header
 from baleen_core.reading import Reader, boolean, instant, name, text
@@ -14,11 +15,21 @@ MAX_REJECTED: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedCandidate:
+    """A revision that is rolled out beside the stable one, for whom it judges, and how that is found out."""
+
+    digest: str
+    exposure: Exposure
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """What was decided to be in force for a policy, and what was before, newest first; all are digests of revisions."""
 
     stable: str = ""
     recent_stable: tuple[str, ...] = ()
+    candidate: RoutedCandidate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,20 @@ def in_force(route: Route, override: Override | None, present: Collection[str], 
         return said.pin.digest
     allowed = (each for each in (route.stable, *route.recent_stable) if each not in said.reject)
     return next((each for each in allowed if each in present), None)
+
+
+def candidate_in_force(
+    route: Route, override: Override | None, present: Collection[str], *, now: datetime
+) -> RoutedCandidate | None:
+    """Return the candidate that judges beside the stable revision, or None when there is none.
+
+    Beside anything but the stable revision, such as a pinned one, nothing is tried out; nor is what is rejected.
+    """
+    found, said = route.candidate, override or Override()
+    if found is None or found.digest in said.reject or found.digest not in present:
+        return None
+    is_pinned = said.pin is not None and not said.pin.is_over(now) and said.pin.digest in present
+    return found if not is_pinned and in_force(route, override, present, now=now) == route.stable else None
 
 
 def parse_override(manifest: Mapping[str, object]) -> Override:

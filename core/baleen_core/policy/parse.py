@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from baleen_core.assignment import DEFAULT_KEYS, FULL, StickyKey
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import (
     API_VERSION,
+    DEFAULT_PROGRESS_DEADLINE_SECONDS,
     DEFAULT_REVISION_HISTORY,
     DEFAULT_ROLLBACK_WINDOW,
     MAX_CATEGORIES,
@@ -20,6 +22,10 @@ from baleen_core.policy.schema import (
     MAX_RULE_LENGTH,
     MAX_RULES,
     MAX_SIGNALS_PER_CATEGORY,
+    MAX_STEP_DECISIONS,
+    MAX_STEP_SECONDS,
+    MAX_STEPS,
+    MAX_TENANTS,
     MAX_TESTS,
     Category,
     Enforcement,
@@ -27,9 +33,11 @@ from baleen_core.policy.schema import (
     ListSourceType,
     ListType,
     ModelRequirement,
+    OnDeadline,
     OnLanguageUnsupported,
     OnModelFailure,
     OnSignalMissing,
+    Plan,
     Policy,
     PolicyContent,
     PolicyList,
@@ -39,11 +47,14 @@ from baleen_core.policy.schema import (
     Role,
     Rule,
     Scope,
+    Step,
+    StepType,
     Threshold,
+    Until,
     Verdict,
     VideoSettings,
 )
-from baleen_core.ratio import format_ratio
+from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.reading import (
     SIGNAL_NAME,
     Reader,
@@ -160,8 +171,8 @@ def read_header(manifest: Reader, *, kind: str) -> None:
 
 
 def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
-    spec.refuse("gates", not_yet("`gates` is not built yet; leave it out: every valid edit acts at once"))
-    rollback_window = _read_rollback_window(spec.mapping("rollout"))
+    spec.refuse("gates", not_yet("`gates` is not built yet; leave it out: nothing is checked before an edit"))
+    plan, rollback_window = _read_rollout(spec.mapping("rollout"))
     content = spec.mapping("policy", required=True)
     policy = Policy(
         name=name,
@@ -174,6 +185,7 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
         content=read_content(content, _AUTHORED),
         tests=_read_tests(spec),
         paused=spec.optional("paused", boolean, False),
+        plan=plan,
         rollback_window=rollback_window,
         revision_history_limit=spec.optional(
             "revisionHistoryLimit", integer(0, MAX_REVISION_HISTORY), DEFAULT_REVISION_HISTORY
@@ -183,13 +195,75 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
     return policy
 
 
-def _read_rollback_window(rollout: Reader) -> int:
-    for later in ("keys", "steps", "progressDeadlineSeconds", "onDeadline", "analysis"):
-        message = f"`rollout.{later}` is not built yet; leave it out: every valid edit acts at once"
-        rollout.refuse(later, not_yet(message))
+def _read_rollout(rollout: Reader) -> tuple[Plan, int]:
+    """Return how an edit goes live, and the rollback window."""
+    rollout.refuse("analysis", not_yet("`rollout.analysis` is not built yet; leave it out: nothing is compared"))
+    readers = rollout.mappings("steps", limit=MAX_STEPS)
+    steps = tuple(map(_read_step, readers))
+    report_duplicates(readers, [step.name for step in steps], "name")
+    plan = Plan(
+        keys=rollout.values("keys", one_of(StickyKey), limit=len(StickyKey)) or DEFAULT_KEYS,
+        steps=steps,
+        progress_deadline_seconds=rollout.optional(
+            "progressDeadlineSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_PROGRESS_DEADLINE_SECONDS
+        ),
+        on_deadline=rollout.optional("onDeadline", one_of(OnDeadline), OnDeadline.HOLD),
+    )
     window = rollout.optional("rollbackWindow", integer(0, MAX_ROLLBACK_WINDOW), DEFAULT_ROLLBACK_WINDOW)
     rollout.done()
-    return window
+    return plan, window
+
+
+def _read_step(step: Reader) -> Step:
+    type = step.required("type", one_of(StepType), StepType.SHADOW)
+    weight, tenants = 0, tuple[str, ...]()
+    if type is StepType.WEIGHT:
+        weight = step.required("weight", _basis_points, 0)
+    else:
+        step.refuse("weight", "belongs to a step of type Weight; leave it out")
+    if type is StepType.MATCH:
+        tenants = _read_match(step.mapping("match", required=True))
+    else:
+        step.refuse("match", "belongs to a step of type Match; leave it out")
+    if type is StepType.APPROVAL:
+        step.refuse("until", "an Approval lasts until somebody approves it; leave it out")
+    found = Step(
+        name=step.required("name", name, ""),
+        type=type,
+        weight_basis_points=weight,
+        tenants=tenants,
+        until=_read_until(step.mapping("until")),
+    )
+    step.done()
+    return found
+
+
+def _basis_points(value: object) -> int:
+    found, rest = divmod(ratio(value), MILLION // FULL)
+    if rest:
+        raise ValueError(f"{show(value)} is finer than 0.01%; round it")
+    return found
+
+
+def _read_match(match: Reader) -> tuple[str, ...]:
+    tenants = match.values("tenants", place, limit=MAX_TENANTS)
+    if match.is_mapping and not tenants:
+        match.report("tenants", "names nobody; name at least one tenant")
+    match.done()
+    return tenants
+
+
+def _read_until(until: Reader) -> Until:
+    seconds = integer(1, MAX_STEP_SECONDS)
+    found = Until(
+        seconds=until.optional("seconds", seconds, 0),
+        decisions=until.optional("decisions", integer(1, MAX_STEP_DECISIONS), 0),
+        timeout_seconds=until.optional("timeoutSeconds", seconds, None),
+    )
+    if found.timeout_seconds is not None and found.timeout_seconds < found.seconds:
+        until.report("timeoutSeconds", f"is less than the {found.seconds} seconds that the step should last")
+    until.done()
+    return found
 
 
 def read_scope(scope: Reader) -> Scope:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from baleen_core.assignment import DEFAULT_KEYS, StickyKey
+
 SCHEMA_VERSION: Final = 1
 API_VERSION: Final = "moderation.baleen.dev/v1alpha1"
 
@@ -24,6 +26,11 @@ MAX_MODELS: Final = 32
 MAX_NAME_LENGTH: Final = 63
 MAX_ROLLBACK_WINDOW: Final = 10
 MAX_REVISION_HISTORY: Final = 1000
+MAX_STEPS: Final = 32
+MAX_TENANTS: Final = 64
+MAX_STEP_SECONDS: Final = 31_536_000
+MAX_STEP_DECISIONS: Final = 1_000_000_000
+DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 86_400
 DEFAULT_ROLLBACK_WINDOW: Final = 3
 DEFAULT_REVISION_HISTORY: Final = 10
 
@@ -212,12 +219,58 @@ class PolicyTest:
     author: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
+class StepType(StrEnum):
+    """What a step does: judge without effect, judge for some tenants or for a share of all, or wait for approval."""
+
+    SHADOW = "Shadow"
+    MATCH = "Match"
+    WEIGHT = "Weight"
+    APPROVAL = "Approval"
+
+
+class OnDeadline(StrEnum):
+    """What becomes of a rollout that takes too long."""
+
+    HOLD = "Hold"
+    ROLL_BACK = "RollBack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Until:
+    """How long a step lasts: so many seconds and so many decisions, but no longer than `timeout_seconds`."""
+
+    seconds: int = 0
+    decisions: int = 0
+    timeout_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a rollout: a Weight has its share in basis points, a Match its tenants, an Approval no `until`."""
+
+    name: str
+    type: StepType
+    weight_basis_points: int = 0
+    tenants: tuple[str, ...] = ()
+    until: Until = field(default_factory=Until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How an edit goes live: by these steps, or at once where there are none."""
+
+    keys: tuple[StickyKey, ...] = DEFAULT_KEYS
+    steps: tuple[Step, ...] = ()
+    progress_deadline_seconds: int = DEFAULT_PROGRESS_DEADLINE_SECONDS
+    on_deadline: OnDeadline = OnDeadline.HOLD
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A ModerationPolicy as its author wrote it, checked.
 
-    While it is `paused`, what it says waits. What was stable within the last `rollback_window` changes goes back at
-    once; `revision_history_limit` revisions are kept.
+    What it says goes live by its `plan`, and while it is `paused` goes no further. What was stable within the last
+    `rollback_window` changes goes back at once; `revision_history_limit` revisions are kept.
     """
 
     name: str
@@ -230,6 +283,7 @@ class Policy:
     description: str = ""
     tests: tuple[PolicyTest, ...] = ()
     paused: bool = False
+    plan: Plan = field(default_factory=Plan)
     rollback_window: int = DEFAULT_ROLLBACK_WINDOW
     revision_history_limit: int = DEFAULT_REVISION_HISTORY
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from baleen_core.decision.engine import CompiledPolicy, compile_policy
 from baleen_core.decision.explain import explain
-from baleen_core.decision.replay import differences, replay
+from baleen_core.decision.replay import differences, judging_revisions, replay
 from baleen_core.errors import IntegrityError, NotFound
 from baleen_core.policy.revision import read_revision
 from baleen_core.records import Decision, DecisionRecord
@@ -74,9 +74,9 @@ class ReadDecisions:
 
     async def _policies(self, record: DecisionRecord) -> Mapping[str, CompiledPolicy]:
         policies, signals = {}, self._signals()
-        for ref in record.decision.policies:
-            revision = await self._store.get_revision(ref.digest)
+        for digest, (name, version) in judging_revisions(record.decision).items():
+            revision = await self._store.get_revision(digest)
             if revision is None:
-                raise IntegrityError(f"the revision of policy {ref.name}", expected=ref.digest, found="nothing")
-            policies[ref.digest] = compile_policy(ref.name, ref.version, read_revision(revision), signals)
+                raise IntegrityError(f"the revision of policy {name}", expected=digest, found="nothing")
+            policies[digest] = compile_policy(name, version, read_revision(revision), signals)
         return policies
