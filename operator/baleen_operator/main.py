@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -149,6 +150,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def new_salt() -> str:
+    """Return what nobody can guess: 256 bits, in letters and digits."""
+    return secrets.token_hex(32)
+
+
 def end_at_once(holder: str) -> None:
     """End the process: somebody else may lead by now. The next start finds all that it needs in the cluster."""
     logger.critical("the Lease is lost: the process ends", extra={"holder": holder})
@@ -281,7 +287,13 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         news_seconds=settings.gateway_scale_seconds if settings.gateway_workload else math.inf,
     )
     ports = Ports(
-        seen=mirror, cluster=cluster, gateways=gateways, clock=now, off_loop=Threads(), grants=settings.grants
+        seen=mirror,
+        cluster=cluster,
+        gateways=gateways,
+        clock=now,
+        off_loop=Threads(),
+        salt=new_salt,
+        grants=settings.grants,
     )
     model_files = FolderModelFiles(settings.model_files)
     model_ports = ModelPorts(

@@ -100,6 +100,7 @@ async def operating(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
             gateways=FixedGateways(),
             clock=lambda: datetime.now(UTC),
             off_loop=run_here,
+            salt=lambda: "salt-of-a-test",
         )
         yield Site(plane=plane, namespace=namespace, ports=ports, cluster=cluster, actions=cluster.actions)
 

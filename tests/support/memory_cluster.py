@@ -288,6 +288,7 @@ def make_ports(cluster: MemoryCluster, clock: TickingClock | None = None, **othe
         gateways=others.pop("gateways", FixedGateways()),
         clock=clock or TickingClock(),
         off_loop=run_here,
+        salt=others.pop("salt", lambda: "salt-of-a-test"),
         **others,
     )
 

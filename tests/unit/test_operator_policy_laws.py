@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +42,15 @@ MODEL = Model(
     preprocessing=Preprocessing(recipe="tox-block/1"),
     signals=(ModelSignal(name="toxic", output="probabilities", index=0),),
 )
+PLAN = {
+    "steps": [
+        {"name": "shadow", "type": "Shadow"},
+        {"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 1000}},
+        {"name": "sign-off", "type": "Approval"},
+        {"name": "half", "type": "Weight", "weight": "50%", "until": {"seconds": 1000}},
+    ],
+    "progressDeadlineSeconds": 5000,
+}
 LIST = {
     "name": "slurs",
     "type": "Terms",
@@ -81,8 +91,8 @@ class World:
         manifest = self.cluster.find(ROUTE_KIND, *KEY)
         assert manifest is not None, "it was just written"
         route = read_route(manifest)
-        identity = route.epoch, route.route.stable
-        if identity in self.routed:
+        identity = route.stable_epoch or route.epoch, route.route.stable
+        if route.epoch in self.epochs:
             # Only what is not decided, such as an annotation, was written.
             return
         self.routed.add(identity)
@@ -90,6 +100,9 @@ class World:
         assert all(route.epoch > each for each in self.epochs), "epochs only rise"
         self.epochs.append(route.epoch)
         self.check_whole(route.route.stable)
+        if route.route.candidate is not None:
+            assert route.route.candidate.digest != route.route.stable
+            self.check_whole(route.route.candidate.digest)
 
     def check_whole(self, digest: str) -> None:
         """Check that a revision is there and is what its digest names, and its lists, too."""
@@ -142,12 +155,14 @@ class World:
             for row in each.get("status", {}).get("activations", [])
         ]
         route = self.route()
-        own = (route["epoch"], route["stable"]) if route else None
+        own = (route.get("stableEpoch", route["epoch"]), route["stable"]) if route else None
         return rows if own is None or own in rows else [*rows, own]
 
 
 blocks = st.sampled_from(["92%", "80%", "70%"])
-writes = st.tuples(st.just("write"), blocks, st.booleans(), st.booleans(), st.booleans())
+deadlines = st.sampled_from([None, "Hold", "RollBack"])
+"""What a write says of its rollout; None: it has no steps."""
+writes = st.tuples(st.just("write"), blocks, st.booleans(), st.booleans(), st.booleans(), deadlines)
 steps = st.one_of(
     writes,
     writes,
@@ -157,6 +172,8 @@ steps = st.one_of(
     st.tuples(st.just("reject"), st.integers(0, 3)),
     st.tuples(st.just("pin"), st.integers(0, 3)),
     st.tuples(st.just("pause")),
+    st.tuples(st.just("wait"), st.sampled_from([1, 1000, 1000, 3000])),
+    st.tuples(st.just("approve"), st.integers(0, 3)),
     st.tuples(st.just("scribble")),
     st.tuples(st.just("release")),
     st.tuples(st.just("lag")),
@@ -179,8 +196,10 @@ def take(world: World, step: tuple[Any, ...]) -> None:
     """Do what a person does, or what becomes of the watch."""
     cluster, digests = world.cluster, world.digests()
     match step:
-        case ("write", block, listed, paused, may_go):
-            manifest = policy_manifest(content(block, listed=listed), paused=paused)
+        case ("write", block, listed, paused, may_go, *rest):
+            on_deadline = rest[0] if rest else None
+            plan = {"rollout": PLAN | {"onDeadline": on_deadline}} if on_deadline else {}
+            manifest = policy_manifest(content(block, listed=listed), paused=paused, **plan)
             manifest["metadata"] = {
                 "name": NAME,
                 "namespace": SPACE,
@@ -197,6 +216,10 @@ def take(world: World, step: tuple[Any, ...]) -> None:
             cluster.put(override_manifest(reject=[digests[number % len(digests)]]))
         case ("pin", number) if digests:
             cluster.put(override_manifest(pin={"digest": digests[number % len(digests)]}))
+        case ("wait", seconds):
+            world.clock.now += timedelta(seconds=seconds)
+        case ("approve", number) if digests:
+            cluster.put(override_manifest(approve={"digest": digests[number % len(digests)]}))
         case ("pause",):
             cluster.put(override_manifest(paused=True))
         case ("scribble",):

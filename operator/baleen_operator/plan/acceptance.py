@@ -17,6 +17,7 @@ from baleen_core.policy.schema import (
     ListContent,
     ListSourceType,
     OnSignalMissing,
+    Plan,
     Policy,
     Revision,
 )
@@ -54,6 +55,7 @@ class Valid:
     meaning: Meaning
     version: str
     paused: bool
+    plan: Plan = field(default_factory=Plan)
     rollback_window: int
     revision_history_limit: int
     lists: tuple[WantedList, ...] = ()
@@ -174,6 +176,7 @@ def _accept(policy: Policy, lists: Mapping[str, ListContent], lacks: str = "") -
         meaning=meaning,
         version=policy.version,
         paused=policy.paused,
+        plan=policy.plan,
         rollback_window=policy.rollback_window,
         revision_history_limit=policy.revision_history_limit,
         lists=tuple(wanted.values()),

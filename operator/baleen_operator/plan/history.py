@@ -11,6 +11,7 @@ from baleen_core.resources import PublishedRoute
 from baleen_operator.resources.policy import Row
 
 APPLIED: Final = "Applied"
+PROMOTED: Final = "Promoted"
 RETURNED: Final = "Returned"
 RESTORED: Final = "Restored"
 UPDATED: Final = "Updated"
@@ -25,9 +26,9 @@ _NOT_ROUTED: Final = (PINNED, REJECTED, ROLLED_BACK)
 
 
 def row_of(route: PublishedRoute) -> Row:
-    """Return the row that stands in a route."""
+    """Return the row that stands in a route; what only its candidate changed is no new one."""
     return Row(
-        epoch=route.epoch,
+        epoch=route.stable_epoch or route.epoch,
         digest=route.route.stable,
         version=route.version,
         time=route.time,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from baleen_core.policy.in_force import Override, Route, in_force
+from baleen_core.assignment import Assignment
+from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_force
 from baleen_core.policy.schema import Role
 from baleen_core.resources import MAX_RECENT, PublishedRoute
 from baleen_operator.plan.acceptance import INVALID, Refused, Valid, Verdict
@@ -14,6 +15,7 @@ from baleen_operator.plan.history import (
     APPLIED,
     OVERRIDE_ENDED,
     PINNED,
+    PROMOTED,
     REJECTED,
     RESTORED,
     RETURNED,
@@ -26,11 +28,23 @@ from baleen_operator.plan.history import (
     row_of,
 )
 from baleen_operator.plan.pruning import find_prunable
-from baleen_operator.resources.policy import MAX_SAID, Head, KeptRevision, Meaning, Row, Status
+from baleen_operator.plan.rollout import Facts, Outcome, Progress, State, advance, resume
+from baleen_operator.resources.policy import (
+    MAX_FAILED,
+    MAX_SAID,
+    Candidate,
+    Failed,
+    Head,
+    KeptRevision,
+    Meaning,
+    Row,
+    Status,
+)
 
 OVERRIDE_INVALID: Final = "OverrideInvalid"
 MODELS_UNAVAILABLE: Final = "ModelsUnavailable"
 PAUSED: Final = "Paused"
+FAILED: Final = "Failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +59,21 @@ class SeenRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What gateways counted of a candidate since the last look: all that both sides judged, and where it counted."""
+
+    decisions: int = 0
+    exposed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything that was seen of a policy; `revisions` are by digest.
 
     `whole` are the digests of those revisions whose lists are all there, or at hand to be written again. `is_covered`
     says whether another policy binds the same type and scope. With an `override_problem` its Override says something
-    that cannot be read.
+    that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is known
+    enforces the route that is there, and `behind` who does not.
     """
 
     namespace: str
@@ -64,6 +87,10 @@ class Observed:
     revisions: Mapping[str, KeptRevision] = field(default_factory=dict)
     whole: Collection[str] = ()
     is_covered: bool = False
+    salt: str = ""
+    is_adopted: bool = False
+    behind: str = ""
+    judged: Judged = field(default_factory=Judged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +116,8 @@ class Decision:
     owed: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
     overriding: Row | None = None
     prunable: tuple[KeptRevision, ...] = ()
+    progress: Progress | None = None
+    failed: tuple[Failed, ...] = ()
     again: bool = False
     """Whether more is to be decided once this is done."""
 
@@ -140,8 +169,80 @@ class _Deciding:
         verdict = self._with_history(seen.verdict)
         held = self._why_held(verdict)
         valid = verdict if isinstance(verdict, Valid) else None
-        goal = valid.meaning if valid and not held else self._last_good()
-        return self._around(verdict, held, None if goal is None else self._route_to(goal, valid if not held else None))
+        progress = self._progress(valid) if valid and not held and self._has_steps(valid) else None
+        goes_live = valid is not None and not held and (progress is None or progress.outcome is Outcome.PROMOTED)
+        goal = valid.meaning if valid and goes_live else self._last_good()
+        if goal is None:
+            return self._around(verdict, held, None)
+        candidate = None if goes_live else self._candidate(valid, held, progress)
+        decision = self._around(verdict, held, self._route_to(goal, valid if goes_live else None, candidate))
+        return replace(
+            decision,
+            progress=None if goes_live else progress,
+            failed=self._failed(progress),
+            # Where nobody is known, nobody will say that they have what was just routed.
+            again=decision.again or bool(progress and (progress.again or (candidate and decision.is_new))),
+        )
+
+    # The rollout of what the policy says
+
+    def _has_steps(self, valid: Valid) -> bool:
+        """Say whether content goes live by steps: not the first, nor what is or was stable, nor without a plan."""
+        base = self.base
+        if base is None or not valid.plan.steps or valid.digest == base.route.stable:
+            return False
+        window = base.route.recent_stable[: valid.rollback_window]
+        return valid.digest not in window or valid.digest in {each.digest for each in self.seen.status.failed}
+
+    def _progress(self, valid: Valid) -> Progress:
+        seen, said = self.seen, self.seen.override or Override()
+        approved = said.approve.through_step if said.approve and said.approve.digest == valid.digest else None
+        state = resume(_read_state(seen.status.candidate), valid.plan, valid.digest, valid.version, self.now)
+        routed = seen.route.published.route.candidate if seen.route and seen.route.published else None
+        facts = Facts(
+            now=self.now,
+            is_everywhere=routed is not None and routed.digest == valid.digest and seen.is_adopted,
+            missing_at=seen.behind,
+            # What is judged by another revision alone tells nothing of this one.
+            is_paused=valid.paused or said.paused or (said.pin is not None and not said.pin.is_over(self.now)),
+            approved=approved,
+            decisions=seen.judged.decisions,
+            exposed=seen.judged.exposed,
+        )
+        return advance(valid.plan, state, facts)
+
+    def _candidate(self, valid: Valid | None, held: str, progress: Progress | None) -> RoutedCandidate | None:
+        before = self.base.route.candidate if self.base else None
+        if valid is None:
+            # What is refused changes nothing, so it does not take back what was on its way either.
+            return before if before and before.digest in self.meanings else None
+        if before and before.digest != valid.digest:
+            before = None
+        if held in (OVERRIDE_INVALID, MODELS_UNAVAILABLE):
+            # What keeps it from going on is no reason to take it back.
+            return before
+        if progress is None or progress.outcome is Outcome.ROLLED_BACK:
+            return None
+        return RoutedCandidate(
+            digest=valid.digest,
+            exposure=progress.exposure,
+            assignment=Assignment(keys=valid.plan.keys, salt=before.assignment.salt if before else self.seen.salt),
+        )
+
+    def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:
+        """Return the revisions whose rollout failed, newest first."""
+        known, said = self.seen.status.failed, self.seen.override or Override()
+        if said.approve:
+            known = tuple(each for each in known if each.digest != said.approve.digest)
+        if progress is None or progress.outcome is not Outcome.ROLLED_BACK:
+            return known
+        failed = Failed(
+            digest=progress.state.digest,
+            reason=progress.reason,
+            message=shorten(progress.message, MAX_SAID),
+            time=write_time(self.now),
+        )
+        return (failed, *(each for each in known if each.digest != failed.digest))[:MAX_FAILED]
 
     def _without_policy(self) -> Decision:
         seen = self.seen
@@ -176,6 +277,14 @@ class _Deciding:
             return Refused(reason=INVALID, message=message)
         was = self.meanings[self.base.route.stable] if self.base else None
         changed = [each for each in ("scope", "type") if was and getattr(was, each) != getattr(verdict.meaning, each)]
+        if not changed and verdict.plan.steps:
+            fields = {"role": "spec.role", "is_enforced": "spec.policy.enforcement"}
+            bound = [fields[each] for each in fields if was and getattr(was, each) != getattr(verdict.meaning, each)]
+            if bound:
+                message = (
+                    "acts on everybody at once and so cannot go live by steps; for this edit leave rollout.steps out"
+                )
+                return Refused(reason=INVALID, message="; ".join(f"{each}: {message}" for each in bound))
         if changed:
             message = "cannot be changed while its route is there; write a policy of another name and delete this one"
             return Refused(reason=INVALID, message="; ".join(f"spec.{each}: {message}" for each in changed))
@@ -200,6 +309,13 @@ class _Deciding:
             return REJECTED
         if verdict.lacks:
             return MODELS_UNAVAILABLE
+        is_approved = said.approve is not None and said.approve.digest == verdict.digest
+        if not is_approved and verdict.digest in {each.digest for each in seen.status.failed}:
+            return FAILED
+        under_way = seen.status.candidate
+        if self._has_steps(verdict) and under_way and under_way.step and under_way.digest == verdict.digest:
+            # What has begun stays as it is, which is for its steps to say.
+            return ""
         return PAUSED if verdict.paused or said.paused else ""
 
     def _last_good(self) -> Meaning | None:
@@ -211,7 +327,7 @@ class _Deciding:
         usable = (each for each in routed_digests(self.rows) if each in self.meanings and each in self.seen.whole)
         return next((self.meanings[each] for each in usable), None)
 
-    def _route_to(self, goal: Meaning, valid: Valid | None) -> PublishedRoute:
+    def _route_to(self, goal: Meaning, valid: Valid | None, candidate: RoutedCandidate | None = None) -> PublishedRoute:
         """Write the route that makes `goal` stable; equal to the one that is there when nothing is to be changed."""
         seen, base = self.seen, self.base
         found = seen.route.published if seen.route else None
@@ -228,16 +344,21 @@ class _Deciding:
             role=goal.role,
             scope=goal.scope,
             created=seen.head.created if seen.head and (valid or not found) else found.created if found else "",
-            route=Route(stable=goal.digest, recent_stable=tuple(recent[:window])),
+            route=Route(stable=goal.digest, recent_stable=tuple(recent[:window]), candidate=candidate),
             version=named
             if valid and not stays
             else named or (base.version if stays and base else self._version(goal)),
             time=base.time if base else "",
             reason=base.reason if base else "",
             by=base.by if base else "",
+            stable_epoch=base.stable_epoch if base else 0,
         )
         if wanted == base:
             return base
+        if base is not None and replace(wanted, route=replace(wanted.route, candidate=base.route.candidate)) == base:
+            # What is stable stays since when it was: only whom the candidate judges is new.
+            since = base.stable_epoch or base.epoch
+            return replace(wanted, epoch=self._next_epoch(self.rows), stable_epoch=since)
         by = seen.head.by if seen.head and valid and not stays else base.by if stays and base else ""
         return replace(
             wanted,
@@ -245,6 +366,7 @@ class _Deciding:
             time=write_time(self.now),
             reason=self._why_new(wanted, before[: window + (base is not None)]),
             by=by,
+            stable_epoch=0,
         )
 
     def _why_new(self, wanted: PublishedRoute, before: Collection[str]) -> str:
@@ -252,7 +374,10 @@ class _Deciding:
         if self._was_altered() and wanted.route.stable in routed_digests(seen.status.history or self.rows)[:1]:
             return RESTORED
         if base is None or base.route.stable != wanted.route.stable:
-            return RETURNED if wanted.route.stable in before else APPLIED
+            if wanted.route.stable in before:
+                return RETURNED
+            tried = base.route.candidate if base else None
+            return PROMOTED if tried and tried.digest == wanted.route.stable else APPLIED
         # Another time of creation is that of a policy which was deleted and written again.
         return UPDATED if base.created == wanted.created else APPLIED
 
@@ -393,3 +518,18 @@ def version_of(
         return route.version
     named = next((row.version for row in rows if row.digest == digest and row.version), "")
     return named or (revisions[digest].version if digest in revisions else "")
+
+
+def _read_state(candidate: Candidate | None) -> State | None:
+    """Return how far a rollout was when the status was written; None where none had begun, or it cannot be told."""
+    if candidate is None or not (candidate.step and candidate.start_time):
+        return None
+    return State(
+        digest=candidate.digest,
+        version=candidate.version,
+        start_time=datetime.fromisoformat(candidate.start_time),
+        plan=candidate.plan,
+        step=candidate.step,
+        step_time=datetime.fromisoformat(candidate.step_time) if candidate.step_time else None,
+        decisions=candidate.decisions,
+    )

@@ -5,17 +5,29 @@ Ready, Reconciling and Stalled mean what kstatus takes them for: `kubectl wait` 
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
-from baleen_core.policy.in_force import Override
+from baleen_core.assignment import FULL
+from baleen_core.policy.in_force import Approval, Override
 from baleen_core.policy.scope import SCOPE_CONFLICT
+from baleen_core.ratio import MILLION, format_ratio
+from baleen_core.reading import unknown_name
 from baleen_core.resources import ALLOW_DELETE_ANNOTATION
-from baleen_operator.plan.acceptance import INVALID, NOT_YET_SUPPORTED, Refused, Valid
+from baleen_operator.plan.acceptance import INVALID, Refused, Valid
 from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, write_time
-from baleen_operator.plan.history import APPLIED, PINNED, REJECTED, RESTORED, RETURNED, row_of
-from baleen_operator.plan.policy import MODELS_UNAVAILABLE, OVERRIDE_INVALID, PAUSED, Decision, Observed, version_of
-from baleen_operator.resources.policy import MAX_HISTORY, Condition, Convergence, Named, Status
+from baleen_operator.plan.history import APPLIED, PINNED, PROMOTED, REJECTED, RESTORED, RETURNED, row_of
+from baleen_operator.plan.policy import (
+    FAILED,
+    MODELS_UNAVAILABLE,
+    OVERRIDE_INVALID,
+    PAUSED,
+    Decision,
+    Observed,
+    version_of,
+)
+from baleen_operator.plan.rollout import Outcome
+from baleen_operator.resources.policy import MAX_HISTORY, Candidate, Condition, Convergence, Named, Status
 
 UNKNOWN_DIGEST: Final = "UnknownDigest"
 IN_FORCE: Final = "InForce"
@@ -24,6 +36,7 @@ ACTIVATED: Final = "Activated"
 ROUTE_RESTORED: Final = "RouteRestored"
 DELETION_HELD: Final = "DeletionHeld"
 SETTLED: Final = "Settled"
+STEP: Final = "RolloutStep"
 MAX_KNOWN: Final = 10
 NO_EFFECT_MARK: Final = "; ModerationOverride: spec."
 
@@ -92,6 +105,7 @@ def make_status(
         observed_generation=generation,
         stable=None if effective is None else Named(digest=effective, version=_version(seen, decision, effective)),
         candidate=_candidate(seen, decision, now),
+        failed=decision.failed,
         convergence=_convergence(seen, decision, enforcers, now),
         history=decision.rows[:MAX_HISTORY],
         conditions=conditions_after(seen.status.conditions, findings, generation=generation, now=now),
@@ -104,10 +118,8 @@ def find_notes(seen: Observed, decision: Decision, now: datetime) -> tuple[str, 
     notes = []
     for digest in sorted(said.reject - set(seen.revisions) - {_digest(decision)}):
         notes.append(f"ModerationOverride: spec.reject: {_unknown(seen, decision, digest)}")
-    if said.approve:
-        notes.append(
-            f"ModerationOverride: spec.approve: {NOT_YET_SUPPORTED}: has no effect, since no step awaits approval"
-        )
+    if said.approve and (why := _why_not_approved(seen, decision, said.approve)):
+        notes.append(f"ModerationOverride: spec.approve: {why}")
     if (
         decision.verdict is not None
         and isinstance(decision.verdict, Valid)
@@ -123,11 +135,24 @@ def find_notes(seen: Observed, decision: Decision, now: datetime) -> tuple[str, 
     return tuple(notes)
 
 
+def _why_not_approved(seen: Observed, decision: Decision, approval: Approval) -> str:
+    """Say why an approval has no effect, if it has none."""
+    verdict, known = decision.verdict, {*seen.revisions, _digest(decision)}
+    if approval.digest not in known:
+        return _unknown(seen, decision, approval.digest)
+    if not isinstance(verdict, Valid) or approval.digest != verdict.digest or not approval.through_step:
+        return ""
+    names = [step.name for step in verdict.plan.steps]
+    if approval.through_step in names:
+        return ""
+    return f"throughStep: {unknown_name(approval.through_step, names, 'step')}"
+
+
 def find_notices(seen: Observed, decision: Decision, status: Status | None) -> tuple[Notice, ...]:
     """Return what changed by this decision and is worth an Event; nothing where nothing changes."""
     notices = []
     if decision.is_new and decision.route is not None:
-        notices += _of_route(decision)
+        notices += _of_candidate(decision) if decision.route.stable_epoch else _of_route(decision)
     if decision.overriding is not None:
         row = decision.overriding
         word = row.reason.partition(":")[0]
@@ -145,6 +170,15 @@ def find_notices(seen: Observed, decision: Decision, status: Status | None) -> t
     return tuple(notices)
 
 
+def _of_candidate(decision: Decision) -> list[Notice]:
+    """Tell of a step; that a rollout failed is told by the condition that says so."""
+    progress = decision.progress
+    if progress is None or progress.outcome is not Outcome.GOES_ON:
+        return []
+    name = name_revision(progress.state.digest, progress.state.version)
+    return [Notice(reason=STEP, message=f"{name} is in {progress.message}")]
+
+
 def _of_route(decision: Decision) -> list[Notice]:
     assert decision.route is not None, "there is a route"
     row = row_of(decision.route)
@@ -152,6 +186,8 @@ def _of_route(decision: Decision) -> list[Notice]:
     match row.reason:
         case reason if reason == APPLIED:
             return [Notice(reason=ACTIVATED, message=f"{name} is routed")]
+        case reason if reason == PROMOTED:
+            return [Notice(reason=PROMOTED, message=f"{name} went through all steps and is routed")]
         case reason if reason == RETURNED:
             return [Notice(reason=ROLLED_BACK, message=f"{name} is routed again: it was stable within the window")]
         case reason if reason == RESTORED:
@@ -207,11 +243,21 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
             message=f"{name} is rejected by its ModerationOverride; write other content, or take it out of spec.reject",
             is_stalled=True,
         )
+    if decision.held == FAILED:
+        failed = next(each for each in decision.failed if each.digest == verdict.digest)
+        message = (
+            f"{name} was rolled back: {failed.message}; write other content, or try it again by naming its digest in "
+            "spec.approve of its ModerationOverride"
+        )
+        return _Standing(reason=failed.reason or FAILED, message=message, is_stalled=True)
     if pin and pin.digest != verdict.digest:
         other = name_revision(pin.digest, _version(seen, decision, pin.digest))
         until = f" until {pin.expire_time}" if pin.expire_time else ""
         because = f": {pin.reason}" if pin.reason else ""
         return _Standing(reason=PINNED, message=f"{name} waits: its ModerationOverride pins {other}{until}{because}")
+    if progress := decision.progress:
+        is_over = progress.outcome in (Outcome.STUCK, Outcome.ROLLED_BACK)
+        return _Standing(reason=progress.reason, message=f"{name} is in {progress.message}", is_stalled=is_over)
     if decision.effective != verdict.digest:
         return _Standing(reason="NotInForce", message=f"{name} is routed and cannot be used", is_stalled=True)
     if winner is not None:
@@ -281,14 +327,41 @@ def _convergence(seen: Observed, decision: Decision, enforcers: Enforcers, now: 
     return Convergence(total=enforcers.total, current=enforcers.current, stale=enforcers.stale, converged_time=since)
 
 
-def _candidate(seen: Observed, decision: Decision, now: datetime) -> Named | None:
-    """Name valid content that waits, and since when it does."""
-    verdict = decision.verdict
-    if not isinstance(verdict, Valid) or verdict.digest == decision.effective:
+def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate | None:
+    """Name valid content that waits or is rolled out, since when, and how far it is."""
+    verdict, progress, before = decision.verdict, decision.progress, seen.status.candidate
+    if progress is not None and progress.outcome is not Outcome.ROLLED_BACK:
+        state, exposure = progress.state, progress.exposure
+        return Candidate(
+            digest=state.digest,
+            version=state.version,
+            start_time=_write_instant(state.start_time),
+            plan=state.plan,
+            step=state.step,
+            step_time=_write_instant(state.step_time) if state.step_time else "",
+            decisions=state.decisions,
+            weight=format_ratio(exposure.weight_basis_points * (MILLION // FULL)) if not exposure.is_shadow else "",
+        )
+    if not isinstance(verdict, Valid):
+        routed = decision.route.route.candidate if decision.route else None
+        return before if before and routed and before.digest == routed.digest else None
+    if verdict.digest == decision.effective:
         return None
-    before = seen.status.candidate
-    since = before.start_time if before is not None and before.digest == verdict.digest else ""
-    return Named(digest=verdict.digest, version=verdict.version, start_time=since or write_time(now))
+    if before is not None and before.digest == verdict.digest:
+        is_routed = decision.route is not None and decision.route.route.candidate is not None
+        return (
+            before
+            if is_routed
+            else Candidate(
+                digest=verdict.digest, version=verdict.version, start_time=before.start_time or write_time(now)
+            )
+        )
+    return Candidate(digest=verdict.digest, version=verdict.version, start_time=write_time(now))
+
+
+def _write_instant(time: datetime) -> str:
+    """Write a time that steps are measured from, finer than Kubernetes does."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _unknown(seen: Observed, decision: Decision, digest: str) -> str:

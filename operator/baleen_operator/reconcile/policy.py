@@ -71,11 +71,12 @@ class _Sources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Writes:
-    """What of the stable revision must be written: itself (after `wrong` is gone), and shards of its lists.
+    """What of a revision must be written: itself (after `wrong` is gone), and shards of its lists.
 
     `missing` are lists that are not there and cannot be written again.
     """
 
+    digest: str
     material: Material | None = None
     wrong: KeptRevision | None = None
     shards: tuple[Shard, ...] = ()
@@ -155,7 +156,11 @@ class _Reconciling:
             override=override,
             override_problem=override_problem,
             revisions=await self._read_revisions(verdict),
+            salt=self.ports.salt(),
         )
+        if seen.route is not None and seen.route.published is not None and seen.route.published.route.candidate:
+            said = self.ports.gateways.acknowledged(self.key, seen.route.epoch)
+            seen = replace(seen, is_adopted=said.current >= said.total, behind=", ".join(said.stale))
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
@@ -196,7 +201,9 @@ class _Reconciling:
         route = _read_seen_route(self.route_manifest)
         wanted = {verdict.digest} if isinstance(verdict, Valid) else set()
         if route is not None and route.published is not None:
-            wanted |= {route.published.route.stable, *route.published.route.recent_stable}
+            routed = route.published.route
+            wanted |= {routed.stable, *routed.recent_stable}
+            wanted |= {routed.candidate.digest} if routed.candidate else set()
         for name in {revision_name(self.name, each) for each in wanted} - manifests.keys():
             # Without its label it is not found among the policy's own.
             unlabelled = self.ports.seen.get(REVISION_KIND, (self.namespace, name))
@@ -230,16 +237,20 @@ class _Reconciling:
 
     # What must be written besides the route
 
-    async def _find_writes(self, seen: Observed, decision: Decision, sources: _Sources) -> _Writes:
-        """Find what of the stable revision is not there: nothing is routed that is not whole."""
+    async def _find_writes(self, seen: Observed, decision: Decision, sources: _Sources) -> tuple[_Writes, ...]:
+        """Find what of the stable revision and its candidate is not there: nothing is routed that is not whole."""
         if decision.route is None:
-            return _Writes()
-        stable = decision.route.route.stable
-        kept, verdict = seen.revisions.get(stable), decision.verdict
-        if isinstance(verdict, Valid) and verdict.digest == stable:
+            return ()
+        routed = decision.route.route
+        digests = (routed.stable, *([routed.candidate.digest] if routed.candidate else []))
+        return tuple([await self._find_writes_of(each, seen, decision, sources) for each in digests])
+
+    async def _find_writes_of(self, digest: str, seen: Observed, decision: Decision, sources: _Sources) -> _Writes:
+        kept, verdict = seen.revisions.get(digest), decision.verdict
+        if isinstance(verdict, Valid) and verdict.digest == digest:
             return await self._find_own_writes(kept, verdict, sources)
         if kept is None or kept.meaning is None:
-            return _Writes()
+            return _Writes(digest=digest)
         writes = await self._find_lists(kept, kept.meaning, sources)
         manifest = None if kept.is_labelled else self.ports.seen.get(REVISION_KIND, (self.namespace, kept.name))
         return writes if manifest is None else replace(writes, material=Material(revision=stored_revision(manifest)))
@@ -256,7 +267,7 @@ class _Reconciling:
         }
         uid = kept.uid if kept is not None and kept.meaning is not None else ""
         if is_there and all(each and is_owned(each, uid) for found in there.values() for each in found):
-            return _Writes()
+            return _Writes(digest=valid.digest)
         # A verdict that is remembered has no content with it.
         material = self.material or (await self._judge_anew(sources))[1]
         if material is None or material.revision.digest != valid.digest:
@@ -268,6 +279,7 @@ class _Reconciling:
                 if shard.there is None or not is_owned(shard.there, uid):
                     shards.append(await self._compared(shard))
         return _Writes(
+            digest=valid.digest,
             material=None if is_there else material,
             wrong=kept if kept is not None and kept.meaning is None else None,
             shards=tuple(shards),
@@ -288,7 +300,7 @@ class _Reconciling:
             names = [list_object_name(digest, number) for number in range(len(texts))]
             found = [await self.ports.cluster.list_metadata(kind, self.namespace, name) for name in names]
             shards += [await self._compared(each) for each in make_shards(digest, kind, texts, found)]
-        return _Writes(shards=tuple(shards), missing=frozenset(missing))
+        return _Writes(digest=meaning.digest, shards=tuple(shards), missing=frozenset(missing))
 
     async def _is_kept(self, digest: str, uid: str) -> bool:
         for kind in ListSourceType:
@@ -406,7 +418,7 @@ class _Reconciling:
     # Acting
 
     def _status(
-        self, seen: Observed, decision: Decision, writes: _Writes, rivals: Mapping[Key, str], now: datetime
+        self, seen: Observed, decision: Decision, writes: Sequence[_Writes], rivals: Mapping[Key, str], now: datetime
     ) -> Status | None:
         if seen.head is None:
             return None
@@ -420,15 +432,21 @@ class _Reconciling:
             decision,
             enforcers,
             winner=None if winner == self.key else winner,
-            missing=writes.missing,
+            missing=frozenset(digest for each in writes for digest in each.missing),
             now=now,
         )
 
     async def _act(
-        self, seen: Observed, decision: Decision, writes: _Writes, status: Status | None, notices: Sequence[Notice]
+        self,
+        seen: Observed,
+        decision: Decision,
+        writes: Sequence[_Writes],
+        status: Status | None,
+        notices: Sequence[Notice],
     ) -> None:
         versions = {each.name: each.resource_version for each in seen.revisions.values()}
-        notices = [*notices, *await self._write_revision(seen, decision, writes, versions)]
+        for each in writes:
+            notices = [*notices, *await self._write_revision(seen, decision, each, versions)]
         for digest, rows in decision.owed.items():
             await self._write_rows(seen.revisions[digest], write_rows(rows), versions)
         await self._write_route(seen, decision)
@@ -436,8 +454,8 @@ class _Reconciling:
             kept = seen.revisions[decision.overriding.digest]
             rows = (*decision.owed.get(kept.digest, kept.rows), decision.overriding)
             await self._write_rows(kept, write_rows(rows[-MAX_ACTIVATIONS:]), versions)
-        for each in decision.prunable:
-            await self._delete(REVISION_KIND, each.name, each.uid)
+        for prunable in decision.prunable:
+            await self._delete(REVISION_KIND, prunable.name, prunable.uid)
         if status is not None and self.manifest is not None and seen.head is not None:
             written = write_status(status)
             if written != self.manifest.get("status"):
@@ -455,12 +473,10 @@ class _Reconciling:
     async def _write_revision(
         self, seen: Observed, decision: Decision, writes: _Writes, versions: dict[str, str]
     ) -> list[Notice]:
-        """Write the stable revision and its lists, where they are not there."""
+        """Write a revision that is routed and its lists, where they are not there."""
         notices: list[Notice] = []
-        if decision.route is None:
-            return notices
-        kept = seen.revisions.get(decision.route.route.stable)
-        name, uid = revision_name(self.name, decision.route.route.stable), kept.uid if kept else ""
+        kept, verdict = seen.revisions.get(writes.digest), decision.verdict
+        name, uid = revision_name(self.name, writes.digest), kept.uid if kept else ""
         if writes.wrong is not None:
             await self._delete(REVISION_KIND, writes.wrong.name, writes.wrong.uid)
             message = (
@@ -469,7 +485,10 @@ class _Reconciling:
             notices.append(Notice(reason="RevisionReplaced", message=message, is_warning=True))
             kept = None
         if writes.material is not None:
-            version = kept.version if kept and kept.version else decision.route.version
+            is_said = isinstance(verdict, Valid) and verdict.digest == writes.digest
+            known = verdict.version if isinstance(verdict, Valid) and is_said else ""
+            stable = decision.route.version if decision.route and decision.route.route.stable == writes.digest else ""
+            version = kept.version if kept and kept.version else stable or known
             body = write_revision(self.namespace, self.name, version, writes.material.revision)
             written = await self.ports.cluster.act(
                 Apply(
@@ -483,8 +502,8 @@ class _Reconciling:
             assert written is not None, "what is applied is there"
             uid = str(written["metadata"]["uid"])
             versions[name] = str(written["metadata"]["resourceVersion"])
-            if isinstance(decision.verdict, Valid) and decision.verdict.digest == writes.material.revision.digest:
-                self.ports.memory.meanings.put(uid, decision.verdict.meaning)
+            if isinstance(verdict, Valid) and is_said:
+                self.ports.memory.meanings.put(uid, verdict.meaning)
         for shard in writes.shards:
             for action in write_shard(shard, self.namespace, owner_of(name, uid)):
                 await self.ports.cluster.act(action)
@@ -554,6 +573,8 @@ class _Reconciling:
         pin = seen.override.pin if seen.override else None
         if pin and pin.expire_time and not pin.is_over(now):
             waits.append((datetime.fromisoformat(pin.expire_time) - now).total_seconds())
+        if decision.progress is not None and decision.progress.wait_seconds is not None:
+            waits.append(decision.progress.wait_seconds)
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)

@@ -110,6 +110,13 @@ class Clock(Protocol):
         """Return now, in UTC."""
 
 
+class Salt(Protocol):
+    """Where secrets come from that nobody can guess."""
+
+    def __call__(self) -> str:
+        """Return a new one of at least 128 bits, in at most 128 characters."""
+
+
 class OffLoop(Protocol):
     """Where work goes that takes CPU time."""
 
@@ -126,6 +133,7 @@ class Ports:
     gateways: Gateways
     clock: Clock
     off_loop: OffLoop
+    salt: Salt
     grants: Grants = field(default_factory=Grants)
     memory: Memory = field(default_factory=Memory)
 

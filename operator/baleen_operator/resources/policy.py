@@ -6,6 +6,7 @@ What only the operator writes is read leniently: a status that somebody altered 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import Any, Final
 
 from baleen_core.errors import BaleenError
@@ -23,6 +24,7 @@ COMMIT_ANNOTATION: Final = f"{GROUP}/commit"
 BY_ANNOTATION: Final = f"{GROUP}/by"
 """On a policy: whose edit it is, as the tool that applied it says."""
 MAX_HISTORY: Final = 10
+MAX_FAILED: Final = 10
 MAX_SAID: Final = 256
 
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
@@ -71,6 +73,33 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A revision that is on its way, and how far: by which plan, in which step, since when, with what weight.
+
+    Times are RFC 3339 in UTC; without a step it waits to begin.
+    """
+
+    digest: str
+    version: str = ""
+    start_time: str = ""
+    plan: str = ""
+    step: str = ""
+    step_time: str = ""
+    decisions: int = 0
+    weight: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A revision whose rollout failed: it is not tried again until an Override approves it."""
+
+    digest: str
+    reason: str = ""
+    message: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convergence:
     """Who enforces what is routed, how many are known, and since when (empty: they do not yet) all of them do."""
 
@@ -86,7 +115,8 @@ class Status:
 
     observed_generation: int = 0
     stable: Named | None = None
-    candidate: Named | None = None
+    candidate: Candidate | None = None
+    failed: tuple[Failed, ...] = ()
     convergence: Convergence = field(default_factory=Convergence)
     history: tuple[Row, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -238,7 +268,8 @@ def read_status(manifest: Manifest) -> Status:
     return Status(
         observed_generation=generation if isinstance(generation, int) else 0,
         stable=_read_named(status.get("stable")),
-        candidate=_read_named(status.get("candidate")),
+        candidate=_read_candidate(status.get("candidate")),
+        failed=tuple(_read_failed(status.get("failed"))),
         convergence=Convergence(converged_time=_said(convergence.get("convergedTime"))),
         history=read_rows(status.get("history")),
         conditions=tuple(_read_conditions(status.get("conditions"))),
@@ -248,11 +279,14 @@ def read_status(manifest: Manifest) -> Status:
 def write_status(status: Status) -> dict[str, Any]:
     """Write a status; what is not known is left out."""
     written: dict[str, Any] = {"observedGeneration": status.observed_generation}
-    for name, value in (("stable", status.stable), ("candidate", status.candidate)):
-        if value is not None:
-            written[name] = _without_empty(
-                {"digest": value.digest, "version": value.version, "startTime": value.start_time}
-            )
+    if status.stable is not None:
+        written["stable"] = _without_empty(
+            {"digest": status.stable.digest, "version": status.stable.version, "startTime": status.stable.start_time}
+        )
+    if status.candidate is not None:
+        written["candidate"] = _write_fields(status.candidate)
+    if status.failed:
+        written["failed"] = [_write_fields(each) for each in status.failed]
     convergence = status.convergence
     written["convergence"] = _without_empty(
         {
@@ -302,6 +336,45 @@ def _read_named(value: object) -> Named | None:
         if digest
         else None
     )
+
+
+def _read_candidate(value: object) -> Candidate | None:
+    said = _mapping(value)
+    digest, decisions = _said(said.get("digest")), said.get("decisions", 0)
+    if not digest:
+        return None
+    words = {each: _said(said.get(_spell(each))) for each in ("version", "plan", "step", "weight")}
+    times = {each: _instant(said.get(_spell(each))) for each in ("start_time", "step_time")}
+    is_count = isinstance(decisions, int) and not isinstance(decisions, bool) and decisions >= 0
+    return Candidate(digest=digest, decisions=decisions if is_count else 0, **words, **times)
+
+
+def _read_failed(items: object) -> Iterable[Failed]:
+    for each in items if isinstance(items, list) else ():
+        said = _mapping(each)
+        if digest := _said(said.get("digest")):
+            words = {name: _said(said.get(name)) for name in ("reason", "message", "time")}
+            yield Failed(digest=digest, **words)
+
+
+def _instant(value: object) -> str:
+    """Return a time as it is written, or nothing where it is none."""
+    said = _said(value)
+    try:
+        return said if datetime.fromisoformat(said).tzinfo is not None else ""
+    except ValueError:
+        return ""
+
+
+def _write_fields(value: Candidate | Failed) -> dict[str, Any]:
+    written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
+    return {name: item for name, item in written.items() if item not in ("", 0)}
+
+
+def _spell(name: str) -> str:
+    """Write a field's name as Kubernetes does."""
+    first, *others = name.split("_")
+    return first + "".join(each.title() for each in others)
 
 
 def _without_empty(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""A policy's rollout as a state machine: which step it is in, whom its candidate is exposed to, and what it waits for.
+
+It is level-triggered: the state is what the last status says, everything else is given, and the same call with the same
+facts comes to the same. One call goes at most one step further, so that every step is seen in a route before the next.
+A state of another plan than the policy's own begins again, at the first step beside the same stable revision.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from baleen_core.assignment import FULL, Exposure
+from baleen_core.canonical import canonical_json, digest_of
+from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType
+
+PREPARING: Final = "Preparing"
+SHADOW: Final = "Shadow"
+HOLDING: Final = "Holding"
+AWAITING_APPROVAL: Final = "AwaitingApproval"
+PAUSED: Final = "Paused"
+DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+NOBODY: Final = Exposure(is_shadow=True)
+
+
+class Outcome(StrEnum):
+    """What becomes of the candidate by this look at it."""
+
+    GOES_ON = "GoesOn"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    STUCK = "Stuck"
+    """It stays exposed as it is, until a person does something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a rollout is: the candidate, since when (RFC 3339), by which plan, and how far in which step.
+
+    Without a `step_time` the step has not begun, since not everybody has the candidate yet. `decisions` are the
+    candidate's in this step, and counted only where the step ends by them.
+    """
+
+    digest: str
+    version: str
+    start_time: datetime
+    plan: str
+    step: str
+    step_time: datetime | None = None
+    decisions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a rollout goes by: the time, who has the candidate, what people said, and what was decided since.
+
+    `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
+    `approved` says through which step somebody approved this candidate: all of them if empty, None if nobody did.
+    """
+
+    now: datetime
+    is_everywhere: bool
+    missing_at: str = ""
+    is_paused: bool = False
+    approved: str | None = None
+    decisions: int = 0
+    exposed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What was decided: the state now, whom the candidate is exposed to, and the words for its condition.
+
+    `wait_seconds` says after which time alone something is to be decided; `again` that something is at once.
+    """
+
+    state: State
+    outcome: Outcome
+    exposure: Exposure
+    reason: str
+    message: str
+    wait_seconds: float | None = None
+    again: bool = False
+
+
+def name_plan(plan: Plan) -> str:
+    """Return a digest of all that a plan says."""
+    return digest_of(canonical_json(msgspec.to_builtins(plan)))
+
+
+def begin(plan: Plan, digest: str, version: str, now: datetime) -> State:
+    """Return the state of a rollout that has just been asked for; the plan has at least one step."""
+    return State(digest=digest, version=version, start_time=now, plan=name_plan(plan), step=plan.steps[0].name)
+
+
+def resume(state: State | None, plan: Plan, digest: str, version: str, now: datetime) -> State:
+    """Return where a rollout of this content by this plan is; at its beginning if the state is of another."""
+    if state is None or state.digest != digest or state.plan != name_plan(plan):
+        return begin(plan, digest, version, now)
+    return replace(state, version=version)
+
+
+def advance(plan: Plan, state: State, facts: Facts) -> Progress:
+    """Decide whether a rollout stays in its step, goes to the next, is done, or is over."""
+    index = _index(plan, state)
+    step = plan.steps[index]
+    if facts.is_paused:
+        return _stay(plan, state, PAUSED, "is paused", exposure=_current_exposure(plan, state, index))
+    deadline = state.start_time + timedelta(seconds=plan.progress_deadline_seconds)
+    if facts.now >= deadline:
+        return _at_deadline(plan, state, index)
+    until_deadline = (deadline - facts.now).total_seconds()
+    if state.step_time is None:
+        if not facts.is_everywhere:
+            message = f"is brought to those that lack it{f': {facts.missing_at}' if facts.missing_at else ''}"
+            return replace(_stay(plan, state, PREPARING, message, exposure=NOBODY), wait_seconds=until_deadline)
+        state = replace(state, step_time=facts.now)
+    assert state.step_time is not None, "the step has begun"
+    counted = facts.decisions if step.type is StepType.SHADOW else facts.exposed
+    if step.until.decisions:
+        state = replace(state, decisions=state.decisions + counted)
+    if not _is_over(step, index, plan, state, facts):
+        reason, message = _waiting(step, state, facts)
+        stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
+        return replace(stayed, wait_seconds=min(until_deadline, _remaining(step, state, facts.now)))
+    if index + 1 == len(plan.steps):
+        promoted = _stay(plan, state, HOLDING, "is through all steps", exposure=exposure_of(plan, index))
+        return replace(promoted, outcome=Outcome.PROMOTED)
+    state = replace(state, step=plan.steps[index + 1].name, step_time=facts.now, decisions=0)
+    reason, message = _waiting(plan.steps[index + 1], state, facts)
+    return replace(_stay(plan, state, reason, message, exposure=exposure_of(plan, index + 1)), again=True)
+
+
+def exposure_of(plan: Plan, index: int) -> Exposure:
+    """Return whom a candidate is exposed to in a step; while it awaits approval, to whom it was before."""
+    while index >= 0 and plan.steps[index].type is StepType.APPROVAL:
+        index -= 1
+    if index < 0 or plan.steps[index].type is StepType.SHADOW:
+        return NOBODY
+    step = plan.steps[index]
+    return Exposure(weight_basis_points=step.weight_basis_points, tenants=step.tenants)
+
+
+def say_exposure(exposure: Exposure) -> str:
+    """Say whom a candidate judges."""
+    if exposure.is_shadow or not (exposure.weight_basis_points or exposure.tenants):
+        return "nobody"
+    if exposure.tenants:
+        return "the tenants " + ", ".join(exposure.tenants)
+    return f"{exposure.weight_basis_points / (FULL / 100):g}% of the content"
+
+
+def _index(plan: Plan, state: State) -> int:
+    return next((index for index, step in enumerate(plan.steps) if step.name == state.step), 0)
+
+
+def _current_exposure(plan: Plan, state: State, index: int) -> Exposure:
+    return NOBODY if state.step_time is None else exposure_of(plan, index)
+
+
+def _at_deadline(plan: Plan, state: State, index: int) -> Progress:
+    message = f"has not gone through its steps in {plan.progress_deadline_seconds} seconds"
+    stayed = _stay(plan, state, DEADLINE_EXCEEDED, message, exposure=_current_exposure(plan, state, index))
+    outcome = Outcome.ROLLED_BACK if plan.on_deadline is OnDeadline.ROLL_BACK else Outcome.STUCK
+    return replace(stayed, outcome=outcome)
+
+
+def _is_over(step: Step, index: int, plan: Plan, state: State, facts: Facts) -> bool:
+    if step.type is StepType.APPROVAL:
+        return _is_approved(plan, index, facts.approved)
+    assert state.step_time is not None, "the step has begun"
+    spent = (facts.now - state.step_time).total_seconds()
+    if step.until.timeout_seconds is not None and spent >= step.until.timeout_seconds:
+        return True
+    return spent >= step.until.seconds and state.decisions >= step.until.decisions
+
+
+def _is_approved(plan: Plan, index: int, approved: str | None) -> bool:
+    if not approved:
+        return approved is not None
+    names = [step.name for step in plan.steps]
+    return approved in names and names.index(approved) >= index
+
+
+def _remaining(step: Step, state: State, now: datetime) -> float:
+    """Return after how many seconds a step may be over by time alone."""
+    if step.type is StepType.APPROVAL or state.step_time is None:
+        return float("inf")
+    spent = (now - state.step_time).total_seconds()
+    ends = [] if step.until.timeout_seconds is None else [step.until.timeout_seconds]
+    if state.decisions >= step.until.decisions:
+        ends.append(step.until.seconds)
+    return max(0.0, min(ends, default=float("inf")) - spent)
+
+
+def _waiting(step: Step, state: State, facts: Facts) -> tuple[str, str]:
+    if step.type is StepType.APPROVAL:
+        return AWAITING_APPROVAL, "waits for somebody to approve it"
+    assert state.step_time is not None, "the step has begun"
+    spent = int((facts.now - state.step_time).total_seconds())
+    needed = []
+    if step.until.seconds:
+        needed.append(f"{min(spent, step.until.seconds)} of {step.until.seconds} seconds")
+    if step.until.decisions:
+        needed.append(f"{min(state.decisions, step.until.decisions)} of {step.until.decisions} decisions")
+    reason = SHADOW if step.type is StepType.SHADOW else HOLDING
+    return reason, " and ".join(needed) if needed else "has nothing to wait for"
+
+
+def _stay(plan: Plan, state: State, reason: str, message: str, *, exposure: Exposure) -> Progress:
+    index = _index(plan, state)
+    where = f"step {state.step} ({index + 1} of {len(plan.steps)}), judging {say_exposure(exposure)}"
+    return Progress(
+        state=state,
+        outcome=Outcome.GOES_ON,
+        exposure=exposure,
+        reason=reason,
+        message=f"{where}: {message}",
+    )

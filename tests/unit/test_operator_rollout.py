@@ -1,0 +1,383 @@
+"""How an edit goes live by steps: the state machine by itself, and in a cluster with people, time and restarts."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baleen_core.assignment import Exposure
+from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until
+from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
+from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
+from baleen_operator.reconcile.ports import Acknowledged
+from memory_cluster import FixedGateways
+from policies import override_manifest
+from policy_site import Site, policy
+
+START = datetime(2026, 2, 1, tzinfo=UTC)
+DIGEST = "sha256:" + "a" * 64
+PLAN = Plan(
+    steps=(
+        Step(name="shadow", type=StepType.SHADOW, until=Until(decisions=100, timeout_seconds=600)),
+        Step(name="staff", type=StepType.MATCH, tenants=("staff",), until=Until(seconds=60)),
+        Step(name="canary", type=StepType.WEIGHT, weight_basis_points=500, until=Until(seconds=60, decisions=50)),
+        Step(name="sign-off", type=StepType.APPROVAL),
+        Step(name="half", type=StepType.WEIGHT, weight_basis_points=5000, until=Until(seconds=60)),
+    ),
+    progress_deadline_seconds=86_400,
+)
+STEPS: list[dict[str, Any]] = [
+    {"name": "shadow", "type": "Shadow", "until": {"seconds": 60}},
+    {"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 300}},
+    {"name": "sign-off", "type": "Approval"},
+    {"name": "half", "type": "Weight", "weight": "50%", "until": {"seconds": 300}},
+]
+
+
+def facts(seconds: float = 0, **said: Any) -> Facts:
+    return Facts(now=START + timedelta(seconds=seconds), **({"is_everywhere": True} | said))
+
+
+def at(step: str, seconds: float = 0, **fields: Any) -> State:
+    """Return a state in a step that began so many seconds after the rollout."""
+    began = START + timedelta(seconds=seconds)
+    return replace(begin(PLAN, DIGEST, "v2", START), **({"step": step, "step_time": began} | fields))
+
+
+def told(progress: Progress) -> tuple[str, Exposure, str]:
+    return progress.state.step, progress.exposure, progress.reason
+
+
+# The state machine
+
+
+def test_nothing_is_exposed_before_everybody_has_the_candidate():
+    waiting = advance(PLAN, begin(PLAN, DIGEST, "v2", START), facts(50, is_everywhere=False, missing_at="gw-1"))
+    begun = advance(PLAN, waiting.state, facts(70))
+
+    assert told(waiting) == ("shadow", NOBODY, "Preparing")
+    assert "gw-1" in waiting.message
+    assert begun.state.step_time == START + timedelta(seconds=70)
+
+
+def test_a_step_ends_when_all_that_it_is_until_is_reached():
+    early = advance(PLAN, at("canary"), facts(59, exposed=50))
+    few = advance(PLAN, early.state, facts(60))
+    still = advance(PLAN, at("canary"), facts(61, decisions=1000))
+
+    assert told(early) == ("canary", Exposure(weight_basis_points=500), "Holding")
+    assert "59 of 60 seconds and 50 of 50 decisions" in early.message
+    assert early.wait_seconds == pytest.approx(1)
+    assert few.state.step == "sign-off"
+    # Only what the candidate decided itself counts where it decides.
+    assert still.state.step == "canary"
+
+
+def test_a_shadow_counts_what_both_sides_judged_and_ends_by_its_timeout_in_any_case():
+    counted = advance(PLAN, at("shadow"), facts(1, decisions=100))
+    late = advance(PLAN, at("shadow"), facts(600))
+
+    assert told(counted) == ("staff", Exposure(tenants=("staff",)), "Holding")
+    assert counted.again
+    assert late.state.step == "staff"
+
+
+def test_an_approval_waits_with_the_exposure_of_the_step_before():
+    waiting = advance(PLAN, at("sign-off"), facts(80_000))
+    other = advance(PLAN, at("sign-off"), facts(1, approved="canary"))
+    approved = [advance(PLAN, at("sign-off"), facts(1, approved=step)) for step in ("", "sign-off", "half")]
+
+    assert told(waiting) == ("sign-off", Exposure(weight_basis_points=500), "AwaitingApproval")
+    assert other.state.step == "sign-off"
+    assert {each.state.step for each in approved} == {"half"}
+
+
+def test_the_last_step_promotes():
+    assert advance(PLAN, at("half"), facts(59)).outcome is Outcome.GOES_ON
+    assert advance(PLAN, at("half"), facts(60)).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize(
+    ("on_deadline", "outcome"), [(OnDeadline.HOLD, Outcome.STUCK), (OnDeadline.ROLL_BACK, Outcome.ROLLED_BACK)]
+)
+def test_a_rollout_that_takes_too_long_holds_or_goes_back(on_deadline: OnDeadline, outcome: Outcome):
+    plan = replace(PLAN, progress_deadline_seconds=100, on_deadline=on_deadline)
+    over = advance(plan, at("canary", 90), facts(100))
+
+    assert (over.outcome, over.reason, over.exposure.weight_basis_points) == (outcome, "DeadlineExceeded", 500)
+
+
+def test_while_it_is_paused_nothing_moves_and_nobody_is_taken_back():
+    paused = advance(PLAN, at("half"), facts(99_999, is_paused=True))
+
+    assert told(paused) == ("half", Exposure(weight_basis_points=5000), "Paused")
+    assert paused.outcome is Outcome.GOES_ON
+
+
+def test_another_plan_begins_again():
+    other = replace(PLAN, steps=PLAN.steps[1:])
+
+    assert resume(at("half"), PLAN, DIGEST, "v2", START).step == "half"
+    assert resume(at("half"), other, DIGEST, "v2", START).step == "staff"
+    assert resume(at("half"), PLAN, "sha256:" + "b" * 64, "v3", START).step == "shadow"
+
+
+untils = st.builds(
+    Until, seconds=st.integers(0, 30), decisions=st.integers(0, 30), timeout_seconds=st.none() | st.integers(30, 60)
+)
+some_steps = st.one_of(
+    st.builds(Step, name=st.just(""), type=st.just(StepType.SHADOW), until=untils),
+    st.builds(Step, name=st.just(""), type=st.just(StepType.MATCH), tenants=st.just(("staff",)), until=untils),
+    st.builds(
+        Step, name=st.just(""), type=st.just(StepType.WEIGHT), weight_basis_points=st.integers(0, 10_000), until=untils
+    ),
+    st.builds(Step, name=st.just(""), type=st.just(StepType.APPROVAL)),
+)
+plans = st.lists(some_steps, min_size=1, max_size=6).map(
+    lambda steps: Plan(steps=tuple(replace(step, name=f"s{number}") for number, step in enumerate(steps)))
+)
+looks = st.fixed_dictionaries(
+    {
+        "seconds": st.integers(0, 20),
+        "is_everywhere": st.booleans(),
+        "is_paused": st.booleans(),
+        "approved": st.sampled_from([None, None, "", "s0", "s3"]),
+        "decisions": st.integers(0, 20),
+        "exposed": st.integers(0, 20),
+        "is_lost": st.booleans(),
+    }
+)
+
+
+@given(plans, st.lists(looks, max_size=40))
+def test_no_step_is_skipped_shortened_or_gone_back_to(plan: Plan, events: list[dict[str, Any]]):
+    """Whatever comes when: what was decided and not written (`is_lost`, a kill) is decided again, to the same end."""
+    names = [step.name for step in plan.steps]
+    state, now = begin(plan, DIGEST, "v2", START), START
+    for event in events:
+        now += timedelta(seconds=event["seconds"])
+        said = {name: event[name] for name in ("is_everywhere", "is_paused", "approved", "decisions", "exposed")}
+        progress = advance(plan, state, Facts(now=now, **said))
+        before, after = names.index(state.step), names.index(progress.state.step)
+
+        assert progress == advance(plan, state, Facts(now=now, **said))
+        assert after in (before, before + 1)
+        assert progress.exposure in (NOBODY, exposure_of(plan, after))
+        if state.step_time is None and not event["is_everywhere"]:
+            assert (after, progress.exposure) == (before, NOBODY)
+        if after > before or progress.outcome is Outcome.PROMOTED:
+            step = plan.steps[before]
+            assert not event["is_paused"]
+            spent = (now - (state.step_time or now)).total_seconds()
+            timed_out = step.until.timeout_seconds is not None and spent >= step.until.timeout_seconds
+            assert timed_out or spent >= step.until.seconds
+        if progress.outcome is Outcome.PROMOTED:
+            assert after == len(names) - 1
+            return
+        if not event["is_lost"]:
+            state = progress.state
+
+
+# In a cluster
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def stepped(block: str, version: str, **spec: Any) -> dict[str, Any]:
+    return policy(block, version=version, rollout={"steps": STEPS} | spec.pop("rollout", {}), **spec)
+
+
+def candidate(site: Site) -> dict[str, Any]:
+    return site.route.get("candidate", {})
+
+
+async def pass_time(site: Site, seconds: float) -> None:
+    site.clock.now += timedelta(seconds=seconds)
+    await site.reconcile()
+
+
+async def test_an_edit_goes_through_its_steps_and_is_promoted(site):
+    await site.apply(stepped("92%", "v1"))
+    first = site.stable
+    salt = None
+    await site.apply(stepped("80%", "v2"))
+    second = candidate(site)["digest"]
+    salt = site.route["assignment"]["salt"]
+
+    assert (site.stable, site.route["epoch"] > 1, candidate(site)["shadow"]) == (first, True, True)
+    assert site.condition("Ready") == ("False", "Shadow")
+    assert site.condition("Reconciling") == ("True", "Shadow")
+    assert site.condition("Accepted")[0] == "True"
+    assert site.status["candidate"]["step"] == "shadow"
+    assert site.revision(second)["spec"]["digest"] == second
+
+    await pass_time(site, 61)
+    assert candidate(site) == {"digest": second, "weightBasisPoints": 500, "shadow": False}
+    assert site.status["candidate"]["weight"] == "5%"
+    await pass_time(site, 301)
+    assert site.condition("Reconciling") == ("True", "AwaitingApproval")
+    assert candidate(site)["weightBasisPoints"] == 500
+    await site.apply(override_manifest(approve={"digest": second, "throughStep": "sign-off"}))
+    assert candidate(site)["weightBasisPoints"] == 5000
+    assert site.route["assignment"]["salt"] == salt
+    # What is stable is told of once, whomever the candidate judges meanwhile.
+    assert site.history() == [(1, "Applied")]
+    await pass_time(site, 301)
+
+    assert (site.stable, candidate(site), site.route.get("assignment")) == (second, {}, None)
+    assert site.condition("Ready") == ("True", "InForce")
+    assert [reason for _, reason in site.history()] == ["Promoted", "Applied"]
+    assert site.route["recentStable"] == [first]
+    assert "candidate" not in site.status
+    assert [each for each in site.cluster.events() if each in ("RolloutStep", "Promoted")][-1] == "Promoted"
+
+
+async def test_a_gateway_without_the_candidate_keeps_it_from_everybody(site):
+    site.restart(gateways=FixedGateways(Acknowledged(total=2, current=1, stale=("gw-1",))))
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(policy("80%", version="v2", rollout={"steps": STEPS[1:]}))
+    await pass_time(site, 1000)
+
+    assert candidate(site)["shadow"] is True
+    assert site.condition("Reconciling") == ("True", "Preparing")
+    assert "gw-1" in site.message("Reconciling")
+    site.restart()
+    await site.reconcile()
+    assert candidate(site)["weightBasisPoints"] == 500
+
+
+async def test_an_edit_supersedes_the_candidate_and_begins_at_the_first_step(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    second = candidate(site)["digest"]
+    await site.apply(stepped("70%", "v3"))
+
+    assert candidate(site)["digest"] != second
+    assert candidate(site)["shadow"] is True
+    assert site.status["candidate"]["step"] == "shadow"
+
+
+async def test_writing_what_is_stable_again_is_an_abort(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    await site.apply(stepped("92%", "v1"))
+
+    assert candidate(site) == {}
+    assert site.condition("Ready") == ("True", "InForce")
+    assert site.history() == [(1, "Applied")]
+
+
+async def test_what_was_stable_a_while_ago_returns_at_once(site):
+    await site.apply(stepped("92%", "v1"))
+    first = site.stable
+    await site.apply(policy("80%", version="v2"))
+    await site.apply(stepped("92%", "v1"))
+
+    assert (site.stable, candidate(site)) == (first, {})
+    assert site.history()[0][1] == "Returned"
+
+
+async def test_a_paused_rollout_stays_as_it_is_and_goes_on(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    await site.apply(stepped("80%", "v2", paused=True))
+    await pass_time(site, 10_000)
+
+    assert site.condition("Reconciling") == ("True", "Paused")
+    assert candidate(site)["weightBasisPoints"] == 500
+    await site.apply(stepped("80%", "v2"))
+    assert site.condition("Reconciling") == ("True", "AwaitingApproval")
+
+
+async def test_a_rejected_candidate_is_gone_and_its_approval_brings_it_back_to_the_first_step(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    second = candidate(site)["digest"]
+    await site.apply(override_manifest(reject=[second]))
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "Rejected")
+    site.cluster.remove(OVERRIDE_KIND, *("trust-safety", "community"))
+    await site.reconcile()
+    assert (candidate(site)["digest"], candidate(site)["shadow"]) == (second, True)
+
+
+async def test_what_failed_is_not_tried_again_until_somebody_approves_it(site):
+    slow = {"progressDeadlineSeconds": 100, "onDeadline": "RollBack"}
+    await site.apply(stepped("92%", "v1", rollout=slow))
+    first = site.stable
+    await site.apply(stepped("80%", "v2", rollout=slow))
+    second = candidate(site)["digest"]
+    await pass_time(site, 101)
+    await pass_time(site, 101)
+
+    assert (site.stable, candidate(site)) == (first, {})
+    assert site.condition("Stalled") == ("True", "DeadlineExceeded")
+    assert "100 seconds" in site.message("Stalled")
+    assert second in [each["digest"] for each in site.status["failed"]]
+    await site.apply(override_manifest(approve={"digest": second}))
+    assert candidate(site)["digest"] == second
+    assert "failed" not in site.status
+
+
+async def test_a_change_of_what_cannot_go_by_steps_is_refused(site):
+    await site.apply(stepped("92%", "v1"))
+    before = site.find(ROUTE_KIND)
+    content = site.find(POLICY_KIND)["spec"]["policy"] | {"enforcement": "DryRun"}
+    site.cluster.edit(
+        POLICY_KIND, "trust-safety", "community", lambda each: each["spec"].update(policy=content, version="v2")
+    )
+    await site.reconcile()
+
+    assert site.condition("Accepted") == ("False", "Invalid")
+    assert "spec.policy.enforcement" in site.message("Accepted")
+    assert site.find(ROUTE_KIND) == before
+
+
+async def test_an_approval_of_what_is_not_there_says_what_is(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    second = candidate(site)["digest"]
+    await site.apply(override_manifest(approve={"digest": second, "throughStep": "signoff"}))
+    step = site.message("Ready")
+    await site.apply(override_manifest(approve={"digest": "sha256:" + "0" * 64}))
+
+    assert "did you mean 'sign-off'?" in step
+    assert "is no revision of this policy; known are" in site.message("Ready")
+
+
+async def test_an_override_that_cannot_be_read_leaves_the_rollout_as_it_is(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    before = candidate(site)
+    broken = override_manifest(reject=["latest"])
+    await site.apply(broken)
+    await pass_time(site, 10_000)
+
+    assert candidate(site) == before
+    assert site.condition("Stalled") == ("True", "OverrideInvalid")
+    site.cluster.remove(OVERRIDE_KIND, "trust-safety", "community")
+    await site.reconcile()
+    assert site.condition("Reconciling") == ("True", "AwaitingApproval")
+
+
+async def test_a_lost_revision_of_the_candidate_is_written_again(site):
+    await site.apply(stepped("92%", "v1"))
+    await site.apply(stepped("80%", "v2"))
+    second = candidate(site)["digest"]
+    name = site.revision(second)["metadata"]["name"]
+    site.cluster.remove("ModerationPolicyRevision", "trust-safety", name)
+    await site.reconcile()
+
+    assert site.revision(second)["spec"]["digest"] == second
