@@ -72,8 +72,8 @@ class Observed:
 
     `whole` are the digests of those revisions whose lists are all there, or at hand to be written again. `is_covered`
     says whether another policy binds the same type and scope. With an `override_problem` its Override says something
-    that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is known
-    enforces the route that is there, and `behind` who does not.
+    that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is
+    known enforces the route that is there, and `behind` who does not.
     """
 
     namespace: str
