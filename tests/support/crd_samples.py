@@ -347,6 +347,7 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                 },
                 "assignment": {"keys": ["Author", "Session", "Content"], "salt": "c2FsdA=="},
                 "stableEpoch": 7,
+                "gates": {"neverLoosen": ["sexual"]},
                 "version": "v1.4.0",
                 "time": "2026-01-02T00:00:00Z",
                 "reason": "Promoted",
@@ -441,7 +442,13 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
             "step": "canary",
             "weight": "5%",
             "startTime": "2026-01-02T00:00:00Z",
+            "stepTime": "2026-01-02T00:10:00.250Z",
+            "plan": OTHER_DIGEST,
+            "decisions": 1200,
         },
+        "failed": [
+            {"digest": DIGEST, "reason": "DeadlineExceeded", "message": "too slow", "time": "2026-01-02T00:00:00Z"}
+        ],
         "analysis": {
             "verdict": "Inconclusive",
             "metrics": [

@@ -381,3 +381,50 @@ async def test_a_lost_revision_of_the_candidate_is_written_again(site):
     await site.reconcile()
 
     assert site.revision(second)["spec"]["digest"] == second
+
+
+KEPT = {"gates": {"neverLoosen": ["toxicity"]}}
+
+
+async def test_what_may_not_be_softened_is_refused_also_by_an_edit_that_takes_its_gate_away(site):
+    await site.apply(policy("92%", version="v1", **KEPT))
+    first = site.stable
+    await site.apply(policy("95%", version="v2", **KEPT))
+    refused = site.condition("Accepted"), site.condition("Stalled"), site.message("Accepted")
+    await site.apply(policy("95%", version="v2"))
+    together = site.condition("Accepted"), site.stable
+    await site.apply(policy("90%", version="v3", **KEPT))
+
+    assert refused[:2] == (("False", "GateFailed"), ("True", "GateFailed"))
+    assert "spec.policy.categories[0].signals[0].block" in refused[2]
+    assert "95% is above 92%" in refused[2]
+    assert together == (("False", "GateFailed"), first)
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_a_gate_is_taken_away_by_an_edit_of_its_own(site):
+    await site.apply(policy("92%", version="v1", **KEPT))
+    await site.apply(policy("92%", version="v1"))
+    rows = site.history()
+    await site.apply(policy("95%", version="v2"))
+
+    # What is stable stays what it is by that.
+    assert rows == [(1, "Applied")]
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_a_new_gate_binds_the_edit_that_brings_it(site):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("95%", version="v2", **KEPT))
+
+    assert site.condition("Accepted") == ("False", "GateFailed")
+
+
+async def test_going_back_to_what_was_stable_needs_no_proof(site):
+    await site.apply(policy("92%", version="v1"))
+    first = site.stable
+    await site.apply(policy("80%", version="v2", **KEPT))
+    await site.apply(policy("92%", version="v1", **KEPT))
+
+    assert site.stable == first
+    assert site.history()[0][1] == "Returned"

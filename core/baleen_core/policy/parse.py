@@ -29,6 +29,7 @@ from baleen_core.policy.schema import (
     MAX_TESTS,
     Category,
     Enforcement,
+    Gates,
     ListSource,
     ListSourceType,
     ListType,
@@ -171,7 +172,6 @@ def read_header(manifest: Reader, *, kind: str) -> None:
 
 
 def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
-    spec.refuse("gates", not_yet("`gates` is not built yet; leave it out: nothing is checked before an edit"))
     plan, rollback_window = _read_rollout(spec.mapping("rollout"))
     content = spec.mapping("policy", required=True)
     policy = Policy(
@@ -185,6 +185,7 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
         content=read_content(content, _AUTHORED),
         tests=_read_tests(spec),
         paused=spec.optional("paused", boolean, False),
+        gates=_read_gates(spec.mapping("gates")),
         plan=plan,
         rollback_window=rollback_window,
         revision_history_limit=spec.optional(
@@ -193,6 +194,13 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
     )
     spec.done()
     return policy
+
+
+def _read_gates(gates: Reader) -> Gates:
+    gates.refuse("backtest", not_yet("`gates.backtest` is not built yet; leave it out: no decision is judged again"))
+    found = Gates(never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES))
+    gates.done()
+    return found
 
 
 def _read_rollout(rollout: Reader) -> tuple[Plan, int]:

@@ -266,6 +266,13 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What a change must pass before it goes live at all; `never_loosen` names categories that it may not soften."""
+
+    never_loosen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A ModerationPolicy as its author wrote it, checked.
 
@@ -283,6 +290,7 @@ class Policy:
     description: str = ""
     tests: tuple[PolicyTest, ...] = ()
     paused: bool = False
+    gates: Gates = field(default_factory=Gates)
     plan: Plan = field(default_factory=Plan)
     rollback_window: int = DEFAULT_ROLLBACK_WINDOW
     revision_history_limit: int = DEFAULT_REVISION_HISTORY

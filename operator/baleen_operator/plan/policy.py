@@ -352,11 +352,12 @@ class _Deciding:
             reason=base.reason if base else "",
             by=base.by if base else "",
             stable_epoch=base.stable_epoch if base else 0,
+            never_loosen=valid.gates.never_loosen if valid else base.never_loosen if base else (),
         )
         if wanted == base:
             return base
-        if base is not None and replace(wanted, route=replace(wanted.route, candidate=base.route.candidate)) == base:
-            # What is stable stays since when it was: only whom the candidate judges is new.
+        if base is not None and _with_what_is_beside(wanted, base) == base:
+            # What is stable stays since when it was.
             since = base.stable_epoch or base.epoch
             return replace(wanted, epoch=self._next_epoch(self.rows), stable_epoch=since)
         by = seen.head.by if seen.head and valid and not stays else base.by if stays and base else ""
@@ -533,3 +534,9 @@ def _read_state(candidate: Candidate | None) -> State | None:
         step_time=datetime.fromisoformat(candidate.step_time) if candidate.step_time else None,
         decisions=candidate.decisions,
     )
+
+
+def _with_what_is_beside(route: PublishedRoute, other: PublishedRoute) -> PublishedRoute:
+    """Return a route with all of another one that says nothing of what is stable."""
+    beside = replace(route.route, candidate=other.route.candidate)
+    return replace(route, route=beside, never_loosen=other.never_loosen)

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 from baleen_core.checking import Place
-from baleen_core.errors import ClusterError, InvalidError, PolicyError, Problem, Stale
+from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
 from baleen_core.policy.in_force import Override, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
-from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Role, Scope
+from baleen_core.policy.revision import read_revision
+from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Revision, Role, Scope
 from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
@@ -31,7 +32,7 @@ from baleen_core.resources import (
     write_revision,
     write_route,
 )
-from baleen_operator.plan.acceptance import Material, Valid, Verdict, judge_policy
+from baleen_operator.plan.acceptance import Material, Refused, Valid, Verdict, judge_policy, refuse_unproven
 from baleen_operator.plan.actions import Apply, ApplyStatus, Delete, Emit, Target
 from baleen_operator.plan.conditions import say_problems
 from baleen_operator.plan.history import MAX_ACTIVATIONS
@@ -145,6 +146,8 @@ class _Reconciling:
 
     async def _observe(self, sources: _Sources) -> Observed:
         verdict = await self._judge(sources) if self.manifest is not None else None
+        if isinstance(verdict, Valid):
+            verdict = await self._prove(verdict, sources)
         override, override_problem = _read_override(self.ports.seen.get(OVERRIDE_KIND, self.key))
         seen = Observed(
             namespace=self.namespace,
@@ -181,6 +184,31 @@ class _Reconciling:
         models, grants = self.ports.seen.models(), self.ports.grants
         work = partial(judge_policy, _as_written(self.manifest), sources.texts, sources.problems, models, grants)
         return await self.ports.off_loop(work)
+
+    async def _prove(self, valid: Valid, sources: _Sources) -> Verdict:
+        """Refuse what may make softer what neither the stable policy nor this one lets be made softer.
+
+        What was stable within the rollback window was so before: going back is no change to be proven.
+        """
+        seen = _read_seen_route(self.route_manifest)
+        published = seen.published if seen else None
+        if published is None or valid.digest in (published.route.stable, *published.route.recent_stable):
+            return valid
+        named = tuple(sorted({*published.never_loosen, *valid.gates.never_loosen}))
+        name = revision_name(self.name, published.route.stable)
+        manifest = self.ports.seen.get(REVISION_KIND, (self.namespace, name)) if named else None
+        if manifest is None:
+            return valid
+        proofs, question = self.ports.memory.proofs, (published.route.stable, valid.digest, named)
+        refused = proofs.get(question)
+        if refused is None:
+            material = self.material or (await self._judge_anew(sources))[1]
+            if material is None or material.revision.digest != valid.digest:
+                raise Stale(f"{self.namespace}/{self.name}: what its policy is checked by changed meanwhile")
+            candidate = material.revision
+            refused = await self.ports.off_loop(lambda: _compare(manifest, candidate, named))
+            proofs.put(question, refused)
+        return refused if isinstance(refused, Refused) else valid
 
     def _fingerprint(self, sources: _Sources) -> bytes:
         assert self.manifest is not None, "only what a policy says can be judged"
@@ -578,6 +606,15 @@ class _Reconciling:
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)
+
+
+def _compare(stable: Manifest, candidate: Revision, categories: Sequence[str]) -> Refused | bool:
+    """Return why a change is refused, or True when it is proven; what is stable and was altered proves nothing."""
+    try:
+        before = read_revision(stored_revision(stable)).policy
+    except BaleenError:
+        return True
+    return refuse_unproven(before, read_revision(candidate).policy, categories) or True
 
 
 def _as_written(manifest: Manifest) -> Mapping[str, Any]:
