@@ -6,8 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from baleen_core.percentiles import percentile
 from baleen_core.records import DecisionRecord
-from baleen_sidecar.flow.percentiles import percentile
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: from a decision without a model to a minute of video."""
