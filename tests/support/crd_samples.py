@@ -561,6 +561,10 @@ RULES: Final[Mapping[tuple[str, str], Samples]] = {
     ("ModerationOverride", "pin.digest is rejected too"): Samples(
         good={"reject": []}, bad={"reject": [OTHER_DIGEST, DIGEST]}
     ),
+    ("ModerationPolicy", "must be above 0% and below 100%"): Samples(good="99.99%", bad="100.0%"),
+    ("ModerationPolicy", "a metric of type FlipRate has maxIncrease only"): Samples(
+        good={"type": "FlipRate", "maxDecrease": None}, bad={"type": "FlipRate", "maxDecrease": "1%"}
+    ),
     ("ModelDeployment", "metadata.name must be at most 63 characters without a dot"): Samples(
         good=_NAMED, bad={"metadata": {"name": "a.b"}}
     ),
