@@ -90,6 +90,7 @@ class PolledGateways:
         self._found_at = -FIND_SECONDS
         self._behind: dict[Key, tuple[int, float]] = {}
         self._asked: set[Key] = set()
+        self._tried: dict[Key, str] = {}
         self._hurry = asyncio.Event()
 
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
@@ -106,6 +107,10 @@ class PolledGateways:
     def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
         """Return what gateways that answer saw of the rollout of a candidate (its digest), by the gateways' names."""
         self._asked.add(key)
+        if self._tried.get(key) != candidate:
+            # From the next look on, gateways that judge by it keep us in a hurry.
+            self._tried[key] = candidate
+            self._hurry.set()
         return trials(self._known.values(), f"{key[0]}/{key[1]}", candidate)
 
     def loads(self) -> Mapping[str, Load | None]:
@@ -115,6 +120,7 @@ class PolledGateways:
     def forget(self, key: Key) -> None:
         """Stop following a policy that has no route any more."""
         self._behind.pop(key, None)
+        self._tried.pop(key, None)
         self._asked.discard(key)
 
     async def run(self) -> None:
