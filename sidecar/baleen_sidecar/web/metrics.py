@@ -37,10 +37,17 @@ class RequestMetrics:
         self._policies = Counter(
             "baleen_policy_decisions",
             "Decisions given, for each policy that judged",
-            ["policy", "decision"],
+            ["policy", "decision", "cohort"],
             registry=registry,
         )
         self._policy_label = cache(self._policies.labels)
+        self._flips = Counter(
+            "baleen_policy_flips",
+            "Decisions during a rollout for which the stable revision said from, and the candidate to",
+            ["policy", "from", "to"],
+            registry=registry,
+        )
+        self._flip_label = cache(self._flips.labels)
         Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
         self._decision_label = cache(self._decisions.labels)
         self._seconds_label = cache(self._seconds.labels)
@@ -51,7 +58,10 @@ class RequestMetrics:
         self._decision_label(content_type, decision.decision.value, decision.risk.value).inc()
         self._seconds_label(content_type).observe(seconds)
         for policy in decision.policies:
-            self._policy_label(policy.name, decision.decision.value).inc()
+            self._policy_label(policy.name, decision.decision.value, policy.cohort.value).inc()
+        for trial in decision.trials:
+            if trial.stable_verdict is not trial.candidate_verdict:
+                self._flip_label(trial.name, trial.stable_verdict.value, trial.candidate_verdict.value).inc()
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
         for name in decision.degraded:
