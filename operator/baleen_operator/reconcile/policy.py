@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from baleen_core.checking import Place
 from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
-from baleen_core.policy.in_force import Override, in_force, parse_override
+from baleen_core.policy.in_force import Override, Route, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Revision, Role, Scope
@@ -39,7 +39,8 @@ from baleen_operator.plan.history import MAX_ACTIVATIONS
 from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owner_of, shard_count, write_shard
 from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
 from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
-from baleen_operator.reconcile.memory import Judged
+from baleen_operator.plan.trial import Tally, newest, tally
+from baleen_operator.reconcile.memory import Counted, Judged
 from baleen_operator.reconcile.ports import Key, Manifest, Outcome, Ports
 from baleen_operator.resources.policy import (
     KeptRevision,
@@ -102,6 +103,7 @@ class _Reconciling:
         self.manifest = ports.seen.get(POLICY_KIND, key)
         self.route_manifest = ports.seen.get(ROUTE_KIND, key)
         self.material: Material | None = None
+        self.counted: Counted | None = None
 
     async def run(self) -> Outcome:
         if self.manifest is None and self.route_manifest is None:
@@ -115,6 +117,9 @@ class _Reconciling:
         status = self._status(seen, decision, writes, rivals, now)
         notices = find_notices(seen, decision, status)
         await self._act(seen, decision, writes, status, notices)
+        if self.counted is not None and (candidate := status.candidate if status else None) is not None:
+            # Only now: what could not be written is news the next time, too.
+            self.ports.memory.counted.put((*self.key, candidate.digest), self.counted)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -161,13 +166,32 @@ class _Reconciling:
             revisions=await self._read_revisions(verdict),
             salt=self.ports.salt(),
         )
-        if seen.route is not None and seen.route.published is not None and seen.route.published.route.candidate:
-            said = self.ports.gateways.acknowledged(self.key, seen.route.epoch)
+        published = seen.route.published if seen.route else None
+        if published is not None and published.route.candidate is not None:
+            said = self.ports.gateways.acknowledged(self.key, published.epoch)
             seen = replace(seen, is_adopted=said.current >= said.total, behind=", ".join(said.stale))
+            seen = self._count(seen, published.route)
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
+
+    def _count(self, seen: Observed, route: Route) -> Observed:
+        """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news."""
+        assert route.candidate is not None, "something is rolled out"
+        digest, status = route.candidate.digest, seen.status.candidate
+        said = [
+            each
+            for each in self.ports.gateways.trial(self.key, digest).values()
+            if (each.stable, each.candidate) == (route.stable, digest)
+        ]
+        known = self.ports.memory.counted.get((*self.key, digest))
+        has_begun = status is not None and status.digest == digest and bool(status.step_time)
+        processes = newest(known.processes if known and has_begun else {}, said)
+        baseline = known.baseline if known and has_begun else {} if has_begun else processes
+        self.counted = Counted(baseline=baseline, processes=processes)
+        news = tally(processes, known.processes) if known and has_begun else Tally()
+        return replace(seen, counted=tally(processes, baseline), news=news)
 
     async def _judge(self, sources: _Sources) -> Verdict:
         """Check the policy, unless all that a verdict is made of is as it was."""
