@@ -349,7 +349,9 @@ class AdoptRoutes:
         digest, trial = policy.candidate.revision.digest, None
         found, routed = None, route.route.candidate
         if routed is not None and must_stay and look.kept:
-            found = routed if digest == route.route.stable and look.kept.candidate == routed.digest else None
+            # The override cannot be read; the route can, and what it gave up must not go on.
+            was_there = digest == route.route.stable and look.kept.candidate == routed.digest
+            found = routed if was_there and _is_named(look.published.route.route, routed.digest) else None
         elif routed is not None:
             present = {digest, routed.digest} - look.failed
             found = candidate_in_force(route.route, override, present, now=look.now)
@@ -520,6 +522,11 @@ def _is_known_whole(route: PublishedRoute, whole: PublishedRoute | None) -> bool
         return False
     candidate, known = route.route.candidate, whole.route.candidate
     return candidate is None or (known is not None and known.digest == candidate.digest)
+
+
+def _is_named(route: Route, candidate: str) -> bool:
+    """Say whether a route still tries this candidate out, or has promoted it."""
+    return candidate == route.stable or (route.candidate is not None and route.candidate.digest == candidate)
 
 
 def _has_rules(policy: LoadedPolicy) -> bool:
