@@ -291,7 +291,7 @@ class KeptPolicy:
     """What a replica holds of one policy: the route that it adopted, the override that it obeys, what is in force.
 
     The route's epoch is 0 while none was adopted. With `override_problem` the digest stays, whatever they say, and so
-    does the digest of the `candidate` that judges beside it.
+    does the `candidate` (a digest) that judges beside it, unless a newer route gave it up.
     """
 
     route: PublishedRoute
