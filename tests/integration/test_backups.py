@@ -130,8 +130,12 @@ def test_where_decisions_came_from_and_how_far_they_were_sent_comes_back(tmp_pat
 
 def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: Path, tmp_path: Path):
     with closing(sqlite3.connect(kept)) as connection:
-        connection.execute("ALTER TABLE decisions DROP COLUMN origin")
-        connection.execute("DROP TABLE spool")
+        connection.execute("DROP INDEX decisions_by_age")
+        connection.execute("CREATE INDEX decisions_by_time ON decisions (time)")
+        for column in ("origin", "personal", "salt", "personal_digest", "keep_days", "link"):
+            connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
+        for table in ("spool", "chain", "dropped_decisions"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
     write_sum(kept)
