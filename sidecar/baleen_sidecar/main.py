@@ -143,7 +143,11 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         state = stack.enter_context(StateFolder(settings.state))
         await asyncio.to_thread(migrate, state.database)
         executor = stack.enter_context(ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="media"))
-        decisions = await stack.enter_async_context(SqliteDecisionLog(state.database, durability=settings.durability))
+        decisions = await stack.enter_async_context(
+            SqliteDecisionLog(
+                state.database, durability=settings.durability, decisions_days=settings.retention_decisions_days
+            )
+        )
         fetcher = HttpFetcher(
             limit_bytes=max(settings.image_limit_bytes, settings.video_limit_bytes),
             timeout_seconds=settings.fetch_timeout_seconds,

@@ -24,6 +24,7 @@ MAX_MODELS: Final = 32
 MAX_NAME_LENGTH: Final = 63
 MAX_ROLLBACK_WINDOW: Final = 10
 MAX_REVISION_HISTORY: Final = 1000
+MAX_RETENTION_DAYS: Final = 36_500
 DEFAULT_ROLLBACK_WINDOW: Final = 3
 DEFAULT_REVISION_HISTORY: Final = 10
 
@@ -187,8 +188,15 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """For how many days decisions are kept; None: as long as the installation says."""
+
+    decisions_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContent:
-    """What is digested and becomes a revision: everything that can change a decision."""
+    """What is digested and becomes a revision: everything that can change a decision, or what becomes of it."""
 
     enforcement: Enforcement = Enforcement.ENFORCE
     categories: tuple[Category, ...] = ()
@@ -198,6 +206,7 @@ class PolicyContent:
     models: tuple[ModelRequirement, ...] = ()
     on_model_failure: OnModelFailure = OnModelFailure.REVIEW
     video: VideoSettings = field(default_factory=VideoSettings)
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Final
 from baleen_core.errors import IntegrityError, InvalidError
 from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
-from baleen_core.policy.schema import Revision, Scope
+from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
 from baleen_core.records import DecisionRecord, PolicyRef
 from baleen_sidecar.ports import OriginLog, RevisionStore
@@ -132,4 +132,12 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         is_utc = datetime.fromisoformat(record.time).utcoffset() is not None
     except ValueError:
         is_utc = False
-    return None if is_utc else Refusal(message="the time is not in RFC 3339")
+    if not is_utc:
+        return Refusal(message="the time is not in RFC 3339")
+    if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
+        return Refusal(
+            message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"
+        )
+    if record.erased:
+        return Refusal(message="a part of it was erased, so that it could not be replayed")
+    return None
