@@ -103,6 +103,7 @@ class Parts:
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own."""
         keys = self.keys
+        is_here = log in (None, self.log)
         return Ports(
             policies=policies,
             models=models,
@@ -121,6 +122,8 @@ class Parts:
             on_decision=on_decision,
             concurrency=concurrency,
             keys=None if keys is None else keys.current,
+            subjects=self.log if is_here else None,
+            log_head=self.log.head if is_here else lambda: None,
         )
 
 
