@@ -154,34 +154,79 @@ def verify(start: Head, rows: Iterable[ChainedRow | DroppedRow], *, noted: Seque
     Rows up to `start` without a link were there before the chain and are counted alone. `noted` are heads that were
     kept elsewhere: each must be on the way.
     """
-    counts = {"rows": 0, "erased": 0, "dropped": 0, "outside": 0}
-    first: ChainedRow | None = None
-    last: ChainedRow | None = None
-    head, fault = start, None
-    expected = {each.sequence: each for each in noted if each.sequence >= start.sequence}
-    passed = tuple(each for each in noted if each.sequence < start.sequence)
-    fault = _check_noted(start, last, expected)
-    if fault is None:
-        for row, following in _with_next(rows):
-            if row.sequence <= start.sequence and isinstance(row, ChainedRow) and row.link is None:
-                counts["outside"] += 1
-                continue
-            link, fault = _judge(head, row, following, last)
-            if fault is not None:
-                break
-            head = Head(sequence=row.sequence, link=link)
-            if isinstance(row, ChainedRow):
-                counts["rows"] += 1
-                counts["erased"] += row.is_erased
-                first, last = first or row, row
-            else:
-                counts["dropped"] += 1
-            fault = _check_noted(head, last, expected)
-            if fault is not None:
-                break
-    if fault is None:
-        fault = _find_cut(head, last, expected)
-    return Verification(start=start, head=head, first=first, last=last, passed_heads=passed, fault=fault, **counts)
+    walk = _Walk(start, noted)
+    for row, following in _with_next(rows):
+        if walk.fault is not None:
+            break
+        walk.take(row, following)
+    walk.end()
+    return Verification(
+        start=start,
+        head=walk.head,
+        rows=walk.rows,
+        erased=walk.erased,
+        dropped=walk.dropped,
+        outside=walk.outside,
+        first=walk.first,
+        last=walk.last,
+        passed_heads=tuple(each for each in noted if each.sequence < start.sequence),
+        fault=walk.fault,
+    )
+
+
+class _Walk:
+    """How far a chain was followed, and what was counted and found on the way."""
+
+    def __init__(self, start: Head, noted: Sequence[Head]) -> None:
+        self._start = start
+        self._expected: dict[int, set[bytes]] = {}
+        for each in noted:
+            if each.sequence >= start.sequence:
+                self._expected.setdefault(each.sequence, set()).add(each.link)
+        self.head = start
+        self.rows = self.erased = self.dropped = self.outside = 0
+        self.first: ChainedRow | None = None
+        self.last: ChainedRow | None = None
+        self.fault = self._compare()
+
+    def take(self, row: ChainedRow | DroppedRow, following: ChainedRow | DroppedRow | None) -> None:
+        """Go on to a row, or find its fault."""
+        if isinstance(row, ChainedRow) and row.sequence <= self._start.sequence and row.link is None:
+            self.outside += 1
+            return
+        link, self.fault = _judge(self.head, row, following, self.last)
+        if self.fault is not None:
+            return
+        self.head = Head(sequence=row.sequence, link=link)
+        if isinstance(row, ChainedRow):
+            self.rows += 1
+            self.erased += row.is_erased
+            self.first, self.last = self.first or row, row
+        else:
+            self.dropped += 1
+        self.fault = self._compare()
+
+    def end(self) -> None:
+        """Find a head that was noted beyond the last row, unless another fault was found before."""
+        if self.fault is None and self._expected:
+            rows = _number(max(self._expected) - self.head.sequence)
+            text = f"the log ends with {self._where()}, and a head was noted beyond it: {rows} missing at its end"
+            self.fault = self._fault(FaultKind.CUT, self.head.sequence + 1, text)
+
+    def _compare(self) -> Fault | None:
+        """Compare with what was noted for this place, if anything was."""
+        noted = self._expected.pop(self.head.sequence, None)
+        if noted is None or noted == {self.head.link}:
+            return None
+        text = f"the log was written anew up to {self._where()}: the link there is not the one that was noted"
+        return self._fault(FaultKind.REWRITTEN, self.head.sequence, text)
+
+    def _where(self) -> str:
+        return str(self.last) if self.last else "the beginning"
+
+    def _fault(self, kind: FaultKind, sequence: int, text: str) -> Fault:
+        name, time = (self.last.id, self.last.time) if self.last else ("", "")
+        return Fault(kind=kind, sequence=sequence, id=name, time=time, text=text)
 
 
 def _with_next(
@@ -213,7 +258,9 @@ def _judge(
     if row.digest is not None and next_link(head.link, row.digest) == row.link:
         return row.link, None
     if isinstance(following, ChainedRow) and _follows(head.link, following):
-        return head.link, _fault(FaultKind.INSERTED, row, f"was inserted: {following} was written right before it")
+        return head.link, _fault(
+            FaultKind.INSERTED, row, f"was inserted: what stands before it and {following} were written together"
+        )
     if row.digest is None:
         return head.link, _fault(FaultKind.ALTERED, row, "was altered: a part of it is gone that was not erased")
     before = str(last) if last else "the beginning"
@@ -226,8 +273,7 @@ def _follows(link: bytes, row: ChainedRow) -> bool:
 
 
 def _missing(head: Head, row: ChainedRow | DroppedRow, last: ChainedRow | None) -> Fault:
-    count = row.sequence - head.sequence - 1
-    rows = "one row is" if count == 1 else f"{count:,} rows are"
+    rows = _number(row.sequence - head.sequence - 1)
     after = str(last) if last else "the beginning"
     return Fault(
         kind=FaultKind.MISSING,
@@ -243,33 +289,5 @@ def _fault(kind: FaultKind, row: ChainedRow | DroppedRow, words: str) -> Fault:
     return Fault(kind=kind, sequence=row.sequence, id=name, time=time, text=f"{row} {words}")
 
 
-def _check_noted(head: Head, last: ChainedRow | None, expected: dict[int, Head]) -> Fault | None:
-    """Compare with a head that was noted here, if one was."""
-    noted = expected.pop(head.sequence, None)
-    if noted is None or noted.link == head.link:
-        return None
-    where = str(last) if last else "the beginning"
-    return Fault(
-        kind=FaultKind.REWRITTEN,
-        sequence=head.sequence,
-        id=last.id if last else "",
-        time=last.time if last else "",
-        text=f"the log was written anew up to {where}: the link there is not the one that was noted",
-    )
-
-
-def _find_cut(head: Head, last: ChainedRow | None, expected: dict[int, Head]) -> Fault | None:
-    """Find a head that was noted beyond the last row."""
-    if not expected:
-        return None
-    furthest = max(expected)
-    count = furthest - head.sequence
-    rows = "one row is" if count == 1 else f"{count:,} rows are"
-    where = str(last) if last else "the beginning"
-    return Fault(
-        kind=FaultKind.CUT,
-        sequence=head.sequence + 1,
-        id=last.id if last else "",
-        time=last.time if last else "",
-        text=f"the log ends with {where}, and a head was noted beyond it: {rows} missing at its end",
-    )
+def _number(count: int) -> str:
+    return "one row is" if count == 1 else f"{count:,} rows are"

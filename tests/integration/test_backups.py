@@ -14,7 +14,7 @@ from aiohttp import web
 
 from baleen_core.policy_stream import SNAPSHOT_PATH
 from baleen_sidecar import backup
-from baleen_sidecar.adapters.store import Copies, SqliteDecisionLog, StateFolder, migrate
+from baleen_sidecar.adapters.store import Copies, SqliteDecisionLog, StateFolder, migrate, read_head
 from baleen_sidecar.adapters.store import copies as module
 from baleen_sidecar.backup import take
 from baleen_sidecar.settings import BackupSettings
@@ -97,6 +97,33 @@ def test_a_backup_is_one_sound_file_beside_its_sum_and_leaves_nothing_in_the_sta
     assert ids_in(kept) == {"01-a", "01-b"}
     assert backup.main(["verify", str(kept)]) == 0
     assert [*(tmp_path / "gateway").glob("snapshot-*")] == []
+
+
+def test_the_chain_of_a_backup_is_followed_and_its_head_told(kept: Path, said_by: Said):
+    head = read_head(kept)
+
+    assert backup.main(["verify", str(kept), "--head", str(head)]) == 0
+    assert f"'head': '{head}'" in said_by()
+    assert [*kept.parent.glob("*-wal"), *kept.parent.glob("*-shm")] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        pytest.param("UPDATE decisions SET decision = 'Block' WHERE id = '01-b'", "decision 01-b", id="altered"),
+        pytest.param("DELETE FROM decisions WHERE id = '01-b'", "a head was noted beyond it", id="cut"),
+    ],
+)
+def test_a_backup_with_a_decision_that_is_not_as_it_was_written_is_refused(
+    kept: Path, statement: str, said: str, said_by: Said
+):
+    head = read_head(kept)
+    with closing(sqlite3.connect(kept)) as connection, connection:
+        connection.execute(statement)
+    write_sum(kept)
+
+    assert backup.main(["verify", str(kept), "--head", str(head)]) == 1
+    assert said in said_by()
 
 
 def test_a_backup_is_put_into_an_empty_folder(kept: Path, tmp_path: Path):

@@ -25,6 +25,7 @@ from baleen_sidecar.adapters.store import (
     SqliteDecisionReader,
     SqliteSpool,
     erase_subject,
+    erasure,
     migrate,
     read_head,
     verify_log,
@@ -520,6 +521,43 @@ async def test_a_running_log_drops_what_is_too_old_and_keeps_on_taking(tmp_path:
 
         assert (found.fault, found.rows, found.head) == (None, 1, log.head())
     assert check_integrity(path) == "ok"
+
+
+async def test_what_is_dropped_while_decisions_pour_in_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = make_database(tmp_path)
+    later = NOW.timestamp()
+    async with opened(path, checkpoint_seconds=0.01, wall_seconds=lambda: later) as log:
+        for start in range(0, 2000, 100):
+            # Every second one is too old as soon as it is there.
+            records = [
+                make_record(f"{number:04}", keep_days=7, time=at(30 * (number % 2)))
+                for number in range(start, start + 100)
+            ]
+            await asyncio.gather(*map(log.append, records))
+        await until(lambda: scalars(path, "SELECT count(*) FROM decisions") == [1000])
+        head = log.head()
+
+    assert head is not None
+    found = verify_log(path, [head])
+    assert (found.fault, found.rows, found.head, found.dropped) == (None, 1000, head, 1000)
+    assert {int(each) % 2 for each in scalars(path, "SELECT id FROM decisions")} == {0}
+
+
+async def test_an_erasure_does_not_wait_for_a_reader_that_stays_and_holds_up_no_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "CUT_PAUSE_SECONDS", 0.0)
+    path = make_database(tmp_path)
+    async with opened(path) as log:
+        await log.append(make_record("1"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM decisions").fetchone()
+            assert await log.erase("author-17") == 1
+            await log.append(make_record("2"))
+
+            assert reader.execute("SELECT author FROM decisions").fetchall() == [("author-17",)]
+    assert verify_log(path).fault is None
 
 
 async def until(condition: Callable[[], bool]) -> None:

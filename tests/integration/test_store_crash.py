@@ -60,5 +60,6 @@ async def test_no_acknowledged_decision_is_missing_after_kill_9_under_load(tmp_p
         assert found.fault is None
         assert found.rows == len(kept)
         heads.append(found.head)
+    assert found.erased > 0
     assert len(acknowledged) > ROUNDS * append_for_ever.APPENDERS
     assert len(set(acknowledged)) == len(acknowledged)

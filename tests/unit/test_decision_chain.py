@@ -169,6 +169,17 @@ def test_a_log_that_was_written_anew_is_found_by_a_head_that_was_noted(
         assert (found.fault.kind, found.fault.sequence) == (FaultKind.REWRITTEN, noted.sequence)
 
 
+@given(place=chains_and_places(), link=digests)
+def test_of_two_heads_that_were_noted_for_one_place_only_one_can_be_right(
+    place: tuple[list[ChainedRow], int], link: bytes
+) -> None:
+    rows, at = place
+    right = head_of(rows[: at + 1])
+    fault = verify(START, rows, noted=[right, replace(right, link=link), right]).fault
+
+    assert (fault is None) == (link == right.link)
+
+
 @given(place=chains_and_places(), dropped=st.sets(st.integers(0, 11)))
 def test_rows_that_were_dropped_leave_their_digest_and_the_chain_goes_on(
     place: tuple[list[ChainedRow], int], dropped: set[int]

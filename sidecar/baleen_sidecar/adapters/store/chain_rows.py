@@ -160,11 +160,16 @@ def verify_log(path: Path, noted: Sequence[Head] = ()) -> Verification:
         StateError: it is not a store of this version, or cannot be read.
     """
     with state_errors(path), closing(_open(path)) as connection:
-        # Bytes that are no UTF-8 make an altered row, which is to be named, and not a file that cannot be read.
-        connection.text_factory = partial(bytes.decode, errors="replace")
-        # Where nothing was begun all rows stand outside, and none may have a link.
-        start = read_start(connection) or Head(sequence=connection.execute(_NEWEST_ROW).fetchone()[0], link=b"")
-        return verify(start, read_chain(connection), noted=noted)
+        return verify_rows(connection, noted)
+
+
+def verify_rows(connection: sqlite3.Connection, noted: Sequence[Head] = ()) -> Verification:
+    """Follow the chain on a connection that is only for this, in the transaction that is under way."""
+    # Bytes that are no UTF-8 make an altered row, which is to be named, and not a file that cannot be read.
+    connection.text_factory = partial(bytes.decode, errors="replace")
+    # Where nothing was begun all rows stand outside, and none may have a link.
+    start = read_start(connection) or Head(sequence=connection.execute(_NEWEST_ROW).fetchone()[0], link=b"")
+    return verify(start, read_chain(connection), noted=noted)
 
 
 def read_head(path: Path) -> Head | None:

@@ -1,6 +1,7 @@
 """Takes the personal part out of the decisions about a subject; what was hashed of it stays, so the chain holds."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,12 +10,24 @@ from typing import Final
 from baleen_core.records import DecisionRecord, encode, split_personal
 from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row
-from baleen_sidecar.adapters.store.engine import connect, open_current, state_errors
+from baleen_sidecar.adapters.store.engine import (
+    CUTTING_MILLISECONDS,
+    begin_writing,
+    connect,
+    open_current,
+    state_errors,
+)
 
 WINDOW_ROWS: Final = 20_000
 """Rows that are looked through by one statement: there is no index of authors, and no reader may stay for long."""
 BATCH_ROWS: Final = 100
 """Rows of one transaction: decisions that are being made wait for it."""
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a batch waits for decisions that are being written."""
+CUT_TRIES: Final = 20
+"""Times that the write-ahead log is tried to be cut, CUT_PAUSE_SECONDS apart, before it is left as it is."""
+CUT_PAUSE_SECONDS: Final = 0.25
 
 _ENDS: Final = "SELECT coalesce(min(sequence), 1) - 1, coalesce(max(sequence), 0) FROM decisions"
 _FIND: Final = f"SELECT {COLUMNS} FROM decisions WHERE sequence > ? AND sequence <= ? AND author = ?"  # noqa: S608
@@ -38,8 +51,8 @@ def erase_subject(path: Path, author: str, *, tenant: str | None = None) -> int:
     with state_errors(path), closing(connect(path, mode="rw")) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         erased = sum(_erase(connection, rows) for rows in _find(connection, author, tenant))
-        # Pages as they were before are in the write-ahead log until it begins anew.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if erased:
+            _cut_wal(connection)
         return erased
 
 
@@ -52,6 +65,16 @@ def _find(connection: sqlite3.Connection, author: str, tenant: str | None) -> It
             yield rows[first : first + BATCH_ROWS]
 
 
+def _cut_wal(connection: sqlite3.Connection) -> None:
+    """Cut the write-ahead log, which has pages as they were before, unless somebody reads it for seconds."""
+    connection.execute(f"PRAGMA busy_timeout = {CUTTING_MILLISECONDS}")
+    for _ in range(CUT_TRIES):
+        is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not is_busy:
+            return
+        time.sleep(CUT_PAUSE_SECONDS)
+
+
 def _is_of(row: HashedRow, tenant: str | None) -> bool:
     return tenant is None or _read(row).evidence.context.tenant == tenant
 
@@ -61,7 +84,7 @@ def _read(row: HashedRow) -> DecisionRecord:
 
 
 def _erase(connection: sqlite3.Connection, rows: list[HashedRow]) -> int:
-    connection.execute("BEGIN IMMEDIATE")
+    begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
         erased = sum(connection.execute(_ERASE, (*_erased(row), row.sequence)).rowcount for row in rows)
         connection.execute("COMMIT")

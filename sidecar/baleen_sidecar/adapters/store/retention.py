@@ -7,9 +7,12 @@ from typing import Final
 
 from baleen_core.decision_chain import Head, next_link
 from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow, read_start
+from baleen_sidecar.adapters.store.engine import begin_writing
 
 BATCH_ROWS: Final = 200
 """Rows of one transaction: decisions that are being made wait for it."""
+PATIENCE_SECONDS: Final = 2.0
+"""How long a batch waits for decisions that are being written."""
 
 _OLDEST_TERM: Final = "SELECT min(keep_days) FROM decisions WHERE keep_days > ?"
 # Rows behind the beginning of the chain and without a link wait in a spool: a gateway is to get them first.
@@ -64,7 +67,7 @@ def _format(seconds: float) -> str:
 
 def _drop(connection: sqlite3.Connection, start: Head, rows: Sequence[HashedRow]) -> None:
     # Nobody else moves the beginning.
-    connection.execute("BEGIN IMMEDIATE")
+    begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
         for row in rows:
             connection.execute(_DELETE, (row.sequence,))

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from baleen_core.decision_chain import Head
 from baleen_sidecar.adapters.store.durable_file import DurableFile
-from baleen_sidecar.adapters.store.engine import BUSY_SECONDS
+from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS
 from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired
 
 logger = logging.getLogger(__name__)
 
-_BUSY_MILLISECONDS = 50
-"""A truncating checkpoint holds up the writer while it waits for readers, so it must not wait long."""
 _DROP_SHARE = 0.5
 """Dropping old rows takes at most this share of a round, as decisions wait for each batch."""
 _HEAD_SECONDS = 3600.0
@@ -103,7 +101,7 @@ class Upkeep:
     def _checkpoint(self) -> None:
         connection = self._file.connection()
         self._file.check_in_place()
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        connection.execute(f"PRAGMA busy_timeout = {CUTTING_MILLISECONDS}")
         if self._sync:
             self.sync_wal()
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -112,7 +110,6 @@ class Upkeep:
 
     def _drop_expired(self) -> None:
         connection = self._file.connection()
-        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
         give_up = time.monotonic() + self._interval_seconds * _DROP_SHARE
         dropped = BATCH_ROWS
         while dropped == BATCH_ROWS and time.monotonic() < give_up and not self._stopping.is_set():

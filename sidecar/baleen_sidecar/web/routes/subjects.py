@@ -1,5 +1,6 @@
 """Erasure of people from the decisions on record."""
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
@@ -11,6 +12,8 @@ from baleen_core.records import Context
 from baleen_sidecar.ports import Subjects
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.openapi import answer, documented
+
+log = logging.getLogger(__name__)
 
 Author = Annotated[str, Path(min_length=1, max_length=256, description="The author's id, as requests named it")]
 Tenant = Annotated[str | None, Query(min_length=1, max_length=253, description="Only decisions of this tenant")]
@@ -39,6 +42,9 @@ def build_router(subjects: Subjects | None) -> APIRouter:
         if subjects is None:
             raise NotFound("the decision log is not here; ask each gateway")
         of = context_of(request.scope, Context(tenant=tenant), "tenant").tenant
-        return answer(ErasureAnswer(await subjects.erase(author, tenant=of)))
+        erased = await subjects.erase(author, tenant=of)
+        # Not of whom: a log of names would keep what was to go.
+        log.info("subject erased", extra={"decisions": erased, "tenant": of})
+        return answer(ErasureAnswer(erased))
 
     return router
