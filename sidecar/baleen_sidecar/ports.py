@@ -160,6 +160,19 @@ class DecisionLog(Protocol):
         """Find a record by its id."""
 
 
+class Subjects(Protocol):
+    """The people that decisions on record are about."""
+
+    async def erase(self, author: str, *, tenant: str | None = None) -> int:
+        """Erase the PersonalPart of every decision about an author, of a tenant or of any; return how many there were.
+
+        The decisions stay, and say that they were erased; erasing again finds none.
+
+        Raises:
+            StateError: the log cannot be read or written; what was erased before that stays so.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledDecision:
     """A decision that waits in a spool: its place there, and its record as JSON."""
