@@ -26,6 +26,7 @@ CHECKS = [
 MODERATE = "POST /v1/moderate"
 TAKING_NOTHING = ("GET /health", "GET /metrics", "GET /ready", "GET /v1/policies", "GET /v1/status")
 OPERATIONS = (
+    "DELETE /v1/subjects/{author}",
     "GET /health",
     "GET /metrics",
     "GET /ready",
