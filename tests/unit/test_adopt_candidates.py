@@ -1,7 +1,5 @@
 """What becomes of a route with a candidate: it is tried out whole or not at all, and never at the stable one's cost."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,6 +16,8 @@ from baleen_sidecar.ports import Adopted
 from baleen_sidecar.usecases.adopt_routes import RETRY
 from publishing import Publication, publication, rejecting
 from replicas import KEY, NOON, NOTHING, SPACE, Replica, altered, content, edits, pinning, texts_of, without
+from replicas import executor as executor
+from replicas import replica as replica
 
 RULE = {"name": "toxic", "when": "toxicity.toxic > 0.5", "action": "Block"}
 PERCENT_5 = Exposure(weight_basis_points=500)
@@ -25,17 +25,6 @@ BEFORE = edits("92%", epoch=1)
 ROLLOUT = edits("92%", epoch=2, candidate=content("80%"), exposure=PERCENT_5)
 STABLE = ROLLOUT.route.route.stable
 CANDIDATE = ROLLOUT.revisions[-1][1].digest
-
-
-@pytest.fixture(scope="module")
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
-
-
-@pytest.fixture
-def replica(executor: ThreadPoolExecutor) -> Replica:
-    return Replica(executor)
 
 
 def trial_of(replica: Replica) -> LoadedTrial | None:
