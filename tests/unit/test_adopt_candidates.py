@@ -141,11 +141,11 @@ async def test_a_candidate_that_comes_later_makes_its_epoch_whole(replica):
     assert replica.status.problems == ()
 
 
-def with_a_list(terms: str) -> Publication:
+def with_a_list(terms: str, **more: object) -> Publication:
     source = {"type": "ConfigMap", "name": "terms", "key": "terms.txt"}
     lists = [{"name": "slurs", "type": "Terms", "action": "Block", "source": source}]
     read = {"slurs": read_list(ListType.TERMS, terms)}
-    candidate = {**content("80%"), "lists": lists}
+    candidate = {**content("80%"), "lists": lists, **more}
     scope = {"surface": "community"}
     return publication(SPACE, "community", content(), epoch=2, scope=scope, candidate=candidate, lists=read)
 
@@ -167,17 +167,19 @@ async def test_a_candidates_lists_have_to_be_here_too(replica):
 
 
 async def test_lists_of_a_candidate_are_kept_while_it_is_tried_out(replica):
-    rollout = with_a_list("idiot")
+    rollout = with_a_list("idiot", rules=[RULE])
     replica.source.lists = texts_of(rollout)
     await replica.adopt(rollout.policy)
     await replica.routes.fetch_lists()
     await replica.adopt(rollout.policy)
-    lists = trial_of(replica).lists
+    before = trial_of(replica)
     replica.store.reads.clear()
-    await replica.adopt(at(rollout, PERCENT_5, epoch=3))
+    replica.signals = frozenset({"toxicity.toxic"})
+    await replica.adopt(rollout.policy)
 
-    assert trial_of(replica).lists == lists
-    assert replica.store.reads == []
+    assert trial_of(replica).compiled is not before.compiled
+    assert trial_of(replica).lists == before.lists
+    assert set(replica.store.reads) == {rollout.route.route.candidate.digest}, "the list was compiled already"
 
 
 async def test_another_weight_is_adopted_without_anything_being_loaded_again(replica):
