@@ -124,6 +124,16 @@ async def test_a_candidate_that_is_not_whole_leaves_nobody_without_a_policy(repl
     assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
 
 
+async def test_a_stable_revision_that_comes_before_its_candidate_acts_where_nothing_did(replica):
+    await replica.adopt(without(ROLLOUT.policy, STABLE, CANDIDATE))
+    assert (replica.adopted.epoch, replica.in_force) == (0, {})
+    await replica.adopt(without(ROLLOUT.policy, CANDIDATE))
+    assert (replica.adopted.epoch, replica.in_force) == (0, {"community": STABLE})
+
+    await replica.adopt(ROLLOUT.policy)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+
+
 async def test_a_rollout_whose_stable_revision_is_not_whole_is_not_adopted_either(replica):
     await replica.adopt(BEFORE.policy)
     two = edits("92%", "85%", epoch=2, candidate=content("80%"))
@@ -319,6 +329,7 @@ async def test_a_candidate_that_is_lost_costs_a_restart_nothing_but_the_trial(re
 
     assert (replica.adopted.epoch, replica.adopted.digest, trial_of(replica)) == (2, STABLE, None)
     assert "is not here" in replica.adopted.pending
+    assert len(replica.status.problems) == 1, "it is said once"
 
     await replica.adopt(ROLLOUT.policy)
     assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
