@@ -14,6 +14,7 @@ from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.records import Cohort
 from baleen_sidecar.testing import FixedInference
+from media import encode, grey, steady, video
 from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar, post
 
@@ -97,6 +98,22 @@ def test_a_tenant_of_a_match_is_judged_by_the_candidate_and_others_are_not(roll_
         ("Candidate", "Block", "community"): 1,
         ("Stable", "Allow", "community"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [pytest.param(encode(grey(9)), "image/png", id="image"), pytest.param(video(steady(1)), "video/mp4", id="video")],
+)
+def test_media_are_judged_by_a_side_too(roll_out, data: bytes, media_type: str) -> None:
+    running, _ = roll_out(Exposure(tenants=("staff",)))
+    answers = [
+        running.client.post("/v1/moderate", content=data, params=place, headers={"Content-Type": media_type}).json()
+        for place in ({"tenant": "staff"}, {"tenant": "acme"})
+    ]
+
+    assert [each["policies"][0]["cohort"] for each in answers] == ["Candidate", "Stable"]
+    replayed = [running.client.post(f"/v1/decisions/{each['id']}/replay").json()["identical"] for each in answers]
+    assert replayed == [True, True]
 
 
 def test_a_share_of_the_authors_is_judged_by_the_candidate_each_always_by_the_same_side(roll_out) -> None:

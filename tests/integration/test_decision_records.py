@@ -205,20 +205,18 @@ async def test_a_decision_in_a_rollout_brings_both_revisions_and_counts_once(tmp
 
 async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path: Path) -> None:
     (trial,) = tried(0).decision.trials
-    several = [structs.replace(trial, candidate=f"sha256:{number:064x}") for number in range(257)]
     wrong = [
         tried(1, group=64),
         tried(2, group=-1),
-        tried(3, trial, trial),
-        tried(4, *several),
-        tried(5, candidate=THEIRS.route.route.stable),
+        tried(3, trial, structs.replace(trial, group=64)),
+        tried(4, candidate=THEIRS.route.route.stable),
     ]
     async with serving(tmp_path) as made:
         await made.store.put_revision("acme", ROLLOUT.revisions[-1][1])
         found = refusals(await send(made, *wrong))
 
         assert found.keys() == {each.id for each in wrong}
-        assert found[tried(5).id].startswith("NotGranted: namespace shop may not decide by")
+        assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
         counted = made.rollouts.of(trial.stable, trial.candidate)
         assert sum(counted.flips) == 0

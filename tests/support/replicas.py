@@ -1,9 +1,12 @@
 """A replica that adopts what it is given, on a store that outlives it, and what a test publishes to it."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus
 from baleen_core.errors import Problem, StateError
@@ -171,3 +174,16 @@ class Replica:
 
     async def reasons(self, name: str = "community") -> list[str]:
         return [row.reason for row in await self.store.history(f"{SPACE}/{name}", limit=1000)]
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ThreadPoolExecutor]:
+    """Give the one thread that replicas do their work in."""
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+@pytest.fixture
+def replica(executor: ThreadPoolExecutor) -> Replica:
+    """Give a replica that has adopted nothing yet."""
+    return Replica(executor)

@@ -1,7 +1,5 @@
 """What becomes of a route with a candidate: it is tried out whole or not at all, and never at the stable one's cost."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,6 +16,8 @@ from baleen_sidecar.ports import Adopted
 from baleen_sidecar.usecases.adopt_routes import RETRY
 from publishing import Publication, publication, rejecting
 from replicas import KEY, NOON, NOTHING, SPACE, Replica, altered, content, edits, pinning, texts_of, without
+from replicas import executor as executor
+from replicas import replica as replica
 
 RULE = {"name": "toxic", "when": "toxicity.toxic > 0.5", "action": "Block"}
 PERCENT_5 = Exposure(weight_basis_points=500)
@@ -25,17 +25,6 @@ BEFORE = edits("92%", epoch=1)
 ROLLOUT = edits("92%", epoch=2, candidate=content("80%"), exposure=PERCENT_5)
 STABLE = ROLLOUT.route.route.stable
 CANDIDATE = ROLLOUT.revisions[-1][1].digest
-
-
-@pytest.fixture(scope="module")
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
-
-
-@pytest.fixture
-def replica(executor: ThreadPoolExecutor) -> Replica:
-    return Replica(executor)
 
 
 def trial_of(replica: Replica) -> LoadedTrial | None:
@@ -135,6 +124,16 @@ async def test_a_candidate_that_is_not_whole_leaves_nobody_without_a_policy(repl
     assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
 
 
+async def test_a_stable_revision_that_comes_before_its_candidate_acts_where_nothing_did(replica):
+    await replica.adopt(without(ROLLOUT.policy, STABLE, CANDIDATE))
+    assert (replica.adopted.epoch, replica.in_force) == (0, {})
+    await replica.adopt(without(ROLLOUT.policy, CANDIDATE))
+    assert (replica.adopted.epoch, replica.in_force) == (0, {"community": STABLE})
+
+    await replica.adopt(ROLLOUT.policy)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+
+
 async def test_a_rollout_whose_stable_revision_is_not_whole_is_not_adopted_either(replica):
     await replica.adopt(BEFORE.policy)
     two = edits("92%", "85%", epoch=2, candidate=content("80%"))
@@ -152,11 +151,11 @@ async def test_a_candidate_that_comes_later_makes_its_epoch_whole(replica):
     assert replica.status.problems == ()
 
 
-def with_a_list(terms: str) -> Publication:
+def with_a_list(terms: str, **more: object) -> Publication:
     source = {"type": "ConfigMap", "name": "terms", "key": "terms.txt"}
     lists = [{"name": "slurs", "type": "Terms", "action": "Block", "source": source}]
     read = {"slurs": read_list(ListType.TERMS, terms)}
-    candidate = {**content("80%"), "lists": lists}
+    candidate = {**content("80%"), "lists": lists, **more}
     scope = {"surface": "community"}
     return publication(SPACE, "community", content(), epoch=2, scope=scope, candidate=candidate, lists=read)
 
@@ -178,17 +177,19 @@ async def test_a_candidates_lists_have_to_be_here_too(replica):
 
 
 async def test_lists_of_a_candidate_are_kept_while_it_is_tried_out(replica):
-    rollout = with_a_list("idiot")
+    rollout = with_a_list("idiot", rules=[RULE])
     replica.source.lists = texts_of(rollout)
     await replica.adopt(rollout.policy)
     await replica.routes.fetch_lists()
     await replica.adopt(rollout.policy)
-    lists = trial_of(replica).lists
+    before = trial_of(replica)
     replica.store.reads.clear()
-    await replica.adopt(at(rollout, PERCENT_5, epoch=3))
+    replica.signals = frozenset({"toxicity.toxic"})
+    await replica.adopt(rollout.policy)
 
-    assert trial_of(replica).lists == lists
-    assert replica.store.reads == []
+    assert trial_of(replica).compiled is not before.compiled
+    assert trial_of(replica).lists == before.lists
+    assert set(replica.store.reads) == {rollout.route.route.candidate.digest}, "the list was compiled already"
 
 
 async def test_another_weight_is_adopted_without_anything_being_loaded_again(replica):
@@ -328,6 +329,7 @@ async def test_a_candidate_that_is_lost_costs_a_restart_nothing_but_the_trial(re
 
     assert (replica.adopted.epoch, replica.adopted.digest, trial_of(replica)) == (2, STABLE, None)
     assert "is not here" in replica.adopted.pending
+    assert len(replica.status.problems) == 1, "it is said once"
 
     await replica.adopt(ROLLOUT.policy)
     assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)

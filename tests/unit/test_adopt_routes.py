@@ -1,6 +1,6 @@
 """What becomes of what a cluster publishes: an epoch acts as a whole or not at all, and an override at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -38,18 +38,8 @@ from replicas import (
     with_lists,
     without,
 )
-
-
-@pytest.fixture(scope="module")
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as made:
-        yield made
-
-
-@pytest.fixture
-def replica(executor: ThreadPoolExecutor) -> Replica:
-    return Replica(executor)
-
+from replicas import executor as executor
+from replicas import replica as replica
 
 ONE = edits("92%")
 TWO = edits("92%", "80%")

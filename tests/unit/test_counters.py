@@ -91,6 +91,16 @@ def test_every_place_in_the_counts_is_for_one_group_and_one_pair_of_verdicts():
     assert places == list(range(GROUPS * VERDICT_PAIRS))
 
 
+def test_two_policies_that_say_the_same_are_one_rollout_in_which_a_decision_counts_once():
+    made = tried(ALLOW, BLOCK, group=3)
+    (trial,) = made.trials
+    counts = RolloutCounts("process-1")
+    counts.count(structs.replace(made, trials=(trial, structs.replace(trial, name="q"))))
+
+    assert sum(counts.of("a", "b").flips) == 1
+    assert counts.of("a", "b").cohorts == {"Stable": 1}
+
+
 def test_a_rollout_in_which_nothing_was_decided_has_zeros_and_asking_keeps_nothing():
     counts = RolloutCounts("process-1", limit=1)
     counts.count(tried(ALLOW, ALLOW))

@@ -46,9 +46,8 @@ class RolloutCounts:
         self._cohorts: OrderedDict[tuple[str, str], Counter[str]] = OrderedDict()
 
     def count(self, decision: Decision) -> None:
-        """Count a decision for every rollout that it was made in."""
-        for trial in decision.trials:
-            rollout = trial.stable, trial.candidate
+        """Count a decision for every rollout that it was made in: once, though two policies may say the same."""
+        for rollout, trial in {(each.stable, each.candidate): each for each in decision.trials}.items():
             place = flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)
             _find(self._flips, rollout, self._limit)[place] += 1
             _find(self._cohorts, rollout, self._limit)[side_of(decision, trial).value] += 1

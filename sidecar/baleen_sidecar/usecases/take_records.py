@@ -19,8 +19,6 @@ from baleen_sidecar.ports import OriginLog, RevisionStore
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 MAX_SCOPES: Final = 10_000
 """Of so many revisions is remembered where they bind."""
-MAX_TRIALS: Final = 256
-"""More policies in a rollout than bind any one place."""
 
 
 class TakeRecords:
@@ -143,10 +141,7 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         is_utc = False
     if not is_utc:
         return Refusal(message="the time is not in RFC 3339")
-    trials = record.decision.trials
-    if len(trials) > MAX_TRIALS or len({(each.stable, each.candidate) for each in trials}) < len(trials):
-        return Refusal(message=f"it was made in more than {MAX_TRIALS} rollouts, or in one of them twice")
-    if any(not 0 <= each.group < GROUPS for each in trials):
+    if any(not 0 <= each.group < GROUPS for each in record.decision.trials):
         return Refusal(message=f"the group of a trial is not one of {GROUPS}")
     if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
         return Refusal(
