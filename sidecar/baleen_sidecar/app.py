@@ -18,6 +18,7 @@ from baleen_core.errors import BaleenError
 from baleen_core.records import Context, Decision
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import (
+    DecisionHistory,
     DecisionLog,
     Fetcher,
     FrameDecoder,
@@ -34,6 +35,7 @@ from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
+from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.web.door import Door
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -48,7 +50,7 @@ from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
 from baleen_sidecar.web.openapi import answer, build_openapi
-from baleen_sidecar.web.routes import decisions, operations, policies
+from baleen_sidecar.web.routes import decisions, operations, policies, simulations
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Ports:
     models: Callable[[], ModelSet]
     inference: Inference
     log: DecisionLog
+    history: DecisionHistory
     store: RevisionStore
     languages: LanguageDetector
     images: ImageDecoder
@@ -147,6 +150,15 @@ def build_rest(
     read_decisions = ReadDecisions(ports.log, ports.store, lambda: ports.models().signals)
     app.include_router(decisions.build_router(read_decisions))
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
+    simulate = Simulate(
+        ports.policies,
+        lambda: ports.models().expected,
+        ports.history,
+        ports.store,
+        executor=ports.shell.executor,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+    )
+    app.include_router(simulations.build_router(simulate))
     app.include_router(
         operations.build_router(
             health,
@@ -158,7 +170,7 @@ def build_rest(
         )
     )
     _answer_errors(app, ports.shell.chance)
-    document = build_openapi(app, decisions.ANSWERS | policies.ANSWERS | operations.ANSWERS)
+    document = build_openapi(app, decisions.ANSWERS | policies.ANSWERS | simulations.ANSWERS | operations.ANSWERS)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

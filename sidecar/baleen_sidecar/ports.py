@@ -161,6 +161,26 @@ class DecisionLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedDecision:
+    """A decision on record: its place in the log (later ones have higher numbers), and its record as JSON."""
+
+    sequence: int
+    id: str
+    record: bytes
+
+
+class DecisionHistory(Protocol):
+    """The decision log, read backwards."""
+
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions, newest first; with `before`, only those whose place is below it.
+
+        Raises:
+            StateError: the log cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledDecision:
     """A decision that waits in a spool: its place there, and its record as JSON."""
 

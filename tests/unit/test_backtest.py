@@ -68,7 +68,7 @@ def texts(*scores, language="en", **fields):
 
 
 @law
-@given(stable=only_categories, candidate=only_categories, found=st.lists(evidences(), max_size=12), offers=offers)
+@given(stable=only_categories, candidate=only_categories, found=st.lists(evidences(), max_size=6), offers=offers)
 def test_columns_say_what_the_engine_says(stable, candidate, found, offers):
     comparison = Comparison(stable=stable, candidate=candidate, offers=offers)
     records = logged(stable, *found)
@@ -80,9 +80,9 @@ def test_columns_say_what_the_engine_says(stable, candidate, found, offers):
 @given(
     stable=policies(),
     candidate=policies(),
-    found=st.lists(evidences(), max_size=12),
+    found=st.lists(evidences(), max_size=6),
     offers=offers,
-    cut=st.integers(0, 12),
+    cut=st.integers(0, 6),
 )
 def test_parts_of_a_log_are_the_whole_of_it(stable, candidate, found, offers, cut):
     comparison = Comparison(
@@ -100,7 +100,7 @@ def test_parts_of_a_log_are_the_whole_of_it(stable, candidate, found, offers, cu
 
 
 @law
-@given(policy=policies(), found=st.lists(evidences(), max_size=12))
+@given(policy=policies(), found=st.lists(evidences(), max_size=6))
 def test_a_revision_that_is_compared_with_itself_flips_nothing(policy, found):
     found = backtest(Comparison(stable=policy, candidate=policy), logged(policy, *found))
 

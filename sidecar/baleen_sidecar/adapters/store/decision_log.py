@@ -15,6 +15,7 @@ from baleen_sidecar.adapters.store.decision_rows import Row, to_row
 from baleen_sidecar.adapters.store.engine import state_errors
 from baleen_sidecar.adapters.store.group_writer import Group, GroupWriter, Waiting
 from baleen_sidecar.adapters.store.upkeep import Upkeep
+from baleen_sidecar.ports import LoggedDecision
 from baleen_sidecar.settings import Durability
 
 MIB: Final = 1024 * 1024
@@ -146,6 +147,14 @@ class SqliteDecisionLog:
             StateError: the file cannot be read.
         """
         return await self._open_reader().recent(limit=limit, decision=decision)
+
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions as they are written, newest first; with `before`, those in places below it.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        return await self._open_reader().newest(before=before, limit=limit)
 
     async def count(self) -> int:
         """Say how many decisions are on record.
