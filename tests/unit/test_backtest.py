@@ -344,12 +344,12 @@ def test_a_failure_says_by_how_much_where_and_what_can_be_done():
     flips = judge_backtest(BacktestGate(decisions=1000, max_flip_rate=20_000), found).message
 
     assert blocks == (
-        "1.5% of 1,000 logged decisions would be newly blocked (15), and gates.backtest.maxNewBlocks is 0.5%: "
+        "1.5% of 1,000 logged decisions would be newly blocked (15), above maxNewBlocks (0.5%): "
         f"Allow → Block 15; by category hate (15); by language en (15); for example "
         f"{found.flips.examples[ALLOW, BLOCK][0]}. "
         "Change the candidate there, or raise maxNewBlocks if that is what is wanted"
     )
-    assert flips.startswith("4% of 1,000 logged decisions would come out differently (40), and gates.backtest.maxFlip")
+    assert flips.startswith("4% of 1,000 logged decisions would come out differently (40), above maxFlipRate (2%): ")
     assert "Allow → Review 25, Allow → Block 15; by category hate (40)" in flips
 
 
@@ -365,8 +365,7 @@ def test_what_is_not_known_is_named_with_how_often_and_what_can_be_done():
         "100 of 1,000 logged decisions were made without looking up lists that are needed: slurs (for 100)."
     )
     assert few == (
-        "the log has 1 decision of this policy, and gates.backtest.decisions wants 1,000: "
-        "wait until more are logged, or lower it"
+        "the log has 1 decision of this policy, and 1,000 are wanted: wait until more are logged, or want fewer"
     )
 
 

@@ -20,10 +20,9 @@ from msgspec import structs
 
 from baleen_core.decision.categories import is_unseen
 from baleen_core.decision.columns import fits_columns, is_columnar, summarize_columns
-from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, wanted_signals
+from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, max_distance_of, wanted_signals
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, merge_flips, rejudged, summarize
 from baleen_core.decision.lists import CompiledList, find_hits
-from baleen_core.policy.parse import DEFAULT_MAX_DISTANCE
 from baleen_core.policy.schema import ListType, PolicyList, RevisionContent, Verdict
 from baleen_core.policy.scope import matches
 from baleen_core.ratio import MILLION, format_ratio
@@ -192,7 +191,7 @@ def judge_backtest(gate: BacktestGate, found: Backtest) -> GateResult:
     if found.compared + found.unknown < gate.decisions or not found.compared + found.unknown:
         message = (
             f"the log has {_count(found.compared + found.unknown, 'decision')} of this policy, and "
-            f"gates.backtest.decisions wants {gate.decisions:,}: wait until more are logged, or lower it"
+            f"{gate.decisions:,} are wanted: wait until more are logged, or want fewer"
         )
         return _inconclusive(GateReason.TOO_FEW_DECISIONS, message)
     if failure := _find_failure(gate, found, of=found.compared + found.unknown):
@@ -217,8 +216,8 @@ def _find_failure(gate: BacktestGate, found: Backtest, *, of: int) -> GateResult
         if limit is not None and count * MILLION > limit * of:
             is_about = Verdict.BLOCK if reason is GateReason.TOO_MANY_NEW_BLOCKS else None
             message = (
-                f"{_share(count, of)} of {_count(of, 'logged decision')} would {words} ({count:,}), and "
-                f"gates.backtest.{named} is {format_ratio(limit)}: {_tell(found.flips, is_about)}. "
+                f"{_share(count, of)} of {_count(of, 'logged decision')} would {words} ({count:,}), above {named} "
+                f"({format_ratio(limit)}): {_tell(found.flips, is_about)}. "
                 f"Change the candidate there, or raise {named} if that is what is wanted"
             )
             return GateResult(verdict=GateVerdict.FAIL, reason=reason, message=message)
@@ -401,9 +400,7 @@ def _may_change(judgement: Judgement, each: PolicyList) -> bool:
 
 
 def _reach(each: PolicyList) -> int:
-    if each.type is not ListType.PERCEPTUAL_HASH:
-        return 0
-    return DEFAULT_MAX_DISTANCE if each.max_distance is None else each.max_distance
+    return max_distance_of(each) if each.type is ListType.PERCEPTUAL_HASH else 0
 
 
 def _add(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

@@ -102,12 +102,7 @@ def read_simulation(body: bytes) -> tuple[Draft, int, BacktestGate | None]:
         ContentError: names the field and what is wrong with it.
     """
     request = decode_body(body, _DECODER, _KNOWN)
-    gate = request.gate and BacktestGate(
-        decisions=request.gate.decisions,
-        max_flip_rate=_read_ratio(request.gate.max_flip_rate, "gate.max_flip_rate"),
-        max_new_blocks=_read_ratio(request.gate.max_new_blocks, "gate.max_new_blocks"),
-    )
-    return Draft(policy=request.policy, contents=request.contents), request.decisions, gate
+    return Draft(policy=request.policy, contents=request.contents), request.decisions, _read_gate(request.gate)
 
 
 def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
@@ -149,6 +144,16 @@ def _by_name(matrices: Mapping[str, FlipMatrix]) -> tuple[FlipsAnswer, ...]:
 
 def _gate(result: GateResult | None) -> GateAnswer | None:
     return None if result is None else GateAnswer(result.verdict, result.reason, result.message)
+
+
+def _read_gate(gate: SimulationGate | None) -> BacktestGate | None:
+    if gate is None:
+        return None
+    return BacktestGate(
+        decisions=gate.decisions,
+        max_flip_rate=_read_ratio(gate.max_flip_rate, "gate.max_flip_rate"),
+        max_new_blocks=_read_ratio(gate.max_new_blocks, "gate.max_new_blocks"),
+    )
 
 
 def _read_ratio(text: str | None, field: str) -> int | None:
