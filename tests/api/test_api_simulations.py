@@ -63,9 +63,12 @@ def test_a_stricter_draft_flips_decisions_which_are_counted_by_category_and_lang
 
     assert (answer["compared"], answer["unknown"], answer["elsewhere"], answer["ended"]) == (3, 0, 0, "EndOfLog")
     assert (answer["flip_rate"], answer["new_block_rate"], answer["new_allow_rate"]) == (1.0, 1.0, 0.0)
+    assert answer["matrix"] == [[0, 0, 3], [0, 0, 0], [0, 0, 0]]
     (flip,) = answer["flips"]
     assert (flip["from"], flip["to"], flip["count"], len(flip["examples"])) == ("Allow", "Block", 3, 3)
-    assert answer["categories"] == [{"name": "toxicity", "compared": 3, "flips": 3, "new_blocks": 3, "new_allows": 0}]
+    assert answer["categories"] == [
+        {"name": "toxicity", "compared": 3, "flips": 3, "new_blocks": 3, "new_allows": 0, "matrix": answer["matrix"]}
+    ]
     assert {each["name"]: each["flips"] for each in answer["languages"]} == {"de": 1, "en": 1, "none": 1}
     for decision_id in flip["examples"]:
         assert running.client.get(f"/v1/decisions/{decision_id}").json()["decision"] == "Allow"

@@ -39,6 +39,9 @@ class SimulationRequest(Struct, forbid_unknown_fields=True):
     gate: SimulationGate | None = None
 
 
+Matrix = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+
+
 class FlipAnswer(Struct, frozen=True, rename={"from_": "from"}):
     """How many decisions go from one verdict to another, and the ids of some of them."""
 
@@ -49,13 +52,14 @@ class FlipAnswer(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class FlipsAnswer(Struct, frozen=True):
-    """The flips of one category or language."""
+    """The flips of one category or language; `matrix` is as in the whole answer."""
 
     name: str
     compared: int
     flips: int
     new_blocks: int
     new_allows: int
+    matrix: Matrix
 
 
 class GateAnswer(Struct, frozen=True):
@@ -70,7 +74,8 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What differs between the revision in force (`stable`) and the candidate, over the decisions on record.
 
     `unknown` decisions could not be compared: for want of scores of `signals_missing`, or since `lists_missing` were
-    not looked up. In `elsewhere` the policy had no part.
+    not looked up. In `elsewhere` the policy had no part. `matrix` has a row for each verdict of the revision in force,
+    and in it a column for each of the candidate: Allow, Review, Block.
     """
 
     policy: str
@@ -83,6 +88,7 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     flip_rate: float
     new_block_rate: float
     new_allow_rate: float
+    matrix: Matrix
     flips: tuple[FlipAnswer, ...]
     categories: tuple[FlipsAnswer, ...]
     languages: tuple[FlipsAnswer, ...]
@@ -119,6 +125,7 @@ def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
         flip_rate=found.flip_rate / MILLION,
         new_block_rate=found.new_block_rate / MILLION,
         new_allow_rate=found.new_allow_rate / MILLION,
+        matrix=_matrix(found.flips.overall),
         flips=_flips(found),
         categories=_by_name(found.flips.categories),
         languages=_by_name(found.flips.languages),
@@ -137,9 +144,14 @@ def _flips(found: Backtest) -> tuple[FlipAnswer, ...]:
 
 def _by_name(matrices: Mapping[str, FlipMatrix]) -> tuple[FlipsAnswer, ...]:
     return tuple(
-        FlipsAnswer(name, each.total, each.flips, each.new_blocks, each.new_allows)
+        FlipsAnswer(name, each.total, each.flips, each.new_blocks, each.new_allows, _matrix(each))
         for name, each in sorted(matrices.items())
     )
+
+
+def _matrix(each: FlipMatrix) -> Matrix:
+    a, b, c, d, e, f, g, h, i = each.counts
+    return (a, b, c), (d, e, f), (g, h, i)
 
 
 def _gate(result: GateResult | None) -> GateAnswer | None:
