@@ -44,7 +44,7 @@ _CHUNK = 100
 def measure(effort: Effort) -> Outcome:
     """Judge by six thresholds; by six thresholds and a rule; by six thresholds and a list of a thousand terms."""
     evidence = examples()
-    with _pinned():
+    with pinned():
         in_force = {variant: prepare(variant) for variant in VARIANTS}
         for variant in VARIANTS:
             rate(in_force[variant], evidence, seconds=effort.step_seconds)  # warms up
@@ -93,9 +93,9 @@ def examples() -> list[tuple[str, Evidence]]:
     return made
 
 
-def prepare(variant: str) -> InForce:
-    """Put a policy in force, as the product does, and return what binds a comment."""
-    documents = [policies.threshold(*(f"model.{signal}" for signal in _SIGNALS))]
+def prepare(variant: str, *, block: str = "92%") -> InForce:
+    """Put a policy in force, as the product does, and return what binds a comment; `block` is each threshold."""
+    documents = [policies.threshold(*(f"model.{signal}" for signal in _SIGNALS), block=block)]
     content = documents[0]["spec"]["policy"]
     match variant:
         case "rule":
@@ -141,7 +141,7 @@ async def _adopt(documents: list[dict[str, Any]]) -> InForce:
 
 
 @contextmanager
-def _pinned() -> Iterator[None]:
+def pinned() -> Iterator[None]:
     """Keep this process on the core where servers are measured."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {Cores.choose().server})

@@ -30,13 +30,13 @@ def rule_only() -> dict[str, Any]:
     return policy(rules=[RULE])
 
 
-def threshold(*signals: str) -> dict[str, Any]:
+def threshold(*signals: str, review: str = "70%", block: str = "92%") -> dict[str, Any]:
     """Return a policy with one category for each signal (`<model>.<signal>`)."""
     return policy(
         categories=[
             {
                 "name": signal.replace(".", "-").replace("_", "-"),
-                "signals": [{"name": signal, "review": "70%", "block": "92%"}],
+                "signals": [{"name": signal, "review": review, "block": block}],
             }
             for signal in signals
         ]

@@ -12,6 +12,7 @@ NAMES: Final = (
     "decide_cpu_us",
     "decide_ratio_direct_triton",
     "engine",
+    "backtest_per_s",
     "cr_ready",
     "operator_rss",
     "policy_enforced",

@@ -70,9 +70,9 @@ class Client:
         """Read a route that answers with JSON."""
         return self._read(lambda: self._http.get(path))
 
-    def post(self, path: str) -> dict[str, Any]:
-        """Call a route that takes no body."""
-        return self._read(lambda: self._http.post(path))
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call a route that takes JSON, or nothing."""
+        return self._read(lambda: self._http.post(path, json=body))
 
     def is_ready(self) -> bool:
         """Say whether the sidecar answers and is ready."""

@@ -19,6 +19,7 @@ from baleen_core.errors import BaleenError
 from baleen_core.records import Context, Decision
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import (
+    DecisionHistory,
     DecisionLog,
     Fetcher,
     FrameDecoder,
@@ -36,6 +37,7 @@ from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
+from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.web.door import Door
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -50,7 +52,7 @@ from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
 from baleen_sidecar.web.openapi import answer, build_openapi
-from baleen_sidecar.web.routes import decisions, operations, policies, subjects
+from baleen_sidecar.web.routes import decisions, operations, policies, simulations, subjects
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Ports:
     models: Callable[[], ModelSet]
     inference: Inference
     log: DecisionLog
+    history: DecisionHistory
     store: RevisionStore
     languages: LanguageDetector
     images: ImageDecoder
@@ -153,6 +156,15 @@ def build_rest(
     app.include_router(decisions.build_router(read_decisions))
     app.include_router(subjects.build_router(ports.subjects))
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
+    simulate = Simulate(
+        ports.policies,
+        lambda: ports.models().expected,
+        ports.history,
+        ports.store,
+        executor=ports.shell.executor,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+    )
+    app.include_router(simulations.build_router(simulate))
     app.include_router(
         operations.build_router(
             health,
@@ -165,7 +177,8 @@ def build_rest(
         )
     )
     _answer_errors(app, ports.shell.chance)
-    document = build_openapi(app, decisions.ANSWERS | subjects.ANSWERS | policies.ANSWERS | operations.ANSWERS)
+    answers = decisions.ANSWERS | subjects.ANSWERS | policies.ANSWERS | simulations.ANSWERS | operations.ANSWERS
+    document = build_openapi(app, answers)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

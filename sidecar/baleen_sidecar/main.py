@@ -109,6 +109,7 @@ class Parts:
             models=models,
             inference=MeasuredInference(inference, self.registry),
             log=log or self.log,
+            history=self.log,
             store=self.store,
             languages=EldcLanguageDetector(),
             images=self.images,

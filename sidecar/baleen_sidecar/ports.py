@@ -174,6 +174,31 @@ class Subjects(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedDecision:
+    """A decision on record: its place in the log (later ones have higher numbers), and its record as JSON.
+
+    Its personal part may stand beside the record, and is missing once it was erased.
+    """
+
+    sequence: int
+    id: str
+    record: bytes
+    personal: bytes | None = None
+    is_erased: bool = False
+
+
+class DecisionHistory(Protocol):
+    """The decision log, read backwards."""
+
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions, newest first; with `before`, only those whose place is below it.
+
+        Raises:
+            StateError: the log cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledDecision:
     """A decision that waits in a spool: its place there, and its record as JSON."""
 

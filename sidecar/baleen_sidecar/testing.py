@@ -36,6 +36,7 @@ from baleen_sidecar.ports import (
     ImageInfo,
     Kept,
     Key,
+    LoggedDecision,
     Page,
     Published,
     Skipped,
@@ -136,6 +137,15 @@ class MemoryDecisionLog:
         """Return the newest records, newest first; with `decision`, of that one alone."""
         records = [decode_record(data) for data in reversed(self._rows.values())]
         return [record for record in records if decision in (None, record.decision.decision)][:limit]
+
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions as they are written, newest first; with `before`, those in places below it."""
+        rows = [
+            LoggedDecision(sequence=place, id=decision_id, record=data)
+            for place, (decision_id, data) in enumerate(self._rows.items(), start=1)
+            if before is None or place < before
+        ]
+        return rows[::-1][:limit]
 
     async def count(self) -> int:
         """Say how many decisions are on record."""

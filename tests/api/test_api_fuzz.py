@@ -38,6 +38,7 @@ OPERATIONS = (
     "GET /v1/policies",
     "GET /v1/policies/{name}",
     "GET /v1/policies/{name}/diff",
+    "POST /v1/policies/{name}/simulate",
     "GET /v1/status",
 )
 

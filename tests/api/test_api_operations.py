@@ -13,9 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from baleen_core.api_keys import hash_key, make_key
 from baleen_sidecar.testing import FixedInference
 from media import encode, grey, steady, video
+from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar, alter_database, post
 
 HELLO = {"type": "text", "text": "hello"}
+DRAFT = policy_manifest(
+    {"categories": [{"name": "toxicity", "signals": [{"name": "text-safety.toxicity", "review": "50%"}]}]}
+)
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds")
 COUNTS_OF_NOW = {"baleen_requests_in_flight"}
 
@@ -192,6 +196,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/policies",
         "/v1/policies/{name}",
         "/v1/policies/{name}/diff",
+        "/v1/policies/{name}/simulate",
         "/v1/status",
         "/v1/subjects/{author}",
     }
@@ -262,6 +267,7 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     client.delete(f"/v1/subjects/{3 * decision}")
     client.get(f"/v1/policies/{policy}")
     client.get(f"/v1/policies/{policy}/diff", params={"from": digest, "to": digest})
+    client.post(f"/v1/policies/{policy}/simulate", json={"policy": DRAFT})
 
 
 def send_everything(client: httpx.Client) -> None:
@@ -273,3 +279,9 @@ def send_everything(client: httpx.Client) -> None:
         (b"a b " * 2**15, {"Content-Type": "text/plain", "X-Baleen-Deadline-Ms": "1"}),
     ):
         client.post("/v1/moderate", content=content, headers=headers)
+    for content, headers in (
+        (b"{}", {}),
+        (bytes(2**23), {}),
+        (b"{}", {"Content-Encoding": "gzip"}),
+    ):
+        client.post("/v1/policies/community/simulate", content=content, headers=headers)

@@ -200,6 +200,23 @@ def test_simulate_shows_how_decisions_on_record_would_come_out(running, copy, fo
     ]
 
 
+def test_backtest_asks_a_sidecar_about_its_own_log(running, folder):
+    file = folder / "draft.yaml"
+    file.write_text(yaml.safe_dump(reviewing_from("65%", version="v1.2.0")))
+    ended = baleen("policy", "backtest", file, "--url", running.url, "--json")
+    refused = baleen("policy", "backtest", file, "--url", running.url, "--max-flip-rate", "0%", "--decisions", "2")
+    answer = json.loads(ended.output)
+
+    assert (ended.status, ended.errors) == (0, "")
+    assert answer["compared"] >= 4
+    assert {(flip["from"], flip["to"]) for flip in answer["flips"]} == {("Allow", "Review")}
+    assert {running.decisions["v1.0.0 Review"]["id"], running.decisions["v1.1.0 Allow"]["id"]} <= set(
+        answer["flips"][0]["examples"]
+    )
+    assert refused.status == 1
+    assert refused.problems[0].startswith("Fail (TooManyFlips): ")
+
+
 def test_moderate_shows_decisions_with_scores_reasons_policies_and_models(running, tmp_path, digests):
     (tmp_path / "kind.txt").write_text("kind words")
     (tmp_path / "vile.txt").write_text("vile words")

@@ -96,7 +96,9 @@ def test_while_one_key_takes_over_from_another_both_open() -> None:
 @given(
     roles=st.frozensets(st.sampled_from(KeyRole), min_size=1),
     tenant=st.none() | st.just("acme"),
-    path=st.sampled_from([*(f"/v1/{name}" for name in RIGHTS), "/v1/policies/x/diff", "/v1/status", "/v1/new"]),
+    path=st.sampled_from(
+        [*(f"/v1/{name}" for name in RIGHTS), "/v1/policies/x/diff", "/v1/policies/x/simulate", "/v1/status", "/v1/new"]
+    ),
 )
 def test_a_key_opens_what_its_roles_and_its_tenant_are_for_and_nothing_else(
     roles: frozenset[KeyRole], tenant: str | None, path: str
@@ -119,6 +121,11 @@ def test_what_is_not_named_is_for_administrators_of_all_tenants(path: str) -> No
     named = [name for name in RIGHTS if path == f"/v1/{name}" or path.startswith(f"/v1/{name}/")]
 
     assert right_for(path) == (RIGHTS[named[0]] if named else ANY_OTHER)
+
+
+def test_a_simulation_is_for_administrators_and_a_policy_of_that_name_is_read_like_any_other() -> None:
+    assert right_for("/v1/policies/community/simulate") == ANY_OTHER
+    assert right_for("/v1/policies/simulate") == right_for("/v1/policies/simulate/diff") == RIGHTS["policies"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ COMMANDS: Final = {
     "history": "baleen_cli.commands.policy_records:history",
     "rollback": "baleen_cli.commands.policy_records:rollback",
     "simulate": "baleen_cli.commands.policy_files:simulate",
+    "backtest": "baleen_cli.commands.policy_backtest:run_backtest",
+    "suggest": "baleen_cli.commands.policy_backtest:show_suggestions",
 }
 
 app = typer.Typer(

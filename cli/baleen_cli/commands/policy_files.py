@@ -44,7 +44,7 @@ PlaceOption = Annotated[str | None, typer.Option(help="Where the content comes f
 def validate(folder: Folder, models: ModelsOption = None) -> None:
     """Check every policy as the sidecar would, its own tests included, and name everything that is wrong."""
     problems: list[Problem] = []
-    checked = _check_all(folder, _models(models), problems)
+    checked = _check_all(folder, served_models(models), problems)
     for (namespace, name), policy in checked.items():
         revision = make_revision(policy.policy, policy.lists)
         version = policy.policy.version or "no version"
@@ -55,7 +55,7 @@ def validate(folder: Folder, models: ModelsOption = None) -> None:
 
 def run_tests(folder: Folder, models: ModelsOption = None) -> None:
     """Run the tests that policies carry, and show each result."""
-    served = _models(models)
+    served = served_models(models)
     problems: list[Problem] = []
     shown = table("POLICY", "TEST", "EXPECTED", "FOUND", "BECAUSE")
     # A failing test makes a policy invalid; here the other tests are of interest too.
@@ -95,7 +95,7 @@ def simulate(
     models: ModelsOption = None,
 ) -> None:
     """Say what the policies of a folder would decide, without asking a model and without putting them in force."""
-    served = _models(models)
+    served = served_models(models)
     problems: list[Problem] = []
     snapshot = _compile(_check_all(folder, served, problems))
     if problems:
@@ -126,11 +126,7 @@ def simulate(
 
 def _revision(text: str, state: Path, models: Path | None) -> RevisionContent:
     if Path(text).exists():
-        problems: list[Problem] = []
-        checked = _check_all(Path(text), _models(models), problems)
-        if problems or len(checked) != 1:
-            raise PolicyError(problems or f"{text} has {len(checked)} policies; name a file with one")
-        (policy,) = checked.values()
+        policy = checked_policy(Path(text), served_models(models))
         return read_revision(make_revision(policy.policy, policy.lists))
     # Here, as in `simulate`.
     from baleen_cli.commands.policy_records import stored_revision
@@ -138,7 +134,26 @@ def _revision(text: str, state: Path, models: Path | None) -> RevisionContent:
     return stored_revision(text, state)
 
 
-def _read(folder: Path) -> Documents:
+def checked_policy(file: Path, served: Sequence[Model]) -> Checked:
+    """Check the one policy of a file, or of a folder.
+
+    Raises:
+        PolicyError: everything that is wrong with it, or it is not alone.
+    """
+    problems: list[Problem] = []
+    checked = _check_all(file, served, problems)
+    if problems or len(checked) != 1:
+        raise PolicyError(problems or f"{file} has {len(checked)} policies; name a file with one")
+    (policy,) = checked.values()
+    return policy
+
+
+def read_documents(folder: Path) -> Documents:
+    """Read the resources of a folder or of one file.
+
+    Raises:
+        PolicyError: the file cannot be read.
+    """
     if not folder.is_file():
         return read_folder(folder)
     try:
@@ -148,7 +163,8 @@ def _read(folder: Path) -> Documents:
         raise PolicyError([problem]) from exc
 
 
-def _models(folder: Path | None) -> tuple[Model, ...]:
+def served_models(folder: Path | None) -> tuple[Model, ...]:
+    """Return the models of a folder's deployments, or all that are shipped."""
     if folder is None:
         return tuple(parse_model(source.entry) for source in load_catalog())
     return tuple(model for deployment in read_deployments(folder) for model in deployment.models)
@@ -157,7 +173,7 @@ def _models(folder: Path | None) -> tuple[Model, ...]:
 def _check_all(
     folder: Path, served: Sequence[Model], problems: list[Problem], *, with_tests: bool = True
 ) -> Mapping[tuple[str, str], Checked]:
-    documents = _read(folder)
+    documents = read_documents(folder)
     found = sort_documents(documents)
     problems += (*documents.problems, *found.problems)
     checked: dict[tuple[str, str], Checked] = {}

@@ -198,11 +198,12 @@ def list_matches(policy: CompiledPolicy, hits: Iterable[ListHit]) -> tuple[tuple
         (each, hit)
         for hit in hits
         for each in policy.lists.get(hit.list_digest, ())
-        if hit.distance is None or hit.distance <= _max_distance(each)
+        if hit.distance is None or hit.distance <= max_distance_of(each)
     )
 
 
-def _max_distance(each: PolicyList) -> int:
+def max_distance_of(each: PolicyList) -> int:
+    """Return in how many bits a perceptual hash may differ from an entry of the list."""
     return DEFAULT_MAX_DISTANCE if each.max_distance is None else each.max_distance
 
 

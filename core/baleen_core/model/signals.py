@@ -1,11 +1,12 @@
 """From a model's tensors to the numbers that policies read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baleen_core.errors import ModelUnavailable
+from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model, ModelSignal
 from baleen_core.ratio import to_millionths
 
@@ -27,3 +28,12 @@ def _read_signal(model: Model, signal: ModelSignal, outputs: Mapping[str, NDArra
     except (KeyError, IndexError, ValueError) as wrong:
         cause = f"no output {wrong}" if isinstance(wrong, KeyError) else str(wrong)
         raise ModelUnavailable(f"model {model.name} {model.version}, signal {signal.name}: {cause}") from wrong
+
+
+def find_offers(models: Iterable[Model]) -> dict[str, str]:
+    """Return every signal that models give (`<model>.<signal>`), and what its model takes: `text` or `image`."""
+    return {
+        f"{model.name}.{signal.name}": find_recipe(model.preprocessing.recipe).accepts
+        for model in models
+        for signal in model.signals
+    }

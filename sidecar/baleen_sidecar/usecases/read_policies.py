@@ -35,7 +35,7 @@ class ReadPolicies:
             NotFound: there is none of that name, or several.
             IntegrityError: its stored revision was altered.
         """
-        status = self._find(name)
+        status = find_status(self._current(), name)
         content = (await self._revision(status.digest)).content if status.digest else "null"
         history = await self._store.history(f"{status.namespace}/{status.name}")
         return PolicyInForce(status=status, content=content, history=history)
@@ -47,7 +47,7 @@ class ReadPolicies:
             NotFound: there is no such policy or revision.
             IntegrityError: a stored revision was altered.
         """
-        self._find(name)
+        find_status(self._current(), name)
         return diff(read_revision(await self._revision(old)), read_revision(await self._revision(new)))
 
     async def _revision(self, digest: str) -> Revision:
@@ -58,13 +58,19 @@ class ReadPolicies:
             raise IntegrityError("revision", expected=digest, found=found)
         return revision
 
-    def _find(self, name: str) -> PolicyStatus:
-        statuses = self._current().statuses
-        found = [status for status in statuses if name in (status.name, f"{status.namespace}.{status.name}")]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            choices = ", ".join(f"{status.namespace}.{status.name}" for status in found)
-            raise NotFound(f"{name!r} is the name of several policies; ask for one of {choices}")
-        known = ", ".join(sorted(status.name for status in statuses)) or "none"
-        raise NotFound(f"there is no policy {name!r}; there are: {known}")
+
+def find_status(snapshot: PolicySnapshot, name: str) -> PolicyStatus:
+    """Find a policy by `name`, or by `namespace.name` where a name is used in more than one namespace.
+
+    Raises:
+        NotFound: there is none of that name, or several.
+    """
+    statuses = snapshot.statuses
+    found = [status for status in statuses if name in (status.name, f"{status.namespace}.{status.name}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(f"{status.namespace}.{status.name}" for status in found)
+        raise NotFound(f"{name!r} is the name of several policies; ask for one of {choices}")
+    known = ", ".join(sorted(status.name for status in statuses)) or "none"
+    raise NotFound(f"there is no policy {name!r}; there are: {known}")

@@ -1,7 +1,8 @@
 """The JSON of the HTTP face: snake_case, scores as decimals of six places, unknown fields refused."""
 
 import re
-from typing import Annotated, Final
+from collections.abc import Collection, Mapping
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -11,6 +12,8 @@ from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import MILLION
 from baleen_core.reading import unknown_name
 from baleen_core.records import Cohort, Context, DecisionRecord, Durability, PolicyRole, Reason, Risk
+
+T = TypeVar("T")
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
@@ -169,23 +172,32 @@ def read_request(body: bytes) -> ModerateRequest:
     Raises:
         ContentError: names the field and what is wrong with it.
     """
+    return decode_body(body, _DECODER, _KNOWN)
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[T], known: Mapping[str, Collection[str]]) -> T:
+    """Decode a JSON body; `known` are the fields at each path, for a suggestion where one is misspelt.
+
+    Raises:
+        ContentError: names the field and what is wrong with it.
+    """
     try:
-        return _DECODER.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as exc:
-        raise ContentError([read_problem(str(exc))]) from None
+        raise ContentError([read_problem(str(exc), known)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ContentError([Problem(field="", message=f"the body is not JSON in UTF-8: {exc}")]) from None
     except RecursionError:
         raise ContentError([Problem(field="", message="the body is nested too deeply")]) from None
 
 
-def read_problem(message: str) -> Problem:
+def read_problem(message: str, known: Mapping[str, Collection[str]] = _KNOWN) -> Problem:
     """Turn the decoder's words and JSON path into a field and a message."""
     match = _PATH.fullmatch(message)
     assert match is not None, "the pattern matches any text"
     path, said = (match["path"] or "").lstrip("."), match["message"]
     if unknown := _UNKNOWN.fullmatch(said):
-        return _unknown_field(path, unknown["field"])
+        return _unknown_field(path, unknown["field"], known.get(path, ()))
     if absent := _ABSENT.fullmatch(said):
         return Problem(field=_below(path, absent["field"]), message="is missing")
     if path == "content.type" and said.startswith("Invalid value"):
@@ -193,8 +205,7 @@ def read_problem(message: str) -> Problem:
     return Problem(field=path, message=said.replace("`", "'"))
 
 
-def _unknown_field(path: str, field: str) -> Problem:
-    known = _KNOWN.get(path, ())
+def _unknown_field(path: str, field: str, known: Collection[str]) -> Problem:
     message = "is a field of another type of content" if field in known else unknown_name(field, known, "field")
     return Problem(field=_below(path, field), message=message)
 

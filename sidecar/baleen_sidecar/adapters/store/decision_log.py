@@ -19,6 +19,7 @@ from baleen_sidecar.adapters.store.engine import state_errors
 from baleen_sidecar.adapters.store.erasure import erase_subject
 from baleen_sidecar.adapters.store.group_writer import Group, GroupWriter, Waiting
 from baleen_sidecar.adapters.store.upkeep import Upkeep
+from baleen_sidecar.ports import LoggedDecision
 from baleen_sidecar.settings import Durability
 
 MIB: Final = 1024 * 1024
@@ -176,6 +177,14 @@ class SqliteDecisionLog:
         """Return the chain's newest link that was committed; None before the first, and after a failure."""
         newest = self._writer.newest
         return None if newest is None else newest.head
+
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions as they are written, newest first; with `before`, those in places below it.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        return await self._open_reader().newest(before=before, limit=limit)
 
     async def count(self) -> int:
         """Say how many decisions are on record.

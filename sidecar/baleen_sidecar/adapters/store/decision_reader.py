@@ -11,6 +11,7 @@ from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
 from baleen_sidecar.adapters.store.schema import decisions
+from baleen_sidecar.ports import LoggedDecision
 
 
 class SqliteDecisionReader:
@@ -33,6 +34,10 @@ class SqliteDecisionReader:
         """Return the newest records, newest first; with `decision`, of that one alone."""
         return await asyncio.to_thread(self._recent, limit, decision)
 
+    async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
+        """Return the newest decisions as they are written, newest first; with `before`, those in places below it."""
+        return await asyncio.to_thread(self._newest, before, limit)
+
     async def count(self) -> int:
         """Say how many decisions are on record."""
         return await asyncio.to_thread(self._count)
@@ -54,6 +59,27 @@ class SqliteDecisionReader:
         with state_errors(self._path), self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return [from_row(row.id, StoredRecord(*row[1:])) for row in rows]
+
+    def _newest(self, before: int | None, limit: int) -> Sequence[LoggedDecision]:
+        query = (
+            select(decisions.c.sequence, decisions.c.id, *RECORD_COLUMNS)
+            .order_by(decisions.c.sequence.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(decisions.c.sequence < before)
+        with state_errors(self._path), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [
+            LoggedDecision(
+                sequence=row.sequence,
+                id=row.id,
+                record=row.record,
+                personal=row.personal,
+                is_erased=row.personal_digest is not None,
+            )
+            for row in rows
+        ]
 
     def _count(self) -> int:
         with state_errors(self._path), self._engine.connect() as connection:

@@ -1,0 +1,273 @@
+"""Judge the decisions on record again by a policy that somebody thinks of, without putting it in force.
+
+Page by page, newest first, and off the event loop: memory is bounded by a page, the time by a limit, and between two
+pages requests go first, and whoever does not want to know any more is noticed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from msgspec import structs
+
+from baleen_core.checking import check_policy
+from baleen_core.decision.backtest import (
+    Backtest,
+    BacktestGate,
+    Comparison,
+    GateResult,
+    backtest,
+    judge_backtest,
+    looked_up_by,
+    merge_backtests,
+)
+from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.lists import CompiledList, DigestList, compile_list
+from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
+from baleen_core.errors import (
+    BaleenError,
+    ContentError,
+    InvalidError,
+    NotFound,
+    Overloaded,
+    PolicyError,
+    Problem,
+    StateError,
+)
+from baleen_core.model.schema import Model
+from baleen_core.model.signals import find_offers
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import ListType
+from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
+from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
+from baleen_sidecar.usecases.policy_documents import Document, Documents, sort_documents
+from baleen_sidecar.usecases.read_policies import find_status
+
+DEFAULT_DECISIONS: Final = 5_000
+MAX_DECISIONS: Final = 100_000
+"""Decisions that one simulation may compare."""
+SCANNED_PER_DECISION: Final = 10
+"""Decisions that are looked at for each that is to be compared: in most of them other policies may have judged."""
+SIMULATION_SECONDS: Final = 30.0
+PAGE_ROWS: Final = 100
+"""Judged at once in a few milliseconds, for which a request may have to wait."""
+BUSY_SECONDS: Final = 5
+
+T = TypeVar("T")
+
+
+class Ended(StrEnum):
+    """Why a simulation looked no further back."""
+
+    ENOUGH = "Enough"
+    """It compared as many decisions as were asked for."""
+    END_OF_LOG = "EndOfLog"
+    """There are no earlier decisions."""
+    SCAN_LIMIT = "ScanLimit"
+    """It looked at SCANNED_PER_DECISION decisions for each that was asked for."""
+    TIME_LIMIT = "TimeLimit"
+    """It took SIMULATION_SECONDS."""
+    ABANDONED = "Abandoned"
+    """Nobody wants to know any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A policy as its author writes it, with the ConfigMaps and Secrets that its lists are in."""
+
+    policy: Mapping[str, Any]
+    contents: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What was compared with what, what came of it, and what a gate says of it, if there is one."""
+
+    policy: Key
+    stable: str
+    candidate: str
+    found: Backtest
+    ended: Ended
+    gate: GateResult | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scan:
+    """One walk back through the log: what it compares, and how many decisions.
+
+    `looked_up` is that of the comparison, and grows with every revision that is met.
+    """
+
+    comparison: Comparison
+    decisions: int
+    looked_up: dict[str, Mapping[str, int]]
+
+    @property
+    def has_lists(self) -> bool:
+        return bool(self.comparison.stable.lists or self.comparison.candidate.lists)
+
+
+async def _always() -> bool:
+    return True
+
+
+class Simulate:
+    """Compares a draft of a policy with the revision of it that is in force; one at a time."""
+
+    def __init__(
+        self,
+        policies: Callable[[], PolicySnapshot],
+        models: Callable[[], Sequence[Model]],
+        history: DecisionHistory,
+        store: RevisionStore,
+        *,
+        executor: Executor,
+        monotonic_seconds: Callable[[], float],
+        page_rows: int = PAGE_ROWS,
+        limit_seconds: float = SIMULATION_SECONDS,
+    ) -> None:
+        """`models` returns those that are served, or will be."""
+        self._policies = policies
+        self._models = models
+        self._history = history
+        self._store = store
+        self._executor = executor
+        self._monotonic_seconds = monotonic_seconds
+        self._page_rows = page_rows
+        self._limit_seconds = limit_seconds
+        self._is_busy = False
+
+    async def run(
+        self,
+        name: str,
+        draft: Draft,
+        *,
+        decisions: int = DEFAULT_DECISIONS,
+        gate: BacktestGate | None = None,
+        is_wanted: Callable[[], Awaitable[bool]] = _always,
+    ) -> Simulation:
+        """Judge at most so many decisions again; `is_wanted` is asked between two pages.
+
+        Raises:
+            NotFound: there is no such policy, or no revision of it in force to compare with.
+            PolicyError, ContentError: everything that is wrong with the draft.
+            Overloaded: another simulation is under way.
+            StateError: the log cannot be read.
+        """
+        loaded = self._in_force(name)
+        if self._is_busy:
+            raise Overloaded("another simulation is under way; one runs at a time", retry_after_seconds=BUSY_SECONDS)
+        self._is_busy = True
+        try:
+            models, looked_up = self._models(), dict[str, Mapping[str, int]]()
+            comparison = await self._off_loop(lambda: replace(_compare(loaded, draft, models), looked_up=looked_up))
+            scan = _Scan(comparison=comparison, decisions=decisions, looked_up=looked_up)
+            found, ended = await self._scan(scan, is_wanted)
+        finally:
+            self._is_busy = False
+        return Simulation(
+            policy=(loaded.candidate.namespace, loaded.candidate.name),
+            stable=comparison.stable.revision.digest,
+            candidate=comparison.candidate.revision.digest,
+            found=found,
+            ended=ended,
+            gate=None if gate is None else judge_backtest(gate, found),
+        )
+
+    def _in_force(self, name: str) -> LoadedPolicy:
+        snapshot = self._policies()
+        status = find_status(snapshot, name)
+        key = (status.namespace, status.name)
+        for policy in snapshot.policies:
+            if (policy.candidate.namespace, policy.candidate.name) == key:
+                return policy
+        raise NotFound(f"no revision of the policy {'/'.join(key)} is in force, so there is nothing to compare with")
+
+    async def _scan(self, scan: _Scan, is_wanted: Callable[[], Awaitable[bool]]) -> tuple[Backtest, Ended]:
+        found, scanned, before = Backtest(), 0, None
+        give_up = self._monotonic_seconds() + self._limit_seconds
+        while found.compared < scan.decisions:
+            if not await is_wanted():
+                return found, Ended.ABANDONED
+            if self._monotonic_seconds() >= give_up:
+                return found, Ended.TIME_LIMIT
+            room = scan.decisions * SCANNED_PER_DECISION - scanned
+            if room <= 0:
+                return found, Ended.SCAN_LIMIT
+            limit = min(self._page_rows, scan.decisions - found.compared, room)
+            page = await self._history.newest(before=before, limit=limit)
+            if not page:
+                return found, Ended.END_OF_LOG
+            found = merge_backtests(found, await self._judge(scan, page))
+            scanned, before = scanned + len(page), page[-1].sequence
+        return found, Ended.ENOUGH
+
+    async def _judge(self, scan: _Scan, page: Sequence[LoggedDecision]) -> Backtest:
+        if not scan.has_lists:
+            return await self._off_loop(lambda: backtest(scan.comparison, _decode(page)))
+        records = await self._off_loop(partial(_decode, page))
+        for digest in {ref.digest for record in records for ref in record.decision.policies} - scan.looked_up.keys():
+            scan.looked_up[digest] = await self._read_looked_up(digest)
+        return await self._off_loop(partial(backtest, scan.comparison, records))
+
+    async def _read_looked_up(self, digest: str) -> Mapping[str, int]:
+        """Return what a revision looks up; one that is gone or damaged is not known to have looked up anything."""
+        try:
+            revision = await self._store.get_revision(digest)
+            return {} if revision is None else looked_up_by(read_revision(revision))
+        except BaleenError:
+            return {}
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _compare(loaded: LoadedPolicy, draft: Draft, models: Sequence[Model]) -> Comparison:
+    """Check the draft as if it were to go live, and put it beside what is in force.
+
+    Raises:
+        PolicyError, ContentError: everything that is wrong with it.
+    """
+    contents = sort_documents(Documents(documents=tuple(_documents(draft.contents))))
+    if contents.problems:
+        raise ContentError(contents.problems)
+    try:
+        checked = check_policy(draft.policy, contents.contents, models)
+    except InvalidError as exc:
+        raise PolicyError([replace(each, field=f"policy.{each.field}".rstrip(".")) for each in exc.problems]) from exc
+    wanted, found = loaded.candidate, checked.policy
+    if (found.namespace, found.name) != (wanted.namespace, wanted.name):
+        message = f"is {found.namespace}/{found.name}, and asked is about {wanted.namespace}/{wanted.name}"
+        raise PolicyError([Problem(field="policy.metadata", message=message)])
+    content = read_revision(make_revision(found, checked.lists))
+    offers = find_offers(models)
+    digests = [each for each in checked.lists.values() if each.type is ListType.DIGEST]
+    in_force: list[CompiledList] = [each for each in loaded.lists if isinstance(each, DigestList)]
+    return Comparison(
+        stable=loaded.compiled,
+        candidate=compile_policy(found.name, found.version, content, offers),
+        offers=offers,
+        lists=(*in_force, *map(compile_list, digests)),
+    )
+
+
+def _documents(contents: Sequence[Mapping[str, Any]]) -> Iterable[Document]:
+    return (Document(file=f"contents[{index}]", body=body) for index, body in enumerate(contents))
+
+
+def _decode(page: Sequence[LoggedDecision]) -> list[DecisionRecord]:
+    return [_decode_one(row) for row in page]
+
+
+def _decode_one(row: LoggedDecision) -> DecisionRecord:
+    try:
+        record = decode_record(row.record)
+        if row.is_erased:
+            return structs.replace(record, erased=True)
+        return record if row.personal is None else join_personal(record, decode_personal(row.personal))
+    except ValueError as exc:
+        raise StateError(f"decision {row.id} cannot be read back: {exc}") from exc

@@ -1,0 +1,175 @@
+"""The JSON of a simulation: what is asked, and what is answered; rates are 0 to 1 with six places."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from baleen_core.decision.backtest import Backtest, BacktestGate, GateReason, GateResult, GateVerdict
+from baleen_core.decision.flips import FlipMatrix
+from baleen_core.errors import ContentError, Problem
+from baleen_core.policy.schema import Verdict
+from baleen_core.ratio import MILLION, parse_ratio
+from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS, MAX_DECISIONS, Draft, Ended, Simulation
+from baleen_sidecar.web.schemas import decode_body
+
+LIMIT_BYTES: Final = 4 * 1024 * 1024
+"""The largest request: a policy with its lists."""
+MAX_CONTENTS: Final = 64
+
+Decisions = Annotated[int, Meta(ge=1, le=MAX_DECISIONS)]
+Ratio = Annotated[str, Meta(max_length=16, description="A percentage such as 2%, or a decimal such as 0.02")]
+
+
+class SimulationGate(Struct, forbid_unknown_fields=True):
+    """What the result is held to, as in `gates.backtest` of a policy; a limit that is left out is none."""
+
+    decisions: Decisions
+    max_flip_rate: Ratio | None = None
+    max_new_blocks: Ratio | None = None
+
+
+class SimulationRequest(Struct, forbid_unknown_fields=True):
+    """A whole ModerationPolicy as its author writes it, with the ConfigMaps and Secrets that its lists are in."""
+
+    policy: dict[str, Any]
+    contents: Annotated[tuple[dict[str, Any], ...], Meta(max_length=MAX_CONTENTS)] = ()
+    decisions: Decisions = DEFAULT_DECISIONS
+    gate: SimulationGate | None = None
+
+
+Matrix = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
+
+
+class FlipAnswer(Struct, frozen=True, rename={"from_": "from"}):
+    """How many decisions go from one verdict to another, and the ids of some of them."""
+
+    from_: Verdict
+    to: Verdict
+    count: int
+    examples: tuple[str, ...]
+
+
+class FlipsAnswer(Struct, frozen=True):
+    """The flips of one category or language; `matrix` is as in the whole answer."""
+
+    name: str
+    compared: int
+    flips: int
+    new_blocks: int
+    new_allows: int
+    matrix: Matrix
+
+
+class GateAnswer(Struct, frozen=True):
+    """Pass, Fail or Inconclusive, why in one word, and in words for the author."""
+
+    verdict: GateVerdict
+    reason: GateReason
+    message: str
+
+
+class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What differs between the revision in force (`stable`) and the candidate, over the decisions on record.
+
+    `unknown` decisions could not be compared: for want of scores of `signals_missing`, or since `lists_missing` were
+    not looked up. In `elsewhere` the policy had no part. `matrix` has a row for each verdict of the revision in force,
+    and in it a column for each of the candidate: Allow, Review, Block.
+    """
+
+    policy: str
+    stable: str
+    candidate: str
+    compared: int
+    unknown: int
+    elsewhere: int
+    ended: Ended
+    flip_rate: float
+    new_block_rate: float
+    new_allow_rate: float
+    matrix: Matrix
+    flips: tuple[FlipAnswer, ...]
+    categories: tuple[FlipsAnswer, ...]
+    languages: tuple[FlipsAnswer, ...]
+    signals_missing: dict[str, int]
+    lists_missing: dict[str, int]
+    gate: GateAnswer | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(SimulationRequest)
+_KNOWN: Final = {"": SimulationRequest.__struct_fields__, "gate": SimulationGate.__struct_fields__}
+
+
+def read_simulation(body: bytes) -> tuple[Draft, int, BacktestGate | None]:
+    """Read a request: the draft, how many decisions to compare, and the gate.
+
+    Raises:
+        ContentError: names the field and what is wrong with it.
+    """
+    request = decode_body(body, _DECODER, _KNOWN)
+    return Draft(policy=request.policy, contents=request.contents), request.decisions, _read_gate(request.gate)
+
+
+def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
+    """Turn a simulation into what the caller sees."""
+    found = simulation.found
+    return SimulationAnswer(
+        policy="/".join(simulation.policy),
+        stable=simulation.stable,
+        candidate=simulation.candidate,
+        compared=found.compared,
+        unknown=found.unknown,
+        elsewhere=found.elsewhere,
+        ended=simulation.ended,
+        flip_rate=found.flip_rate / MILLION,
+        new_block_rate=found.new_block_rate / MILLION,
+        new_allow_rate=found.new_allow_rate / MILLION,
+        matrix=_matrix(found.flips.overall),
+        flips=_flips(found),
+        categories=_by_name(found.flips.categories),
+        languages=_by_name(found.flips.languages),
+        signals_missing=dict(sorted(found.signals.items())),
+        lists_missing=dict(sorted(found.lists.items())),
+        gate=_gate(simulation.gate),
+    )
+
+
+def _flips(found: Backtest) -> tuple[FlipAnswer, ...]:
+    return tuple(
+        FlipAnswer(before, after, count, found.flips.examples.get((before, after), ()))
+        for (before, after), count in found.flips.overall.kinds()
+    )
+
+
+def _by_name(matrices: Mapping[str, FlipMatrix]) -> tuple[FlipsAnswer, ...]:
+    return tuple(
+        FlipsAnswer(name, each.total, each.flips, each.new_blocks, each.new_allows, _matrix(each))
+        for name, each in sorted(matrices.items())
+    )
+
+
+def _matrix(each: FlipMatrix) -> Matrix:
+    a, b, c, d, e, f, g, h, i = each.counts
+    return (a, b, c), (d, e, f), (g, h, i)
+
+
+def _gate(result: GateResult | None) -> GateAnswer | None:
+    return None if result is None else GateAnswer(result.verdict, result.reason, result.message)
+
+
+def _read_gate(gate: SimulationGate | None) -> BacktestGate | None:
+    if gate is None:
+        return None
+    return BacktestGate(
+        decisions=gate.decisions,
+        max_flip_rate=_read_ratio(gate.max_flip_rate, "gate.max_flip_rate"),
+        max_new_blocks=_read_ratio(gate.max_new_blocks, "gate.max_new_blocks"),
+    )
+
+
+def _read_ratio(text: str | None, field: str) -> int | None:
+    try:
+        return None if text is None else parse_ratio(text)
+    except ValueError as exc:
+        raise ContentError([Problem(field=field, message=str(exc))]) from None
