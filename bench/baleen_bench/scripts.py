@@ -17,6 +17,8 @@ NAMES: Final = (
     "policy_enforced",
     "container_images",
     "in_pods",
+    "analysis_false_rollback",
+    "analysis_detect_ratio",
 )
 IN_CLUSTER: Final = frozenset({"cr_ready", "operator_rss", "policy_enforced"})
 """Those that start a control plane."""

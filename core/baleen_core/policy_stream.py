@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from baleen_core.assignment import GROUPS
 from baleen_core.errors import Problem
+from baleen_core.policy.schema import Verdict
 from baleen_core.resources import PublishedPolicy
 
 AUDIENCE: Final = "baleen-gateway"
@@ -39,6 +41,8 @@ MAX_STALE: Final = 10
 """How many stale sidecars are named for a policy."""
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """The longest message: a policy with all its revisions."""
+VERDICT_PAIRS: Final = len(Verdict) ** 2
+"""What two revisions can say of one piece of content."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -112,10 +116,36 @@ class Sidecars(msgspec.Struct, frozen=True, kw_only=True):
     stale: tuple[str, ...] = ()
 
 
+class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway saw of a rollout: what was decided here, or sent here by a sidecar, since the process began.
+
+    `process` is another one after each start, so that counts which began anew are not taken for a fall. `flips` counts
+    decisions at `flip_index`, whichever side counted; `cohorts` says for which side (`Stable`, `Candidate`) they were.
+    """
+
+    stable: str
+    candidate: str
+    process: str
+    flips: tuple[int, ...]
+    cohorts: dict[str, int]
+
+    @property
+    def is_sound(self) -> bool:
+        """Say whether these are counts at all: as many as there are, and none of them negative."""
+        counts = (*self.flips, *self.cohorts.values())
+        return len(self.flips) == GROUPS * VERDICT_PAIRS and min(counts) >= 0
+
+
+def flip_index(group: int, stable: Verdict, candidate: Verdict) -> int:
+    """Return where a decision is counted: by the group of its sticky key, then what each side said, Allow first."""
+    return group * VERDICT_PAIRS + stable.severity * len(Verdict) + candidate.severity
+
+
 class Enforced(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway enforces for a policy, how far its sidecars are, and what it decided itself.
 
     `decisions` counts those (by Allow, Review and Block) that the revision took part in since the gateway began.
+    `trial` is there while a candidate judges beside the revision.
     """
 
     epoch: int
@@ -123,6 +153,7 @@ class Enforced(msgspec.Struct, frozen=True, kw_only=True):
     pending: str = ""
     sidecars: Sidecars = Sidecars()
     decisions: dict[str, int] = {}
+    trial: TrialCounts | None = None
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):

@@ -218,6 +218,13 @@ class Decision(Frozen, frozen=True):
     trials: tuple[Trial, ...] = ()
 
 
+def side_of(decision: Decision, trial: Trial) -> Cohort:
+    """Say which side of a rollout judged for the decision."""
+    sides = (trial.stable, trial.candidate)
+    found = (ref.cohort for ref in decision.policies if ref.name == trial.name and ref.digest in sides)
+    return next(found, Cohort.STABLE)
+
+
 class DecisionRecord(Frozen, frozen=True):
     """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
 

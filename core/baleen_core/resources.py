@@ -12,7 +12,15 @@ from baleen_core.assignment import DEFAULT_KEYS, FULL, Assignment, Exposure, Sti
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate
 from baleen_core.policy.parse import digest, place, read_header, read_scope, type_word
-from baleen_core.policy.schema import API_VERSION, MAX_ROLLBACK_WINDOW, MAX_TENANTS, Revision, Role, Scope
+from baleen_core.policy.schema import (
+    API_VERSION,
+    MAX_CATEGORIES,
+    MAX_ROLLBACK_WINDOW,
+    MAX_TENANTS,
+    Revision,
+    Role,
+    Scope,
+)
 from baleen_core.reading import Reader, boolean, integer, name, one_of, text
 
 GROUP: Final = "moderation.baleen.dev"
@@ -54,7 +62,7 @@ class PublishedRoute:
 
     `version` is of the stable revision; `time` (RFC 3339, UTC) says since when, `reason` why, `by` whose edit it was,
     and `stable_epoch` with which epoch it became stable (0: with this one). `created` is when the policy was created,
-    which decides between policies of one scope.
+    which decides between policies of one scope. `never_loosen` names categories that its next content may not soften.
     """
 
     namespace: str
@@ -70,6 +78,7 @@ class PublishedRoute:
     reason: str = ""
     by: str = ""
     stable_epoch: int = 0
+    never_loosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +192,8 @@ def write_route(route: PublishedRoute) -> dict[str, Any]:
         "stableEpoch": route.stable_epoch,
     }
     kept = {field: value for field, value in spec.items() if value not in ("", [], 0)}
+    if route.never_loosen:
+        kept["gates"] = {"neverLoosen": list(route.never_loosen)}
     if route.route.candidate is not None:
         kept |= _write_candidate(route.route.candidate)
     return {
@@ -257,6 +268,7 @@ def read_route(manifest: Mapping[str, Any]) -> PublishedRoute:
         reason=spec.optional("reason", _TEXT, ""),
         by=spec.optional("by", _TEXT, ""),
         stable_epoch=spec.optional("stableEpoch", integer(1, 2**53), 0),
+        never_loosen=spec.mapping("gates").values("neverLoosen", name, limit=MAX_CATEGORIES),
     )
     if spec.required("policy", name, found.name) != found.name:
         spec.report("policy", f"is not the route's own name {found.name!r}")

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
+from baleen_core.records import Decision
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
@@ -27,7 +28,7 @@ from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.flow.counters import DecisionCounts
+from baleen_sidecar.flow.counters import DecisionCounts, RolloutCounts
 from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import DecisionLog, PolicySource
 from baleen_sidecar.settings import ClusterSettings, Durability, Settings
@@ -76,8 +77,14 @@ class _Own:
     """What a gateway tells of itself."""
 
     decisions: DecisionCounts
+    rollouts: RolloutCounts
     concurrency: Concurrency
     copies: Copies
+
+    def count(self, decision: Decision) -> None:
+        """Count a decision that was made here."""
+        self.decisions.count(decision)
+        self.rollouts.count(decision)
 
     def load(self) -> Load:
         """Say how busy it is."""
@@ -113,7 +120,12 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             golden_file=files.golden_file,
             interval_seconds=settings.verify_interval_seconds,
         )
-        own = _Own(decisions=DecisionCounts(), concurrency=Concurrency(time.monotonic), copies=Copies(parts.state.path))
+        own = _Own(
+            decisions=DecisionCounts(),
+            rollouts=RolloutCounts(os.urandom(8).hex()),
+            concurrency=Concurrency(time.monotonic),
+            copies=Copies(parts.state.path),
+        )
         followed = await stack.enter_async_context(
             _open_api_server(cluster, env, own, parts, _reading(models, files))
             if cluster.is_gateway
@@ -137,7 +149,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             models=models.current,
             components=lambda: (*following.components(), *followed.components()),
             degraded=lambda: (*following.degraded(), *followed.degraded()),
-            on_decision=own.decisions.count,
+            on_decision=own.count,
             concurrency=own.concurrency,
         )
         Gauge(
@@ -217,8 +229,16 @@ async def _open_api_server(
             read_list=source.read_list,
             read_file=read_file,
             adopted=lambda: source.adopted,
-            records=TakeRecords(parts.log, parts.store, grants.may_read, count=_counting(taken)),
+            records=TakeRecords(
+                parts.log,
+                parts.store,
+                grants.may_read,
+                count=_counting(taken),
+                # What a sidecar's revision decided is no decision of this gateway, but its rollouts are the same.
+                on_decision=own.rollouts.count,
+            ),
             decisions=own.decisions.of,
+            trial=own.rollouts.of,
             load=own.load,
             copies=own.copies,
             settings=StreamSettings(

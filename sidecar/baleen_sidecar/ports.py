@@ -216,8 +216,8 @@ class RecordTaker(Protocol):
 class OriginLog(Protocol):
     """A decision log that also keeps what others decided."""
 
-    async def append(self, record: DecisionRecord, *, origin: str) -> None:
-        """Append as DecisionLog does, and keep who sent the record.
+    async def take(self, record: DecisionRecord, *, origin: str) -> bool:
+        """Append as DecisionLog does, and keep who sent the record; False when it was on record before.
 
         Raises:
             LogUnavailable: as for DecisionLog.
@@ -252,12 +252,14 @@ class Published:
 class Adopted:
     """What one replica enforces for a policy: the route's epoch and the digest in force; `pending` says what it lacks.
 
-    With `pending` the epoch is the one before: a newer one is known, and not yet whole.
+    With `pending` the epoch is the one before: a newer one is known, and not yet whole. `candidate` is the digest of
+    what judges beside it in a rollout.
     """
 
     epoch: int
     digest: str
     pending: str = ""
+    candidate: str = ""
 
 
 class PolicySource(Protocol):
@@ -288,7 +290,8 @@ class PolicySource(Protocol):
 class KeptPolicy:
     """What a replica holds of one policy: the route that it adopted, the override that it obeys, what is in force.
 
-    The route's epoch is 0 while none was adopted. With `override_problem` the digest stays, whatever they say.
+    The route's epoch is 0 while none was adopted. With `override_problem` the digest stays, whatever they say, and so
+    does the digest of the `candidate` that judges beside it.
     """
 
     route: PublishedRoute
@@ -296,6 +299,8 @@ class KeptPolicy:
     override_problem: str = ""
     digest: str = ""
     version: str = ""
+    candidate: str = ""
+    candidate_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

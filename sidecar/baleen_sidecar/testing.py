@@ -72,25 +72,35 @@ class MemoryDecisionLog:
 
     def __init__(self) -> None:
         self.fault = ""
-        self.origins: dict[str, str | None] = {}
+        self.origins: dict[str, str] = {}
         self._rows: dict[str, bytes] = {}
 
-    async def append(self, record: DecisionRecord, *, origin: str | None = None) -> None:
+    async def append(self, record: DecisionRecord) -> None:
         """Keep the record; one that is kept already changes nothing.
 
         Raises:
             LogUnavailable: `fault` is set.
             IntegrityError: another record has this id.
         """
+        self._keep(record)
+
+    async def take(self, record: DecisionRecord, *, origin: str) -> bool:
+        """Keep what somebody else decided; False when it was kept before. Raises as `append` does."""
+        is_new = self._keep(record)
+        self.origins.setdefault(record.id, origin)
+        return is_new
+
+    def _keep(self, record: DecisionRecord) -> bool:
         if self.fault:
             raise LogUnavailable(f"decision log: {self.fault}")
         data = encode(record)
+        is_new = record.id not in self._rows
         kept = self._rows.setdefault(record.id, data)
         if kept != data:
             raise IntegrityError(
                 f"decision {record.id} is on record already", expected=digest_of(kept), found=digest_of(data)
             )
-        self.origins.setdefault(record.id, origin)
+        return is_new
 
     async def sync(self) -> None:
         """Say that all is durable, as far as memory is.

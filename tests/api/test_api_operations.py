@@ -93,6 +93,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_inference_failures",
         "baleen_inference_rows",
         "baleen_policy_decisions",
+        "baleen_policy_flips",
         "baleen_request_duration_seconds",
         "baleen_requests_in_flight",
         "baleen_requests_refused",

@@ -120,3 +120,25 @@ async def test_recent_decisions_can_be_asked_for_by_verdict(log: Log) -> None:
 async def test_an_empty_log_has_nothing_recent(log: Log) -> None:
     assert await log.recent() == []
     assert await log.count() == 0
+
+
+async def test_what_others_decided_is_new_once_whether_it_came_in_one_group_or_later(log: Log) -> None:
+    records = [make_record(f"{number:02}") for number in (1, 2, 1)]
+    await log.append(make_record("00"))
+
+    assert await asyncio.gather(*(log.take(each, origin="shop/default/shop-1") for each in records)) == [
+        True,
+        True,
+        False,
+    ]
+    assert not await log.take(make_record("02"), origin="shop/default/shop-2")
+    assert not await log.take(make_record("00"), origin="shop/default/shop-1"), "this process decided it"
+    assert await log.take(make_record("03"), origin="shop/default/shop-1")
+    assert await log.count() == 4
+
+
+async def test_what_others_decided_under_a_taken_id_is_refused(log: Log) -> None:
+    await log.append(make_record("01-a", score=1))
+
+    with pytest.raises(IntegrityError, match="decision 01-a is on record already"):
+        await log.take(make_record("01-a", score=2), origin="shop/default/shop-1")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from baleen_core.assignment import Exposure
 from cluster_fixtures import control_plane as control_plane
 from cluster_fixtures import namespace as namespace
 from cluster_run import missing_tools
-from policy_places import Place, Remote, cluster_place, folder_place, revision_of, stream_place
+from policy_places import Place, Remote, cluster_place, content_of, folder_place, revision_of, stream_place
 from waiting import until
 
 API_SERVER = pytest.param("api server", marks=pytest.mark.cluster)
@@ -140,6 +141,53 @@ async def test_what_cannot_be_read_is_a_problem_and_what_was_good_stays(place: P
     await until(lambda: "one" in problems(place))
 
     await expect(place, one="idiot", two="fool")
+
+
+def tried_out(place: Place) -> dict[str, tuple[str, Exposure]]:
+    """Return the digests and exposures of candidates by the policies' names."""
+    return {
+        each.candidate.name: (each.trial.compiled.revision.digest, each.trial.exposure)
+        for each in place.snapshot().policies
+        if each.trial is not None
+    }
+
+
+SHADOW, SOME = Exposure(is_shadow=True), Exposure(weight_basis_points=500, tenants=("staff",))
+
+
+@out_of_reach
+async def test_a_rollout_arrives_with_its_list_and_goes_through_its_steps_beside_what_is_in_force(
+    remote: Remote,
+) -> None:
+    candidate = revision_of("one", "moron").digest
+    await remote.put("one", "idiot")
+    await expect(remote, one="idiot")
+    for exposure in (SHADOW, SOME):
+        await remote.roll_out("one", "moron", exposure)
+        await until(lambda exposure=exposure: tried_out(remote) == {"one": (candidate, exposure)})
+        await expect(remote, one="idiot")
+    (policy,) = remote.snapshot().policies
+    assert policy.trial is not None
+    assert {each.digest for each in policy.all_lists} == {content_of(each).digest for each in ("idiot", "moron")}
+
+    await remote.put("one", "moron")
+    await expect(remote, one="moron")
+    assert tried_out(remote) == {}
+
+
+@out_of_reach
+async def test_a_rejected_candidate_is_tried_out_no_more_until_the_override_is_lifted(remote: Remote) -> None:
+    candidate = revision_of("one", "moron").digest
+    await remote.put("one", "idiot")
+    await remote.roll_out("one", "moron", SOME)
+    await until(lambda: tried_out(remote) == {"one": (candidate, SOME)})
+    await remote.override("one", reject=[candidate])
+    await until(lambda: tried_out(remote) == {})
+    await expect(remote, one="idiot")
+
+    await remote.lift("one")
+    await until(lambda: tried_out(remote) == {"one": (candidate, SOME)})
+    assert problems(remote) == ""
 
 
 @out_of_reach

@@ -18,7 +18,7 @@ from baleen_core.ids import decision_id
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import Verdict
 from baleen_core.policy_stream import MAX_RECORDS, RECORDS_PATH
-from baleen_core.records import Context, DecisionRecord, PolicyRef, PolicyRole, encode
+from baleen_core.records import Context, DecisionRecord, PolicyRef, PolicyRole, Trial, encode
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
 from baleen_sidecar.adapters.store.upkeep import Upkeep
 from baleen_sidecar.settings import Durability
@@ -163,6 +163,62 @@ async def test_a_revision_that_the_gateway_lacks_is_asked_for_and_kept_for_repla
         assert second.json() == {"refused": {}, "lacks": []}
         assert kept == revision
         assert await made.log.count() == 3
+
+
+ROLLOUT = publication("trust-safety", "acme", candidate={"categories": [STRICTER]}, scope={"tenant": "acme"})
+
+
+def tried(number: int, *trials: Trial, **more: Any) -> DecisionRecord:
+    """Make a record of a decision that was made in a rollout, or in these."""
+    made = record(number, ROLLOUT)
+    routed = ROLLOUT.route.route
+    assert routed.candidate is not None
+    trial = Trial(
+        name="acme",
+        stable=routed.stable,
+        candidate=routed.candidate.digest,
+        stable_verdict=Verdict.ALLOW,
+        candidate_verdict=Verdict.BLOCK,
+        group=5,
+    )
+    made_in = trials or (structs.replace(trial, **more),)
+    return structs.replace(made, decision=structs.replace(made.decision, trials=made_in))
+
+
+async def test_a_decision_in_a_rollout_brings_both_revisions_and_counts_once(tmp_path: Path) -> None:
+    candidate = ROLLOUT.revisions[-1][1]
+    async with serving(tmp_path) as made:
+        first = await send(made, tried(1))
+        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        assert (first.json()["lacks"], sum(counted.flips)) == ([candidate.digest], 0)
+
+        for batch in ([tried(1)], [tried(1), tried(2)], [tried(1), tried(2)]):
+            assert refusals(await send(made, *batch, revisions={candidate.digest: candidate.content})) == {}
+        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+
+        assert (counted.flips[5 * 9 + 2], sum(counted.flips), counted.cohorts) == (2, 2, {"Stable": 2})
+        assert await made.store.get_revision(candidate.digest) == candidate
+
+
+async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path: Path) -> None:
+    (trial,) = tried(0).decision.trials
+    several = [structs.replace(trial, candidate=f"sha256:{number:064x}") for number in range(257)]
+    wrong = [
+        tried(1, group=64),
+        tried(2, group=-1),
+        tried(3, trial, trial),
+        tried(4, *several),
+        tried(5, candidate=THEIRS.route.route.stable),
+    ]
+    async with serving(tmp_path) as made:
+        await made.store.put_revision("acme", ROLLOUT.revisions[-1][1])
+        found = refusals(await send(made, *wrong))
+
+        assert found.keys() == {each.id for each in wrong}
+        assert found[tried(5).id].startswith("NotGranted: namespace shop may not decide by")
+        assert await made.log.count() == 0
+        counted = made.rollouts.of(trial.stable, trial.candidate)
+        assert sum(counted.flips) == 0
 
 
 @pytest.mark.parametrize("kind", ["absent", "other content", "not canonical", "for others"])

@@ -183,6 +183,58 @@ async def test_gateways_that_come_and_go_behind_a_service_are_followed():
             await until(lambda: polled.acknowledged(KEY, 3) == Acknowledged())
 
 
+def counts(number: int) -> dict[str, Any]:
+    """Write what a gateway says that saw so many decisions of a rollout."""
+    flips = [number] + [0] * 575
+    sides = {"stable": "sha256:a", "candidate": "sha256:b"}
+    return {**sides, "process": "p", "flips": flips, "cohorts": {"Stable": number}}
+
+
+async def test_while_a_rollout_is_under_way_its_counts_are_asked_for_eagerly_and_every_change_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # So long that the test would not end if nobody were in a hurry.
+    monkeypatch.setattr(module, "IDLE_SECONDS", 600.0)
+    gateway = Gateway()
+    gateway.enforce(3, trial=counts(1))
+    async with serving(gateway), asking(gateway.url) as (polled, changes, _):
+        assert polled.trial(KEY, "sha256:b") == {}
+        polled.acknowledged(KEY, 3)
+        await until(lambda: len(gateway.asked) > 3)
+        assert polled.acknowledged(KEY, 3).current == 1
+        assert polled.trial(KEY, "sha256:b")["gateway-a"].cohorts == {"Stable": 1}
+        assert polled.trial(KEY, "sha256:c") == {}
+        changes.clear()
+        asked = len(gateway.asked)
+        await until(lambda: len(gateway.asked) > asked + 3)
+        assert changes == []
+
+        gateway.enforce(3, trial=counts(2))
+        await until(lambda: {KEY} in changes)
+        assert polled.trial(KEY, "sha256:b")["gateway-a"].flips[0] == 2
+
+        gateway.enforce(3)
+        await until(lambda: polled.trial(KEY, "sha256:b") == {})
+        asked = len(gateway.asked)
+        await asyncio.sleep(0.2)
+        assert len(gateway.asked) <= asked + 1, "nobody is in a hurry any more"
+
+
+async def test_a_rollout_hurries_nobody_before_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "IDLE_SECONDS", 600.0)
+    gateway = Gateway()
+    gateway.enforce(3, trial=counts(1))
+    async with serving(gateway), asking(gateway.url) as (polled, _, _):
+        await until(lambda: bool(gateway.asked))
+        await asyncio.sleep(0.2)
+        assert len(gateway.asked) == 1
+
+        # An operator that starts in the middle of a rollout finds the epoch adopted.
+        assert polled.acknowledged(KEY, 3).current == 1
+        assert polled.trial(KEY, "sha256:b")["gateway-a"].flips[0] == 1
+        await until(lambda: len(gateway.asked) > 3)
+
+
 async def test_how_busy_a_gateway_is_is_known_while_it_answers_and_says_so():
     gateway = Gateway()
     async with serving(gateway), asking(gateway.url) as (polled, _, _):

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from msgspec import structs
 
 from baleen_core.errors import ClusterError, NotFound, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.lists import canonical_list, read_list
-from baleen_core.policy.schema import ListType
-from baleen_core.policy_stream import FILES_PATH, LISTS_PATH, RECORDS_PATH
+from baleen_core.policy.schema import ListType, Verdict
+from baleen_core.policy_stream import FILES_PATH, LISTS_PATH, RECORDS_PATH, Convergence, TrialCounts
+from baleen_core.records import Trial
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.stream_source import StreamSource
 from baleen_sidecar.flow.backoff import BackoffRules
@@ -26,6 +29,7 @@ from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Adopted, ServiceAccount
 from baleen_sidecar.web import policy_stream
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
+from decision_records import make_record
 from following import following
 from gateways import TOKENS, FedSource, Gateway, KnownTokens, gateway
 from policies import CATEGORY
@@ -243,6 +247,7 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
                     "pending": "",
                     "sidecars": {"total": 2, "current": 1, "stale": ["shop/shop-2"]},
                     "decisions": {"Allow": 3},
+                    "trial": None,
                 },
                 "trust-safety/two": {
                     "epoch": 1,
@@ -250,6 +255,7 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
                     "pending": "",
                     "sidecars": {"total": 2, "current": 2, "stale": []},
                     "decisions": {},
+                    "trial": None,
                 },
             },
             "load": {"in_flight": 1, "request_seconds": 0.0, "measured_seconds": 0.0},
@@ -260,6 +266,36 @@ async def test_the_operator_sees_who_enforces_what(served: Gateway, tmp_path: Pa
             return all(not each["sidecars"]["stale"] for each in (await seen())["policies"].values())
 
         await until(is_converged)
+
+
+async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Gateway) -> None:
+    rollout = publication("trust-safety", "one", candidate={"categories": [STRICTER]})
+    routed = rollout.route.route
+    assert routed.candidate is not None
+    sides = {"stable": routed.stable, "candidate": routed.candidate.digest}
+    served.source.say(rollout.policy, TWO.policy)
+    served.source.adopted = {
+        rollout.policy.key: Adopted(epoch=1, digest=sides["stable"], candidate=sides["candidate"]),
+        TWO.policy.key: Adopted(epoch=1, digest="sha256:c"),
+    }
+    trial = Trial(name="one", **sides, stable_verdict=Verdict.ALLOW, candidate_verdict=Verdict.REVIEW, group=9)
+    async with served.client("operator-token") as operator:
+
+        async def seen() -> Convergence:
+            return msgspec.json.decode((await operator.get("/v1/convergence")).content, type=Convergence)
+
+        before = (await seen()).policies["trust-safety/one"].trial
+        served.rollouts.count(structs.replace(make_record().decision, trials=(trial,)))
+        after = await seen()
+
+    flips = [0] * 576
+    nothing = TrialCounts(**sides, process="process-1", flips=tuple(flips), cohorts={})
+    flips[9 * 9 + 1] = 1
+    assert before == nothing
+    assert after.policies["trust-safety/one"].trial == structs.replace(
+        nothing, flips=tuple(flips), cohorts={"Stable": 1}
+    )
+    assert after.policies["trust-safety/two"].trial is None
 
 
 async def test_a_sidecar_that_left_does_not_count_any_more(served: Gateway, tmp_path: Path) -> None:

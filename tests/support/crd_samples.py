@@ -347,6 +347,7 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                 },
                 "assignment": {"keys": ["Author", "Session", "Content"], "salt": "c2FsdA=="},
                 "stableEpoch": 7,
+                "gates": {"neverLoosen": ["sexual"]},
                 "version": "v1.4.0",
                 "time": "2026-01-02T00:00:00Z",
                 "reason": "Promoted",
@@ -441,7 +442,13 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
             "step": "canary",
             "weight": "5%",
             "startTime": "2026-01-02T00:00:00Z",
+            "stepTime": "2026-01-02T00:10:00.250Z",
+            "plan": OTHER_DIGEST,
+            "decisions": 1200,
         },
+        "failed": [
+            {"digest": DIGEST, "reason": "DeadlineExceeded", "message": "too slow", "time": "2026-01-02T00:00:00Z"}
+        ],
         "analysis": {
             "verdict": "Inconclusive",
             "metrics": [
@@ -553,6 +560,10 @@ RULES: Final[Mapping[tuple[str, str], Samples]] = {
     ("ModerationOverride", "metadata.name must be the name of the policy"): Samples(good=_NAMED, bad=_BROKEN_NAME),
     ("ModerationOverride", "pin.digest is rejected too"): Samples(
         good={"reject": []}, bad={"reject": [OTHER_DIGEST, DIGEST]}
+    ),
+    ("ModerationPolicy", "must be above 0% and below 100%"): Samples(good="99.99%", bad="100.0%"),
+    ("ModerationPolicy", "a metric of type FlipRate has maxIncrease only"): Samples(
+        good={"type": "FlipRate", "maxDecrease": None}, bad={"type": "FlipRate", "maxDecrease": "1%"}
     ),
     ("ModelDeployment", "metadata.name must be at most 63 characters without a dot"): Samples(
         good=_NAMED, bad={"metadata": {"name": "a.b"}}

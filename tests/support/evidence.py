@@ -138,8 +138,8 @@ def make_video(
     )
 
 
-def decide_by(*policies: CompiledPolicy, evidence: Evidence, **others: tuple[CompiledPolicy, ...]) -> Decision:
-    """Decide with these winners, and with `floors` and `dry_runs`."""
+def decide_by(*policies: CompiledPolicy, evidence: Evidence, **others: Any) -> Decision:
+    """Decide with these winners, and with `floors`, `dry_runs` and `trials`."""
     return decide(Asked(winners=policies, **others), evidence)
 
 

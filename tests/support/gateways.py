@@ -19,6 +19,7 @@ from baleen_core.policy_stream import Load
 from baleen_core.resources import PublishedPolicy
 from baleen_sidecar.adapters.latest import Latest
 from baleen_sidecar.flow.concurrency import Concurrency
+from baleen_sidecar.flow.counters import RolloutCounts
 from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Adopted, Key, Published, ServiceAccount
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
@@ -107,6 +108,7 @@ class Gateway:
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
         self.decisions: dict[str, dict[str, int]] = {"sha256:b": {"Allow": 3}}
+        self.rollouts = RolloutCounts("process-1")
         self.concurrency: Concurrency | None = Concurrency(time.monotonic)
         """How busy it says that it is; None: it does not say it, as older ones do not."""
         self.log = log or MemoryDecisionLog()
@@ -173,10 +175,13 @@ class Gateway:
             read_list=self.source.read_list,
             read_file=self._read_file,
             adopted=lambda: self.source.adopted,
-            records=TakeRecords(self.log, self.store, self._grants.may_read, count=self._count),
+            records=TakeRecords(
+                self.log, self.store, self._grants.may_read, count=self._count, on_decision=self.rollouts.count
+            ),
             settings=self._settings,
             chance=os.urandom,
             decisions=lambda digest: self.decisions.get(digest, {}),
+            trial=self.rollouts.of,
             load=self._load,
             copies=self.copies,
         )

@@ -13,6 +13,7 @@ from baleen_core.checking import texts_of
 from baleen_core.errors import ClusterError, Stale
 from baleen_core.model.schema import Model
 from baleen_core.policy.schema import ListSourceType, Scope
+from baleen_core.policy_stream import TrialCounts
 from baleen_core.resources import (
     GROUP,
     POLICY_KIND,
@@ -257,11 +258,16 @@ class MemoryCluster:
 class FixedGateways:
     """Gateways that said the same of every policy."""
 
-    def __init__(self, said: Acknowledged | None = None) -> None:
+    def __init__(self, said: Acknowledged | None = None, trials: Mapping[str, TrialCounts] | None = None) -> None:
         self.said = said or Acknowledged()
+        self.trials = dict(trials or {})
+        """What each saw of the rollout under way, by its name."""
 
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
         return self.said
+
+    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
+        return {name: counts for name, counts in self.trials.items() if counts.candidate == candidate}
 
 
 class TickingClock:

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from api_access import Administrator, Disturbed, TcpProxy, gateway_access, kube_client
+from baleen_core.assignment import Assignment, Exposure
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import Problem
-from baleen_core.policy.in_force import Route, parse_override
+from baleen_core.policy.in_force import Route, RoutedCandidate, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.revision import make_revision
@@ -63,9 +64,12 @@ class Place(Protocol):
 
 
 class Remote(Place, Protocol):
-    """A place that can be out of reach."""
+    """A place that can be out of reach, and where policies are rolled out."""
 
     source: PolicySource
+
+    async def roll_out(self, name: str, terms: str, exposure: Exposure) -> None:
+        """Write other terms as a candidate beside what was put last."""
 
     async def go_away(self) -> None:
         """Be out of reach."""
@@ -139,8 +143,18 @@ class Publisher:
 
     def publish(self, name: str, terms: str) -> Publication:
         """Return everything that is to be known of the policy from now on."""
-        history = self.contents.setdefault(name, [])
-        history.append(terms)
+        self.contents.setdefault(name, []).append(terms)
+        return self._write(name, None)
+
+    def roll_out(self, name: str, terms: str, exposure: Exposure) -> Publication:
+        """Return everything that is to be known of the policy with a candidate beside it."""
+        candidate = RoutedCandidate(
+            digest=revision_of(name, terms).digest, exposure=exposure, assignment=Assignment(salt="salt")
+        )
+        return self._write(name, candidate, terms)
+
+    def _write(self, name: str, candidate: RoutedCandidate | None, *more: str) -> Publication:
+        history = self.contents[name]
         self.epochs[name] = self.epochs.get(name, 0) + 1
         revisions = [revision_of(name, each) for each in history]
         policy = parse_policy(manifest_of(self.namespace, name))
@@ -155,10 +169,13 @@ class Publisher:
             route=Route(
                 stable=revisions[-1].digest,
                 recent_stable=tuple(dict.fromkeys(each.digest for each in reversed(revisions[:-1]))),
+                candidate=candidate,
             ),
         )
+        revisions += [revision_of(name, each) for each in more]
         versions = tuple((f"v{number}", revision) for number, revision in enumerate(revisions, 1))
-        return Publication(route=route, revisions=versions, lists=tuple(content_of(each) for each in history))
+        lists = tuple(content_of(each) for each in (*history, *more))
+        return Publication(route=route, revisions=versions, lists=lists)
 
 
 @dataclass
@@ -174,6 +191,9 @@ class ClusterPlace:
 
     async def put(self, name: str, terms: str) -> None:
         self.admin.put(*self.publisher.publish(name, terms).manifests())
+
+    async def roll_out(self, name: str, terms: str, exposure: Exposure) -> None:
+        self.admin.put(*self.publisher.roll_out(name, terms, exposure).manifests())
 
     async def override(self, name: str, **spec: Any) -> None:
         self.admin.put(_override(self.publisher.namespace, name, spec))
@@ -216,7 +236,12 @@ class StreamPlace:
         return found
 
     async def put(self, name: str, terms: str) -> None:
-        published = self.publisher.publish(name, terms)
+        self._publish(self.publisher.publish(name, terms))
+
+    async def roll_out(self, name: str, terms: str, exposure: Exposure) -> None:
+        self._publish(self.publisher.roll_out(name, terms, exposure))
+
+    def _publish(self, published: Publication) -> None:
         self.fed.lists |= {each.digest: canonical_list(each) for each in published.lists}
         known = self.fed.state.policies.get(published.policy.key)
         self._say(replace(published.policy, override=known.override if known else None))

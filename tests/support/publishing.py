@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from baleen_core.policy.in_force import Override, Route
+from baleen_core.assignment import Assignment, Exposure
+from baleen_core.policy.in_force import Override, Route, RoutedCandidate
 from baleen_core.policy.lists import canonical_list
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.revision import make_revision
@@ -28,7 +29,7 @@ STRICTER = {**CATEGORY, "signals": [{"name": "toxicity.toxic", "review": "60%", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """A policy's revisions, oldest first, with their versions, and its route to the last one."""
+    """A policy's revisions, oldest first, with their versions, and its route: the last one is what it says now."""
 
     route: PublishedRoute
     revisions: tuple[tuple[str, Revision], ...]
@@ -60,10 +61,16 @@ def publication(
     epoch: int = 1,
     scope: Mapping[str, str] | None = None,
     lists: Mapping[str, ListContent] | None = None,
+    candidate: Mapping[str, Any] | None = None,
+    exposure: Exposure | None = None,
 ) -> Publication:
-    """Publish these contents one after the other, as versions v1, v2, …; without any, one with one category."""
+    """Publish these contents one after the other, as versions v1, v2, …; without any, one with one category.
+
+    A `candidate` is one more, that is rolled out beside the last of them; in a shadow, where no `exposure` says more.
+    """
     revisions = []
-    for number, content in enumerate(contents or ({"categories": [CATEGORY]},), start=1):
+    stables = contents or ({"categories": [CATEGORY]},)
+    for number, content in enumerate((*stables, candidate) if candidate else stables, start=1):
         policy = parse_policy(
             {
                 "apiVersion": "moderation.baleen.dev/v1alpha1",
@@ -73,7 +80,12 @@ def publication(
             }
         )
         revisions.append((f"v{number}", make_revision(policy, lists or {})))
-    digests = [revision.digest for _, revision in revisions]
+    digests = [revision.digest for _, revision in revisions[: len(stables)]]
+    routed = candidate and RoutedCandidate(
+        digest=revisions[-1][1].digest,
+        exposure=exposure or Exposure(is_shadow=True),
+        assignment=Assignment(salt=f"{name}'s salt"),
+    )
     route = PublishedRoute(
         namespace=namespace,
         name=name,
@@ -82,8 +94,8 @@ def publication(
         role=policy.role,
         scope=policy.scope,
         created="2026-01-01T00:00:00Z",
-        route=Route(stable=digests[-1], recent_stable=tuple(reversed(digests[:-1]))),
-        version=revisions[-1][0],
+        route=Route(stable=digests[-1], recent_stable=tuple(reversed(digests[:-1])), candidate=routed or None),
+        version=f"v{len(stables)}",
     )
     return Publication(route=route, revisions=tuple(revisions), lists=tuple((lists or {}).values()))
 

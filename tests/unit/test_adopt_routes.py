@@ -3,177 +3,41 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baleen_core.assignment import FULL, Assignment, Exposure
 from baleen_core.canonical import digest_of
-from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
-from baleen_core.errors import Problem, StateError, UpstreamError
-from baleen_core.policy.in_force import Override, Pin, Route
-from baleen_core.policy.lists import canonical_list, read_list
+from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus, Standing
+from baleen_core.errors import Problem, UpstreamError
+from baleen_core.policy.in_force import Override, Route, RoutedCandidate, candidate_in_force
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import ListType, Revision, Role, Scope
-from baleen_core.records import Context
+from baleen_core.records import Cohort, Context
 from baleen_core.resources import PublishedPolicy
 from baleen_sidecar.ports import Activation, Adopted, Key, Published
-from baleen_sidecar.testing import MemoryPolicySource, MemoryRevisionStore
-from baleen_sidecar.usecases.adopt_routes import MAX_NAMED, MAX_ROWS_AT_ONCE, RETRY, UNREAD, AdoptRoutes
+from baleen_sidecar.testing import MemoryPolicySource
+from baleen_sidecar.usecases.adopt_routes import MAX_NAMED, MAX_ROWS_AT_ONCE, RETRY, UNREAD
 from publishing import Publication, publication, rejecting
-
-SPACE = "trust-safety"
-KEY = (SPACE, "community")
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NOTHING = "sha256:" + "0" * 64
-
-
-def content(block: str = "92%", **more: Any) -> dict[str, Any]:
-    signals = [{"name": "toxicity.toxic", "block": block}]
-    return {"categories": [{"name": "toxicity", "signals": signals}], **more}
-
-
-def edits(*blocks: str, name: str = "community", epoch: int = 0, **more: Any) -> Publication:
-    """Publish a policy that was edited so often, at an epoch for each edit, with a scope that no other has."""
-    contents = [content(each) for each in blocks]
-    return publication(SPACE, name, *contents, epoch=epoch or len(blocks), scope={"surface": name}, **more)
-
-
-def with_lists(*texts: str, name: str = "community", epoch: int = 1, **more: Any) -> Publication:
-    """Publish a policy with these lists of terms."""
-    read = {f"list-{number}": read_list(ListType.TERMS, text) for number, text in enumerate(texts)}
-    source = {"type": "ConfigMap", "name": "terms", "key": "terms.txt"}
-    lists = [{"name": each, "type": "Terms", "action": "Block", "source": source} for each in read]
-    return publication(SPACE, name, {**content(), "lists": lists, **more}, epoch=epoch, lists=read)
-
-
-def texts_of(*publications: Publication) -> dict[str, str]:
-    return {each.digest: canonical_list(each) for published in publications for each in published.lists}
-
-
-def without(policy: PublishedPolicy, *digests: str) -> PublishedPolicy:
-    kept = {digest: revision for digest, revision in policy.revisions.items() if digest not in digests}
-    return replace(policy, revisions=kept)
-
-
-def altered(policy: PublishedPolicy, digest: str) -> PublishedPolicy:
-    revision = policy.revisions[digest]
-    other = replace(revision, content=revision.content.replace("0000", "1111"))
-    return replace(policy, revisions={**policy.revisions, digest: other})
-
-
-def pinning(digest: str, *, reason: str = "", until: datetime | None = None) -> Override:
-    return Override(pin=Pin(digest=digest, reason=reason, expire_time=until.isoformat() if until else ""))
-
-
-class Store(MemoryRevisionStore):
-    """A store that counts what is read of it, and refuses while it has a `fault`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fault = self.read_fault = ""
-        self.reads: list[str] = []
-
-    async def put_revision(self, policy: str, revision: Revision) -> None:
-        self._check(self.fault)
-        await super().put_revision(policy, revision)
-
-    async def put_list(self, digest: str, content: str) -> None:
-        self._check(self.fault)
-        await super().put_list(digest, content)
-
-    async def record_activation(self, activation: Activation) -> None:
-        self._check(self.fault)
-        await super().record_activation(activation)
-
-    async def get_revision(self, digest: str) -> Revision | None:
-        self.reads.append(digest)
-        self._check(self.read_fault)
-        return await super().get_revision(digest)
-
-    async def get_list(self, digest: str) -> str | None:
-        self.reads.append(digest)
-        return await super().get_list(digest)
-
-    async def last_active(self) -> Any:
-        self._check(self.read_fault)
-        return await super().last_active()
-
-    def lose(self, digest: str) -> None:
-        del self._revisions[digest]
-
-    def alter(self, digest: str) -> None:
-        self._revisions[digest] = replace(self._revisions[digest], content="{}")
-
-    @staticmethod
-    def _check(fault: str) -> None:
-        if fault:
-            raise StateError(fault)
-
-
-class Replica:
-    """One that adopts what it is given at the time `now`, on a store that outlives it."""
-
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self.store, self.source = Store(), MemoryPolicySource()
-        self.signals: frozenset[str] = frozenset()
-        self.now, self.jitter = NOON, 0.0
-        self._executor = executor
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin anew, with the store alone."""
-        self.routes = AdoptRoutes(
-            self.store,
-            self.source,
-            lambda: self.signals,
-            executor=self._executor,
-            wall_seconds=lambda: self.now.timestamp(),
-            jitter=lambda: self.jitter,
-        )
-
-    async def restart(self) -> None:
-        """Begin anew, with what was kept and the store."""
-        kept = self.routes.kept()
-        self.begin()
-        await self.routes.restore(kept)
-
-    async def adopt(self, *policies: PublishedPolicy, unread: str = "") -> float | None:
-        """Adopt everything that is published now; return after how many seconds it is to be done again."""
-        problems = (Problem(field=unread, message="cannot be read"),) if unread else ()
-        again_at = await self.routes.adopt(Published(policies={each.key: each for each in policies}, problems=problems))
-        return None if again_at is None else (again_at - self.now).total_seconds()
-
-    def wait(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-    @property
-    def snapshot(self) -> PolicySnapshot:
-        return self.routes.current()
-
-    @property
-    def status(self) -> PolicyStatus:
-        return self.status_of("community")
-
-    def status_of(self, name: str) -> PolicyStatus:
-        return next(each for each in self.snapshot.statuses if each.name == name)
-
-    @property
-    def adopted(self) -> Adopted:
-        return self.routes.adopted()[KEY]
-
-    @property
-    def in_force(self) -> dict[str, str]:
-        return {each.candidate.name: each.candidate.revision.digest for each in self.snapshot.policies}
-
-    @property
-    def problems(self) -> str:
-        return "; ".join(map(str, self.status.problems))
-
-    async def reasons(self, name: str = "community") -> list[str]:
-        return [row.reason for row in await self.store.history(f"{SPACE}/{name}", limit=1000)]
+from replicas import (
+    KEY,
+    NOON,
+    NOTHING,
+    SPACE,
+    Replica,
+    Store,
+    altered,
+    content,
+    edits,
+    pinning,
+    texts_of,
+    with_lists,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -1132,14 +996,16 @@ def digests(published: Publication) -> list[str]:
 
 @st.composite
 def whole_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) -> PublishedPolicy:
-    """A policy of which everything is there."""
+    """A policy of which everything is there, perhaps with a rollout under way."""
     known = WHOLE[name].policy
-    stable, *recent = draw(st.permutations(digests(WHOLE[name])))
-    recent = recent[: draw(st.integers(0, 2))]
+    stable, candidate, *recent = draw(st.permutations(digests(WHOLE[name])))
+    recent = [candidate, *recent][: draw(st.integers(0, 2))]
+    exposure = Exposure(weight_basis_points=draw(st.sampled_from([0, 500, FULL])), is_shadow=draw(st.booleans()))
+    routed = RoutedCandidate(digest=candidate, exposure=exposure, assignment=Assignment(salt=name))
     route = replace(
         known.route,
         epoch=draw(st.integers(1, 9)),
-        route=Route(stable=stable, recent_stable=tuple(recent)),
+        route=Route(stable=stable, recent_stable=tuple(recent), candidate=routed if draw(st.booleans()) else None),
         version=known.versions[stable],
     )
     override = draw(overrides(name)) if may_override else None
@@ -1207,7 +1073,16 @@ async def follow(executor: ThreadPoolExecutor, *published: Published) -> Replica
 
 def shown(snapshot: PolicySnapshot) -> object:
     """Return all that a snapshot says; compiled rules are equal to nothing but themselves."""
-    return snapshot.statuses, snapshot.problems, [(each.candidate, each.lists) for each in snapshot.policies]
+    policies = [(each.candidate, each.lists, tried(each)) for each in snapshot.policies]
+    return snapshot.statuses, snapshot.problems, policies
+
+
+def tried(policy: LoadedPolicy) -> object:
+    """Return all that is said of the candidate of a rollout."""
+    if (trial := policy.trial) is None:
+        return None
+    compiled = trial.compiled
+    return compiled.revision, compiled.version, compiled.cohort, trial.lists, trial.exposure, trial.assignment
 
 
 history = st.lists(states(), max_size=5)
@@ -1260,6 +1135,30 @@ async def test_what_is_in_force_is_what_its_digest_names_and_was_routed_or_overr
                 continue
             routed_before = before[key].route.route.stable if key in before else None
             assert digest in (policy.route.route.stable, routed_before)
+
+
+@given(published=st.lists(states(), min_size=1, max_size=6))
+async def test_what_is_tried_out_is_what_the_adopted_route_and_override_say(executor, published):
+    replica = Replica(executor)
+    for state in published:
+        kept_before = replica.routes.kept()
+        await replica.routes.adopt(state)
+        replica.wait(60)
+        for each in replica.snapshot.policies:
+            key = (each.candidate.namespace, each.candidate.name)
+            kept = replica.routes.kept()[key]
+            candidate = each.trial.compiled.revision.digest if each.trial else ""
+            assert (candidate, replica.routes.adopted()[key].candidate) == (kept.candidate, kept.candidate)
+            if each.trial is not None:
+                assert each.trial.compiled.cohort is Cohort.CANDIDATE
+                assert each.compiled.cohort is Cohort.STABLE
+            if kept.override_problem:
+                before = kept_before.get(key)
+                assert candidate in ("", before.candidate if before else kept.candidate)
+                continue
+            expected = candidate_in_force(kept.route.route, kept.override, TRUE, now=replica.now)
+            assert candidate == (expected.digest if expected else "")
+            assert each.trial is None or each.trial.exposure == expected.exposure
 
 
 @given(published=st.lists(states(), min_size=1, max_size=5), seconds=st.sampled_from([0, 1, 60]))

@@ -1,11 +1,13 @@
 """Laws of the engine, for every policy and every score that hypothesis can think of."""
 
+from dataclasses import replace
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baleen_core.decision.engine import wanted_signals
-from baleen_core.decision.replay import replay
+from baleen_core.decision.engine import CompiledPolicy, Sides, judge, wanted_signals
+from baleen_core.decision.replay import judging_revisions, replay
 from baleen_core.policy.schema import (
     Category,
     ListType,
@@ -19,6 +21,7 @@ from baleen_core.policy.schema import (
 )
 from baleen_core.ratio import MILLION
 from baleen_core.records import (
+    Cohort,
     Coverage,
     Decision,
     Evidence,
@@ -248,6 +251,63 @@ def test_a_record_is_replayed_bit_for_bit(winner, floor, dry_run, evidence):
     again = replay(record, {policy.revision.digest: policy for policy in (winner, floor, dry_run)})
 
     assert encode(again) == encode(decision)
+
+
+def side_by_side(stable: CompiledPolicy, candidate: CompiledPolicy, group: int) -> Sides:
+    """A rollout of one policy's two revisions."""
+    return Sides(stable=stable, candidate=replace(candidate, cohort=Cohort.CANDIDATE), group=group)
+
+
+@st.composite
+def rollouts(draw, name: str) -> Sides:
+    return side_by_side(draw(policies(name)), draw(policies(name)), draw(st.integers(0, 63)))
+
+
+def counting(sides: Sides, is_exposed: bool) -> CompiledPolicy:
+    return sides.candidate if is_exposed else sides.stable
+
+
+exposures = st.tuples(st.booleans(), st.booleans(), st.booleans())
+
+
+@law
+@given(
+    winner=rollouts("winner"), floor=rollouts("floor"), dry=rollouts("tried"), exposed=exposures, evidence=evidences()
+)
+def test_a_trial_never_changes_what_the_counting_side_alone_would_decide(winner, floor, dry, exposed, evidence):
+    judging = [counting(sides, side) for sides, side in zip((winner, floor, dry), exposed, strict=True)]
+    sets = {"floors": (judging[1],), "dry_runs": (judging[2],)}
+    alone = decide_by(judging[0], evidence=evidence, **sets)
+
+    decision = decide_by(judging[0], evidence=evidence, **sets, trials=(winner, floor, dry))
+
+    assert encode(msgspec.structs.replace(decision, trials=())) == encode(alone)
+    assert [(each.name, each.group) for each in decision.trials] == [
+        ("floor", floor.group),
+        ("tried", dry.group),
+        ("winner", winner.group),
+    ]
+    for trial, sides in zip(decision.trials, (floor, dry, winner), strict=True):
+        assert trial.stable_verdict is judge(sides.stable, evidence).verdict
+        assert trial.candidate_verdict is judge(sides.candidate, evidence).verdict
+
+
+@law
+@given(winner=rollouts("winner"), floor=rollouts("floor"), exposed=exposures, evidence=evidences())
+def test_a_decision_made_in_rollouts_is_replayed_bit_for_bit(winner, floor, exposed, evidence):
+    decision = decide_by(
+        counting(winner, exposed[0]),
+        floors=(counting(floor, exposed[1]),),
+        trials=(winner, floor),
+        evidence=evidence,
+    )
+    record = decode_record(encode(make_record(decision, evidence)))
+    # A store knows revisions, and not who judged by them.
+    stored = (winner.stable, winner.candidate, floor.stable, floor.candidate)
+    at_hand = {each.revision.digest: replace(each, name="", version="", cohort=Cohort.STABLE) for each in stored}
+
+    assert judging_revisions(decision).keys() == at_hand.keys()
+    assert encode(replay(record, at_hand)) == encode(decision)
 
 
 @law

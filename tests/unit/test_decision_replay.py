@@ -1,8 +1,11 @@
 """Replaying and explaining what was decided."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
+from baleen_core.decision.engine import Sides
 from baleen_core.decision.explain import explain
 from baleen_core.decision.replay import differences, replay
 from baleen_core.errors import NotFound
@@ -286,3 +289,34 @@ def test_refs_are_what_is_replayed():
             cohort=Cohort.STABLE,
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "cohort", [pytest.param(Cohort.STABLE, id="stable"), pytest.param(Cohort.CANDIDATE, id="candidate")]
+)
+def test_an_explanation_says_what_both_sides_of_a_rollout_say_and_which_of_them_judged(cohort):
+    stable = make_policy(TOXICITY)
+    stricter = make_policy(make_category("toxicity", make_threshold(TOXIC, "70%", "75%")))
+    candidate = replace(stricter, cohort=Cohort.CANDIDATE)
+    evidence = make_evidence({TOXIC: 800_000})
+    judging = candidate if cohort is Cohort.CANDIDATE else stable
+    sides = Sides(stable=stable, candidate=candidate, group=7)
+    record = make_record(decide_by(judging, trials=(sides,), evidence=evidence), evidence)
+
+    told = explain(record, {each.revision.digest: each for each in (stable, candidate)})
+
+    digests = [each.revision.digest[:17] for each in (stable, candidate)]
+    assert (
+        f"A candidate of community was being rolled out: Stable ({digests[0]}) says Review, Candidate ({digests[1]}) "
+        f"says Block; this content was judged for {cohort}."
+    ) in told
+
+
+def test_a_replay_wants_both_sides_of_a_rollout():
+    stable, candidate = make_policy(TOXICITY), make_policy(NUDITY)
+    evidence = make_evidence({TOXIC: 800_000})
+    sides = Sides(stable=stable, candidate=candidate, group=7)
+    record = make_record(decide_by(stable, trials=(sides,), evidence=evidence), evidence)
+
+    with pytest.raises(NotFound, match=f"community \\({candidate.revision.digest}\\)"):
+        replay(record, {stable.revision.digest: stable})

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baleen_core.assignment import Exposure
 from baleen_core.errors import StateError
 from baleen_core.policy.in_force import Approval, Override, Pin
 from baleen_sidecar.adapters.last_good import FILE, FileLastGood, decode, encode
 from baleen_sidecar.ports import Kept, KeptPolicy
-from publishing import publication
+from publishing import STRICTER, publication
 
-FIRST = publication("shop", "community")
+FIRST = publication("shop", "community", candidate={"categories": [STRICTER]}, exposure=Exposure(tenants=("staff",)))
 SECOND = publication("shop", "floor", scope={"tenant": "acme", "surface": "chat"})
 OVERRIDE = Override(
     pin=Pin(digest=FIRST.route.route.stable, reason="INC-1 — “zurück”", expire_time="2026-02-01T00:00:00+00:00"),
@@ -27,7 +28,12 @@ OVERRIDE = Override(
 KEPT = Kept(
     policies={
         ("shop", "community"): KeptPolicy(
-            route=FIRST.route, override=OVERRIDE, digest=FIRST.route.route.stable, version="v1"
+            route=FIRST.route,
+            override=OVERRIDE,
+            digest=FIRST.route.route.stable,
+            version="v1",
+            candidate=FIRST.revisions[-1][1].digest,
+            candidate_version="v2",
         ),
         ("shop", "floor"): KeptPolicy(
             route=replace(SECOND.route, epoch=0), override_problem="spec.pin: cannot be read", version=""

@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from baleen_core.assignment import Assignment, Exposure
 from baleen_core.decision.engine import compile_policy
-from baleen_core.decision.snapshot import InForce
+from baleen_core.decision.snapshot import InForce, LoadedTrial
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.policy.revision import make_revision, read_revision
-from baleen_core.records import ContentFacts, Context, Evidence, FrameSignals, Missing
+from baleen_core.records import Cohort, ContentFacts, Context, Evidence, FrameSignals, Missing
 from baleen_sidecar.ports import Frame, Skipped, VideoInfo
 from baleen_sidecar.testing import FixedFrames, FixedInference
 from baleen_sidecar.usecases.moderate_video import GROUP, judge_frames
@@ -72,6 +74,34 @@ async def test_looking_ends_with_the_group_that_brought_a_block(setting):
     assert len(evidence.frames) == GROUP
     assert evidence.video.coverage.early_exit
     assert frames.yielded <= GROUP + 2
+
+
+def make_trial(policies: InForce, **thresholds: str) -> InForce:
+    """Have a candidate with other thresholds beside the policy, which counts for nobody."""
+    (stable,) = policies.winners
+    signals = [{"name": "looks.bad", **thresholds}]
+    content = {"categories": [{"name": "bad", "signals": signals}]}
+    compiled = compile_policy("p", "v2", read_revision(make_revision(make_policy(content), {})), {"looks.bad"})
+    candidate = replace(compiled, cohort=Cohort.CANDIDATE)
+    trial = LoadedTrial(
+        compiled=candidate, lists=(), exposure=Exposure(is_shadow=True), assignment=Assignment(salt="salt")
+    )
+    return replace(policies, rollouts=((stable, trial),)).assigned(START.context, START.content.digest)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "stops"),
+    [
+        pytest.param({"block": "80%"}, True, id="the candidate blocks too"),
+        pytest.param({"review": "50%"}, False, id="the candidate might still be brought to block"),
+    ],
+)
+async def test_in_a_rollout_looking_ends_only_where_both_sides_block(setting, thresholds, stops):
+    frames = FixedFrames([shade(255)], duration_milliseconds=9_500)
+    evidence = await setting.judge(frames, make_trial(make_policies(), **thresholds))
+
+    assert evidence.video.coverage.early_exit is stops
+    assert len(evidence.frames) == (GROUP if stops else 20)
 
 
 async def test_a_policy_that_wants_everything_looked_at_gets_it(setting):

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from baleen_core.policy_stream import MAX_STALE, Enforced, Sidecars
-from baleen_operator.adapters.gateways import KnownGateway, addresses, count, differing
+from baleen_core.policy_stream import MAX_STALE, Enforced, Sidecars, TrialCounts
+from baleen_operator.adapters.gateways import KnownGateway, addresses, count, differing, trials
 from baleen_operator.reconcile.ports import Acknowledged
 
 DIGEST = "sha256:" + "0" * 64
@@ -79,3 +80,39 @@ def test_what_differs_between_two_answers_is_what_came_went_or_changed():
     after = {"n/a": enforced(1), "n/b": enforced(2), "n/d": enforced(1)}
 
     assert differing(before, after) == {"n/b", "n/c", "n/d"}
+
+
+def counted(*flips: int, candidate: str = "b", process: str = "p") -> TrialCounts:
+    """Counts whose first places are these."""
+    return TrialCounts(
+        stable="a",
+        candidate=candidate,
+        process=process,
+        flips=(*flips, *(0 for _ in range(576 - len(flips)))),
+        cohorts={"Stable": sum(flips)},
+    )
+
+
+def trying(counts: TrialCounts | None) -> Enforced:
+    return structs.replace(enforced(1), trial=counts)
+
+
+def test_counts_of_a_rollout_are_those_of_the_gateways_that_answer_and_judge_by_that_candidate():
+    some, others = counted(3), counted(0, 4)
+    gateways = [
+        gateway("g", trying(some)),
+        gateway("h", trying(others), failures=1),
+        gateway("silent", trying(counted(9)), failures=2),
+        gateway("behind", trying(None)),
+        gateway("knows nothing of it", None),
+        gateway("another", trying(counted(9, candidate="c"))),
+        gateway("nonsense", trying(structs.replace(some, flips=(1,)))),
+        gateway("less than nothing", trying(counted(-9))),
+    ]
+
+    assert trials(gateways, "n/p", "b") == {"g": some, "h": others}
+
+
+def test_a_policy_differs_when_the_counts_of_its_rollout_do():
+    assert differing({"n/p": trying(counted(1))}, {"n/p": trying(counted(2))}) == {"n/p"}
+    assert differing({"n/p": trying(counted(1))}, {"n/p": trying(counted(1))}) == set()

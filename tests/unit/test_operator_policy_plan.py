@@ -248,7 +248,7 @@ def test_what_is_valid_comes_with_the_content_of_its_revision():
             id="a signal that a model which is served does not have",
         ),
         pytest.param(policy_manifest({}), (model(),), "Invalid", id="nothing said"),
-        pytest.param(policy_manifest(gates={}), (model(),), "NotYetSupported", id="not built"),
+        pytest.param(policy_manifest(gates={"backtest": {}}), (model(),), "NotYetSupported", id="not built"),
         pytest.param(policy_manifest(LISTED), (model(),), "ListMissing", id="a list"),
         pytest.param({"kind": "ModerationPolicy"}, (), "Invalid", id="no policy at all"),
     ],

@@ -132,8 +132,7 @@ async def test_the_same_content_by_another_version_has_a_row_of_its_own(site):
     ("spec", "reason"),
     [
         pytest.param({"block": "920%"}, "Invalid", id="a threshold"),
-        pytest.param({"gates": {}}, "NotYetSupported", id="gates"),
-        pytest.param({"rollout": {"analysis": {"metrics": []}}}, "NotYetSupported", id="analysis"),
+        pytest.param({"gates": {"backtest": {"decisions": 9}}}, "NotYetSupported", id="gates"),
         pytest.param(
             {"tests": [{"name": "x", "expect": "Allow", "signals": {"toxicity.toxic": "99%"}}]},
             "TestsFailed",

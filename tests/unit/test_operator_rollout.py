@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baleen_core.analysis.metrics import MetricType
 from baleen_core.assignment import Exposure
-from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until
+from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until, Verdict
+from baleen_core.policy_stream import TrialCounts, flip_index
 from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
 from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
+from baleen_operator.plan.trial import newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways
 from policies import override_manifest
@@ -376,3 +379,227 @@ async def test_a_lost_revision_of_the_candidate_is_written_again(site):
     await site.reconcile()
 
     assert site.revision(second)["spec"]["digest"] == second
+
+
+KEPT = {"gates": {"neverLoosen": ["toxicity"]}}
+
+
+async def test_what_may_not_be_softened_is_refused_also_by_an_edit_that_takes_its_gate_away(site):
+    await site.apply(policy("92%", version="v1", **KEPT))
+    first = site.stable
+    await site.apply(policy("95%", version="v2", **KEPT))
+    refused = site.condition("Accepted"), site.condition("Stalled"), site.message("Accepted")
+    await site.apply(policy("95%", version="v2"))
+    together = site.condition("Accepted"), site.stable
+    await site.apply(policy("90%", version="v3", **KEPT))
+
+    assert refused[:2] == (("False", "GateFailed"), ("True", "GateFailed"))
+    assert "spec.policy.categories[0].signals[0].block" in refused[2]
+    assert "95% is above 92%" in refused[2]
+    assert together == (("False", "GateFailed"), first)
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_a_gate_is_taken_away_by_an_edit_of_its_own(site):
+    await site.apply(policy("92%", version="v1", **KEPT))
+    await site.apply(policy("92%", version="v1"))
+    rows = site.history()
+    await site.apply(policy("95%", version="v2"))
+
+    # What is stable stays what it is by that.
+    assert rows == [(1, "Applied")]
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_a_new_gate_binds_the_edit_that_brings_it(site):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("95%", version="v2", **KEPT))
+
+    assert site.condition("Accepted") == ("False", "GateFailed")
+
+
+async def test_going_back_to_what_was_stable_needs_no_proof(site):
+    await site.apply(policy("92%", version="v1"))
+    first = site.stable
+    await site.apply(policy("80%", version="v2", **KEPT))
+    await site.apply(policy("92%", version="v1", **KEPT))
+
+    assert site.stable == first
+    assert site.history()[0][1] == "Returned"
+
+
+# With an analysis
+
+ANALYSIS = {"metrics": [{"name": "blocks", "type": "BlockRate", "maxIncrease": "1%", "maxDecrease": "1%"}]}
+
+
+class Gateway(FixedGateways):
+    """One gateway, whose counts tests write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stable = ""
+        self.process = "one"
+        self.flips = [0] * (64 * 9)
+        self.decided = 0
+
+    def judged(self, count: int, stable: Verdict, candidate: Verdict) -> None:
+        """Count so many decisions in every group."""
+        for group in range(64):
+            self.flips[flip_index(group, stable, candidate)] += count
+
+    def trial(self, key: Any, candidate: str) -> Any:
+        cohorts = {"Stable": sum(self.flips), "Candidate": self.decided}
+        counts = TrialCounts(
+            stable=self.stable, candidate=candidate, process=self.process, flips=tuple(self.flips), cohorts=cohorts
+        )
+        return {"gw-1": counts}
+
+
+async def rolling(site: Site, steps: list[dict[str, Any]] | None = None, **analysis: Any) -> Gateway:
+    """Bring a rollout with an analysis to where everybody has its candidate, and return the gateway."""
+    gateway = Gateway()
+    site.restart(gateways=gateway)
+    plan = {"analysis": ANALYSIS | analysis, "steps": STEPS[:2] if steps is None else steps}
+    await site.apply(policy("92%", version="v1", rollout=plan))
+    gateway.stable = site.stable
+    await site.apply(policy("80%", version="v2", rollout=plan))
+    return gateway
+
+
+async def test_a_candidate_that_blocks_too_much_is_rolled_back_with_the_numbers(site):
+    gateway = await rolling(site)
+    gateway.judged(1000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.judged(100, Verdict.ALLOW, Verdict.BLOCK)
+    await pass_time(site, 5)
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+    assert "blocks" in site.message("Stalled")
+    assert "9.09%" in site.message("Stalled")
+    assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_a_candidate_that_stops_blocking_is_rolled_back_too(site):
+    gateway = await rolling(site)
+    gateway.judged(1000, Verdict.BLOCK, Verdict.BLOCK)
+    gateway.judged(100, Verdict.BLOCK, Verdict.ALLOW)
+    await pass_time(site, 5)
+
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+
+
+async def test_a_candidate_that_is_like_the_stable_one_goes_through(site):
+    gateway = await rolling(site)
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.judged(2_000, Verdict.BLOCK, Verdict.BLOCK)
+    gateway.judged(1, Verdict.ALLOW, Verdict.REVIEW)
+    await pass_time(site, 5)
+    seen = site.status
+    await pass_time(site, 61)
+    await pass_time(site, 301)
+
+    assert seen["analysis"]["verdict"] == "Pass"
+    [metric] = seen["analysis"]["metrics"]
+    assert (metric["name"], metric["stable"], metric["candidate"]) == ("blocks", "9.09%", "9.09%")
+    assert seen["flips"] == [{"from": "Allow", "to": "Review", "count": 64}]
+    assert site.condition("Ready") == ("True", "InForce")
+    assert "analysis" not in site.status
+
+
+@pytest.mark.parametrize(
+    ("on_inconclusive", "reason", "is_routed"),
+    [("Hold", "Holding", True), ("Promote", "InForce", False), ("RollBack", "AnalysisInconclusive", False)],
+)
+async def test_what_is_not_known_when_a_step_ends_is_for_the_policy_to_say(site, on_inconclusive, reason, is_routed):
+    gateway = await rolling(site, STEPS[1:2], onInconclusive=on_inconclusive)
+    gateway.judged(1, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 301)
+
+    assert site.condition("Ready")[1] == reason
+    assert bool(candidate(site)) is is_routed
+
+
+async def test_without_any_decision_it_holds_whatever_the_policy_says_of_what_is_not_known(site):
+    await rolling(site, STEPS[1:2], onInconclusive="Promote")
+    await pass_time(site, 301)
+
+    assert site.condition("Reconciling") == ("True", "Holding")
+    assert site.status["analysis"]["verdict"] == "Error"
+
+
+async def test_a_step_until_so_many_decisions_counts_those_of_the_candidate_alone(site):
+    steps = [{"name": "canary", "type": "Weight", "weight": "5%", "until": {"decisions": 100}}, STEPS[2]]
+    gateway = Gateway()
+    gateway.decided = 5000
+    site.restart(gateways=gateway)
+    await site.apply(policy("92%", version="v1", rollout={"steps": steps}))
+    gateway.stable = site.stable
+    await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
+    gateway.decided += 60
+    await pass_time(site, 1)
+    few = site.status["candidate"]
+    gateway.process, gateway.decided = "after a restart", 39
+    await pass_time(site, 1)
+    still = site.status["candidate"]
+    gateway.decided = 40
+    await pass_time(site, 1)
+
+    assert (few["step"], few["decisions"]) == ("canary", 60)
+    assert (still["step"], still["decisions"]) == ("canary", 99)
+    assert site.status["candidate"]["step"] == "sign-off"
+
+
+async def test_an_operator_that_starts_again_goes_on_with_what_gateways_counted(site):
+    gateway = await rolling(site, STEPS[:1])
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    site.restart(gateways=gateway)
+    await pass_time(site, 61)
+
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 575), st.integers(0, 9), st.booleans()), max_size=30),
+    st.integers(0, 30),
+)
+def test_nothing_is_counted_twice_or_lost_while_somebody_looks(counted: list[tuple[str, int, int, bool]], look: int):
+    """What is new at each look adds up to what was counted since the beginning, whoever is gone by then."""
+    tables = {name: [0] * (64 * 9) for name in "abc"}
+    alive = set("abc")
+
+    def said() -> list[TrialCounts]:
+        return [
+            TrialCounts(stable="s", candidate="c", process=name, flips=tuple(tables[name]), cohorts={"Candidate": 0})
+            for name in sorted(alive)
+        ]
+
+    processes = baseline = newest({}, said())
+    news = 0
+    for number, (name, index, count, dies) in enumerate(counted):
+        if name in alive:
+            tables[name][index] += count
+        if number % (look + 1) == 0 or dies:
+            seen = newest(processes, said())
+            news += tally(seen, processes).decisions
+            processes = seen
+        if dies:
+            alive.discard(name)
+    seen = newest(processes, said())
+    news += tally(seen, processes).decisions
+
+    assert news == tally(seen, baseline).decisions == sum(map(sum, tables.values()))
+
+
+@given(st.lists(st.integers(0, 50), min_size=9, max_size=9))
+def test_the_columns_of_a_metric_are_those_of_its_table(pairs: list[int]):
+    flips = pairs * 64
+    blocks, reviews, differ = (
+        paired_counts(type, flips) for type in (MetricType.BLOCK_RATE, MetricType.REVIEW_RATE, MetricType.FLIP_RATE)
+    )
+
+    assert blocks.decisions[0] == reviews.decisions[7] == sum(pairs)
+    assert (blocks.stable[0], blocks.candidate[0]) == (sum(pairs[6:]), sum(pairs[2::3]))
+    assert (reviews.stable[0], reviews.candidate[0]) == (sum(pairs[3:6]), sum(pairs[1::3]))
+    assert differ.differing[0] == sum(pairs) - pairs[0] - pairs[4] - pairs[8]

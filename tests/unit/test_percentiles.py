@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baleen_sidecar.flow.percentiles import percentile
+from baleen_core.percentiles import percentile
 
 BOUNDS = (0.1, 0.5, 1.0, inf)
 counts = st.lists(st.integers(0, 1000), min_size=len(BOUNDS), max_size=len(BOUNDS)).filter(any)

@@ -5,11 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baleen_core.assignment import Assignment, Exposure
 from baleen_core.errors import PolicyError
-from baleen_core.policy.in_force import Override, Pin, Route, in_force, parse_override
+from baleen_core.policy.in_force import (
+    Override,
+    Pin,
+    Route,
+    RoutedCandidate,
+    candidate_in_force,
+    in_force,
+    parse_override,
+)
 from policies import override_manifest
 
-A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+A, B, C, D = ("sha256:" + letter * 64 for letter in "abcd")
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROUTE = Route(stable=A, recent_stable=(B, C))
 
@@ -37,6 +46,39 @@ ROUTE = Route(stable=A, recent_stable=(B, C))
 )
 def test_what_is_in_force(override: Override | None, present: set[str], expected: str | None) -> None:
     assert in_force(ROUTE, override, present, now=NOW) == expected
+
+
+ROLLED_OUT = RoutedCandidate(digest=D, exposure=Exposure(weight_basis_points=500), assignment=Assignment(salt="s"))
+TRIAL = Route(stable=A, recent_stable=(B, C), candidate=ROLLED_OUT)
+
+
+@pytest.mark.parametrize(
+    ("override", "present", "is_tried_out"),
+    [
+        pytest.param(None, {A, D}, True, id="both are present"),
+        pytest.param(Override(reject=frozenset({B}), paused=True), {A, D}, True, id="an override of something else"),
+        pytest.param(None, {A, B, C}, False, id="the candidate is not present"),
+        pytest.param(None, {B, D}, False, id="the stable one is not present"),
+        pytest.param(None, {D}, False, id="nothing is in force"),
+        pytest.param(Override(reject=frozenset({D})), {A, D}, False, id="the candidate is rejected"),
+        pytest.param(Override(reject=frozenset({A})), {A, B, D}, False, id="the stable one is rejected"),
+        pytest.param(Override(pin=Pin(digest=A)), {A, D}, False, id="the stable one is pinned"),
+        pytest.param(Override(pin=Pin(digest=D)), {A, D}, False, id="the candidate is pinned"),
+        pytest.param(Override(pin=Pin(digest=C)), {A, C, D}, False, id="an older one is pinned"),
+        pytest.param(Override(pin=Pin(digest=C)), {A, D}, True, id="the pin is not present"),
+        pytest.param(
+            Override(pin=Pin(digest=C, expire_time="2026-01-31T11:00:00Z")), {A, C, D}, True, id="the pin is over"
+        ),
+    ],
+)
+def test_what_is_tried_out(override: Override | None, present: set[str], is_tried_out: bool) -> None:
+    found = candidate_in_force(TRIAL, override, present, now=NOW)
+
+    assert found is (ROLLED_OUT if is_tried_out else None)
+
+
+def test_without_a_candidate_nothing_is_tried_out() -> None:
+    assert candidate_in_force(ROUTE, None, {A, B, C, D}, now=NOW) is None
 
 
 some = st.frozensets(st.sampled_from([A, B, C]))

@@ -421,9 +421,33 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
 @pytest.mark.parametrize(
     ("spec", "field", "message"),
     [
-        pytest.param({"gates": {}}, "spec.gates", "NotYetSupported: `gates`", id="gates"),
+        pytest.param({"gates": {"backtest": {}}}, "spec.gates.backtest", "NotYetSupported: `gates.b", id="backtest"),
+        pytest.param({"gates": {"neverLoosen": ["A b"]}}, "spec.gates.neverLoosen[0]", "lower-case", id="a gate"),
+        pytest.param({"rollout": {"analysis": {}}}, "spec.rollout.analysis.metrics", "at least one", id="nothing"),
         pytest.param(
-            {"rollout": {"analysis": {}}}, "spec.rollout.analysis", "NotYetSupported: `rollout.analysis`", id="analysis"
+            {"rollout": {"analysis": {"metrics": [{"name": "e", "type": "ErrorRate", "maxIncrease": "1%"}]}}},
+            "spec.rollout.analysis.metrics[0].type",
+            "NotYetSupported: a metric of type ErrorRate has no source",
+            id="errors",
+        ),
+        pytest.param(
+            {"rollout": {"analysis": {"metrics": [{"name": "b", "type": "BlockRate"}]}}},
+            "spec.rollout.analysis.metrics[0]",
+            "maxIncrease, maxDecrease or both",
+            id="no limit",
+        ),
+        pytest.param(
+            {
+                "rollout": {
+                    "analysis": {
+                        "confidence": "100%",
+                        "metrics": [{"name": "b", "type": "BlockRate", "maxIncrease": "1%"}],
+                    }
+                }
+            },
+            "spec.rollout.analysis.confidence",
+            "below 100%",
+            id="certainty",
         ),
         pytest.param({"rollout": {"keys": ["IP"]}}, "spec.rollout.keys[0]", "Author, Session, Content", id="keys"),
         pytest.param(
@@ -569,10 +593,9 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     }
 
     with pytest.raises(PolicyError) as refused:
-        make_policy(content, version=2, gates={})
+        make_policy(content, version=2, gates={"backtest": {}})
 
     assert [problem.field for problem in refused.value.problems] == [
-        "spec.gates",
         "spec.version",
         "spec.policy.categories[0].signals[0].review",
         "spec.policy.categories[0].signals[0].blok",
@@ -580,6 +603,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "spec.policy.categories[1].signals[0].block",
         "spec.policy.categories[1].onLanguageUnsupported",
         "spec.policy.rules[0].action",
+        "spec.gates.backtest",
     ]
 
 

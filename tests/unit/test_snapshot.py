@@ -1,19 +1,23 @@
 """Which policies bind a place is looked up once, and whoever holds a snapshot sees one consistent set."""
 
+from dataclasses import replace
+
 import pytest
 
+from baleen_core.assignment import FULL, Assignment, Exposure, StickyKey
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.lists import compile_list
 from baleen_core.decision.snapshot import (
     MAX_REMEMBERED_LANGUAGES,
     MAX_REMEMBERED_PLACES,
     LoadedPolicy,
+    LoadedTrial,
     PolicySnapshot,
     widest,
 )
 from baleen_core.policy.lists import read_list
 from baleen_core.policy.schema import Enforcement, ListType, Role, Scope
-from baleen_core.records import Context
+from baleen_core.records import Cohort, Context
 from policies import make_candidate
 
 HASH = "0f" * 32
@@ -89,3 +93,73 @@ def test_lists_of_one_text_and_two_types_are_both_kept():
 
 def test_without_policies_nothing_wins():
     assert not PolicySnapshot().in_force(Context()).winners
+
+
+def rolling_out(exposure: Exposure, *names: str, keys=(StickyKey.AUTHOR, StickyKey.CONTENT)) -> PolicySnapshot:
+    """Policies, each with a candidate of the same name."""
+
+    def with_trial(name: str) -> LoadedPolicy:
+        policy = load(name, role=Role.POLICY if name == "wide" else Role.FLOOR)
+        compiled = replace(policy.compiled, version="v2", cohort=Cohort.CANDIDATE)
+        assignment = Assignment(salt=f"{name}'s salt", keys=keys)
+        trial = LoadedTrial(compiled=compiled, lists=(), exposure=exposure, assignment=assignment)
+        return replace(policy, trial=trial)
+
+    return PolicySnapshot(policies=tuple(map(with_trial, names)))
+
+
+def cohorts(in_force) -> list[Cohort]:
+    return [policy.cohort for policy in (*in_force.winners, *in_force.floors)]
+
+
+@pytest.mark.parametrize(
+    ("exposure", "tenant", "expected"),
+    [
+        pytest.param(Exposure(is_shadow=True, weight_basis_points=FULL), None, Cohort.STABLE, id="a shadow"),
+        pytest.param(Exposure(), None, Cohort.STABLE, id="no weight"),
+        pytest.param(Exposure(weight_basis_points=FULL), None, Cohort.CANDIDATE, id="the whole line"),
+        pytest.param(Exposure(tenants=("acme",)), "acme", Cohort.CANDIDATE, id="a tenant of a match"),
+        pytest.param(Exposure(tenants=("acme",)), "other", Cohort.STABLE, id="another tenant"),
+    ],
+)
+def test_of_a_policy_in_a_rollout_one_side_counts_and_both_judge(exposure, tenant, expected):
+    context = Context(tenant=tenant)
+    in_force = rolling_out(exposure, "wide", "floor").in_force(context)
+    assigned = in_force.assigned(context, "content")
+
+    assert cohorts(in_force) == [Cohort.STABLE] * 2
+    assert cohorts(assigned) == [expected] * 2
+    assert [(trial.stable.cohort, trial.candidate.cohort) for trial in assigned.trials] == [
+        (Cohort.STABLE, Cohort.CANDIDATE)
+    ] * 2
+    assert len(assigned.policies) == 4
+    assert {(each.name, each.cohort) for each in assigned.policies} == {
+        (name, cohort) for name in ("wide", "floor") for cohort in Cohort
+    }
+
+
+def test_an_author_stays_on_a_side_whatever_is_sent_and_content_without_an_author_does():
+    in_force = rolling_out(Exposure(weight_basis_points=FULL // 2), "wide").in_force(Context())
+
+    def sides(contexts, contents):
+        return {tuple(cohorts(in_force.assigned(context, each))) for context in contexts for each in contents}
+
+    some = [str(number) for number in range(50)]
+    for author in ("author-1", "author-2", "author-3"):
+        assert len(sides([Context(author={"id": author})], some)) == 1
+    assert len(sides([Context()], some)) == 2
+    assert len(sides([Context(), Context(session="s"), Context(surface="kids")], ["one"])) == 1
+
+
+def test_each_rollout_assigns_by_its_own_salt():
+    in_force = rolling_out(Exposure(weight_basis_points=FULL // 2), "wide", "floor").in_force(Context())
+
+    found = {tuple(cohorts(in_force.assigned(Context(), str(number)))) for number in range(50)}
+    assert len(found) == 4
+
+
+def test_without_a_rollout_nothing_is_made_anew(snapshot):
+    in_force = snapshot.in_force(Context())
+
+    assert in_force.assigned(Context(), "content") is in_force
+    assert in_force.trials == ()

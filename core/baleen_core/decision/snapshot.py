@@ -70,6 +70,11 @@ class LoadedPolicy:
     lists: tuple[CompiledList, ...]
     trial: LoadedTrial | None = None
 
+    @property
+    def all_lists(self) -> tuple[CompiledList, ...]:
+        """Those of both revisions."""
+        return self.lists + (self.trial.lists if self.trial is not None else ())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
@@ -193,15 +198,11 @@ class PolicySnapshot:
             winners=tuple(policy.compiled for policy in winners),
             floors=tuple(policy.compiled for policy in floors),
             dry_runs=tuple(policy.compiled for policy in dry_runs),
-            lists=widest(each for policy in winners + floors + dry_runs for each in _lists(policy)),
+            lists=widest(each for policy in winners + floors + dry_runs for each in policy.all_lists),
             rollouts=tuple(
                 (policy.compiled, policy.trial) for policy in winners + floors + dry_runs if policy.trial is not None
             ),
         )
-
-
-def _lists(policy: LoadedPolicy) -> tuple[CompiledList, ...]:
-    return policy.lists + (policy.trial.lists if policy.trial is not None else ())
 
 
 def widest(lists: Iterable[CompiledList]) -> tuple[CompiledList, ...]:

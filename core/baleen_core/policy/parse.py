@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
+from baleen_core.analysis.metrics import PAIRED, Metric, MetricType, Mode
 from baleen_core.assignment import DEFAULT_KEYS, FULL, StickyKey
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import (
     API_VERSION,
+    DEFAULT_ANALYSIS_SECONDS,
+    DEFAULT_CONFIDENCE,
     DEFAULT_PROGRESS_DEADLINE_SECONDS,
     DEFAULT_REVISION_HISTORY,
     DEFAULT_ROLLBACK_WINDOW,
     MAX_CATEGORIES,
     MAX_LISTS,
+    MAX_METRICS,
     MAX_MODELS,
     MAX_NAME_LENGTH,
     MAX_PARAMETERS,
@@ -27,13 +31,16 @@ from baleen_core.policy.schema import (
     MAX_STEPS,
     MAX_TENANTS,
     MAX_TESTS,
+    AnalysisPlan,
     Category,
     Enforcement,
+    Gates,
     ListSource,
     ListSourceType,
     ListType,
     ModelRequirement,
     OnDeadline,
+    OnInconclusive,
     OnLanguageUnsupported,
     OnModelFailure,
     OnSignalMissing,
@@ -121,6 +128,8 @@ _parameter = readable(
 )
 _author_field = pattern(r"[A-Za-z][A-Za-z0-9]*", "a field of an author, such as ageDays", max_length=MAX_NAME_LENGTH)
 _version = text(max_length=MAX_NAME_LENGTH)
+_UNMEASURED: Final = frozenset(MetricType) - PAIRED
+"""What is compared between the cohorts, which nobody counts yet."""
 
 M = TypeVar("M", bound=StrEnum)
 
@@ -171,7 +180,6 @@ def read_header(manifest: Reader, *, kind: str) -> None:
 
 
 def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
-    spec.refuse("gates", not_yet("`gates` is not built yet; leave it out: nothing is checked before an edit"))
     plan, rollback_window = _read_rollout(spec.mapping("rollout"))
     content = spec.mapping("policy", required=True)
     policy = Policy(
@@ -185,6 +193,7 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
         content=read_content(content, _AUTHORED),
         tests=_read_tests(spec),
         paused=spec.optional("paused", boolean, False),
+        gates=_read_gates(spec.mapping("gates")),
         plan=plan,
         rollback_window=rollback_window,
         revision_history_limit=spec.optional(
@@ -195,9 +204,15 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
     return policy
 
 
+def _read_gates(gates: Reader) -> Gates:
+    gates.refuse("backtest", not_yet("`gates.backtest` is not built yet; leave it out: no decision is judged again"))
+    found = Gates(never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES))
+    gates.done()
+    return found
+
+
 def _read_rollout(rollout: Reader) -> tuple[Plan, int]:
     """Return how an edit goes live, and the rollback window."""
-    rollout.refuse("analysis", not_yet("`rollout.analysis` is not built yet; leave it out: nothing is compared"))
     readers = rollout.mappings("steps", limit=MAX_STEPS)
     steps = tuple(map(_read_step, readers))
     report_duplicates(readers, [step.name for step in steps], "name")
@@ -208,10 +223,63 @@ def _read_rollout(rollout: Reader) -> tuple[Plan, int]:
             "progressDeadlineSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_PROGRESS_DEADLINE_SECONDS
         ),
         on_deadline=rollout.optional("onDeadline", one_of(OnDeadline), OnDeadline.HOLD),
+        analysis=_read_analysis(rollout.mapping("analysis")) if rollout.has("analysis") else None,
     )
     window = rollout.optional("rollbackWindow", integer(0, MAX_ROLLBACK_WINDOW), DEFAULT_ROLLBACK_WINDOW)
     rollout.done()
     return plan, window
+
+
+def _read_analysis(analysis: Reader) -> AnalysisPlan:
+    readers = analysis.mappings("metrics", limit=MAX_METRICS)
+    if analysis.is_mapping and not readers:
+        analysis.report("metrics", "is required and has at least one metric")
+    metrics = [_read_metric(each) for each in readers]
+    report_duplicates(readers, [metric.name if metric else "" for metric in metrics], "name")
+    found = AnalysisPlan(
+        metrics=tuple(metric for metric in metrics if metric),
+        interval_seconds=analysis.optional("intervalSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_ANALYSIS_SECONDS),
+        confidence=analysis.optional("confidence", _confidence, DEFAULT_CONFIDENCE),
+        on_inconclusive=analysis.optional("onInconclusive", one_of(OnInconclusive), OnInconclusive.HOLD),
+    )
+    analysis.done()
+    return found
+
+
+def _read_metric(metric: Reader) -> Metric | None:
+    """Read what is compared; None, with its problem, where its limits do not fit."""
+    named, type = metric.required("name", name, ""), metric.required("type", _measured, None)
+    mode = metric.optional("mode", one_of(Mode), Mode.ENFORCE)
+    increase, decrease = metric.optional("maxIncrease", ratio, None), metric.optional("maxDecrease", ratio, None)
+    milliseconds = metric.optional("maxIncreaseMilliseconds", integer(0, 60_000), None)
+    metric.done()
+    if type is None:
+        return None
+    try:
+        return Metric(
+            name=named,
+            type=type,
+            mode=mode,
+            max_increase=increase,
+            max_decrease=decrease,
+            max_increase_milliseconds=milliseconds,
+        )
+    except ValueError as exc:
+        metric.report("", str(exc))
+        return None
+
+
+def _measured(value: object) -> MetricType:
+    if value in _UNMEASURED:
+        raise ValueError(not_yet(f"a metric of type {value} has no source yet; use {', '.join(sorted(PAIRED))}"))
+    return one_of(MetricType)(value)
+
+
+def _confidence(value: object) -> int:
+    found = ratio(value)
+    if not 0 < found < MILLION:
+        raise ValueError(f"{show(value)} is not above 0% and below 100%")
+    return found
 
 
 def _read_step(step: Reader) -> Step:

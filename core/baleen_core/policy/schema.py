@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from baleen_core.analysis.metrics import Metric
 from baleen_core.assignment import DEFAULT_KEYS, StickyKey
 
 SCHEMA_VERSION: Final = 1
@@ -30,7 +31,10 @@ MAX_STEPS: Final = 32
 MAX_TENANTS: Final = 64
 MAX_STEP_SECONDS: Final = 31_536_000
 MAX_STEP_DECISIONS: Final = 1_000_000_000
+MAX_METRICS: Final = 16
 DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 86_400
+DEFAULT_ANALYSIS_SECONDS: Final = 30
+DEFAULT_CONFIDENCE: Final = 990_000
 DEFAULT_ROLLBACK_WINDOW: Final = 3
 DEFAULT_REVISION_HISTORY: Final = 10
 
@@ -255,14 +259,40 @@ class Step:
     until: Until = field(default_factory=Until)
 
 
+class OnInconclusive(StrEnum):
+    """What becomes of a rollout whose step ends before the analysis found that it passes, or that it fails."""
+
+    HOLD = "Hold"
+    PROMOTE = "Promote"
+    ROLL_BACK = "RollBack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisPlan:
+    """What is compared, how often (seconds) and how sure a verdict must be (millionths, of the whole rollout)."""
+
+    metrics: tuple[Metric, ...]
+    interval_seconds: int = DEFAULT_ANALYSIS_SECONDS
+    confidence: int = DEFAULT_CONFIDENCE
+    on_inconclusive: OnInconclusive = OnInconclusive.HOLD
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How an edit goes live: by these steps, or at once where there are none."""
+    """How an edit goes live: by these steps, or at once where there are none; with an analysis, only if it passes."""
 
     keys: tuple[StickyKey, ...] = DEFAULT_KEYS
     steps: tuple[Step, ...] = ()
     progress_deadline_seconds: int = DEFAULT_PROGRESS_DEADLINE_SECONDS
     on_deadline: OnDeadline = OnDeadline.HOLD
+    analysis: AnalysisPlan | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What a change must pass before it goes live at all; `never_loosen` names categories that it may not soften."""
+
+    never_loosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +313,7 @@ class Policy:
     description: str = ""
     tests: tuple[PolicyTest, ...] = ()
     paused: bool = False
+    gates: Gates = field(default_factory=Gates)
     plan: Plan = field(default_factory=Plan)
     rollback_window: int = DEFAULT_ROLLBACK_WINDOW
     revision_history_limit: int = DEFAULT_REVISION_HISTORY

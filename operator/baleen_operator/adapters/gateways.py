@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from baleen_core.errors import ClusterError
-from baleen_core.policy_stream import CONVERGENCE_PATH, MAX_STALE, Convergence, Enforced, Load
+from baleen_core.policy_stream import CONVERGENCE_PATH, MAX_STALE, Convergence, Enforced, Load, TrialCounts
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
@@ -90,6 +90,7 @@ class PolledGateways:
         self._found_at = -FIND_SECONDS
         self._behind: dict[Key, tuple[int, float]] = {}
         self._asked: set[Key] = set()
+        self._tried: dict[Key, str] = {}
         self._hurry = asyncio.Event()
 
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
@@ -103,6 +104,15 @@ class PolledGateways:
             self._hurry.set()
         return found
 
+    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
+        """Return what gateways that answer saw of the rollout of a candidate (its digest), by the gateways' names."""
+        self._asked.add(key)
+        if self._tried.get(key) != candidate:
+            # From the next look on, gateways that judge by it keep us in a hurry.
+            self._tried[key] = candidate
+            self._hurry.set()
+        return trials(self._known.values(), f"{key[0]}/{key[1]}", candidate)
+
     def loads(self) -> Mapping[str, Load | None]:
         """Return the load of each gateway by its address; None for one that does not answer, or does not say it."""
         return {url: gateway.load if gateway.answers else None for url, gateway in self._known.items()}
@@ -110,6 +120,7 @@ class PolledGateways:
     def forget(self, key: Key) -> None:
         """Stop following a policy that has no route any more."""
         self._behind.pop(key, None)
+        self._tried.pop(key, None)
         self._asked.discard(key)
 
     async def run(self) -> None:
@@ -125,13 +136,22 @@ class PolledGateways:
     async def _rest(self) -> None:
         since = self._clock() - MAX_EAGER_SECONDS
         self._behind = {key: told for key, told in self._behind.items() if told[1] > since}
-        if self._behind and self._known:
+        if (self._behind and self._known) or self._sees_rollouts():
             await asyncio.sleep(EAGER_SECONDS)
             return
         self._hurry.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(IDLE_SECONDS, self._news_seconds)):
                 await self._hurry.wait()
+
+    def _sees_rollouts(self) -> bool:
+        """Say whether a rollout that is of interest is under way, whose counts are wanted fresh."""
+        return any(
+            enforced.trial is not None and _key(policy) in self._asked
+            for gateway in self._known.values()
+            if gateway.answers
+            for policy, enforced in gateway.policies.items()
+        )
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         changed = await self._find()
@@ -220,6 +240,18 @@ def count(gateways: Iterable[KnownGateway], policy: str, epoch: int) -> Acknowle
         current += (1 + sidecars.current) if is_current else 0
         stale += [*sidecars.stale] if is_current else [gateway.replica, *sidecars.stale]
     return Acknowledged(total=total, current=current, stale=tuple(sorted(stale)[:MAX_STALE]))
+
+
+def trials(gateways: Iterable[KnownGateway], policy: str, candidate: str) -> dict[str, TrialCounts]:
+    """Return what is counted of a candidate, by the names of the gateways that answer, judge by it and make sense."""
+    found = (
+        (each.replica, each.policies[policy].trial) for each in gateways if each.answers and policy in each.policies
+    )
+    return {
+        replica: trial
+        for replica, trial in found
+        if trial is not None and trial.candidate == candidate and trial.is_sound
+    }
 
 
 def addresses(slices: Iterable[Manifest], port: int) -> dict[str, str]:

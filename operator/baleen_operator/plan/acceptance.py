@@ -11,14 +11,17 @@ from baleen_core.model.schema import Model
 from baleen_core.policy.grants import NOT_GRANTED, Grants, find_refusals
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.proof import find_unproven
 from baleen_core.policy.revision import make_revision
 from baleen_core.policy.schema import (
     Enforcement,
+    Gates,
     ListContent,
     ListSourceType,
     OnSignalMissing,
     Plan,
     Policy,
+    PolicyContent,
     Revision,
 )
 from baleen_core.resources import split_list
@@ -30,6 +33,7 @@ INVALID: Final = "Invalid"
 NOT_YET_SUPPORTED: Final = "NotYetSupported"
 LIST_MISSING: Final = "ListMissing"
 TESTS_FAILED: Final = "TestsFailed"
+GATE_FAILED: Final = "GateFailed"
 
 _LIST_SOURCE: Final = re.compile(r"spec\.policy\.lists\[\d+\]\.source")
 _TEST: Final = re.compile(r"spec\.tests\[\d+\]")
@@ -56,6 +60,7 @@ class Valid:
     version: str
     paused: bool
     plan: Plan = field(default_factory=Plan)
+    gates: Gates = field(default_factory=Gates)
     rollback_window: int
     revision_history_limit: int
     lists: tuple[WantedList, ...] = ()
@@ -150,6 +155,12 @@ def judge_text(manifest: Mapping[str, Any], models: Sequence[Model] | None, gran
     return TextVerdict(problems=(*refusals, *problems), warnings=tuple(warnings))
 
 
+def refuse_unproven(stable: PolicyContent, candidate: PolicyContent, categories: Sequence[str]) -> Refused | None:
+    """Refuse a change that may make one of these categories softer; None when it is proven that it does not."""
+    problems = find_unproven(stable, candidate, categories)
+    return Refused(reason=GATE_FAILED, message=say_problems(problems)) if problems else None
+
+
 def refuse(problems: Sequence[Problem]) -> Refused:
     """Find the one word for what is wrong, and name all of it."""
     return Refused(reason=_reason(problems), message=say_problems(problems))
@@ -177,6 +188,7 @@ def _accept(policy: Policy, lists: Mapping[str, ListContent], lacks: str = "") -
         version=policy.version,
         paused=policy.paused,
         plan=policy.plan,
+        gates=policy.gates,
         rollback_window=policy.rollback_window,
         revision_history_limit=policy.revision_history_limit,
         lists=tuple(wanted.values()),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
+from baleen_core.analysis.metrics import Mode
+from baleen_core.analysis.verdict import Analysis
 from baleen_core.assignment import Assignment
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_force
 from baleen_core.policy.schema import Role
@@ -29,6 +31,7 @@ from baleen_operator.plan.history import (
 )
 from baleen_operator.plan.pruning import find_prunable
 from baleen_operator.plan.rollout import Facts, Outcome, Progress, State, advance, resume
+from baleen_operator.plan.trial import Tally, compare
 from baleen_operator.resources.policy import (
     MAX_FAILED,
     MAX_SAID,
@@ -59,21 +62,14 @@ class SeenRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What gateways counted of a candidate since the last look: all that both sides judged, and where it counted."""
-
-    decisions: int = 0
-    exposed: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """Everything that was seen of a policy; `revisions` are by digest.
 
     `whole` are the digests of those revisions whose lists are all there, or at hand to be written again. `is_covered`
     says whether another policy binds the same type and scope. With an `override_problem` its Override says something
     that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is
-    known enforces the route that is there, and `behind` who does not.
+    known enforces the route that is there, and `behind` who does not. `counted` is what gateways counted of the rollout
+    that is under way, `news` what of it is new since the last look.
     """
 
     namespace: str
@@ -90,7 +86,8 @@ class Observed:
     salt: str = ""
     is_adopted: bool = False
     behind: str = ""
-    judged: Judged = field(default_factory=Judged)
+    counted: Tally = field(default_factory=Tally)
+    news: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +114,7 @@ class Decision:
     overriding: Row | None = None
     prunable: tuple[KeptRevision, ...] = ()
     progress: Progress | None = None
+    analysis: Analysis | None = None
     failed: tuple[Failed, ...] = ()
     again: bool = False
     """Whether more is to be decided once this is done."""
@@ -169,7 +167,9 @@ class _Deciding:
         verdict = self._with_history(seen.verdict)
         held = self._why_held(verdict)
         valid = verdict if isinstance(verdict, Valid) else None
-        progress = self._progress(valid) if valid and not held and self._has_steps(valid) else None
+        by_steps = valid if valid and not held and self._has_steps(valid) else None
+        analysis = self._analysis(by_steps) if by_steps else None
+        progress = self._progress(by_steps, analysis) if by_steps else None
         goes_live = valid is not None and not held and (progress is None or progress.outcome is Outcome.PROMOTED)
         goal = valid.meaning if valid and goes_live else self._last_good()
         if goal is None:
@@ -179,6 +179,7 @@ class _Deciding:
         return replace(
             decision,
             progress=None if goes_live else progress,
+            analysis=None if goes_live else analysis,
             failed=self._failed(progress),
             # Where nobody is known, nobody will say that they have what was just routed.
             again=decision.again or bool(progress and (progress.again or (candidate and decision.is_new))),
@@ -194,7 +195,10 @@ class _Deciding:
         window = base.route.recent_stable[: valid.rollback_window]
         return valid.digest not in window or valid.digest in {each.digest for each in self.seen.status.failed}
 
-    def _progress(self, valid: Valid) -> Progress:
+    def _analysis(self, valid: Valid) -> Analysis | None:
+        return compare(valid.plan.analysis, self.seen.counted) if valid.plan.analysis else None
+
+    def _progress(self, valid: Valid, analysis: Analysis | None) -> Progress:
         seen, said = self.seen, self.seen.override or Override()
         approved = said.approve.through_step if said.approve and said.approve.digest == valid.digest else None
         state = resume(_read_state(seen.status.candidate), valid.plan, valid.digest, valid.version, self.now)
@@ -206,8 +210,10 @@ class _Deciding:
             # What is judged by another revision alone tells nothing of this one.
             is_paused=valid.paused or said.paused or (said.pin is not None and not said.pin.is_over(self.now)),
             approved=approved,
-            decisions=seen.judged.decisions,
-            exposed=seen.judged.exposed,
+            decisions=seen.news.decisions,
+            exposed=seen.news.exposed,
+            verdict=analysis.verdict if analysis else None,
+            finding=_worst(analysis) if analysis else "",
         )
         return advance(valid.plan, state, facts)
 
@@ -352,11 +358,12 @@ class _Deciding:
             reason=base.reason if base else "",
             by=base.by if base else "",
             stable_epoch=base.stable_epoch if base else 0,
+            never_loosen=valid.gates.never_loosen if valid else base.never_loosen if base else (),
         )
         if wanted == base:
             return base
-        if base is not None and replace(wanted, route=replace(wanted.route, candidate=base.route.candidate)) == base:
-            # What is stable stays since when it was: only whom the candidate judges is new.
+        if base is not None and _with_what_is_beside(wanted, base) == base:
+            # What is stable stays since when it was.
             since = base.stable_epoch or base.epoch
             return replace(wanted, epoch=self._next_epoch(self.rows), stable_epoch=since)
         by = seen.head.by if seen.head and valid and not stays else base.by if stays and base else ""
@@ -533,3 +540,15 @@ def _read_state(candidate: Candidate | None) -> State | None:
         step_time=datetime.fromisoformat(candidate.step_time) if candidate.step_time else None,
         decisions=candidate.decisions,
     )
+
+
+def _with_what_is_beside(route: PublishedRoute, other: PublishedRoute) -> PublishedRoute:
+    """Return a route with all of another one that says nothing of what is stable."""
+    beside = replace(route.route, candidate=other.route.candidate)
+    return replace(route, route=beside, never_loosen=other.never_loosen)
+
+
+def _worst(analysis: Analysis) -> str:
+    """Return the sentence of a metric that made the verdict what it is."""
+    enforced = [each for each in analysis.metrics if each.metric.mode is Mode.ENFORCE]
+    return next((each.sentence for each in enforced if each.verdict is analysis.verdict), "nothing is enforced")

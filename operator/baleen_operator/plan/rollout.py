@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
+from baleen_core.analysis.verdict import AnalysisVerdict
 from baleen_core.assignment import FULL, Exposure
 from baleen_core.canonical import canonical_json, digest_of
-from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType
+from baleen_core.policy.schema import OnDeadline, OnInconclusive, Plan, Step, StepType
 
 PREPARING: Final = "Preparing"
 SHADOW: Final = "Shadow"
@@ -22,6 +23,8 @@ HOLDING: Final = "Holding"
 AWAITING_APPROVAL: Final = "AwaitingApproval"
 PAUSED: Final = "Paused"
 DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+ANALYSIS_FAILED: Final = "AnalysisFailed"
+ANALYSIS_INCONCLUSIVE: Final = "AnalysisInconclusive"
 NOBODY: Final = Exposure(is_shadow=True)
 
 
@@ -58,6 +61,7 @@ class Facts:
 
     `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
     `approved` says through which step somebody approved this candidate: all of them if empty, None if nobody did.
+    `verdict` is what the analysis says, with its `finding` in words; None where nothing is compared.
     """
 
     now: datetime
@@ -67,6 +71,8 @@ class Facts:
     approved: str | None = None
     decisions: int = 0
     exposed: int = 0
+    verdict: AnalysisVerdict | None = None
+    finding: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +124,41 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
             return replace(_stay(plan, state, PREPARING, message, exposure=NOBODY), wait_seconds=until_deadline)
         state = replace(state, step_time=facts.now)
     assert state.step_time is not None, "the step has begun"
+    if facts.verdict is AnalysisVerdict.FAIL:
+        failed = _stay(plan, state, ANALYSIS_FAILED, facts.finding, exposure=exposure_of(plan, index))
+        return replace(failed, outcome=Outcome.ROLLED_BACK)
     counted = facts.decisions if step.type is StepType.SHADOW else facts.exposed
     if step.until.decisions:
         state = replace(state, decisions=state.decisions + counted)
     if not _is_over(step, index, plan, state, facts):
         reason, message = _waiting(step, state, facts)
         stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
-        return replace(stayed, wait_seconds=min(until_deadline, _remaining(step, state, facts.now)))
+        return replace(stayed, wait_seconds=min(until_deadline, _next_look(plan), _remaining(step, state, facts.now)))
+    if step.type is not StepType.APPROVAL and (unsure := _unsure(plan, state, facts, index)) is not None:
+        return replace(unsure, wait_seconds=min(until_deadline, _next_look(plan)))
     if index + 1 == len(plan.steps):
         promoted = _stay(plan, state, HOLDING, "is through all steps", exposure=exposure_of(plan, index))
         return replace(promoted, outcome=Outcome.PROMOTED)
     state = replace(state, step=plan.steps[index + 1].name, step_time=facts.now, decisions=0)
     reason, message = _waiting(plan.steps[index + 1], state, facts)
     return replace(_stay(plan, state, reason, message, exposure=exposure_of(plan, index + 1)), again=True)
+
+
+def _unsure(plan: Plan, state: State, facts: Facts, index: int) -> Progress | None:
+    """Return what becomes of a step that is over without the analysis being sure of the candidate; None: it goes on."""
+    if plan.analysis is None or facts.verdict is AnalysisVerdict.PASS:
+        return None
+    if facts.verdict is AnalysisVerdict.INCONCLUSIVE and plan.analysis.on_inconclusive is OnInconclusive.PROMOTE:
+        return None
+    message = f"its time is over, and it is not known whether it may go on: {facts.finding}"
+    stayed = _stay(plan, state, HOLDING, message, exposure=exposure_of(plan, index))
+    if facts.verdict is AnalysisVerdict.INCONCLUSIVE and plan.analysis.on_inconclusive is OnInconclusive.ROLL_BACK:
+        return replace(stayed, reason=ANALYSIS_INCONCLUSIVE, outcome=Outcome.ROLLED_BACK)
+    return stayed
+
+
+def _next_look(plan: Plan) -> float:
+    return float("inf") if plan.analysis is None else float(plan.analysis.interval_seconds)
 
 
 def exposure_of(plan: Plan, index: int) -> Exposure:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from baleen_core.analysis.verdict import MetricResult
+from baleen_core.analysis.words import figure, interval_text
 from baleen_core.assignment import FULL
 from baleen_core.policy.in_force import Approval, Override
 from baleen_core.policy.scope import SCOPE_CONFLICT
@@ -27,7 +29,8 @@ from baleen_operator.plan.policy import (
     version_of,
 )
 from baleen_operator.plan.rollout import Outcome
-from baleen_operator.resources.policy import MAX_HISTORY, Candidate, Condition, Convergence, Named, Status
+from baleen_operator.plan.trial import find_flips
+from baleen_operator.resources.policy import MAX_HISTORY, Candidate, Compared, Condition, Convergence, Named, Status
 
 UNKNOWN_DIGEST: Final = "UnknownDigest"
 IN_FORCE: Final = "InForce"
@@ -106,6 +109,11 @@ def make_status(
         stable=None if effective is None else Named(digest=effective, version=_version(seen, decision, effective)),
         candidate=_candidate(seen, decision, now),
         failed=decision.failed,
+        verdict=decision.analysis.verdict.value if decision.analysis else "",
+        compared=tuple(map(_describe, decision.analysis.metrics)) if decision.analysis else (),
+        flips=tuple((each.from_.value, each.to.value, each.count) for each in find_flips(seen.counted))
+        if decision.progress
+        else (),
         convergence=_convergence(seen, decision, enforcers, now),
         history=decision.rows[:MAX_HISTORY],
         conditions=conditions_after(seen.status.conditions, findings, generation=generation, now=now),
@@ -357,6 +365,17 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             )
         )
     return Candidate(digest=verdict.digest, version=verdict.version, start_time=write_time(now))
+
+
+def _describe(result: MetricResult) -> Compared:
+    metric = result.metric
+    return Compared(
+        name=metric.name,
+        stable="" if result.stable is None else figure(metric, result.stable),
+        candidate="" if result.candidate is None else figure(metric, result.candidate),
+        interval="" if result.interval is None else interval_text(metric, result.interval),
+        verdict=result.verdict.value,
+    )
 
 
 def _write_instant(time: datetime) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from baleen_operator.plan.acceptance import Verdict
+from baleen_operator.plan.acceptance import Refused, Verdict
+from baleen_operator.plan.trial import Processes
 from baleen_operator.resources.policy import Meaning
 
 MAX_POLICIES: Final = 20_000
@@ -48,9 +49,26 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What gateways had counted of a rollout when it began, and when it was looked at last."""
+
+    baseline: Processes
+    processes: Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Verdicts by policy, what revisions mean (or why they cannot be used) by uid, and what people were told."""
+    """Verdicts by policy, and what reconciling found out before.
+
+    `proofs` say why a change (from one digest to another, with the categories that count) is refused, or True;
+    `counted` is by policy and candidate; `meanings` say what revisions mean (or why they cannot be used) by uid; `told`
+    what people were told.
+    """
 
     verdicts: Newest[tuple[str, str], Judged] = field(default_factory=lambda: Newest(MAX_POLICIES))
     meanings: Newest[str, Meaning | str] = field(default_factory=lambda: Newest(MAX_REVISIONS))
+    proofs: Newest[tuple[str, str, tuple[str, ...]], Refused | bool] = field(
+        default_factory=lambda: Newest(MAX_POLICIES)
+    )
+    counted: Newest[tuple[str, str, str], Counted] = field(default_factory=lambda: Newest(MAX_POLICIES))
     told: Newest[tuple[str, str], str] = field(default_factory=lambda: Newest(MAX_TOLD))

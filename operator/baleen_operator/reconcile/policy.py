@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 from baleen_core.checking import Place
-from baleen_core.errors import ClusterError, InvalidError, PolicyError, Problem, Stale
-from baleen_core.policy.in_force import Override, in_force, parse_override
+from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
+from baleen_core.policy.in_force import Override, Route, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
-from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Role, Scope
+from baleen_core.policy.revision import read_revision
+from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Revision, Role, Scope
 from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
@@ -31,14 +32,15 @@ from baleen_core.resources import (
     write_revision,
     write_route,
 )
-from baleen_operator.plan.acceptance import Material, Valid, Verdict, judge_policy
+from baleen_operator.plan.acceptance import Material, Refused, Valid, Verdict, judge_policy, refuse_unproven
 from baleen_operator.plan.actions import Apply, ApplyStatus, Delete, Emit, Target
 from baleen_operator.plan.conditions import say_problems
 from baleen_operator.plan.history import MAX_ACTIVATIONS
 from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owner_of, shard_count, write_shard
 from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
 from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
-from baleen_operator.reconcile.memory import Judged
+from baleen_operator.plan.trial import Tally, newest, tally
+from baleen_operator.reconcile.memory import Counted, Judged
 from baleen_operator.reconcile.ports import Key, Manifest, Outcome, Ports
 from baleen_operator.resources.policy import (
     KeptRevision,
@@ -101,6 +103,7 @@ class _Reconciling:
         self.manifest = ports.seen.get(POLICY_KIND, key)
         self.route_manifest = ports.seen.get(ROUTE_KIND, key)
         self.material: Material | None = None
+        self.counted: Counted | None = None
 
     async def run(self) -> Outcome:
         if self.manifest is None and self.route_manifest is None:
@@ -114,6 +117,9 @@ class _Reconciling:
         status = self._status(seen, decision, writes, rivals, now)
         notices = find_notices(seen, decision, status)
         await self._act(seen, decision, writes, status, notices)
+        if self.counted is not None and (candidate := status.candidate if status else None) is not None:
+            # Only now: what could not be written is news the next time, too.
+            self.ports.memory.counted.put((*self.key, candidate.digest), self.counted)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -145,6 +151,8 @@ class _Reconciling:
 
     async def _observe(self, sources: _Sources) -> Observed:
         verdict = await self._judge(sources) if self.manifest is not None else None
+        if isinstance(verdict, Valid):
+            verdict = await self._prove(verdict, sources)
         override, override_problem = _read_override(self.ports.seen.get(OVERRIDE_KIND, self.key))
         seen = Observed(
             namespace=self.namespace,
@@ -158,13 +166,32 @@ class _Reconciling:
             revisions=await self._read_revisions(verdict),
             salt=self.ports.salt(),
         )
-        if seen.route is not None and seen.route.published is not None and seen.route.published.route.candidate:
-            said = self.ports.gateways.acknowledged(self.key, seen.route.epoch)
+        published = seen.route.published if seen.route else None
+        if published is not None and published.route.candidate is not None:
+            said = self.ports.gateways.acknowledged(self.key, published.epoch)
             seen = replace(seen, is_adopted=said.current >= said.total, behind=", ".join(said.stale))
+            seen = self._count(seen, published.route)
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
+
+    def _count(self, seen: Observed, route: Route) -> Observed:
+        """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news."""
+        assert route.candidate is not None, "something is rolled out"
+        digest, status = route.candidate.digest, seen.status.candidate
+        said = [
+            each
+            for each in self.ports.gateways.trial(self.key, digest).values()
+            if (each.stable, each.candidate) == (route.stable, digest)
+        ]
+        known = self.ports.memory.counted.get((*self.key, digest))
+        has_begun = status is not None and status.digest == digest and bool(status.step_time)
+        processes = newest(known.processes if known and has_begun else {}, said)
+        baseline = known.baseline if known and has_begun else {} if has_begun else processes
+        self.counted = Counted(baseline=baseline, processes=processes)
+        news = tally(processes, known.processes) if known and has_begun else Tally()
+        return replace(seen, counted=tally(processes, baseline), news=news)
 
     async def _judge(self, sources: _Sources) -> Verdict:
         """Check the policy, unless all that a verdict is made of is as it was."""
@@ -181,6 +208,31 @@ class _Reconciling:
         models, grants = self.ports.seen.models(), self.ports.grants
         work = partial(judge_policy, _as_written(self.manifest), sources.texts, sources.problems, models, grants)
         return await self.ports.off_loop(work)
+
+    async def _prove(self, valid: Valid, sources: _Sources) -> Verdict:
+        """Refuse what may make softer what neither the stable policy nor this one lets be made softer.
+
+        What was stable within the rollback window was so before: going back is no change to be proven.
+        """
+        seen = _read_seen_route(self.route_manifest)
+        published = seen.published if seen else None
+        if published is None or valid.digest in (published.route.stable, *published.route.recent_stable):
+            return valid
+        named = tuple(sorted({*published.never_loosen, *valid.gates.never_loosen}))
+        name = revision_name(self.name, published.route.stable)
+        manifest = self.ports.seen.get(REVISION_KIND, (self.namespace, name)) if named else None
+        if manifest is None:
+            return valid
+        proofs, question = self.ports.memory.proofs, (published.route.stable, valid.digest, named)
+        refused = proofs.get(question)
+        if refused is None:
+            material = self.material or (await self._judge_anew(sources))[1]
+            if material is None or material.revision.digest != valid.digest:
+                raise Stale(f"{self.namespace}/{self.name}: what its policy is checked by changed meanwhile")
+            candidate = material.revision
+            refused = await self.ports.off_loop(lambda: _compare(manifest, candidate, named))
+            proofs.put(question, refused)
+        return refused if isinstance(refused, Refused) else valid
 
     def _fingerprint(self, sources: _Sources) -> bytes:
         assert self.manifest is not None, "only what a policy says can be judged"
@@ -578,6 +630,15 @@ class _Reconciling:
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)
+
+
+def _compare(stable: Manifest, candidate: Revision, categories: Sequence[str]) -> Refused | bool:
+    """Return why a change is refused, or True when it is proven; what is stable and was altered proves nothing."""
+    try:
+        before = read_revision(stored_revision(stable)).policy
+    except BaleenError:
+        return True
+    return refuse_unproven(before, read_revision(candidate).policy, categories) or True
 
 
 def _as_written(manifest: Manifest) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from baleen_core.model.schema import Model
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListSourceType, Scope
+from baleen_core.policy_stream import TrialCounts
 from baleen_operator.plan.actions import Action, Target
 from baleen_operator.reconcile.memory import Memory
 
@@ -101,6 +102,9 @@ class Gateways(Protocol):
 
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
         """Say who adopted this epoch, or a later one, of a policy's route; a gateway that does not answer is behind."""
+
+    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
+        """Return what gateways that answer saw of the rollout of a candidate (its digest), by the gateways' names."""
 
 
 class Clock(Protocol):

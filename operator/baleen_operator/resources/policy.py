@@ -100,6 +100,17 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A metric of the analysis in words and figures for people; without data its figures are empty."""
+
+    name: str
+    stable: str = ""
+    candidate: str = ""
+    interval: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convergence:
     """Who enforces what is routed, how many are known, and since when (empty: they do not yet) all of them do."""
 
@@ -111,12 +122,18 @@ class Convergence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The status of a policy; `history` is newest first."""
+    """The status of a policy; `history` is newest first.
+
+    `verdict` is that of the whole analysis, and `flips` say how often which verdict became which.
+    """
 
     observed_generation: int = 0
     stable: Named | None = None
     candidate: Candidate | None = None
     failed: tuple[Failed, ...] = ()
+    verdict: str = ""
+    compared: tuple[Compared, ...] = ()
+    flips: tuple[tuple[str, str, int], ...] = ()
     convergence: Convergence = field(default_factory=Convergence)
     history: tuple[Row, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -287,6 +304,10 @@ def write_status(status: Status) -> dict[str, Any]:
         written["candidate"] = _write_fields(status.candidate)
     if status.failed:
         written["failed"] = [_write_fields(each) for each in status.failed]
+    if status.verdict:
+        written["analysis"] = {"verdict": status.verdict, "metrics": [_write_fields(each) for each in status.compared]}
+    if status.flips:
+        written["flips"] = [{"from": one, "to": other, "count": count} for one, other, count in status.flips]
     convergence = status.convergence
     written["convergence"] = _without_empty(
         {
@@ -366,7 +387,7 @@ def _instant(value: object) -> str:
         return ""
 
 
-def _write_fields(value: Candidate | Failed) -> dict[str, Any]:
+def _write_fields(value: Candidate | Failed | Compared) -> dict[str, Any]:
     written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
     return {name: item for name, item in written.items() if item not in ("", 0)}
 

@@ -178,6 +178,7 @@ class KubeSource:
             return None
         override, problem = self._overrides.get(key, (None, ""))
         named = {route.route.stable, *route.route.recent_stable}
+        named |= {route.route.candidate.digest} if route.route.candidate else set()
         named |= {override.pin.digest} if override and override.pin else set()
         # What nobody names cannot come into force: it must neither wake a thousand sidecars nor travel to them.
         mine = [each for each in self._revisions.get(key, {}).values() if each.revision.digest in named]

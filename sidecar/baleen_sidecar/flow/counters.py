@@ -1,13 +1,21 @@
-"""How many decisions each revision took part in, and what they were: what a gateway tells the operator."""
+"""How many decisions each revision took part in, and what both sides of a rollout said: what the operator is told."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
-from baleen_core.records import Decision
+from baleen_core.assignment import GROUPS
+from baleen_core.policy_stream import VERDICT_PAIRS, TrialCounts, flip_index
+from baleen_core.records import Decision, side_of
 
 MAX_REVISIONS: Final = 10_000
 """Of more, those that judged longest ago are forgotten."""
+MAX_ROLLOUTS: Final = 1_000
+"""Of more, those for which nothing was decided for longest are forgotten; one takes about 5 KB."""
+
+
+K = TypeVar("K")
+C = TypeVar("C")
 
 
 class DecisionCounts:
@@ -20,15 +28,51 @@ class DecisionCounts:
     def count(self, decision: Decision) -> None:
         """Count a decision for every revision that judged."""
         for ref in decision.policies:
-            counts = self._counts.get(ref.digest)
-            if counts is None:
-                counts = self._counts[ref.digest] = Counter()
-                if len(self._counts) > self._limit:
-                    self._counts.popitem(last=False)
-            else:
-                self._counts.move_to_end(ref.digest)
-            counts[decision.decision.value] += 1
+            _find(self._counts, ref.digest, self._limit)[decision.decision.value] += 1
 
     def of(self, digest: str) -> Mapping[str, int]:
         """Return how often each decision was given with this revision."""
         return dict(self._counts.get(digest, {}))
+
+
+class RolloutCounts:
+    """Counts since the process began, by rollout: the digests of both of its sides."""
+
+    def __init__(self, process: str, limit: int = MAX_ROLLOUTS) -> None:
+        """`process` names this process, and no other that was before it."""
+        self._process = process
+        self._limit = limit
+        self._flips: OrderedDict[tuple[str, str], Counter[int]] = OrderedDict()
+        self._cohorts: OrderedDict[tuple[str, str], Counter[str]] = OrderedDict()
+
+    def count(self, decision: Decision) -> None:
+        """Count a decision for every rollout that it was made in."""
+        for trial in decision.trials:
+            rollout = trial.stable, trial.candidate
+            place = flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)
+            _find(self._flips, rollout, self._limit)[place] += 1
+            _find(self._cohorts, rollout, self._limit)[side_of(decision, trial).value] += 1
+
+    def of(self, stable: str, candidate: str) -> TrialCounts:
+        """Return what was counted for a rollout; nothing but zeros for one that nothing was decided in."""
+        rollout = stable, candidate
+        flips = self._flips.get(rollout, Counter())
+        return TrialCounts(
+            stable=stable,
+            candidate=candidate,
+            process=self._process,
+            flips=tuple([flips[place] for place in range(GROUPS * VERDICT_PAIRS)]),
+            cohorts=dict(self._cohorts.get(rollout, {})),
+        )
+
+
+def _find(counts: OrderedDict[K, Counter[C]], key: K, limit: int) -> Counter[C]:
+    """Return the counter of a key, which is the newest from then on; beyond the limit the oldest makes room for it."""
+    found = counts.get(key)
+    if found is not None:
+        counts.move_to_end(key)
+        return found
+    made = counts[key] = Counter()
+    if len(counts) > limit:
+        counts.popitem(last=False)
+    return made

@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from baleen_core.canonical import digest_of
-from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus, Standing
+from baleen_core.decision.snapshot import LoadedPolicy, LoadedTrial, PolicySnapshot, PolicyStatus, Standing
 from baleen_core.errors import BaleenError, IntegrityError, PolicyError, Problem
-from baleen_core.policy.in_force import Override, Route, in_force
+from baleen_core.policy.in_force import Override, Route, RoutedCandidate, candidate_in_force, in_force
 from baleen_core.policy.schema import ListType, Revision, RevisionContent, Role, Scope
 from baleen_core.policy.scope import find_conflicts
+from baleen_core.records import Cohort
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 from baleen_sidecar.flow.backoff import BackoffRules, wait_seconds
 from baleen_sidecar.ports import Activation, Adopted, KeptPolicy, Key, PolicySource, Published, RevisionStore
@@ -42,7 +43,7 @@ UNREAD: Final = "cannot be read now; what is in force stays"
 class _State:
     """What became of one policy, out of what, and when it has to be looked at again by itself.
 
-    `whole` is the last route whose stable revision was verified with all that it names.
+    `whole` is the last route whose stable revision and candidate were verified with all that they name.
     """
 
     published: PublishedPolicy | None
@@ -63,18 +64,23 @@ class _State:
             return True
         if self.published is not published and self.published != published:
             return True
-        return self.signals != signals and bool(self.policy and self.policy.compiled.rules)
+        return self.signals != signals and self.policy is not None and _has_rules(self.policy)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Look:
-    """One look at a policy: what is known at its beginning, and what is found out."""
+    """One look at a policy: what is known at its beginning, and what is found out.
+
+    `loaded` are revisions by digest, and `trial` is a candidate, that need not be loaded again.
+    """
 
     published: PublishedPolicy
     kept: KeptPolicy | None
     now: datetime
     whole: PublishedRoute | None = None
+    before: LoadedPolicy | None = None
     loaded: dict[str, LoadedPolicy] = field(default_factory=dict)
+    trial: LoadedTrial | None = None
     failed: set[str] = field(default_factory=set)
     offered: dict[str, Revision] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -92,11 +98,12 @@ class _Look:
             versions.setdefault(known.route.stable, known.version)
         if self.kept:
             versions.setdefault(self.kept.digest, self.kept.version)
+            versions.setdefault(self.kept.candidate, self.kept.candidate_version)
         return Identity(key=self.published.key, digest=digest, version=versions.get(digest, ""), created=route.created)
 
 
 class _Misplaced(PolicyError):
-    """A route names a revision that was made for another place; there is nothing wrong with the revision."""
+    """A route names a revision that was made for another place or use; there is nothing wrong with the revision."""
 
 
 class AdoptRoutes:
@@ -148,7 +155,7 @@ class AdoptRoutes:
                 override=each.override,
                 override_problem=each.override_problem,
                 revisions={},
-                versions={each.digest: each.version} if each.digest else {},
+                versions={each.digest: each.version, each.candidate: each.candidate_version},
             )
             self._states[key] = await self._look(_Look(published=published, kept=each, now=now), signals)
         self._replace()
@@ -229,9 +236,14 @@ class AdoptRoutes:
             return await self._look(look, signals)
         if not is_whole and before.kept.override and not (published.override or published.override_problem):
             look.published = replace(published, override_problem=UNREAD)
-        if before.policy and (before.signals == signals or not before.policy.compiled.rules):
-            look.loaded[before.policy.candidate.revision.digest] = before.policy
         look.whole = before.whole
+        if policy := before.policy:
+            look.before = policy
+            is_offered_alike = before.signals == signals
+            if is_offered_alike or not policy.compiled.rules:
+                look.loaded[policy.candidate.revision.digest] = replace(policy, trial=None)
+            if policy.trial and (is_offered_alike or not policy.trial.compiled.rules):
+                look.trial = policy.trial
         is_same = before.published == published
         found = await self._look(look, signals, failures=before.failures if is_same else 0)
         return replace(found, published=published)
@@ -246,6 +258,10 @@ class AdoptRoutes:
         _check_offers(look, override)
         route = kept.route if kept and must_stay else await self._adoptable(look, override)
         policy = await self._first_whole(look, route, override, must_stay=must_stay)
+        if policy is not None:
+            policy = await self._with_trial(look, route, override, policy, must_stay=must_stay)
+        trial = policy.trial.compiled if policy and policy.trial else None
+        candidate, candidate_version = (trial.revision.digest, trial.version) if trial else ("", "")
         digest, version = (policy.candidate.revision.digest, policy.candidate.version) if policy else ("", "")
         standing = _standing(policy, look, override)
         failures = failures + 1 if look.problems else 0
@@ -259,6 +275,8 @@ class AdoptRoutes:
                 override_problem=published.override_problem,
                 digest=digest,
                 version=version,
+                candidate=candidate,
+                candidate_version=candidate_version,
             ),
             policy=policy,
             status=PolicyStatus(
@@ -270,7 +288,7 @@ class AdoptRoutes:
                 problems=tuple(look.problems),
                 epoch=route.epoch,
             ),
-            adopted=Adopted(epoch=route.epoch, digest=digest, pending=look.pending),
+            adopted=Adopted(epoch=route.epoch, digest=digest, pending=look.pending, candidate=candidate),
             reason=reason_for(standing, digest, override),
             whole=look.whole,
             expires_at=None if must_stay else _expiry(override, look.now),
@@ -279,26 +297,81 @@ class AdoptRoutes:
         )
 
     async def _adoptable(self, look: _Look, override: Override | None) -> PublishedRoute:
-        """Return the published route if its stable revision is whole; else the one before, or one of epoch 0."""
+        """Return the published route if what it names is whole; else the one before, or one of epoch 0."""
         route = look.published.route
-        stable = route.route.stable
-        if not stable or (look.whole and _is_for(look.whole) == _is_for(route) and look.whole.route.stable == stable):
+        stable, candidate = route.route.stable, route.route.candidate
+        if not stable or _is_known_whole(route, look.whole):
             return route
+        digest = stable
         try:
-            if in_force(route.route, override, {stable}, now=look.now) == stable:
-                await self._load(look, route, stable)
-            else:
-                with self._noting_lists(look.published.key):
-                    content = await self._loader.verify(look.identity(route, stable), look.offered.get(stable))
-                _check_place(route, content)
+            content = await self._verify(look, route, stable, override)
+            if candidate is not None:
+                digest = candidate.digest
+                _check_use(content, await self._verify(look, route, digest, override))
         except BaleenError as exc:
             if not isinstance(exc, _Misplaced):
-                look.failed.add(stable)
-            look.pending = look.report(f"epoch {route.epoch} is not whole: revision {short(stable)}: {exc}")
-            none_yet = replace(route, epoch=0, route=Route(), version="", time="", reason="", by="")
-            return look.kept.route if look.kept else none_yet
+                look.failed.add(digest)
+            look.pending = look.report(f"epoch {route.epoch} is not whole: revision {short(digest)}: {exc}")
+            if look.kept and (look.kept.route.route.stable or digest == stable):
+                return look.kept.route
+            # Where nothing was in force before, that only a candidate is not whole is no reason to be without a policy.
+            left = Route() if digest == stable else replace(route.route, candidate=None)
+            version = route.version if left.stable else ""
+            return replace(route, epoch=0, route=left, version=version, time="", reason="", by="")
         look.whole = route
         return route
+
+    async def _verify(
+        self, look: _Look, route: PublishedRoute, digest: str, override: Override | None
+    ) -> RevisionContent:
+        """Return a revision that the route names once all that it names is here; loaded, if it is to judge."""
+        both = {route.route.stable, digest}
+        trial = candidate_in_force(route.route, override, both, now=look.now)
+        if in_force(route.route, override, both, now=look.now) == digest:
+            return (await self._load(look, route, digest)).candidate.revision
+        if trial is not None and trial.digest == digest:
+            return (await self._load_trial(look, route, trial)).compiled.revision
+        with self._noting_lists(look.published.key):
+            content = await self._loader.verify(look.identity(route, digest), look.offered.get(digest))
+        _check_place(route, content)
+        return content
+
+    async def _with_trial(
+        self,
+        look: _Look,
+        route: PublishedRoute,
+        override: Override | None,
+        policy: LoadedPolicy,
+        *,
+        must_stay: bool,
+    ) -> LoadedPolicy:
+        """Add the candidate that judges beside a policy; that one cannot be used is a problem of the rollout alone."""
+        digest, trial = policy.candidate.revision.digest, None
+        found, routed = None, route.route.candidate
+        if routed is not None and must_stay and look.kept:
+            found = routed if digest == route.route.stable and look.kept.candidate == routed.digest else None
+        elif routed is not None:
+            present = {digest, routed.digest} - look.failed
+            found = candidate_in_force(route.route, override, present, now=look.now)
+        if found is not None:
+            try:
+                trial = await self._load_trial(look, route, found)
+            except BaleenError as exc:
+                message = look.report(f"candidate {short(found.digest)} cannot be used: {exc}")
+                look.whole, look.pending = None, look.pending or message
+        return _unchanged(replace(policy, trial=trial), look.before)
+
+    async def _load_trial(self, look: _Look, route: PublishedRoute, routed: RoutedCandidate) -> LoadedTrial:
+        identity, known = look.identity(route, routed.digest), look.trial
+        if known and (known.compiled.revision.digest, known.compiled.version) == (identity.digest, identity.version):
+            compiled, lists = known.compiled, known.lists
+        else:
+            with self._noting_lists(identity.key):
+                loaded = await self._loader.load(identity, look.offered.get(routed.digest))
+            compiled, lists = replace(loaded.compiled, cohort=Cohort.CANDIDATE), loaded.lists
+        _check_place(route, compiled.revision)
+        look.trial = LoadedTrial(compiled=compiled, lists=lists, exposure=routed.exposure, assignment=routed.assignment)
+        return look.trial
 
     async def _first_whole(
         self, look: _Look, route: PublishedRoute, override: Override | None, *, must_stay: bool
@@ -392,6 +465,8 @@ def _check_offers(look: _Look, override: Override | None) -> None:
     published, pin = look.published, override.pin if override else None
     pin = None if pin and pin.is_over(look.now) else pin
     routed = {published.route.route.stable, *published.route.route.recent_stable}
+    if published.route.route.candidate:
+        routed.add(published.route.route.candidate.digest)
     named = routed | ({pin.digest} if pin else set())
     for digest in sorted(named & published.revisions.keys()):
         revision = published.revisions[digest]
@@ -425,6 +500,37 @@ def _check_place(route: PublishedRoute, content: RevisionContent) -> None:
     ]
     if wrong:
         raise _Misplaced(wrong)
+
+
+def _check_use(stable: RevisionContent, candidate: RevisionContent) -> None:
+    """Make sure that a candidate judges with effect exactly if the stable revision does.
+
+    Raises:
+        _Misplaced: one of them only tries out.
+    """
+    said, meant = candidate.policy.enforcement, stable.policy.enforcement
+    if said is not meant:
+        message = f"its enforcement is {said}, and that of the stable revision is {meant}"
+        raise _Misplaced([Problem(field="ModerationRoute: spec.candidate", message=message)])
+
+
+def _is_known_whole(route: PublishedRoute, whole: PublishedRoute | None) -> bool:
+    """Say whether all that a route names was verified for another one already."""
+    if whole is None or _is_for(whole) != _is_for(route) or whole.route.stable != route.route.stable:
+        return False
+    candidate, known = route.route.candidate, whole.route.candidate
+    return candidate is None or (known is not None and known.digest == candidate.digest)
+
+
+def _has_rules(policy: LoadedPolicy) -> bool:
+    return bool(policy.compiled.rules or (policy.trial and policy.trial.compiled.rules))
+
+
+def _unchanged(policy: LoadedPolicy, before: LoadedPolicy | None) -> LoadedPolicy:
+    """Return the object that was there before, if it is the same: a snapshot is replaced for nothing less."""
+    if before is None or before.candidate is not policy.candidate or before.compiled is not policy.compiled:
+        return policy
+    return before if before.trial == policy.trial else policy
 
 
 def _is_for(route: PublishedRoute) -> tuple[str, Role, Scope]:

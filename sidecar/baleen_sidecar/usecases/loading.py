@@ -104,7 +104,7 @@ class PolicyLoader:
 
     def keep_only(self, policies: Iterable[LoadedPolicy]) -> None:
         """Forget compiled lists that none of these policies uses."""
-        used = {id(each) for policy in policies for each in policy.lists}
+        used = {id(each) for policy in policies for each in policy.all_lists}
         self._compiled_lists = {
             place: compiled for place, compiled in self._compiled_lists.items() if id(compiled) in used
         }

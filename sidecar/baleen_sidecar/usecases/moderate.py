@@ -135,6 +135,7 @@ class Moderate:
         check_size(data, limit=self._limits.text_bytes, field="content.text", what="text")
         in_force = self._in_force(context)
         digest = hashlib.sha256(data).hexdigest()
+        in_force = in_force.assigned(context, digest)
         read = partial(self._read_text, text, digest, in_force)
         found = read() if len(text) <= INLINE_TEXT_LENGTH else await self._shell.in_thread(read)
         language = found.language or primary_language(context.language)
@@ -172,6 +173,7 @@ class Moderate:
             raise ContentError([Problem(field="content", message="it is empty; send the bytes of the media")])
         in_force = self._in_force(context)
         digest = await self._shell.off_loop(data, lambda: hashlib.sha256(data).hexdigest())
+        in_force = in_force.assigned(context, digest)
         facts = ContentFacts(type=kind, digest=digest, length=len(data))
         if kind == "video":
             check_size(data, limit=self._limits.video_bytes, field="content", what="video")

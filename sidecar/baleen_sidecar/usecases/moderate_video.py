@@ -10,7 +10,16 @@ from baleen_core.decision.engine import decide
 from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce
 from baleen_core.policy.schema import Verdict
-from baleen_core.records import ContentFacts, Evidence, FrameSignals, ListHit, Missing, ModelIdentity, VideoEvidence
+from baleen_core.records import (
+    ContentFacts,
+    Decision,
+    Evidence,
+    FrameSignals,
+    ListHit,
+    Missing,
+    ModelIdentity,
+    VideoEvidence,
+)
 from baleen_sidecar.media.coverage import coverage
 from baleen_sidecar.ports import Frame, FrameDecoder, Skipped, VideoInfo
 from baleen_sidecar.usecases.scoring import Scores, Scoring
@@ -103,7 +112,7 @@ async def judge_frames(
                 found = await pdq(picture)
                 # A picture's digest means nothing inside a video; only what it looks like can be listed.
                 watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest="", pdq=found))
-            if may_stop and decide(in_force, watch.evidence(start)).decision is Verdict.BLOCK:
+            if may_stop and _is_settled(decide(in_force, watch.evidence(start))):
                 stopped = True
                 break
     return msgspec.structs.replace(
@@ -119,6 +128,12 @@ async def judge_frames(
             ),
         ),
     )
+
+
+def _is_settled(decision: Decision) -> bool:
+    """Say whether no frame can change the decision, nor what either side of a rollout says by itself."""
+    said = [verdict for trial in decision.trials for verdict in (trial.stable_verdict, trial.candidate_verdict)]
+    return all(verdict is Verdict.BLOCK for verdict in (decision.decision, *said))
 
 
 async def _groups(items: AsyncIterator[Frame | VideoInfo | Skipped], watch: _Watch) -> AsyncIterator[list[Frame]]:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from baleen_core.assignment import GROUPS
+from baleen_core.decision.replay import judging_revisions
 from baleen_core.errors import IntegrityError, InvalidError
 from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
-from baleen_core.records import DecisionRecord, PolicyRef
+from baleen_core.records import Decision, DecisionRecord
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 MAX_SCOPES: Final = 10_000
 """Of so many revisions is remembered where they bind."""
+MAX_TRIALS: Final = 256
+"""More policies in a rollout than bind any one place."""
 
 
 class TakeRecords:
@@ -29,15 +33,18 @@ class TakeRecords:
         may_read: Callable[[str, Scope], bool],
         *,
         count: Callable[[str, int], None] = lambda result, number: None,
+        on_decision: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         """`may_read` says whether a namespace gets policies of a scope: it may decide by those, and for their tenants.
 
-        `count` hears how many records were `taken`, and how many `refused`.
+        `count` hears how many records were `taken`, and how many `refused`; `on_decision` hears of each decision that
+        was not on record before.
         """
         self._log = log
         self._store = store
         self._may_read = may_read
         self._count = count
+        self._on_decision = on_decision
         self._scopes: dict[str, Scope] = {}
 
     async def take(
@@ -76,17 +83,17 @@ class TakeRecords:
         refusal = _find_fault(record) or self._find_claim(record.evidence.context.tenant, namespace)
         if refusal is not None:
             return refusal
-        for ref in record.decision.policies:
-            if ref.digest in lacks:
+        for digest, (name, _) in judging_revisions(record.decision).items():
+            if digest in lacks:
                 continue
             try:
-                scope = self._scopes.get(ref.digest) or await self._find_scope(ref, revisions, namespace)
+                scope = self._scopes.get(digest) or await self._find_scope(name, digest, revisions, namespace)
             except (IntegrityError, InvalidError) as exc:
-                return Refusal(message=f"policy {ref.name[:100]!r}: {exc}")
+                return Refusal(message=f"policy {name[:100]!r}: {exc}")
             if scope is None:
-                lacks[ref.digest] = None
+                lacks[digest] = None
             elif not self._may_read(namespace, scope):
-                return Refusal(message=f"{NOT_GRANTED}: namespace {namespace} may not decide by {ref.digest}")
+                return Refusal(message=f"{NOT_GRANTED}: namespace {namespace} may not decide by {digest}")
         return None
 
     def _find_claim(self, tenant: str | None, namespace: str) -> Refusal | None:
@@ -95,32 +102,34 @@ class TakeRecords:
         message = f"{NOT_GRANTED}: namespace {namespace} may not speak for tenant {tenant!r}"
         return Refusal(field="context.tenant", message=message)
 
-    async def _find_scope(self, ref: PolicyRef, revisions: Mapping[str, str], namespace: str) -> Scope | None:
+    async def _find_scope(self, name: str, digest: str, revisions: Mapping[str, str], namespace: str) -> Scope | None:
         """Return where a revision binds; None when it is neither here nor sent. One that was sent is kept.
 
         Raises:
             IntegrityError, PolicyError: what was sent is not that revision.
         """
-        kept = await self._store.get_revision(ref.digest)
-        if kept is None and ref.digest not in revisions:
+        kept = await self._store.get_revision(digest)
+        if kept is None and digest not in revisions:
             return None
-        revision = kept or Revision(digest=ref.digest, content=revisions[ref.digest])
+        revision = kept or Revision(digest=digest, content=revisions[digest])
         scope = (await asyncio.to_thread(read_revision, revision)).scope
         if kept is None:
             if not self._may_read(namespace, scope):
                 return scope
-            await self._store.put_revision(ref.name, revision)
+            await self._store.put_revision(name, revision)
         if len(self._scopes) >= MAX_SCOPES:
             self._scopes.clear()
-        self._scopes[ref.digest] = scope
+        self._scopes[digest] = scope
         return scope
 
     async def _append(self, record: DecisionRecord, origin: str) -> Refusal | None:
         try:
-            await self._log.append(record, origin=origin)
+            is_new = await self._log.take(record, origin=origin)
         except IntegrityError:
             # Whose it is, and what it says, is not the caller's business.
             return Refusal(message="another decision has this id")
+        if is_new:
+            self._on_decision(record.decision)
         return None
 
 
@@ -132,4 +141,11 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         is_utc = datetime.fromisoformat(record.time).utcoffset() is not None
     except ValueError:
         is_utc = False
-    return None if is_utc else Refusal(message="the time is not in RFC 3339")
+    if not is_utc:
+        return Refusal(message="the time is not in RFC 3339")
+    trials = record.decision.trials
+    if len(trials) > MAX_TRIALS or len({(each.stable, each.candidate) for each in trials}) < len(trials):
+        return Refusal(message=f"it was made in more than {MAX_TRIALS} rollouts, or in one of them twice")
+    if any(not 0 <= each.group < GROUPS for each in trials):
+        return Refusal(message=f"the group of a trial is not one of {GROUPS}")
+    return None

@@ -6,8 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from baleen_core.percentiles import percentile
 from baleen_core.records import DecisionRecord
-from baleen_sidecar.flow.percentiles import percentile
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: from a decision without a model to a minute of video."""
@@ -37,10 +37,17 @@ class RequestMetrics:
         self._policies = Counter(
             "baleen_policy_decisions",
             "Decisions given, for each policy that judged",
-            ["policy", "decision"],
+            ["policy", "decision", "cohort"],
             registry=registry,
         )
         self._policy_label = cache(self._policies.labels)
+        self._flips = Counter(
+            "baleen_policy_flips",
+            "Decisions during a rollout for which the stable revision said from, and the candidate to",
+            ["policy", "from", "to"],
+            registry=registry,
+        )
+        self._flip_label = cache(self._flips.labels)
         Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
         self._decision_label = cache(self._decisions.labels)
         self._seconds_label = cache(self._seconds.labels)
@@ -51,7 +58,10 @@ class RequestMetrics:
         self._decision_label(content_type, decision.decision.value, decision.risk.value).inc()
         self._seconds_label(content_type).observe(seconds)
         for policy in decision.policies:
-            self._policy_label(policy.name, decision.decision.value).inc()
+            self._policy_label(policy.name, decision.decision.value, policy.cohort.value).inc()
+        for trial in decision.trials:
+            if trial.stable_verdict is not trial.candidate_verdict:
+                self._flip_label(trial.name, trial.stable_verdict.value, trial.candidate_verdict.value).inc()
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
         for name in decision.degraded:

@@ -39,6 +39,7 @@ from baleen_core.policy_stream import (
     Hello,
     Load,
     RecordBatch,
+    TrialCounts,
 )
 from baleen_core.records import decode_record
 from baleen_sidecar.flow.broadcast import Broadcast, Reader, encode
@@ -182,11 +183,13 @@ class PolicyStream:
         settings: StreamSettings,
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
+        trial: Callable[[str, str], TrialCounts | None] = lambda stable, candidate: None,
         load: Callable[[], Load | None] = lambda: None,
         copies: Copies | None = None,
     ) -> None:
         """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
 
+        `trial` says what was seen of a rollout, by the digests of its sides.
         `copies` are of its state, where it keeps one.
         """
         self._source = source
@@ -196,6 +199,7 @@ class PolicyStream:
         self._settings = settings
         self._chance = chance
         self._decisions = decisions
+        self._trial = trial
         self._load = load
         self._copies = copies
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
@@ -493,9 +497,15 @@ class PolicyStream:
         caller = request.caller
         if (caller.namespace, caller.name) not in self._settings.operators:
             raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} is not the operator's")
-        self._standings.enforce(self._adopted(), self._broadcast.scope_of)
+        adopted = self._adopted()
+        self._standings.enforce(adopted, self._broadcast.scope_of)
+        candidates = {"/".join(key): each.candidate for key, each in adopted.items() if each.candidate}
         policies = {
-            name: structs.replace(enforced, decisions=dict(self._decisions(enforced.digest)))
+            name: structs.replace(
+                enforced,
+                decisions=dict(self._decisions(enforced.digest)),
+                trial=self._trial(enforced.digest, candidates[name]) if name in candidates else None,
+            )
             for name, enforced in self._standings.report().items()
         }
         answer = Convergence(replica=self._settings.replica, policies=policies, load=self._load())

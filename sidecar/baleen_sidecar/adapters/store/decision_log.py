@@ -96,7 +96,7 @@ class SqliteDecisionLog:
     ) -> None:
         await self.close()
 
-    async def append(self, record: DecisionRecord, *, origin: str | None = None) -> None:
+    async def append(self, record: DecisionRecord) -> None:
         """Make the record durable; one that is on record already changes nothing, whoever sent it.
 
         Who stops waiting leaves the row behind: it is written all the same.
@@ -105,10 +105,14 @@ class SqliteDecisionLog:
             LogUnavailable: the disk failed, is full or nearly so, or too many rows wait.
             IntegrityError: another record has this id.
         """
-        await self.append_row(to_row(record, origin))
+        await self.append_row(to_row(record))
 
-    async def append_row(self, row: Row) -> None:
-        """Append what is a row already."""
+    async def take(self, record: DecisionRecord, *, origin: str) -> bool:
+        """Append what somebody else decided; False when it was on record before. Raises as `append` does."""
+        return await self.append_row(to_row(record, origin))
+
+    async def append_row(self, row: Row) -> bool:
+        """Append what is a row already; False when it was there before."""
         loop = self._loop
         if loop is None:
             raise LogUnavailable("decision log: it is not open")
@@ -117,6 +121,7 @@ class SqliteDecisionLog:
         self._take_place(len(waiting.row.record))
         self._writer.put(waiting)
         await waiting.future
+        return waiting.is_new
 
     async def sync(self) -> None:
         """Return once everything that was appended is on the disk, whatever the durability.

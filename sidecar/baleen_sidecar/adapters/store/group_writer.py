@@ -21,11 +21,15 @@ MAX_GROUP_ROWS: Final = 4095
 
 @dataclass(slots=True)
 class Waiting:
-    """A row on its way to the disk, and who waits for it; `error` is the row's own fault, not the disk's."""
+    """A row on its way to the disk, and who waits for it; `error` is the row's own fault, not the disk's.
+
+    `is_new` is False once the same record was found there.
+    """
 
     row: Row
     future: asyncio.Future[None]
     error: IntegrityError | None = None
+    is_new: bool = True
 
 
 Group = Sequence[Waiting]
@@ -144,6 +148,7 @@ def _insert_one(connection: sqlite3.Connection, waiting: Waiting) -> None:
         stored = connection.execute(find_sql(), (decision_id,)).fetchone()
         if stored is None:
             raise
+        waiting.is_new = False
         if not is_same(stored[0], record):
             waiting.error = IntegrityError(
                 f"decision {decision_id} is on record already", expected=digest_of(stored[0]), found=digest_of(record)

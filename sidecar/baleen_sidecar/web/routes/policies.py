@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from msgspec import Struct
 
+from baleen_core.assignment import FULL
 from baleen_core.decision.engine import CompiledPolicy
-from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot, PolicyStatus
+from baleen_core.decision.snapshot import LoadedPolicy, LoadedTrial, PolicySnapshot, PolicyStatus
 from baleen_core.policy.schema import Scope
 from baleen_core.records import Context, PolicyRole
 from baleen_sidecar.usecases.read_policies import ReadPolicies
@@ -30,6 +31,18 @@ class ScopeAnswer(Struct, frozen=True, omit_defaults=True):
     source: str | None = None
 
 
+class CandidateAnswer(Struct, frozen=True):
+    """A revision that is rolled out beside the one in force: how much of the content it judges, 0 to 1.
+
+    In a `shadow` it judges all of it, and nothing that it says counts.
+    """
+
+    digest: str
+    version: str
+    weight: float
+    shadow: bool
+
+
 class PolicySummary(Struct, frozen=True, kw_only=True):
     """One policy: the revision in force and why, and what is wrong with what it says now."""
 
@@ -43,6 +56,7 @@ class PolicySummary(Struct, frozen=True, kw_only=True):
     enforcement: str | None
     scope: ScopeAnswer
     parameters: dict[str, str]
+    candidate: CandidateAnswer | None
     problems: tuple[FieldError, ...]
 
 
@@ -95,6 +109,7 @@ class BindingPolicy(Struct, frozen=True):
     type: str
     version: str
     digest: str
+    candidate: CandidateAnswer | None
 
 
 class EffectivePolicy(Struct, frozen=True):
@@ -155,19 +170,37 @@ def build_router(current: Callable[[], PolicySnapshot], policies: ReadPolicies) 
     ) -> Response:
         asked = Context(tenant=tenant, surface=surface, source=source)
         in_force = current().in_force(context_of(request.scope, asked, "tenant"))
+        trials = {id(stable): trial for stable, trial in in_force.rollouts}
+        members = (
+            (PolicyRole.WINNER, in_force.winners),
+            (PolicyRole.FLOOR, in_force.floors),
+            (PolicyRole.DRY_RUN, in_force.dry_runs),
+        )
         return answer(
             EffectivePolicy(
-                tuple(_binding(PolicyRole.WINNER, policy) for policy in in_force.winners)
-                + tuple(_binding(PolicyRole.FLOOR, policy) for policy in in_force.floors)
-                + tuple(_binding(PolicyRole.DRY_RUN, policy) for policy in in_force.dry_runs)
+                tuple(_binding(role, policy, trials.get(id(policy))) for role, found in members for policy in found)
             )
         )
 
     return router
 
 
-def _binding(role: PolicyRole, policy: CompiledPolicy) -> BindingPolicy:
-    return BindingPolicy(role, policy.name, policy.revision.type, policy.version, policy.revision.digest)
+def _binding(role: PolicyRole, policy: CompiledPolicy, trial: LoadedTrial | None) -> BindingPolicy:
+    return BindingPolicy(
+        role, policy.name, policy.revision.type, policy.version, policy.revision.digest, _candidate(trial)
+    )
+
+
+def _candidate(trial: LoadedTrial | None) -> CandidateAnswer | None:
+    if trial is None:
+        return None
+    exposure = trial.exposure
+    return CandidateAnswer(
+        trial.compiled.revision.digest,
+        trial.compiled.version,
+        exposure.weight_basis_points / FULL,
+        exposure.is_shadow,
+    )
 
 
 def _summary(snapshot: PolicySnapshot, status: PolicyStatus) -> PolicySummary:
@@ -185,6 +218,7 @@ def _summary(snapshot: PolicySnapshot, status: PolicyStatus) -> PolicySummary:
         enforcement=revision.policy.enforcement.value if revision else None,
         scope=ScopeAnswer(scope.tenant, scope.surface, scope.source),
         parameters=dict(revision.policy.parameters) if revision else {},
+        candidate=_candidate(loaded.trial) if loaded else None,
         problems=tuple(FieldError(problem.field, problem.message) for problem in status.problems),
     )
 

@@ -1,0 +1,101 @@
+"""What a rollout's analysis is asked to compare, and within which limits."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Final, Self
+
+from baleen_core.ratio import MILLION
+
+MIN_SCALE: Final = 2_000
+"""Millionths: changes smaller than this are not looked for first, however narrow a limit is."""
+
+
+class MetricType(StrEnum):
+    """What is compared: block, review and flip rates on all traffic, the others between the cohorts."""
+
+    BLOCK_RATE = "BlockRate"
+    REVIEW_RATE = "ReviewRate"
+    FLIP_RATE = "FlipRate"
+    ERROR_RATE = "ErrorRate"
+    OVERTURN_RATE = "OverturnRate"
+    LATENCY_P99 = "LatencyP99"
+
+
+PAIRED: Final = frozenset({MetricType.BLOCK_RATE, MetricType.REVIEW_RATE, MetricType.FLIP_RATE})
+"""Those whose counts are `PairedCounts`."""
+
+
+class Mode(StrEnum):
+    """Whether a metric has a say in the verdict of the whole."""
+
+    ENFORCE = "Enforce"
+    REPORT = "Report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Where a change lies: as a rate from -1 to 1, or in seconds; a side that is not known is infinite."""
+
+    lower: float
+    upper: float
+
+    def within(self, earlier: Self) -> Self:
+        """Keep what was known earlier, as intervals that hold at every look allow.
+
+        Where both have nothing in common the later one stays alone: the traffic has changed meanwhile.
+        """
+        lower, upper = max(self.lower, earlier.lower), min(self.upper, earlier.upper)
+        return type(self)(lower=lower, upper=upper) if lower <= upper else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What may change by how much: rates by millionths (0 to 1,000,000), the 99th percentile by milliseconds.
+
+    A limit that is None does not bind. Flips have no decrease, since stable does not differ from itself.
+
+    Raises:
+        ValueError: no limit fits the type, or one does not.
+    """
+
+    name: str
+    type: MetricType
+    mode: Mode = Mode.ENFORCE
+    max_increase: int | None = None
+    max_decrease: int | None = None
+    max_increase_milliseconds: int | None = None
+
+    def __post_init__(self) -> None:
+        rates = (self.max_increase, self.max_decrease)
+        if self.type is MetricType.LATENCY_P99:
+            if self.max_increase_milliseconds is None or rates != (None, None):
+                raise ValueError(f"{self.name}: LatencyP99 has maxIncreaseMilliseconds, and no other limit")
+        elif self.max_increase_milliseconds is not None or rates == (None, None):
+            raise ValueError(f"{self.name}: {self.type} has maxIncrease, maxDecrease or both, and no other limit")
+        if self.type is MetricType.FLIP_RATE and self.max_decrease is not None:
+            raise ValueError(f"{self.name}: FlipRate has maxIncrease only")
+        if any(limit is not None and not 0 <= limit <= MILLION for limit in rates):
+            raise ValueError(f"{self.name}: a limit of a rate must be from 0% to 100%")
+        if self.max_increase_milliseconds is not None and self.max_increase_milliseconds < 0:
+            raise ValueError(f"{self.name}: maxIncreaseMilliseconds must not be below 0")
+
+    @property
+    def bounds(self) -> Interval:
+        """The changes that are allowed: as a rate, or in seconds."""
+        if self.max_increase_milliseconds is not None:
+            return Interval(lower=-inf, upper=self.max_increase_milliseconds / 1000)
+        return Interval(
+            lower=-inf if self.max_decrease is None else -self.max_decrease / MILLION,
+            upper=inf if self.max_increase is None else self.max_increase / MILLION,
+        )
+
+    @property
+    def scale(self) -> float:
+        """The size of the changes to be found soonest, as a rate: twice the narrowest limit, MIN_SCALE at least.
+
+        A change of two limits is beyond one by a limit; with a scale of half that it would take a third longer to find,
+        with twice that a twentieth.
+        """
+        limits = [limit for limit in (self.max_increase, self.max_decrease) if limit is not None]
+        return max(MIN_SCALE, 2 * min(limits, default=0)) / MILLION

@@ -1,0 +1,104 @@
+"""What gateways counted of a rollout, put together: since it began, whoever came and went, and what it says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from baleen_core.analysis.counts import GROUPS, PairedCounts
+from baleen_core.analysis.metrics import MetricType
+from baleen_core.analysis.verdict import Analysis, Coverage, analyse
+from baleen_core.policy.schema import AnalysisPlan, Verdict
+from baleen_core.policy_stream import TrialCounts, flip_index
+from baleen_core.records import Cohort
+
+Processes = Mapping[str, TrialCounts]
+"""What each process of a gateway said last."""
+NOTHING: Final = (0,) * (flip_index(GROUPS - 1, Verdict.BLOCK, Verdict.BLOCK) + 1)
+_EVENTS: Final = {MetricType.BLOCK_RATE: Verdict.BLOCK, MetricType.REVIEW_RATE: Verdict.REVIEW}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What was counted of a rollout: decisions by `flip_index`, and how many of them the candidate decided."""
+
+    flips: tuple[int, ...] = NOTHING
+    exposed: int = 0
+
+    @property
+    def decisions(self) -> int:
+        """Return how many decisions both sides judged."""
+        return sum(self.flips)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """How often the candidate says `to` where the stable revision says `from_`."""
+
+    from_: Verdict
+    to: Verdict
+    count: int
+
+
+def newest(before: Processes, said: Iterable[TrialCounts]) -> Processes:
+    """Return what each process said last; one that is gone has said it for good."""
+    return {**before, **{each.process: each for each in said if each.is_sound}}
+
+
+def tally(processes: Processes, baseline: Processes) -> Tally:
+    """Add up what was counted since a baseline; a process that is not in it has counted nothing before."""
+    flips, exposed = list(NOTHING), 0
+    for name, each in processes.items():
+        before = baseline.get(name)
+        for index, count in enumerate(each.flips):
+            flips[index] += max(0, count - (before.flips[index] if before else 0))
+        decided = each.cohorts.get(Cohort.CANDIDATE, 0)
+        exposed += max(0, decided - (before.cohorts.get(Cohort.CANDIDATE, 0) if before else 0))
+    return Tally(flips=tuple(flips), exposed=exposed)
+
+
+def compare(plan: AnalysisPlan, found: Tally) -> Analysis:
+    """Say what the counts tell of the candidate.
+
+    Whoever counts is who decides, so that no decision is known of that is not counted.
+    """
+    made = found.decisions
+    coverage = Coverage(stable_made=made, stable_counted=made, candidate_made=made, candidate_counted=made)
+    counts = {each.name: paired_counts(each.type, found.flips) for each in plan.metrics}
+    return analyse(plan.metrics, counts, coverage=coverage, confidence=plan.confidence)
+
+
+def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:
+    """Return the columns of a metric that both sides judge; `flips` are counts by `flip_index`."""
+
+    def column(is_counted: dict[tuple[Verdict, Verdict], bool]) -> tuple[int, ...]:
+        pairs = [pair for pair, counts in is_counted.items() if counts]
+        return tuple(sum(flips[flip_index(group, *pair)] for pair in pairs) for group in range(GROUPS))
+
+    pairs = [(stable, candidate) for stable in Verdict for candidate in Verdict]
+    if type is MetricType.FLIP_RATE:
+        differ = column({pair: pair[0] is not pair[1] for pair in pairs})
+        return PairedCounts(
+            decisions=column(dict.fromkeys(pairs, True)), stable=(0,) * GROUPS, candidate=differ, differing=differ
+        )
+    event = _EVENTS[type]
+    return PairedCounts(
+        decisions=column(dict.fromkeys(pairs, True)),
+        stable=column({pair: pair[0] is event for pair in pairs}),
+        candidate=column({pair: pair[1] is event for pair in pairs}),
+        differing=column({pair: (pair[0] is event) != (pair[1] is event) for pair in pairs}),
+    )
+
+
+def find_flips(found: Tally) -> tuple[Flip, ...]:
+    """Return how often the sides differ, the most frequent first."""
+    every = [
+        Flip(
+            from_=stable,
+            to=candidate,
+            count=sum(found.flips[flip_index(group, stable, candidate)] for group in range(GROUPS)),
+        )
+        for stable in Verdict
+        for candidate in Verdict
+        if stable is not candidate
+    ]
+    return tuple(sorted((each for each in every if each.count), key=lambda each: -each.count))

@@ -1,0 +1,155 @@
+"""A rollout over HTTP: who is judged by which side, and what is said of it in answers, explanations and metrics."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from baleen_core.assignment import FULL, Assignment, Exposure
+from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.snapshot import LoadedPolicy, LoadedTrial, PolicySnapshot
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.records import Cohort
+from baleen_sidecar.testing import FixedInference
+from policies import policy_manifest
+from sidecars import RunningSidecar, StartSidecar, post
+
+SIGNAL = "text-safety.toxicity"
+HELLO = {"type": "text", "text": "Good morning everybody, how are you today?"}
+
+
+def manifest(block: str) -> dict[str, Any]:
+    category = {"name": "toxicity", "signals": [{"name": SIGNAL, "block": block}]}
+    return {
+        **policy_manifest({"categories": [category]}),
+        "metadata": {"name": "community", "namespace": "trust-safety"},
+    }
+
+
+@pytest.fixture
+def roll_out(start_sidecar: StartSidecar) -> Callable[[Exposure], tuple[RunningSidecar, FixedInference]]:
+    """Start an application whose policy blocks from 90 % on, with a candidate that does from 50 % on."""
+
+    def start(exposure: Exposure) -> tuple[RunningSidecar, FixedInference]:
+        found: list[PolicySnapshot] = []
+        inference = FixedInference({SIGNAL: 0.7})
+        running = start_sidecar(
+            policies={"community.yaml": [manifest("90%")]}, inference=inference, ports={"policies": lambda: found[-1]}
+        )
+        revision = make_revision(parse_policy(manifest("50%")), {})
+        running.run(running.sidecar.ports.store.put_revision("trust-safety/community", revision))
+        compiled = compile_policy("community", "v2", read_revision(revision), {SIGNAL})
+        trial = LoadedTrial(
+            compiled=replace(compiled, cohort=Cohort.CANDIDATE),
+            lists=(),
+            exposure=exposure,
+            assignment=Assignment(salt="salt"),
+        )
+
+        def with_trial(policy: LoadedPolicy) -> LoadedPolicy:
+            return replace(policy, trial=trial)
+
+        snapshot = running.reload()
+        found.append(replace(snapshot, policies=tuple(map(with_trial, snapshot.policies)), _places={}, _index=[]))
+        return running, inference
+
+    return start
+
+
+def judge(running: RunningSidecar, **context: Any) -> dict[str, Any]:
+    response = post(running, HELLO, **context)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def samples(running: RunningSidecar, name: str) -> dict[tuple[str, ...], float]:
+    """Return a metric's values by the values of its labels, in the order of the labels' names."""
+    families = text_string_to_metric_families(running.client.get("/metrics").text)
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_in_a_shadow_the_stable_revision_decides_and_what_the_candidate_says_is_counted(roll_out) -> None:
+    running, _ = roll_out(Exposure(is_shadow=True))
+    answers = [judge(running, author={"id": f"author-{number}"}) for number in range(5)]
+
+    assert {(each["decision"], each["policies"][0]["cohort"]) for each in answers} == {("Allow", "Stable")}
+    assert samples(running, "baleen_policy_decisions_total") == {("Stable", "Allow", "community"): 5}
+    assert samples(running, "baleen_policy_flips_total") == {("Allow", "community", "Block"): 5}
+
+
+def test_a_tenant_of_a_match_is_judged_by_the_candidate_and_others_are_not(roll_out) -> None:
+    running, _ = roll_out(Exposure(tenants=("staff",)))
+    staff, others = judge(running, tenant="staff"), judge(running, tenant="acme")
+
+    shown = [
+        (each["decision"], each["policies"][0]["cohort"], each["policies"][0]["version"]) for each in (staff, others)
+    ]
+    assert shown == [("Block", "Candidate", "v2"), ("Allow", "Stable", others["policies"][0]["version"])]
+    assert samples(running, "baleen_policy_decisions_total") == {
+        ("Candidate", "Block", "community"): 1,
+        ("Stable", "Allow", "community"): 1,
+    }
+
+
+def test_a_share_of_the_authors_is_judged_by_the_candidate_each_always_by_the_same_side(roll_out) -> None:
+    running, inference = roll_out(Exposure(weight_basis_points=FULL // 2))
+    rounds = [
+        [judge(running, author={"id": f"author-{number}"})["policies"][0]["cohort"] for number in range(30)]
+        for _ in range(2)
+    ]
+
+    assert rounds[0] == rounds[1]
+    assert set(rounds[0]) == {"Stable", "Candidate"}
+    assert len(inference.calls) == 60, "one call for a decision, whoever judges"
+
+
+@pytest.mark.parametrize(
+    ("exposure", "cohort", "says"),
+    [
+        pytest.param(Exposure(is_shadow=True), "Stable", "says Allow", id="shadow"),
+        pytest.param(Exposure(weight_basis_points=FULL), "Candidate", "says Block", id="all"),
+    ],
+)
+def test_a_decision_in_a_rollout_is_explained_and_replayed(
+    roll_out, exposure: Exposure, cohort: str, says: str
+) -> None:
+    running, _ = roll_out(exposure)
+    decision = judge(running)
+    explained = running.client.get(f"/v1/decisions/{decision['id']}/explain").json()["explanation"]
+    replayed = running.client.post(f"/v1/decisions/{decision['id']}/replay").json()
+
+    (told,) = [sentence for sentence in explained if sentence.startswith("A candidate of community")]
+    assert told.endswith(f"this content was judged for {cohort}.")
+    assert "Stable (sha256:" in told
+    assert "says Block; this" in told
+    assert any(cohort in sentence and says in sentence for sentence in explained if sentence is not told)
+    assert (replayed["identical"], replayed["differences"]) == (True, [])
+
+
+def test_policies_say_that_a_candidate_is_there(roll_out) -> None:
+    running, _ = roll_out(Exposure(weight_basis_points=1234))
+    (listed,) = running.client.get("/v1/policies").json()["policies"]
+    (binding,) = running.client.get("/v1/effective-policy").json()["policies"]
+    read = running.client.get("/v1/policies/community").json()["summary"]
+
+    candidate = listed["candidate"]
+    assert candidate == binding["candidate"] == read["candidate"]
+    assert candidate == {"digest": candidate["digest"], "version": "v2", "weight": 0.1234, "shadow": False}
+    assert candidate["digest"] not in (listed["digest"], binding["digest"])
+
+
+def test_without_a_rollout_there_is_no_candidate(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar(policies={"community.yaml": [manifest("90%")]})
+
+    assert running.client.get("/v1/policies").json()["policies"][0]["candidate"] is None
+    assert running.client.get("/v1/effective-policy").json()["policies"][0]["candidate"] is None
+    judge(running)
+    assert samples(running, "baleen_policy_flips_total") == {}

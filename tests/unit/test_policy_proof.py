@@ -1,0 +1,250 @@
+"""What can be proven of a change by its structure: nothing softer gets through, and what is refused names its field."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from baleen_core.decision.engine import judge
+from baleen_core.policy.proof import find_unproven
+from baleen_core.policy.schema import (
+    Category,
+    Enforcement,
+    ListType,
+    OnLanguageUnsupported,
+    OnModelFailure,
+    OnSignalMissing,
+    PolicyContent,
+    Require,
+    Requirement,
+    Threshold,
+    Verdict,
+    VideoSettings,
+)
+from baleen_core.ratio import MILLION
+from baleen_core.records import Missing
+from evidence import SIGNALS, make_category, make_evidence, make_hit, make_list, make_policy, make_rule, make_threshold
+
+ONE, TWO, THREE = SIGNALS
+BASE = PolicyContent(
+    categories=(
+        make_category("sexual", make_threshold(ONE, "50%", "85%"), make_threshold(TWO, "50%", "60%")),
+        make_category(
+            "toxicity",
+            make_threshold(THREE, "70%", "92%"),
+            languages=("en", "de"),
+            on_language_unsupported=OnLanguageUnsupported.SKIP,
+        ),
+    ),
+    lists=(
+        make_list("slurs", Verdict.REVIEW),
+        make_list("looks", Verdict.BLOCK, type=ListType.PERCEPTUAL_HASH),
+        make_list("cleared", Verdict.ALLOW, type=ListType.DIGEST),
+    ),
+    rules=(make_rule("content.links > 3", Verdict.REVIEW, name="spam"),),
+    parameters={"most": "3"},
+    on_model_failure=OnModelFailure.BLOCK,
+)
+
+
+def sexual(**fields: Any) -> dict[str, Any]:
+    return {"categories": (replace(BASE.categories[0], **fields), BASE.categories[1])}
+
+
+def toxicity(**fields: Any) -> dict[str, Any]:
+    return {"categories": (BASE.categories[0], replace(BASE.categories[1], **fields))}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        pytest.param(
+            sexual(signals=(make_threshold(ONE, "50%", "90%"), make_threshold(TWO, "50%", "60%"))),
+            "spec.policy.categories[0].signals[0].block",
+            "90% is above 85%",
+            id="a threshold goes up",
+        ),
+        pytest.param(
+            sexual(signals=(make_threshold(ONE, None, "85%"), make_threshold(TWO, "50%", "60%"))),
+            "spec.policy.categories[0].signals[0].review",
+            "it was 50%",
+            id="a threshold goes away",
+        ),
+        pytest.param(
+            sexual(signals=(make_threshold(ONE, "50%", "85%"),)),
+            "spec.policy.categories[0].signals",
+            "they were",
+            id="a signal goes away",
+        ),
+        pytest.param(
+            sexual(require=Requirement(block=Require.ALL)),
+            "spec.policy.categories[0].require.block",
+            "it was Any",
+            id="all must agree",
+        ),
+        pytest.param(
+            sexual(on_signal_missing=OnSignalMissing.IGNORE),
+            "spec.policy.categories[0].onSignalMissing",
+            "it was ModelFailure",
+            id="a missing signal is ignored",
+        ),
+        pytest.param(
+            toxicity(languages=("en",)), "spec.policy.categories[1].languages", "en, de", id="a language goes away"
+        ),
+        pytest.param({"categories": BASE.categories[1:]}, "spec.policy.categories", "sexual is gone", id="a category"),
+        pytest.param({"lists": BASE.lists[1:]}, "spec.policy.lists", "slurs is gone", id="a list goes away"),
+        pytest.param(
+            {"lists": (replace(BASE.lists[0], digest="sha256:other"), *BASE.lists[1:])},
+            "spec.policy.lists",
+            "other entries",
+            id="other entries",
+        ),
+        pytest.param(
+            {"lists": (BASE.lists[0], replace(BASE.lists[1], action=Verdict.REVIEW), BASE.lists[2])},
+            "spec.policy.lists",
+            "had the action Block",
+            id="a list's action",
+        ),
+        pytest.param(
+            {"lists": (BASE.lists[0], replace(BASE.lists[1], max_distance=30), BASE.lists[2])},
+            "spec.policy.lists",
+            "maxDistance 31",
+            id="a likeness",
+        ),
+        pytest.param(
+            {"lists": (*BASE.lists, make_list("more", Verdict.ALLOW, type=ListType.DIGEST))},
+            "spec.policy.lists[3]",
+            "more allows",
+            id="another list that allows",
+        ),
+        pytest.param({"rules": ()}, "spec.policy.rules", "spam is gone", id="a rule goes away"),
+        pytest.param(
+            {"rules": (make_rule("content.links > 4", Verdict.REVIEW, name="spam"),)},
+            "spec.policy.rules",
+            "when content.links > 3",
+            id="a rule",
+        ),
+        pytest.param({"parameters": {"most": "4"}}, "spec.policy.parameters", "rules", id="a parameter"),
+        pytest.param(
+            {"on_model_failure": OnModelFailure.REVIEW}, "spec.policy.onModelFailure", "weaker than Block", id="failure"
+        ),
+        pytest.param({"enforcement": Enforcement.DRY_RUN}, "spec.policy.enforcement", "Enforce", id="a dry run"),
+        pytest.param(
+            {"video": VideoSettings(min_coverage=500_000)}, "spec.policy.video.minCoverage", "99%", id="a coverage"
+        ),
+        pytest.param(
+            {"video": VideoSettings(frames_per_minute=60)},
+            "spec.policy.video.framesPerMinute",
+            "120",
+            id="fewer frames",
+        ),
+    ],
+)
+def test_what_may_be_softer_is_named_with_what_it_was(change: dict[str, Any], field: str, words: str):
+    [problem] = find_unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"])
+
+    assert problem.field == field
+    assert problem.message.startswith("Unproven: ")
+    assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param(
+            sexual(signals=(make_threshold(ONE, "40%", "80%"), make_threshold(TWO, "50%", "60%"))), id="thresholds down"
+        ),
+        pytest.param({"lists": (*BASE.lists, make_list("more", Verdict.BLOCK))}, id="another list"),
+        pytest.param({"lists": BASE.lists[:2]}, id="a list that allows goes away"),
+        pytest.param({"rules": (*BASE.rules, make_rule("content.links > 9", Verdict.BLOCK, name="more"))}, id="a rule"),
+        pytest.param({"categories": (*BASE.categories, make_category("new", make_threshold(ONE, "1%")))}, id="more"),
+        pytest.param(toxicity(languages=("en", "de", "fr")), id="another language"),
+        pytest.param(toxicity(languages=(), on_language_unsupported=None), id="every language"),
+        pytest.param({"video": VideoSettings(frames_per_minute=240)}, id="more frames"),
+    ],
+)
+def test_what_is_as_strict_or_stricter_is_proven(change: dict[str, Any]):
+    assert find_unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"]) == ()
+
+
+def test_only_the_named_categories_are_looked_at():
+    softer = replace(BASE, **sexual(signals=(make_threshold(ONE), make_threshold(TWO))))
+
+    assert find_unproven(BASE, softer, ["toxicity"]) == ()
+    assert find_unproven(BASE, replace(softer, rules=()), ["unheard-of"]) == ()
+    assert find_unproven(BASE, softer, ["sexual"])
+
+
+# A threshold of 0 is reached by every score, and so is stricter than a failure: that is its author's wish.
+values = st.one_of(st.none(), st.integers(1, 20).map(lambda each: each * MILLION // 20))
+
+
+@st.composite
+def categories(draw: st.DrawFn) -> Category:
+    languages = draw(st.sampled_from([(), ("en",), ("en", "de")]))
+    return Category(
+        name="sexual",
+        signals=tuple(Threshold(signal=each, review=draw(values), block=draw(values)) for each in (ONE, TWO)),
+        require=Requirement(review=draw(st.sampled_from(Require)), block=draw(st.sampled_from(Require))),
+        on_signal_missing=draw(st.sampled_from(OnSignalMissing)),
+        languages=languages,
+        on_language_unsupported=draw(st.sampled_from(OnLanguageUnsupported)) if languages else None,
+    )
+
+
+lists = st.lists(st.sampled_from(BASE.lists), unique=True).map(tuple)
+rules = st.sampled_from([(), BASE.rules])
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> PolicyContent:
+    return PolicyContent(
+        categories=(draw(categories()),),
+        lists=draw(lists),
+        rules=draw(rules),
+        on_model_failure=draw(st.sampled_from(OnModelFailure)),
+    )
+
+
+@st.composite
+def changed(draw: st.DrawFn, before: PolicyContent) -> PolicyContent:
+    """Change some of it, so that most of what is drawn is near to what was."""
+    other = draw(contents())
+    (old,), (new,) = before.categories, other.categories
+    fields = draw(st.sets(st.sampled_from(["signals", "require", "on_signal_missing", "languages"])))
+    taken = {field: getattr(new, field) for field in fields}
+    if "languages" in fields:
+        taken["on_language_unsupported"] = new.on_language_unsupported
+    whole = draw(st.sets(st.sampled_from(["lists", "rules", "on_model_failure"])))
+    return replace(before, categories=(replace(old, **taken),), **{field: getattr(other, field) for field in whole})
+
+
+@st.composite
+def evidences(draw: st.DrawFn) -> Any:
+    answers = {signal: draw(st.one_of(st.integers(0, MILLION), st.sampled_from(Missing))) for signal in (ONE, TWO)}
+    return make_evidence(
+        {signal: answer for signal, answer in answers.items() if isinstance(answer, int)},
+        type=draw(st.sampled_from(["text", "image"])),
+        missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
+        links=draw(st.integers(0, 5)),
+        language=draw(st.sampled_from([None, "en", "de", "fr"])),
+        lists=tuple(make_hit(each.name, distance=20) for each in draw(lists)),
+    )
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_what_is_proven_is_never_softer_whatever_comes(data: st.DataObject):
+    before = data.draw(contents())
+    after = data.draw(changed(before))
+    assume(not find_unproven(before, after, ["sexual"]))
+    evidence = data.draw(evidences())
+
+    def severity(content: PolicyContent) -> int:
+        fields = {name: getattr(content, name) for name in ("lists", "rules", "on_model_failure")}
+        return judge(make_policy(*content.categories, **fields), evidence).severity
+
+    assert severity(after) >= severity(before)
