@@ -321,8 +321,10 @@ def test_a_watch_shows_each_change_until_it_is_interrupted(control_plane, namesp
     put(control_plane, *before)
     said = tmp_path / "watched"
     with said.open("wb") as output:
+        # What runs in the background of a shell ignores Ctrl-C, and so would whatever it starts.
+        program = ["env", "--default-signal=INT", Path(sys.executable).with_name("kubectl-baleen")]
         watching = subprocess.Popen(
-            [Path(sys.executable).with_name("kubectl-baleen"), "get", "community", "--watch", "-n", namespace],
+            [*program, "get", "community", "--watch", "-n", namespace],
             env={**os.environ, "KUBECONFIG": str(control_plane.kubeconfig("on-call"))},
             stdout=output,
             stderr=subprocess.STDOUT,

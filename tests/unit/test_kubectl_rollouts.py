@@ -201,6 +201,13 @@ async def test_explain_says_where_a_candidate_is_and_what_to_do_for_every_reason
     assert "Besides" not in said
 
 
+def test_there_is_something_to_do_for_every_reason_of_a_rollout():
+    reasons = {value for name, value in vars(machine).items() if name.isupper() and isinstance(value, str)}
+
+    assert len(reasons) >= 6
+    assert reasons - NEXT_BY_REASON.keys() == set()
+
+
 async def test_explain_names_an_approval_and_how_to_take_it_back():
     site = await rolling(183)
     digest = site.route["candidate"]["digest"]

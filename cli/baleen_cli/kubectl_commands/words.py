@@ -31,10 +31,16 @@ NEXT: Final[Mapping[str, str]] = {
     "Converged": "wait; when that does not help, look at the gateways that are named: their /ready says what they lack",
 }
 NEXT_BY_REASON: Final[Mapping[str, str]] = {
+    "AnalysisFailed": "apply other content; if you want it all the same, let it be tried again with `kubectl baleen "
+    "approve`, or pin it with `kubectl baleen pin`",
+    "AnalysisInconclusive": "give its steps more time or its metrics wider limits, or let it be tried again with "
+    "`kubectl baleen approve`",
     "AwaitingApproval": "look at it with `kubectl baleen diff`, then let it go on with `kubectl baleen approve`, or "
     "end it with `kubectl baleen reject`",
     "DeadlineExceeded": "apply other content, or give the same more time with `rollout.progressDeadlineSeconds`, and "
     "its steps begin again; what was rolled back is also tried again by `kubectl baleen approve`",
+    "GateFailed": "take back what makes the named categories softer; their names come out of `gates.neverLoosen` by an "
+    "edit of its own, which must be in force first",
     "Holding": "wait until its step is over; `kubectl baleen pause` keeps it there, `kubectl baleen reject` ends it",
     "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
     "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",
