@@ -12,13 +12,13 @@ from rich.text import Text
 from baleen_core.errors import BaleenError, InvalidError
 from baleen_core.policy.schema import Verdict
 
-PIPE_WIDTH: Final = 200
+PIPE_WIDTH: Final = 160
 """Columns where there is no terminal to ask: a log or a pipe has room for a row on one line."""
 
 output = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 errors = Console(stderr=True)
 
-UNBROKEN: Final = frozenset({"CONTENT", "DECISION", "RISK", "SCORE", "POLICY", "NAMESPACE", "VERSION", "DIGEST"})
+UNBROKEN: Final = frozenset({"CONTENT", "DECISION", "RISK", "SCORE", "POLICY", "VERSION", "DIGEST"})
 COLOURS: Final = {Verdict.ALLOW: "green", Verdict.REVIEW: "yellow", Verdict.BLOCK: "red"}
 
 

@@ -108,7 +108,7 @@ def steps_to_approve(plan: Plan, rollout: Rollout) -> tuple[Step, ...]:
 def describe_rollout(rollout: Rollout) -> str:
     """Say in a line how far a candidate is, and what it waits for."""
     if rollout.message:
-        return f"{rollout.reason}: {rollout.message}"
+        return rollout.message
     named = f"{rollout.version} ({short(rollout.digest)})" if rollout.version else short(rollout.digest)
     return f"{named} is the candidate, judging {rollout.judges}; the operator has not said how far it is"
 

@@ -92,21 +92,21 @@ def get(
 
 
 def show_policies(found: Sequence[Facts], now: datetime, *, with_namespaces: bool) -> RenderableType:
-    """Make the table of policies, below which a line says what each candidate waits for."""
-    rollouts = find_rollouts(found, now)
+    """Make the table of policies, and one of those with a candidate, with a line on what each of these waits for."""
+    place = ["NAMESPACE"] if with_namespaces else []
     columns = ["NAME", "VERSION", "DIGEST", "EPOCH", "ACCEPTED", "READY", "CONVERGED", "OVERRIDE", "SINCE", "AGE"]
-    if rollouts:
-        columns[4:4] = ["CANDIDATE", "STEP", "WEIGHT"]
-    shown = table(*(["NAMESPACE"] if with_namespaces else []), *columns)
+    shown = table(*place, *columns)
+    on_the_way = table(*place, "NAME", "CANDIDATE", "DIGEST", "STEP", "WEIGHT", "REASON", "SINCE")
     waits = []
     for each in found:
-        rollout, row = rollouts.get((each.namespace, each.name)), _row(each, now)
-        if rollouts:
-            row[4:4] = [rollout.name, rollout.step, rollout.weight] if rollout else ["", "", ""]
-        if rollout is not None:
+        where = [each.namespace] if with_namespaces else []
+        shown.add_row(*where, *_row(each, now))
+        if (rollout := find_rollout(each, now)) is not None:
+            since = age(rollout.step_time or rollout.start_time, now)
+            cells = [rollout.version, short(rollout.digest), rollout.step, rollout.weight, rollout.reason, since]
+            on_the_way.add_row(*where, each.name, *cells)
             waits.append(Text(f"{each.key if with_namespaces else each.name}: {describe_rollout(rollout)}"))
-        shown.add_row(*([each.namespace] if with_namespaces else []), *row)
-    return Group(shown, *waits)
+    return Group(shown, on_the_way, *waits) if waits else shown
 
 
 def show_history(
