@@ -9,7 +9,7 @@ PIN := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate
 SUBSET := --constraint requirements/baleen.lock $(foreach name,huggingface-hub filelock fsspec hf-xet httpcore2 httpx2 \
 	tqdm truststore,--unsafe-package $(name))
 
-.PHONY: help setup demo test cluster cluster-down lint format bench images lock clean
+.PHONY: help setup demo demo-rollout test cluster cluster-down lint format bench images lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -19,6 +19,9 @@ setup:  ## install everything into .venv
 
 demo: setup  ## fetch the models, start Triton and a sidecar, moderate real content, show what policies do
 	@$(BIN)/baleen demo
+
+demo-rollout: setup  ## show a policy rolled out, stopped, approved and taken back, on a real API server under traffic
+	@$(BIN)/python tests/support/rollout_demo.py
 
 # The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which
 # come last: hence no reordering by group. Whatever ends the tests ends the build, too.

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "wait": "baleen_cli.commands.decisions:wait",
     "explain": "baleen_cli.commands.decisions:explain",
     "replay": "baleen_cli.commands.replay:replay",
+    "log": "baleen_cli.commands.log:app",
     "demo": "baleen_cli.commands.demo:demo",
     "policy": "baleen_cli.commands.policy:app",
     "models": "baleen_cli.commands.models:app",

@@ -61,6 +61,14 @@ def read_seconds(text: str) -> float:
     return number
 
 
+def read_days(text: str) -> int:
+    """Read a whole number of days up to a century; 0 is for ever."""
+    number = int(text)
+    if not 0 <= number <= 36_500:
+        raise ValueError("it must be 0 to 36500 days")
+    return number
+
+
 def read_names(text: str) -> tuple[str, ...]:
     """Read words with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

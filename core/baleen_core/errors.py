@@ -11,6 +11,7 @@ BaleenError
 │   └── Forbidden          the caller: its API key is good, and not for this
 ├── IntegrityError         bytes do not match their digest; expected and found are named
 ├── NotFound               nothing of that name is here
+├── Erased                 what is asked for was erased on purpose; nobody can bring it back
 ├── StateError             the state on disk cannot be used (in use, newer, damaged); whoever runs Baleen must act
 ├── UpstreamError          something we call failed; trying again may help
 │   ├── ModelUnavailable   a model did not answer, or answered nonsense
@@ -97,6 +98,10 @@ class IntegrityError(BaleenError):
 
 class NotFound(BaleenError):
     """Nothing of that name is here."""
+
+
+class Erased(BaleenError):
+    """What is asked for was erased on purpose, such as the personal part of a decision."""
 
 
 class StateError(BaleenError):

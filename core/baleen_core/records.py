@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import structs
 
 from baleen_core.policy.schema import Verdict
 
@@ -225,10 +226,11 @@ def side_of(decision: Decision, trial: Trial) -> Cohort:
     return next(found, Cohort.STABLE)
 
 
-class DecisionRecord(Frozen, frozen=True):
+class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
 
-    `durability` is what the answer waited for after that.
+    `durability` is what the answer waited for after that. It is kept for `keep_days`, which the policies that judged
+    ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone.
     """
 
     id: str
@@ -238,6 +240,22 @@ class DecisionRecord(Frozen, frozen=True):
     latency_microseconds: int = 0
     request_id: str = ""
     durability: Durability | None = None
+    keep_days: int | None = None
+    erased: bool = False
+
+
+class PersonalPart(Frozen, frozen=True, omit_defaults=True):
+    """What of a record tells of a person, and goes when its subject is erased.
+
+    The author and the session; the digest of the content and the list entries that it matched, by which a guess at the
+    content could be confirmed; and the request's id, which leads to the caller's own logs.
+    """
+
+    content_digest: str
+    author: dict[str, str | int | bool] = {}
+    session: str | None = None
+    lists: tuple[ListHit, ...] = ()
+    request_id: str = ""
 
 
 POLICY_SOURCE: Final = "PolicySource"
@@ -247,6 +265,7 @@ DECISION_SPOOL: Final = "DecisionSpool"
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)
+_PERSONAL = msgspec.json.Decoder(PersonalPart)
 
 
 def encode(value: Any) -> bytes:
@@ -261,3 +280,48 @@ def decode_record(data: bytes) -> DecisionRecord:
         msgspec.ValidationError: the bytes are not a record.
     """
     return _RECORD.decode(data)
+
+
+def decode_personal(data: bytes) -> PersonalPart:
+    """Read the personal part of a record as it was written.
+
+    Raises:
+        msgspec.ValidationError: the bytes are not such a part.
+    """
+    return _PERSONAL.decode(data)
+
+
+def split_personal(record: DecisionRecord) -> tuple[DecisionRecord, PersonalPart]:
+    """Take the personal part out of a record; `join_personal` puts it back."""
+    evidence = record.evidence
+    content, context = evidence.content, evidence.context
+    part = PersonalPart(
+        content_digest=content.digest,
+        author=context.author,
+        session=context.session,
+        lists=evidence.lists,
+        request_id=record.request_id,
+    )
+    return _with_personal(record, _NOTHING_PERSONAL), part
+
+
+def join_personal(record: DecisionRecord, part: PersonalPart) -> DecisionRecord:
+    """Put the personal part back into the record that it was taken out of."""
+    return _with_personal(record, part)
+
+
+def _with_personal(record: DecisionRecord, part: PersonalPart) -> DecisionRecord:
+    evidence = record.evidence
+    return structs.replace(
+        record,
+        evidence=structs.replace(
+            evidence,
+            content=structs.replace(evidence.content, digest=part.content_digest),
+            context=structs.replace(evidence.context, author=part.author, session=part.session),
+            lists=part.lists,
+        ),
+        request_id=part.request_id,
+    )
+
+
+_NOTHING_PERSONAL: Final = PersonalPart(content_digest="")

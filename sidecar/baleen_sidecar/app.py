@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError
 from baleen_core.records import Context, Decision
 from baleen_sidecar.flow.concurrency import Concurrency
@@ -26,6 +27,7 @@ from baleen_sidecar.ports import (
     LanguageDetector,
     PerceptualHash,
     RevisionStore,
+    Subjects,
 )
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.moderate import Limits, Moderate, Shell
@@ -48,7 +50,7 @@ from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
 from baleen_sidecar.web.openapi import answer, build_openapi
-from baleen_sidecar.web.routes import decisions, operations, policies
+from baleen_sidecar.web.routes import decisions, operations, policies, subjects
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ class Ports:
     """Everything that the application needs from the world outside.
 
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
-    `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered.
+    `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered. `subjects` and
+    `log_head`, the head of the log's chain, are there where the log itself is.
     `concurrency` is there where somebody else, too, wants to know how much is being answered.
     """
 
@@ -81,6 +84,8 @@ class Ports:
     on_decision: Callable[[Decision], None] = lambda decision: None
     keys: Callable[[], ApiKeys] | None = None
     concurrency: Concurrency | None = None
+    subjects: Subjects | None = None
+    log_head: Callable[[], Head | None] = lambda: None
 
 
 def build_app(
@@ -146,6 +151,7 @@ def build_rest(
     health = ReportHealth(ports.policies, ports.models, ports.inference, components=ports.components)
     read_decisions = ReadDecisions(ports.log, ports.store, lambda: ports.models().signals)
     app.include_router(decisions.build_router(read_decisions))
+    app.include_router(subjects.build_router(ports.subjects))
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
     app.include_router(
         operations.build_router(
@@ -155,10 +161,11 @@ def build_rest(
             version=release,
             monotonic_seconds=ports.shell.monotonic_seconds,
             says_why=ports.keys is None,
+            log_head=ports.log_head,
         )
     )
     _answer_errors(app, ports.shell.chance)
-    document = build_openapi(app, decisions.ANSWERS | policies.ANSWERS | operations.ANSWERS)
+    document = build_openapi(app, decisions.ANSWERS | subjects.ANSWERS | policies.ANSWERS | operations.ANSWERS)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

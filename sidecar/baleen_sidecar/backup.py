@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError, IntegrityError, InvalidError, UpstreamError
 from baleen_core.policy_stream import REPLICA_HEADER, SHA256_HEADER, SNAPSHOT_PATH
-from baleen_sidecar.adapters.store.copies import Contents, check_backup, check_copy, restore, sums_of, sync
+from baleen_sidecar.adapters.store.copies import Contents, check_backup, check_chain, check_copy, restore, sums_of, sync
 from baleen_sidecar.adapters.token_file import TokenFile
 from baleen_sidecar.flow.backups import find_outdated, name_of
 from baleen_sidecar.logs import set_up_logging
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 settings = BackupSettings.from_env(os.environ)
                 return take(settings, now=datetime.now(UTC))
             case "verify":
-                _say("the backup is in order", given.file, check_backup(given.file))
+                contents = check_backup(given.file)
+                head = check_chain(given.file, [Head.parse(each) for each in given.head])
+                _say("the backup is in order", given.file, contents, head="" if head is None else str(head))
             case "restore":
                 aside = f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
                 _say("restored", given.file, restore(given.file, given.state, replace=given.replace, aside=aside))
@@ -65,14 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (("verify", "check a backup"), ("restore", "put a backup in the place of a state's database")):
         command = commands.add_parser(name, help=help)
         command.add_argument("file", type=Path, help="the backup, beside which its .sha256 is")
+        if name == "verify":
+            command.add_argument("--head", action="append", default=[], help="a head of the log that was noted before")
         if name == "restore":
             command.add_argument("--state", type=Path, default=Path("/state"), help="the state folder")
             command.add_argument("--replace", action="store_true", help="move a database that is there aside")
     return parser
 
 
-def _say(event: str, path: Path, contents: Contents) -> None:
-    logger.info(event, extra={"file": str(path), "schema": contents.schema, "decisions": contents.decisions})
+def _say(event: str, path: Path, contents: Contents, **more: str) -> None:
+    logger.info(event, extra={"file": str(path), "schema": contents.schema, "decisions": contents.decisions, **more})
 
 
 def take(settings: BackupSettings, *, now: datetime) -> int:

@@ -103,6 +103,7 @@ class Parts:
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own."""
         keys = self.keys
+        is_here = log in (None, self.log)
         return Ports(
             policies=policies,
             models=models,
@@ -121,6 +122,8 @@ class Parts:
             on_decision=on_decision,
             concurrency=concurrency,
             keys=None if keys is None else keys.current,
+            subjects=self.log if is_here else None,
+            log_head=self.log.head if is_here else lambda: None,
         )
 
 
@@ -143,7 +146,11 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         state = stack.enter_context(StateFolder(settings.state))
         await asyncio.to_thread(migrate, state.database)
         executor = stack.enter_context(ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="media"))
-        decisions = await stack.enter_async_context(SqliteDecisionLog(state.database, durability=settings.durability))
+        decisions = await stack.enter_async_context(
+            SqliteDecisionLog(
+                state.database, durability=settings.durability, decisions_days=settings.retention_decisions_days
+            )
+        )
         fetcher = HttpFetcher(
             limit_bytes=max(settings.image_limit_bytes, settings.video_limit_bytes),
             timeout_seconds=settings.fetch_timeout_seconds,

@@ -160,6 +160,19 @@ class DecisionLog(Protocol):
         """Find a record by its id."""
 
 
+class Subjects(Protocol):
+    """The people that decisions on record are about."""
+
+    async def erase(self, author: str, *, tenant: str | None = None) -> int:
+        """Erase the PersonalPart of every decision about an author, of a tenant or of any; return how many there were.
+
+        The decisions stay, and say that they were erased; erasing again finds none.
+
+        Raises:
+            StateError: the log cannot be read or written; what was erased before that stays so.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledDecision:
     """A decision that waits in a spool: its place there, and its record as JSON."""
@@ -291,7 +304,7 @@ class KeptPolicy:
     """What a replica holds of one policy: the route that it adopted, the override that it obeys, what is in force.
 
     The route's epoch is 0 while none was adopted. With `override_problem` the digest stays, whatever they say, and so
-    does the digest of the `candidate` that judges beside it.
+    does the `candidate` (a digest) that judges beside it, unless a newer route gave it up.
     """
 
     route: PublishedRoute

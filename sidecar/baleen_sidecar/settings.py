@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from baleen_core.environment import (
     Readers,
+    read_days,
     read_level,
     read_names,
     read_pause,
@@ -48,6 +49,8 @@ class Settings:
     """The folder of the decision log and the last good policies; one process at a time."""
     durability: Durability = Durability.FSYNC
     """What a decision waits for before it is answered."""
+    retention_decisions_days: int = 0
+    """How many days a decision is kept where no policy that judged it says it; 0: for ever."""
     text_limit_bytes: int = 256 * 1024
     """The longest text, in bytes of UTF-8."""
     text_limit_windows: int = 64
@@ -242,6 +245,7 @@ _READERS: Final[Readers] = {
     "models": Path,
     "state": Path,
     "durability": Durability,
+    "retention_decisions_days": read_days,
     "text_limit_bytes": read_positive,
     "text_limit_windows": read_positive,
     "image_limit_bytes": read_positive,

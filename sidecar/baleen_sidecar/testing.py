@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,7 +27,7 @@ from baleen_core.errors import (
 )
 from baleen_core.model.schema import DataType, Model, Tensor
 from baleen_core.policy.schema import ListType, Revision, Verdict
-from baleen_core.records import DecisionRecord, decode_record, encode
+from baleen_core.records import DecisionRecord, decode_record, encode, split_personal
 from baleen_sidecar.media.sampling import instants
 from baleen_sidecar.ports import (
     Activation,
@@ -96,7 +97,7 @@ class MemoryDecisionLog:
         data = encode(record)
         is_new = record.id not in self._rows
         kept = self._rows.setdefault(record.id, data)
-        if kept != data:
+        if kept != data and not self._is_erased(record):
             raise IntegrityError(
                 f"decision {record.id} is on record already", expected=digest_of(kept), found=digest_of(data)
             )
@@ -115,6 +116,21 @@ class MemoryDecisionLog:
         """Find a record by its id."""
         data = self._rows.get(decision_id)
         return None if data is None else decode_record(data)
+
+    async def erase(self, author: str, *, tenant: str | None = None) -> int:
+        """Erase the personal part of every decision about an author, and say how many there were."""
+        erased = 0
+        for decision_id, data in self._rows.items():
+            record = decode_record(data)
+            context = record.evidence.context
+            if str(context.author.get("id")) == author and tenant in (None, context.tenant):
+                self._rows[decision_id] = encode(structs.replace(split_personal(record)[0], erased=True))
+                erased += 1
+        return erased
+
+    def _is_erased(self, record: DecisionRecord) -> bool:
+        kept = decode_record(self._rows[record.id])
+        return kept.erased and structs.replace(split_personal(record)[0], erased=True) == kept
 
     async def recent(self, *, limit: int = 100, decision: Verdict | None = None) -> Sequence[DecisionRecord]:
         """Return the newest records, newest first; with `decision`, of that one alone."""

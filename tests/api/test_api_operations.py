@@ -193,6 +193,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/policies/{name}",
         "/v1/policies/{name}/diff",
         "/v1/status",
+        "/v1/subjects/{author}",
     }
 
 
@@ -207,10 +208,14 @@ def test_the_api_document_has_no_reference_to_nowhere_and_no_schema_that_nothing
 
 def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar, tmp_path: Path) -> None:
     """The client refuses undocumented ones in every test; here every documented one is brought about."""
-    unready, running = start_sidecar(policies={}), start_sidecar()
+    unready, running = start_sidecar(policies={}, ports={"subjects": None}), start_sidecar()
     decision = post(running, HELLO).json()
+    erased = post(running, HELLO, author={"id": "jane"}).json()
     digest = decision["policies"][0]["digest"]
     unready.client.get("/ready")
+    unready.client.delete("/v1/subjects/jane")
+    running.client.delete("/v1/subjects/jane")
+    ask_everything(running.client, erased["id"], "community", digest)
     ask_everything(running.client, decision["id"], "community", digest)
     ask_everything(running.client, "absent", "absent", digest)
     ask_everything(running.client, "a" * 128, "a" * 128, "no digest")
@@ -254,6 +259,7 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     client.get(f"/v1/decisions/{decision}")
     client.get(f"/v1/decisions/{decision}/explain")
     client.post(f"/v1/decisions/{decision}/replay")
+    client.delete(f"/v1/subjects/{3 * decision}")
     client.get(f"/v1/policies/{policy}")
     client.get(f"/v1/policies/{policy}/diff", params={"from": digest, "to": digest})
 

@@ -1,7 +1,10 @@
 """Edits that go live by steps: a real API server, the operator and three gateways as processes, and traffic."""
 
 import contextlib
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster_site import Site, override, policy, write_yaml
+from control_plane import ROOT
 from gateway_process import RunningGateway, gateway_settings, operator_token_file
 from operators import RunningOperator, settings_for
 from serving import Load, until
@@ -177,3 +181,22 @@ def look(rolling: Rolling, seen: list[tuple[str, int, str]]) -> None:
         found = candidate["digest"], candidate["weightBasisPoints"], route["assignment"]["salt"]
         if not seen or seen[-1] != found:
             seen.append(found)
+
+
+@pytest.mark.timeout(280)
+def test_the_demo_shows_what_it_says_and_leaves_nothing_running():
+    demo = ROOT / "tests" / "support" / "rollout_demo.py"
+    wide = {**os.environ, "COLUMNS": "400"}
+    done = subprocess.run([sys.executable, demo], capture_output=True, text=True, timeout=270, check=False, env=wide)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in (
+        "did you mean",
+        "Unproven",
+        "it has increased by more",
+        "somebody to approve",
+        "git revert",
+        " 0 failed",
+    ):
+        assert said in done.stdout
+    assert "nothing is left running" in done.stdout

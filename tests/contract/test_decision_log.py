@@ -142,3 +142,62 @@ async def test_what_others_decided_under_a_taken_id_is_refused(log: Log) -> None
 
     with pytest.raises(IntegrityError, match="decision 01-a is on record already"):
         await log.take(make_record("01-a", score=2), origin="shop/default/shop-1")
+
+
+PERSONAL = ("author-17", "session-4", "a slur", "5e5e5e", "request-7")
+
+
+async def test_an_erased_subject_is_gone_from_every_decision_and_from_no_other(log: Log) -> None:
+    records = [make_record(f"{number}", author=f"author-{17 + number % 2}") for number in range(6)]
+    await asyncio.gather(*map(log.append, records))
+
+    assert await log.erase("author-17") == 3
+    assert await log.erase("author-17") == 0
+    for record in records[1::2]:
+        assert await log.get(record.id) == record
+    for record in records[::2]:
+        found = await log.get(record.id)
+        assert found is not None
+        assert found.erased
+        assert not any(word in encode(found).decode() for word in PERSONAL)
+        assert (found.time, found.decision) == (record.time, record.decision)
+        assert found.evidence.signals == record.evidence.signals
+    assert await log.count() == 6
+
+
+async def test_a_subject_is_erased_from_one_tenant_alone(log: Log) -> None:
+    ours, theirs = make_record("1"), make_record("2", tenant="bank")
+    await log.append(ours)
+    await log.append(theirs)
+
+    assert await log.erase("author-17", tenant="acme") == 1
+    assert await log.get("2") == theirs
+    assert await log.erase("author-17", tenant="nobody") == 0
+    assert await log.erase("author-17") == 1
+
+
+@pytest.mark.parametrize("author", ["nobody", "", "'; DROP TABLE decisions; --", "author-1%", "Ünï-😀"])
+async def test_who_is_on_no_record_is_erased_from_none(log: Log, author: str) -> None:
+    await log.append(make_record("1"))
+
+    assert await log.erase(author) == 0
+    assert await log.get("1") == make_record("1")
+
+
+async def test_an_erased_record_that_is_sent_again_is_there_and_stays_erased(log: Log) -> None:
+    await log.append(make_record("1"))
+    await log.erase("author-17")
+
+    await log.append(make_record("1"))
+    with pytest.raises(IntegrityError, match="decision 1 is on record already"):
+        await log.append(make_record("1", score=1))
+    found = await log.get("1")
+    assert found is not None
+    assert found.erased
+    assert await log.count() == 1
+
+
+async def test_how_long_a_record_is_to_be_kept_is_on_record(log: Log) -> None:
+    await log.append(make_record("1", keep_days=7))
+
+    assert await log.get("1") == make_record("1", keep_days=7)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from baleen_core.policy_stream import SNAPSHOT_PATH
 from baleen_sidecar import backup
-from baleen_sidecar.adapters.store import Copies, SqliteDecisionLog, StateFolder, migrate
+from baleen_sidecar.adapters.store import Copies, SqliteDecisionLog, StateFolder, migrate, read_head
 from baleen_sidecar.adapters.store import copies as module
 from baleen_sidecar.backup import take
 from baleen_sidecar.settings import BackupSettings
@@ -99,6 +99,33 @@ def test_a_backup_is_one_sound_file_beside_its_sum_and_leaves_nothing_in_the_sta
     assert [*(tmp_path / "gateway").glob("snapshot-*")] == []
 
 
+def test_the_chain_of_a_backup_is_followed_and_its_head_told(kept: Path, said_by: Said):
+    head = read_head(kept)
+
+    assert backup.main(["verify", str(kept), "--head", str(head)]) == 0
+    assert f"'head': '{head}'" in said_by()
+    assert [*kept.parent.glob("*-wal"), *kept.parent.glob("*-shm")] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        pytest.param("UPDATE decisions SET decision = 'Block' WHERE id = '01-b'", "decision 01-b", id="altered"),
+        pytest.param("DELETE FROM decisions WHERE id = '01-b'", "a head was noted beyond it", id="cut"),
+    ],
+)
+def test_a_backup_with_a_decision_that_is_not_as_it_was_written_is_refused(
+    kept: Path, statement: str, said: str, said_by: Said
+):
+    head = read_head(kept)
+    with closing(sqlite3.connect(kept)) as connection, connection:
+        connection.execute(statement)
+    write_sum(kept)
+
+    assert backup.main(["verify", str(kept), "--head", str(head)]) == 1
+    assert said in said_by()
+
+
 def test_a_backup_is_put_into_an_empty_folder(kept: Path, tmp_path: Path):
     assert restore(kept, tmp_path / "state") == 0
 
@@ -130,8 +157,12 @@ def test_where_decisions_came_from_and_how_far_they_were_sent_comes_back(tmp_pat
 
 def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: Path, tmp_path: Path):
     with closing(sqlite3.connect(kept)) as connection:
-        connection.execute("ALTER TABLE decisions DROP COLUMN origin")
-        connection.execute("DROP TABLE spool")
+        connection.execute("DROP INDEX decisions_by_age")
+        connection.execute("CREATE INDEX decisions_by_time ON decisions (time)")
+        for column in ("origin", "personal", "salt", "personal_digest", "keep_days", "link"):
+            connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
+        for table in ("spool", "chain", "dropped_decisions"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
     write_sum(kept)

@@ -133,6 +133,9 @@ async def test_nobody_overwrites_a_decision_of_somebody_else_or_of_the_gateway(t
         pytest.param(structs.replace(record(1), id="0" * 25), "the id is not that of a decision", id="short id"),
         pytest.param(structs.replace(record(1), time="yesterday"), "the time is not in RFC 3339", id="time"),
         pytest.param(structs.replace(record(1), time="2026-01-01"), "the time is not in RFC 3339", id="no zone"),
+        pytest.param(record(1, keep_days=0), "it is to be kept for 0 days, and may be for 1 to 36500", id="no term"),
+        pytest.param(record(1, keep_days=2**70), "it is to be kept for 1180591620717411303424 days", id="too long"),
+        pytest.param(record(1, erased=True), "a part of it was erased", id="erased"),
     ],
 )
 async def test_what_a_namespace_may_not_claim_is_refused_and_the_rest_of_the_batch_is_not(

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore
+from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, verify_log
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from serving import Answered, Load, Site, policy, serving, until
 from store_files import check_integrity
@@ -188,6 +188,9 @@ def test_no_acknowledged_decision_is_missing_after_five_kills_under_load(site):
     assert len(set(acknowledged)) == len(acknowledged) >= 100
     assert check_integrity(site.database) == "ok"
     assert differing == {}
+    found = verify_log(site.database)
+    assert (found.fault, found.outside) == (None, 0)
+    assert found.rows >= len(acknowledged)
 
 
 async def replay_all(database: Path, ids: list[str]) -> dict[str, tuple[str, ...]]:

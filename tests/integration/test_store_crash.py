@@ -1,5 +1,6 @@
-"""A decision that was acknowledged survives the process that acknowledged it."""
+"""A decision that was acknowledged survives the process that acknowledged it, and the chain of the log holds."""
 
+import os
 import random
 import sqlite3
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 from threading import Timer
 
 import append_for_ever
-from baleen_sidecar.adapters.store import SqliteDecisionReader
+from baleen_core.decision_chain import Head
+from baleen_sidecar.adapters.store import SqliteDecisionReader, verify_log
 from store_files import check_integrity
 
 ROUNDS = 10
@@ -18,7 +20,9 @@ ROUNDS = 10
 def acknowledge_until_killed(folder: Path, prefix: str, seconds: float) -> list[str]:
     """Run the process, kill it so long after its first acknowledgement, and return all of those."""
     command = [sys.executable, append_for_ever.__file__, str(folder), prefix]
-    environment = {"PYTHONPATH": str(Path(append_for_ever.__file__).parent)}
+    # After it comes what this process was given: the other one must run the same code.
+    folders = [str(Path(append_for_ever.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"PYTHONPATH": os.pathsep.join(folders)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -45,11 +49,17 @@ async def read_ids(path: Path) -> set[str]:
 async def test_no_acknowledged_decision_is_missing_after_kill_9_under_load(tmp_path: Path) -> None:
     chance = random.Random(time.time_ns())
     acknowledged: list[str] = []
+    heads: list[Head] = []
     for number in range(ROUNDS):
         acknowledged += acknowledge_until_killed(tmp_path, f"round-{number}", chance.uniform(0.02, 0.4))
 
         kept = await read_ids(tmp_path / "baleen.db")
         assert set(acknowledged) - kept == set()
         assert check_integrity(tmp_path / "baleen.db") == "ok"
+        found = verify_log(tmp_path / "baleen.db", heads)
+        assert found.fault is None
+        assert found.rows == len(kept)
+        heads.append(found.head)
+    assert found.erased > 0
     assert len(acknowledged) > ROUNDS * append_for_ever.APPENDERS
     assert len(set(acknowledged)) == len(acknowledged)

@@ -142,11 +142,11 @@ async def test_too_many_rows_are_refused_at_once_and_the_others_written(tmp_path
 
 async def test_too_many_bytes_are_refused_at_once(tmp_path: Path) -> None:
     path = make_database(tmp_path)
-    async with SqliteDecisionLog(path, max_waiting_bytes=4000) as log:
+    async with SqliteDecisionLog(path, max_waiting_bytes=4500) as log:
         with write_lock(path):
             appending = [asyncio.ensure_future(log.append(make_record(f"{number}"))) for number in range(2)]
             await asyncio.sleep(0.05)
-            with pytest.raises(LogUnavailable, match="over the limit of 4,000"):
+            with pytest.raises(LogUnavailable, match="over the limit of 4,500"):
                 await log.append(make_record("2"))
         await asyncio.gather(*appending)
 

@@ -1,5 +1,7 @@
 """A process that appends decisions as fast as it can and prints each id once it is acknowledged.
 
+Meanwhile it erases one of the authors again and again.
+
 Its arguments are the state folder, and a prefix of the ids.
 """
 
@@ -13,6 +15,7 @@ from baleen_sidecar.adapters.store import SqliteDecisionLog, StateFolder, migrat
 from decision_records import make_record
 
 APPENDERS = 64
+AUTHORS = 5
 
 
 async def append_for_ever(path: Path, prefix: str) -> None:
@@ -21,11 +24,18 @@ async def append_for_ever(path: Path, prefix: str) -> None:
 
         async def appender() -> None:
             for number in numbers:
-                await log.append(make_record(f"{prefix}-{number:07}"))
+                await log.append(make_record(f"{prefix}-{number:07}", author=f"author-{number % AUTHORS}"))
                 # Past every buffer of this process: what was written here survives its end.
                 os.write(sys.stdout.fileno(), f"{prefix}-{number:07}\n".encode())
 
-        await asyncio.gather(*(appender() for _ in range(APPENDERS)))
+        async def eraser() -> None:
+            while True:
+                await log.erase("author-0")
+                await asyncio.sleep(0.01)
+
+        # Of what an earlier process left, something is erased for certain before this one is killed.
+        await log.erase("author-0")
+        await asyncio.gather(eraser(), *(appender() for _ in range(APPENDERS)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from baleen_core.records import (
     Decision,
     DecisionRecord,
     Evidence,
+    ListHit,
     ModelIdentity,
     PolicyRef,
     PolicyRole,
@@ -24,6 +25,9 @@ def make_record(
     decision: Verdict = Verdict.ALLOW,
     score: int = 730_001,
     time: str = "2026-03-01T12:00:00.000+00:00",
+    author: str = "author-17",
+    tenant: str = "acme",
+    keep_days: int | None = None,
 ) -> DecisionRecord:
     """Make a record of the usual size: six signals, two policies, 1.7 KB as JSON."""
     signals = {f"text-toxicity.{category}": score for category in CATEGORIES}
@@ -32,8 +36,11 @@ def make_record(
         time=time,
         evidence=Evidence(
             content=ContentFacts(type="text", digest="sha256:" + "5e" * 32, length=128, media_type="text/plain"),
-            context=Context(tenant="acme", surface="comments", author={"id": "author-17", "ageDays": 3}),
+            context=Context(
+                tenant=tenant, surface="comments", session="session-4", author={"id": author, "ageDays": 3}
+            ),
             signals=signals,
+            lists=(ListHit(list_digest="sha256:" + "1f" * 32, entry="a slur"),),
             language="en",
             models=(ModelIdentity(name="text-toxicity", version="3", sha256="ab" * 32),),
         ),
@@ -56,4 +63,5 @@ def make_record(
         ),
         latency_microseconds=8_512,
         request_id="request-7",
+        keep_days=keep_days,
     )

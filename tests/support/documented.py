@@ -38,7 +38,9 @@ class DocumentedAnswers:
 
     def _operation(self, response: httpx.Response) -> tuple[Mapping[str, Any] | None, str]:
         """Return the operation; an empty one for what the API does not have, None for what is no part of it."""
-        method, path = response.request.method.lower(), response.request.url.path
+        # As it was sent: a parameter may have slashes, which are escaped.
+        path = response.request.url.raw_path.partition(b"?")[0].decode()
+        method = response.request.method.lower()
         if not self.document or path.startswith(("/docs", "/openapi.json")) or method in ("head", "options"):
             return None, path
         for template, operations in self.document["paths"].items():

@@ -290,6 +290,26 @@ async def test_an_override_that_cannot_be_read_changes_nothing_of_a_trial(replic
         assert trial_of(replica).exposure == PERCENT_5
 
 
+async def test_nothing_is_tried_out_anew_while_an_override_cannot_be_read(replica):
+    await replica.adopt(replace(ROLLOUT.policy, override_problem="spec.rejct: odd"))
+    assert (replica.adopted.digest, tried_out(replica)) == (STABLE, None)
+    await replica.adopt(ROLLOUT.policy)
+
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+
+
+async def test_a_candidate_that_was_given_up_does_not_go_on_because_an_override_cannot_be_read(replica):
+    await replica.adopt(ROLLOUT.policy)
+    promoted = replace(edits("92%", "80%", epoch=3).policy, override_problem="spec.rejct: odd")
+    await replica.adopt(promoted)
+    assert (replica.status.digest, tried_out(replica)) == (STABLE, CANDIDATE), "nothing changes"
+    await replica.adopt(replace(over(ROLLOUT, epoch=4), override_problem="spec.rejct: odd"))
+    assert (replica.adopted.epoch, replica.status.digest, tried_out(replica)) == (2, STABLE, None)
+
+    await replica.adopt(over(ROLLOUT, epoch=4))
+    assert replica.adopted == Adopted(epoch=4, digest=STABLE)
+
+
 async def test_after_a_restart_the_candidate_is_tried_out_from_the_store_alone(replica):
     await replica.adopt(ROLLOUT.policy)
     before, adopted, kept = trial_of(replica), replica.adopted, replica.routes.kept()

@@ -380,7 +380,18 @@ WRONG_CONTENT = [
         id="rescan",
     ),
     pytest.param({**category(), "anonymization": {}}, "spec.policy.anonymization", "NotYetSupported:", id="anonymise"),
-    pytest.param({**category(), "retention": {}}, "spec.policy.retention", "NotYetSupported:", id="retention"),
+    pytest.param(
+        {**category(), "retention": {"media": {"keep": "All"}}},
+        "spec.policy.retention.media",
+        "NotYetSupported:",
+        id="media kept",
+    ),
+    pytest.param(
+        {**category(), "retention": {"decisionsDays": 0}},
+        "spec.policy.retention.decisionsDays",
+        "from 1 to 36500",
+        id="kept for no time",
+    ),
     pytest.param(
         {**category(), "video": {"windowMilliseconds": 5000}},
         "spec.policy.video.windowMilliseconds",

@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from baleen_cli.commands.policy import StateOption
-from baleen_cli.console import lines, output, table
+from baleen_cli.console import lines, note, output, table
 from baleen_core.errors import NotFound, PolicyError
 from baleen_core.policy.in_force import parse_override
 from baleen_core.policy.revision import read_revision
@@ -96,12 +96,16 @@ def stored_revision(text: str, state: Path) -> RevisionContent:
 
 
 def recent_decisions(state: Path, limit: int) -> list[DecisionRecord]:
-    """Read the last decisions on record."""
+    """Read the last decisions on record, but for those that were erased: what they were made from is gone."""
     reader = SqliteDecisionReader(StateFolder(state).database)
     try:
-        return list(asyncio.run(reader.recent(limit=limit)))
+        found = asyncio.run(reader.recent(limit=limit))
     finally:
         reader.close()
+    whole = [record for record in found if not record.erased]
+    if len(whole) < len(found):
+        note(f"{len(found) - len(whole):,} of the last {len(found):,} decisions were erased, and are left out")
+    return whole
 
 
 def _existing_override(path: Path, policies: Path, key: tuple[str, str]) -> dict[str, Any]:

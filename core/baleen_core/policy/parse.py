@@ -21,6 +21,7 @@ from baleen_core.policy.schema import (
     MAX_MODELS,
     MAX_NAME_LENGTH,
     MAX_PARAMETERS,
+    MAX_RETENTION_DAYS,
     MAX_REVISION_HISTORY,
     MAX_ROLLBACK_WINDOW,
     MAX_RULE_LENGTH,
@@ -51,6 +52,7 @@ from baleen_core.policy.schema import (
     PolicyTest,
     Require,
     Requirement,
+    Retention,
     Role,
     Rule,
     Scope,
@@ -347,8 +349,7 @@ def read_scope(scope: Reader) -> Scope:
 
 def read_content(content: Reader, notation: Notation) -> PolicyContent:
     """Read what is digested, as its author or as a revision writes it."""
-    for later in ("anonymization", "retention"):
-        content.refuse(later, not_yet(f"`{later}` is not built yet; leave it out"))
+    content.refuse("anonymization", not_yet("`anonymization` is not built yet; leave it out"))
     found = PolicyContent(
         enforcement=content.optional("enforcement", one_of(Enforcement), Enforcement.ENFORCE),
         categories=_read_categories(content, notation),
@@ -362,10 +363,18 @@ def read_content(content: Reader, notation: Notation) -> PolicyContent:
             content, "onModelFailure", OnModelFailure, OnModelFailure.REVIEW, later="AllowAndRescan"
         ),
         video=_read_video(content.mapping("video"), notation),
+        retention=_read_retention(content.mapping("retention")),
     )
     if content.is_mapping and not (found.categories or found.lists or found.rules):
         content.report("", "says nothing; give it categories, lists or rules")
     content.done()
+    return found
+
+
+def _read_retention(retention: Reader) -> Retention:
+    retention.refuse("media", not_yet("`retention.media` is not built yet; leave it out: no media are kept"))
+    found = Retention(decisions_days=retention.optional("decisionsDays", integer(1, MAX_RETENTION_DAYS), None))
+    retention.done()
     return found
 
 

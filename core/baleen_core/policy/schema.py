@@ -35,6 +35,7 @@ MAX_METRICS: Final = 16
 DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 86_400
 DEFAULT_ANALYSIS_SECONDS: Final = 30
 DEFAULT_CONFIDENCE: Final = 990_000
+MAX_RETENTION_DAYS: Final = 36_500
 DEFAULT_ROLLBACK_WINDOW: Final = 3
 DEFAULT_REVISION_HISTORY: Final = 10
 
@@ -198,8 +199,15 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """For how many days decisions are kept; None: as long as the installation says."""
+
+    decisions_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContent:
-    """What is digested and becomes a revision: everything that can change a decision."""
+    """What is digested and becomes a revision: everything that can change a decision, or what becomes of it."""
 
     enforcement: Enforcement = Enforcement.ENFORCE
     categories: tuple[Category, ...] = ()
@@ -209,6 +217,7 @@ class PolicyContent:
     models: tuple[ModelRequirement, ...] = ()
     on_model_failure: OnModelFailure = OnModelFailure.REVIEW
     video: VideoSettings = field(default_factory=VideoSettings)
+    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ class Right:
 RIGHTS: Final[Mapping[str, Right]] = {
     "moderate": Right(role=KeyRole.MODERATE),
     "decisions": Right(role=KeyRole.REVIEW),
+    "subjects": Right(role=KeyRole.ADMIN),
     "effective-policy": Right(role=KeyRole.REVIEW),
     "policies": Right(role=KeyRole.REVIEW, is_of_all_tenants=True),
 }

@@ -259,7 +259,7 @@ class AdoptRoutes:
         route = kept.route if kept and must_stay else await self._adoptable(look, override)
         policy = await self._first_whole(look, route, override, must_stay=must_stay)
         if policy is not None:
-            policy = await self._with_trial(look, route, override, policy, must_stay=must_stay)
+            policy = await self._with_trial(look, route, override, policy)
         trial = policy.trial.compiled if policy and policy.trial else None
         candidate, candidate_version = (trial.revision.digest, trial.version) if trial else ("", "")
         digest, version = (policy.candidate.revision.digest, policy.candidate.version) if policy else ("", "")
@@ -337,23 +337,11 @@ class AdoptRoutes:
         return content
 
     async def _with_trial(
-        self,
-        look: _Look,
-        route: PublishedRoute,
-        override: Override | None,
-        policy: LoadedPolicy,
-        *,
-        must_stay: bool,
+        self, look: _Look, route: PublishedRoute, override: Override | None, policy: LoadedPolicy
     ) -> LoadedPolicy:
         """Add the candidate that judges beside a policy; that one cannot be used is a problem of the rollout alone."""
-        digest, trial = policy.candidate.revision.digest, None
-        found, routed = None, route.route.candidate
-        if routed is not None and must_stay and look.kept:
-            found = routed if digest == route.route.stable and look.kept.candidate == routed.digest else None
-        elif routed is not None:
-            present = {digest, routed.digest} - look.failed
-            found = candidate_in_force(route.route, override, present, now=look.now)
-        if found is not None:
+        trial = None
+        if found := _candidate_of(look, route.route, override, policy.candidate.revision.digest):
             try:
                 trial = await self._load_trial(look, route, found)
             except BaleenError as exc:
@@ -520,6 +508,20 @@ def _is_known_whole(route: PublishedRoute, whole: PublishedRoute | None) -> bool
         return False
     candidate, known = route.route.candidate, whole.route.candidate
     return candidate is None or (known is not None and known.digest == candidate.digest)
+
+
+def _candidate_of(look: _Look, route: Route, override: Override | None, digest: str) -> RoutedCandidate | None:
+    """Return the candidate that judges beside what is in force, which is `digest`."""
+    routed, published = route.candidate, look.published.route.route
+    if routed is None:
+        return None
+    if not look.published.override_problem:
+        return candidate_in_force(route, override, {digest, routed.digest} - look.failed, now=look.now)
+    # An override that cannot be read may reject it, so that none begins; one that is there stays, as all does, unless
+    # the route, which can be read, has given it up.
+    was_there = look.kept is not None and look.kept.candidate == routed.digest and digest == route.stable
+    is_named = routed.digest in (published.stable, published.candidate and published.candidate.digest)
+    return routed if was_there and is_named else None
 
 
 def _has_rules(policy: LoadedPolicy) -> bool:

@@ -236,6 +236,7 @@ class Moderate:
             latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
             request_id=caller.request_id,
             durability=self._durability,
+            keep_days=in_force.keep_days,
         )
         await self._log.append(record)
         self._on_decision(decision)

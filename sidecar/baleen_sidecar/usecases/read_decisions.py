@@ -7,7 +7,7 @@ from typing import Protocol
 from baleen_core.decision.engine import CompiledPolicy, compile_policy
 from baleen_core.decision.explain import explain
 from baleen_core.decision.replay import differences, judging_revisions, replay
-from baleen_core.errors import IntegrityError, NotFound
+from baleen_core.errors import Erased, IntegrityError, NotFound
 from baleen_core.policy.revision import read_revision
 from baleen_core.records import Decision, DecisionRecord
 from baleen_sidecar.ports import RevisionStore
@@ -56,9 +56,10 @@ class ReadDecisions:
 
         Raises:
             NotFound: there is no such decision.
+            Erased: what it was made from was erased.
             IntegrityError: a revision that judged is gone or was altered.
         """
-        record = await self.get(decision_id, tenant)
+        record = await self._get_whole(decision_id, tenant, "explained")
         return record, explain(record, await self._policies(record))
 
     async def replay(self, decision_id: str, tenant: str | None = None) -> Replay:
@@ -66,11 +67,21 @@ class ReadDecisions:
 
         Raises:
             NotFound: there is no such decision.
+            Erased: what it was made from was erased.
             IntegrityError: a revision that judged is gone or was altered.
         """
-        record = await self.get(decision_id, tenant)
+        record = await self._get_whole(decision_id, tenant, "replayed")
         again = replay(record, await self._policies(record))
         return Replay(record=record, again=again, differences=differences(record.decision, again))
+
+    async def _get_whole(self, decision_id: str, tenant: str | None, what: str) -> DecisionRecord:
+        record = await self.get(decision_id, tenant)
+        if record.erased:
+            raise Erased(
+                f"decision {decision_id} cannot be {what}: its personal part, such as the author and the list entries "
+                "that matched, was erased, and the decision was made from that, too"
+            )
+        return record
 
     async def _policies(self, record: DecisionRecord) -> Mapping[str, CompiledPolicy]:
         policies, signals = {}, self._signals()

@@ -11,7 +11,7 @@ from baleen_core.decision.replay import judging_revisions
 from baleen_core.errors import IntegrityError, InvalidError
 from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
-from baleen_core.policy.schema import Revision, Scope
+from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
 from baleen_core.records import Decision, DecisionRecord
 from baleen_sidecar.ports import OriginLog, RevisionStore
@@ -148,4 +148,10 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message=f"it was made in more than {MAX_TRIALS} rollouts, or in one of them twice")
     if any(not 0 <= each.group < GROUPS for each in trials):
         return Refusal(message=f"the group of a trial is not one of {GROUPS}")
+    if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
+        return Refusal(
+            message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"
+        )
+    if record.erased:
+        return Refusal(message="a part of it was erased, so that it could not be replayed")
     return None

@@ -18,6 +18,7 @@ _DESCRIPTIONS: Final = {
     401: "No API key that is good here",
     403: "The API key lacks a role, or may not speak for the tenant",
     404: "There is nothing of that name",
+    410: "The personal part of the decision, which this needs, was erased",
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
     422: "The request is not valid; each wrong field is named",

@@ -124,7 +124,10 @@ class VideoAnswer(Struct, frozen=True):
 
 
 class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What may happen with the content, why, and by which policies and models."""
+    """What may happen with the content, why, and by which policies and models.
+
+    `erased` says that the personal part of the record was erased.
+    """
 
     id: str
     decision: Verdict
@@ -140,6 +143,7 @@ class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     language: str | None = None
     latency_ms: float | UnsetType = UNSET
     durability: Durability | UnsetType = UNSET
+    erased: bool = False
     video: VideoAnswer | None = None
 
 
@@ -303,6 +307,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         language=evidence.language,
         latency_ms=record.latency_microseconds / 1000,
         durability=record.durability or UNSET,
+        erased=record.erased,
         video=_video(record),
     )
 

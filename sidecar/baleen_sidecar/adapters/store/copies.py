@@ -5,20 +5,24 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError, Overloaded, StateError
+from baleen_sidecar.adapters.store.chain_rows import verify_rows
 from baleen_sidecar.adapters.store.engine import connect, refuse_newer, state_errors
 from baleen_sidecar.adapters.store.state_folder import DATABASE, StateFolder
 
 PREFIX: Final = "snapshot-"
 RESERVE_BYTES: Final = 128 * 1024 * 1024
 """What a copy leaves free on the disk: twice the room that the decision log keeps for Review and Block."""
+FIRST_WITH_CHAIN: Final = "0003"
+"""The schema since which decisions are chained."""
 _CHUNK_BYTES: Final = 1024 * 1024
 _VERSION: Final = "SELECT version_num FROM alembic_version"
 _COUNT: Final = "SELECT count(*) FROM decisions"
@@ -132,16 +136,38 @@ def check_copy(path: Path) -> Contents:
     Raises:
         StateError: it is damaged, not ours, or a newer version wrote it.
     """
-    with state_errors(path):
-        # A copy has no write-ahead log, and nobody writes it: no file is made beside it.
-        address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(address, uri=True)) as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if found != "ok":
-                raise StateError(f"{path} is damaged: {found}")
-            schema = str(connection.execute(_VERSION).fetchone()[0])
-            refuse_newer(schema, path)
-            return Contents(schema=schema, decisions=connection.execute(_COUNT).fetchone()[0])
+    with state_errors(path), closing(_open(path)) as connection:
+        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StateError(f"{path} is damaged: {found}")
+        schema = str(connection.execute(_VERSION).fetchone()[0])
+        refuse_newer(schema, path)
+        return Contents(schema=schema, decisions=connection.execute(_COUNT).fetchone()[0])
+
+
+def check_chain(path: Path, noted: Sequence[Head] = ()) -> Head | None:
+    """Follow the chain of the decisions in a sound copy, and return its head; None where it has no chain.
+
+    Raises:
+        IntegrityError: a decision is not as it was written, or a head that was noted is not there.
+        StateError: it cannot be read.
+    """
+    with state_errors(path), closing(_open(path)) as connection:
+        if connection.execute(_VERSION).fetchone()[0] < FIRST_WITH_CHAIN:
+            return None
+        found = verify_rows(connection, noted)
+    if found.fault is not None:
+        raise IntegrityError(
+            f"{path}: {found.fault.text}",
+            expected=f"decisions as they were written, up to {found.head}",
+            found=found.fault.kind,
+        )
+    return found.head if found.start.link else None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # A copy has no write-ahead log, and nobody writes it: no file is made beside it.
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1", uri=True)
 
 
 def check_backup(path: Path) -> Contents:

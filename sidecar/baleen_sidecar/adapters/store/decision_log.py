@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from baleen_core.decision_chain import SALT_BYTES, Head
 from baleen_core.errors import LogUnavailable
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_reader import SqliteDecisionReader
-from baleen_sidecar.adapters.store.decision_rows import Row, to_row
+from baleen_sidecar.adapters.store.decision_rows import Row, to_chained_row
 from baleen_sidecar.adapters.store.engine import state_errors
+from baleen_sidecar.adapters.store.erasure import erase_subject
 from baleen_sidecar.adapters.store.group_writer import Group, GroupWriter, Waiting
 from baleen_sidecar.adapters.store.upkeep import Upkeep
 from baleen_sidecar.settings import Durability
@@ -28,7 +32,7 @@ class SqliteDecisionLog:
     `max_rows` and `max_wait_seconds` bound a group that is committed at once, `max_waiting_rows` and
     `max_waiting_bytes` what waits altogether. With less than `floor_bytes` free on the disk, Allow is refused, so that
     Review and Block still find room. Every `checkpoint_seconds` the write-ahead log is checkpointed, and cut when it is
-    above `truncate_bytes`.
+    above `truncate_bytes`. Decisions that say nothing else are kept for `decisions_days`; 0: for ever.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class SqliteDecisionLog:
         floor_bytes: int = 64 * MIB,
         checkpoint_seconds: float = 0.5,
         truncate_bytes: int = 64 * MIB,
+        decisions_days: int = 0,
+        wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._durability = durability
@@ -61,7 +67,11 @@ class SqliteDecisionLog:
             interval_seconds=checkpoint_seconds,
             truncate_bytes=truncate_bytes,
             sync=durability is Durability.INTERVAL,
+            decisions_days=decisions_days,
+            head=self.head,
+            wall_seconds=wall_seconds,
         )
+        self._salts = b""
         self._rows = 0
         self._bytes = 0
         self._reader: SqliteDecisionReader | None = None
@@ -105,20 +115,20 @@ class SqliteDecisionLog:
             LogUnavailable: the disk failed, is full or nearly so, or too many rows wait.
             IntegrityError: another record has this id.
         """
-        await self.append_row(to_row(record))
+        await self.append_row(to_chained_row(record, self._take_salt()))
 
     async def take(self, record: DecisionRecord, *, origin: str) -> bool:
         """Append what somebody else decided; False when it was on record before. Raises as `append` does."""
-        return await self.append_row(to_row(record, origin))
+        return await self.append_row(to_chained_row(record, self._take_salt(), origin))
 
     async def append_row(self, row: Row) -> bool:
-        """Append what is a row already; False when it was there before."""
+        """Append what is a row already, of the chain or not; False when it was there before."""
         loop = self._loop
         if loop is None:
             raise LogUnavailable("decision log: it is not open")
         self._check_floor(Verdict(row.decision))
         waiting = Waiting(row, loop.create_future())
-        self._take_place(len(waiting.row.record))
+        self._take_place(row.size_bytes)
         self._writer.put(waiting)
         await waiting.future
         return waiting.is_new
@@ -152,6 +162,21 @@ class SqliteDecisionLog:
         """
         return await self._open_reader().recent(limit=limit, decision=decision)
 
+    async def erase(self, author: str, *, tenant: str | None = None) -> int:
+        """Erase the personal part of every decision on record about an author, of a tenant or of any.
+
+        Returns how many there were; those that are being made meanwhile may be left.
+
+        Raises:
+            StateError: the file cannot be read or written.
+        """
+        return await asyncio.to_thread(erase_subject, self._path, author, tenant=tenant)
+
+    def head(self) -> Head | None:
+        """Return the chain's newest link that was committed; None before the first, and after a failure."""
+        newest = self._writer.newest
+        return None if newest is None else newest.head
+
     async def count(self) -> int:
         """Say how many decisions are on record.
 
@@ -159,6 +184,13 @@ class SqliteDecisionLog:
             StateError: the file cannot be read.
         """
         return await self._open_reader().count()
+
+    def _take_salt(self) -> bytes:
+        """Return bytes of chance that nobody else gets, from a block: to ask the system costs more than to hash."""
+        if not self._salts:
+            self._salts = os.urandom(256 * SALT_BYTES)
+        salt, self._salts = self._salts[:SALT_BYTES], self._salts[SALT_BYTES:]
+        return salt
 
     def _start(self) -> None:
         self._reader = SqliteDecisionReader(self._path)
@@ -200,7 +232,7 @@ class SqliteDecisionLog:
     def _settle(self, group: Group, cause: Exception | None) -> None:
         for waiting in group:
             self._rows -= 1
-            self._bytes -= len(waiting.row.record)
+            self._bytes -= waiting.row.size_bytes
             if waiting.future.done():
                 continue  # cancelled: whoever appended has left
             if cause is not None:

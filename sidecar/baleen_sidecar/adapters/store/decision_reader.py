@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
-from baleen_sidecar.adapters.store.decision_rows import from_row
+from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
 from baleen_sidecar.adapters.store.schema import decisions
 
@@ -42,18 +42,18 @@ class SqliteDecisionReader:
         self._engine.dispose()
 
     def _get(self, decision_id: str) -> DecisionRecord | None:
-        query = select(decisions.c.record).where(decisions.c.id == decision_id)
+        query = select(*RECORD_COLUMNS).where(decisions.c.id == decision_id)
         with state_errors(self._path), self._engine.connect() as connection:
-            data = connection.scalar(query)
-        return None if data is None else from_row(decision_id, data)
+            found = connection.execute(query).first()
+        return None if found is None else from_row(decision_id, StoredRecord(*found))
 
     def _recent(self, limit: int, decision: Verdict | None) -> Sequence[DecisionRecord]:
-        query = select(decisions.c.id, decisions.c.record).order_by(decisions.c.sequence.desc()).limit(limit)
+        query = select(decisions.c.id, *RECORD_COLUMNS).order_by(decisions.c.sequence.desc()).limit(limit)
         if decision is not None:
             query = query.where(decisions.c.decision == decision.value)
         with state_errors(self._path), self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return [from_row(row.id, row.record) for row in rows]
+        return [from_row(row.id, StoredRecord(*row[1:])) for row in rows]
 
     def _count(self) -> int:
         with state_errors(self._path), self._engine.connect() as connection:

@@ -1,6 +1,7 @@
 """Connections to the SQLite file: what every one of them sets, and what its errors become."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,10 @@ from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION
 
 BUSY_SECONDS = 5.0
 """How long a connection waits for another one's transaction; ours take milliseconds."""
+WRITE_PAUSE_SECONDS = 0.0005
+"""How often `begin_writing` looks whether the file may be written."""
+CUTTING_MILLISECONDS = 50
+"""A truncating checkpoint holds up the writer while it waits for readers, so it must not wait long."""
 
 _VERSION: ColumnClause[str] = sql_column("version_num", Text)
 _VERSION_TABLE = table("alembic_version", _VERSION)
@@ -44,6 +49,30 @@ def connect(path: Path, *, mode: str, synchronous: str = "FULL") -> sqlite3.Conn
             connection.close()
             raise
     return connection
+
+
+def begin_writing(connection: sqlite3.Connection, *, patience_seconds: float) -> None:
+    """Begin a transaction that writes, in between those of a decision log under load.
+
+    SQLite itself looks ten times a second, and a log that is busy is hardly ever found free by that.
+
+    Raises:
+        sqlite3.OperationalError: the file could not be written for so long, or at all.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    give_up = time.monotonic() + patience_seconds
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(WRITE_PAUSE_SECONDS)
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
 def open_engine(path: Path, *, mode: str) -> Engine:

@@ -11,12 +11,14 @@ from time import monotonic
 from typing import Final
 
 from baleen_core.canonical import digest_of
+from baleen_core.decision_chain import next_link
 from baleen_core.errors import IntegrityError
-from baleen_sidecar.adapters.store.decision_rows import Row, find_sql, insert_sql, is_same
+from baleen_sidecar.adapters.store.chain_rows import Newest, begin_chain, read_newest
+from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, find_sql, insert_sql, is_same
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 
 MAX_GROUP_ROWS: Final = 4095
-"""SQLite takes 32,766 parameters in one statement."""
+"""SQLite takes 32,766 parameters in one statement, and the largest part of such a group has 2,048 rows of 13."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,9 @@ class GroupWriter:
 
     A group is committed when no row waits any more, or when it has `max_rows`, or after `max_wait_seconds`. While one
     group is on its way to the disk the next gathers by itself, so groups grow with the load and no row waits without.
+
+    It alone adds rows, numbers them without gaps, and links those that have a digest to the one before (the chain of
+    baleen_core.decision_chain); a row and its link are in one commit, so that no crash can leave them apart.
     """
 
     def __init__(
@@ -59,7 +64,13 @@ class GroupWriter:
         self._deliver = deliver
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._is_stopping = False
+        self._newest: Newest | None = None
         self._thread = threading.Thread(target=self._run, name="decision-log-writer", daemon=True)
+
+    @property
+    def newest(self) -> Newest | None:
+        """The newest row that was committed; None after a failure, until the next commit. For any thread."""
+        return self._newest
 
     def start(self) -> None:
         """Open the file and begin.
@@ -68,7 +79,7 @@ class GroupWriter:
             OSError: there is no such file.
             sqlite3.Error: it cannot be opened.
         """
-        self._file.connection()
+        self._newest = read_newest(self._file.connection())
         self._thread.start()
 
     def put(self, waiting: Waiting) -> None:
@@ -107,13 +118,19 @@ class GroupWriter:
         try:
             connection = self._file.connection()
             connection.execute("BEGIN IMMEDIATE")
+            newest = self._newest or read_newest(connection)
+            if newest.link is None and any(waiting.row.digest is not None for waiting in group):
+                newest = begin_chain(connection, newest.sequence)
             for part in _parts(group):
-                _insert(connection, part)
+                newest = _insert(connection, part, newest)
             connection.execute("COMMIT")
             self._file.check_in_place()
         except Exception as exc:  # whatever it is: those who wait must hear of it, and the thread must live
+            # Whether a failed COMMIT left its rows behind is seen only in the file.
+            self._newest = None
             self._file.drop()
             return exc
+        self._newest = newest
         return None
 
 
@@ -130,26 +147,50 @@ def _parts(group: Group) -> Iterator[Group]:
         start += size
 
 
-def _insert(connection: sqlite3.Connection, part: Group) -> None:
+def _insert(connection: sqlite3.Connection, part: Group, newest: Newest) -> Newest:
+    """Insert rows after the newest one, and return which is the newest then."""
+    values: list[object] = []
+    after = newest
+    for waiting in part:
+        after = _place(waiting.row, after, values)
     try:
-        connection.execute(insert_sql(len(part)), [value for waiting in part for value in waiting.row])
+        connection.execute(insert_sql(len(part)), values)
     except sqlite3.IntegrityError:
         # SQLite undid this statement alone; one by one, only the row at fault is refused.
         for waiting in part:
-            _insert_one(connection, waiting)
+            newest = _insert_one(connection, waiting, newest)
+        return newest
+    return after
 
 
-def _insert_one(connection: sqlite3.Connection, waiting: Waiting) -> None:
+def _place(row: Row, newest: Newest, values: list[object]) -> Newest:
+    """Add a row's values, with its place and link, and return it as the newest."""
+    sequence, link = newest.sequence + 1, None
+    if row.digest is not None and newest.link is not None:
+        link = next_link(newest.link, row.digest)
+    values.append(sequence)
+    values += row[:-1]
+    values.append(link)
+    return Newest(sequence, link or newest.link)
+
+
+def _insert_one(connection: sqlite3.Connection, waiting: Waiting, newest: Newest) -> Newest:
     """Insert a row unless its id is taken: by the same record, that is well; by another, it is the row's error."""
-    decision_id, record = waiting.row.id, waiting.row.record
+    values: list[object] = []
+    after = _place(waiting.row, newest, values)
     try:
-        connection.execute(insert_sql(1), waiting.row)
+        connection.execute(insert_sql(1), values)
     except sqlite3.IntegrityError:
-        stored = connection.execute(find_sql(), (decision_id,)).fetchone()
-        if stored is None:
+        found = connection.execute(find_sql(), (waiting.row.id,)).fetchone()
+        if found is None:
             raise
         waiting.is_new = False
-        if not is_same(stored[0], record):
+        stored = StoredRecord(*found)
+        if not is_same(stored, waiting.row):
             waiting.error = IntegrityError(
-                f"decision {decision_id} is on record already", expected=digest_of(stored[0]), found=digest_of(record)
+                f"decision {waiting.row.id} is on record already",
+                expected=digest_of(stored.record),
+                found=digest_of(waiting.row.record),
             )
+        return newest
+    return after

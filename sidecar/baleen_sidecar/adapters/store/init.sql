@@ -14,12 +14,10 @@ CREATE TABLE decisions (
     decision TEXT NOT NULL,
     author TEXT,
     surface TEXT,
-    record BLOB NOT NULL, origin TEXT,
+    record BLOB NOT NULL, origin TEXT, personal BLOB, salt BLOB, personal_digest BLOB, keep_days INTEGER, link BLOB,
     PRIMARY KEY (sequence),
     UNIQUE (id)
 );
-
-CREATE INDEX decisions_by_time ON decisions (time);
 
 CREATE TABLE revisions (
     digest TEXT NOT NULL,
@@ -60,4 +58,19 @@ CREATE TABLE spool (
     PRIMARY KEY (id)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0002');
+CREATE INDEX decisions_by_age ON decisions (keep_days, time);
+
+CREATE TABLE chain (
+    id INTEGER NOT NULL,
+    sequence BIGINT NOT NULL,
+    link BLOB NOT NULL,
+    PRIMARY KEY (id)
+);
+
+CREATE TABLE dropped_decisions (
+    sequence INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (sequence)
+);
+
+INSERT INTO alembic_version (version_num) VALUES ('0003');

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
 
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -28,12 +28,37 @@ decisions = Table(
     Column("surface", Text),
     Column("record", LargeBinary, nullable=False),
     Column("origin", Text),
-    Index("decisions_by_time", "time"),
+    Column("personal", LargeBinary),
+    Column("salt", LargeBinary),
+    Column("personal_digest", LargeBinary),
+    Column("keep_days", Integer),
+    Column("link", LargeBinary),
+    Index("decisions_by_age", "keep_days", "time"),
 )
-"""One row a decision. `record` is the whole DecisionRecord as JSON; the other columns repeat what is searched by.
+"""One row a decision. `record` is the DecisionRecord as JSON; most other columns repeat what is searched by.
 
-`origin` is who sent it, as namespace/ServiceAccount/replica; NULL where this process decided.
+`origin` is who sent it, as namespace/ServiceAccount/replica; NULL where this process decided. `link`, `salt` and the
+rest are those of baleen_core.decision_chain; a row with a link has its PersonalPart in `personal` and not in `record`.
+`personal_digest` is set once that was erased: then it stands for `personal` and `salt`, which are NULL, or is empty
+where the row is in no chain. A row without a link is in a spool, or was there before the chain.
 """
+
+chain = Table(
+    "chain",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("link", LargeBinary, nullable=False),
+)
+"""One row: the chain begins after the row in `sequence`, whose link is `link`; moved on when retention drops rows."""
+
+dropped_decisions = Table(
+    "dropped_decisions",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+)
+"""Digests of rows that were dropped while older ones are kept; without them the chain could not be followed."""
 
 spool = Table(
     "spool",

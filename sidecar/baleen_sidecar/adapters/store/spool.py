@@ -9,9 +9,9 @@ from typing import Final, Self, TypeVar
 
 from baleen_core.errors import LogUnavailable
 from baleen_core.policy_stream import MAX_RECORDS
-from baleen_core.records import DecisionRecord
+from baleen_core.records import DecisionRecord, encode
 from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
-from baleen_sidecar.adapters.store.decision_rows import to_row
+from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row, to_row
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.engine import state_errors
 from baleen_sidecar.flow.spool import SpoolRoom, take_while_fits
@@ -29,8 +29,11 @@ _WRITE_MARK: Final = (
     "INSERT INTO spool (id, shipped) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET shipped = excluded.shipped"
 )
 _MEASURE: Final = "SELECT coalesce(sum(length(record)), 0) FROM decisions WHERE sequence "
-_WAITING: Final = "SELECT sequence, id, time, record FROM decisions WHERE sequence > ? ORDER BY sequence LIMIT ?"
-# The row of the mark stays, as SQLite numbers the next row by the highest that is there.
+_WAITING: Final = (
+    "SELECT sequence, id, time, record, personal, personal_digest FROM decisions "
+    "WHERE sequence > ? ORDER BY sequence LIMIT ?"
+)
+# The row of the mark stays, as the next row is numbered by the highest that is there when the file is opened.
 _DROP: Final = (
     "DELETE FROM decisions WHERE sequence IN "
     "(SELECT sequence FROM decisions WHERE sequence < ? ORDER BY sequence LIMIT ?) RETURNING length(record)"
@@ -161,7 +164,10 @@ class SqliteSpool:
 
     def _read(self, limit_rows: int, limit_bytes: int) -> list[SpooledDecision]:
         cursor = self._file.connection().execute(_WAITING, (self._mark, limit_rows))
-        found = (SpooledDecision(sequence=row[0], id=row[1], time=row[2], record=row[3]) for row in cursor)
+        found = (
+            SpooledDecision(sequence=row[0], id=row[1], time=row[2], record=_whole(row[1], StoredRecord(*row[3:])))
+            for row in cursor
+        )
         rows = list(take_while_fits(found, lambda each: len(each.record), limit_bytes=limit_bytes))
         # An open cursor holds its snapshot, and keeps the write-ahead log from being cut.
         cursor.close()
@@ -176,3 +182,9 @@ class SqliteSpool:
         """Drop some of the oldest rows, and return their bytes; the mark on disk is never behind them."""
         self._write_mark()
         return sum(size for (size,) in self._file.connection().execute(_DROP, (self._mark, DROP_ROWS)))
+
+
+def _whole(decision_id: str, stored: StoredRecord) -> bytes:
+    """Return a record's JSON; only rows that were a log's before this folder was a spool's are in parts."""
+    is_whole = stored.personal is None and stored.personal_digest is None
+    return stored.record if is_whole else encode(from_row(decision_id, stored))

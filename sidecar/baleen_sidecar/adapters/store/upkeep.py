@@ -1,32 +1,55 @@
-"""The decision log's second thread: moves what was committed into the database proper, and looks at the disk."""
+"""The decision log's second thread: checkpoints what was committed, drops what is too old, looks at the disk."""
 
 import logging
 import os
 import sqlite3
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from baleen_core.decision_chain import Head
 from baleen_sidecar.adapters.store.durable_file import DurableFile
+from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS
+from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired
 
 logger = logging.getLogger(__name__)
 
-_BUSY_MILLISECONDS = 50
-"""A truncating checkpoint holds up the writer while it waits for readers, so it must not wait long."""
+_DROP_SHARE = 0.5
+"""Dropping old rows takes at most this share of a round, as decisions wait for each batch."""
+_HEAD_SECONDS = 3600.0
+"""How often the head of the chain goes to the process's own log, which as a rule is kept elsewhere."""
 
 
 class Upkeep:
     """Checkpoints every `interval_seconds`, and cuts the write-ahead log when it is above `truncate_bytes`.
 
-    With `sync`, it also makes durable what was committed since: the promise of Durability.INTERVAL.
+    With `sync`, it also makes durable what was committed since: the promise of Durability.INTERVAL. Decisions without
+    a term of their own are dropped after `decisions_days`; 0: never. `head` says where the chain ends, which is logged
+    soon after the start, at the end, and each hour between.
     """
 
-    def __init__(self, path: Path, *, interval_seconds: float, truncate_bytes: int, sync: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        interval_seconds: float,
+        truncate_bytes: int,
+        sync: bool,
+        decisions_days: int,
+        head: Callable[[], Head | None],
+        wall_seconds: Callable[[], float] = time.time,
+    ) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._file = DurableFile(path, synchronous="NORMAL")
         self._interval_seconds = interval_seconds
         self._truncate_bytes = truncate_bytes
         self._sync = sync
+        self._decisions_days = decisions_days
+        self._head = head
+        self._wall_seconds = wall_seconds
+        self._told_at = float("-inf")
         self._failure = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decision-log-upkeep", daemon=True)
@@ -53,13 +76,20 @@ class Upkeep:
         while not self._stopping.wait(self._interval_seconds):
             self._look_after()
         self._look_after()
+        if (head := self._head()) is not None:
+            self._tell(head)
         self._file.drop()
 
     def _look_after(self) -> None:
         """Do one round; a fault is reported once, and the next round tries again."""
         try:
             self.free_bytes = self._measure_free_bytes()
+            # What is told must be on the disk, and this is only once it is synced.
+            head = self._head()
             self._checkpoint()
+            self._drop_expired()
+            if head is not None and time.monotonic() - self._told_at >= _HEAD_SECONDS:
+                self._tell(head)
         except (OSError, sqlite3.Error) as exc:
             self._file.drop()
             if str(exc) != self._failure:
@@ -71,12 +101,23 @@ class Upkeep:
     def _checkpoint(self) -> None:
         connection = self._file.connection()
         self._file.check_in_place()
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        connection.execute(f"PRAGMA busy_timeout = {CUTTING_MILLISECONDS}")
         if self._sync:
             self.sync_wal()
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _drop_expired(self) -> None:
+        connection = self._file.connection()
+        give_up = time.monotonic() + self._interval_seconds * _DROP_SHARE
+        dropped = BATCH_ROWS
+        while dropped == BATCH_ROWS and time.monotonic() < give_up and not self._stopping.is_set():
+            dropped = drop_expired(connection, now_seconds=self._wall_seconds(), default_days=self._decisions_days)
+
+    def _tell(self, head: Head) -> None:
+        self._told_at = time.monotonic()
+        logger.info("decision log head", extra={"head": str(head)})
 
     def sync_wal(self) -> None:
         """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader.

@@ -46,14 +46,16 @@ def build_router(decisions: ReadDecisions) -> APIRouter:
         return answer(to_answer(await decisions.get(decision_id, tenant)))
 
     @router.get(
-        "/{decision_id}/explain", responses=documented(Explanation, 404, 422, 500, 503), summary="Say why, in words"
+        "/{decision_id}/explain",
+        responses=documented(Explanation, 404, 410, 422, 500, 503),
+        summary="Say why, in words",
     )
     async def explain(decision_id: DecisionId, tenant: KeyTenant) -> Response:
         record, sentences = await decisions.explain(decision_id, tenant)
         return answer(Explanation(record.id, record.decision.decision, sentences))
 
     @router.post(
-        "/{decision_id}/replay", responses=documented(ReplayAnswer, 404, 422, 500, 503), summary="Decide once more"
+        "/{decision_id}/replay", responses=documented(ReplayAnswer, 404, 410, 422, 500, 503), summary="Decide once more"
     )
     async def replay(decision_id: DecisionId, tenant: KeyTenant) -> Response:
         made = await decisions.replay(decision_id, tenant)

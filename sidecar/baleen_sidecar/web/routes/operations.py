@@ -14,6 +14,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from baleen_core.decision_chain import Head
 from baleen_core.errors import NotFound
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.web.metrics import RequestMetrics
@@ -47,7 +48,10 @@ class Ready(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Numbers for people: requests, seconds at p50, p95 and p99 by content type, CPU and memory of this process."""
+    """Numbers for people: requests, seconds at p50, p95 and p99 by content type, CPU and memory of this process.
+
+    `decision_log_head` is the newest link of the decision log's chain as `place:link`, null where there is none.
+    """
 
     version: str
     ready: bool
@@ -57,6 +61,7 @@ class Status(Struct, frozen=True, kw_only=True):
     cpu_percent: float
     memory_bytes: int
     components: tuple[ComponentAnswer, ...]
+    decision_log_head: str | None
 
 
 ANSWERS = {"Health": Health, "Ready": Ready, "Status": Status}
@@ -70,6 +75,7 @@ def build_router(
     version: str,
     monotonic_seconds: Callable[[], float],
     says_why: bool = True,
+    log_head: Callable[[], Head | None] = lambda: None,
 ) -> APIRouter:
     """Serve what operations need; `says_why` is whether /ready, which is open to all, quotes policies and addresses."""
     router = APIRouter(tags=["operations"])
@@ -91,6 +97,7 @@ def build_router(
     @router.get("/v1/status", responses=documented(Status), summary="Show numbers for people")
     async def status() -> Response:
         found = await health.readiness()
+        head = log_head()
         return answer(
             Status(
                 version=version,
@@ -101,6 +108,7 @@ def build_router(
                 cpu_percent=process.cpu_percent(),
                 memory_bytes=process.memory_info().rss,
                 components=_components(found.components),
+                decision_log_head=None if head is None else str(head),
             )
         )
 

@@ -1,0 +1,113 @@
+"""`baleen log`: whether the decision log is as it was written, and erasure of people from it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baleen_cli.console import lines
+from baleen_core.decision_chain import ChainedRow, Fault, Head, Verification
+from baleen_core.errors import IntegrityError, NotFound
+from baleen_sidecar.adapters.store import StateFolder, erase_subject, read_head, verify_log
+
+app = typer.Typer(help="Verify the decision log, and erase people from it.", no_args_is_help=True)
+
+StateOption = Annotated[Path, typer.Option("--state", envvar="BALEEN_STATE", help="Folder of the decision log")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one answer a line")]
+DEFAULT_STATE = Path(".state")
+
+
+@app.callback()
+def log() -> None:
+    """Verify the decision log, and erase people from it."""
+
+
+@app.command()
+def verify(
+    state: StateOption = DEFAULT_STATE,
+    head: Annotated[
+        list[str] | None, typer.Option(help="A head that was noted before: it must still be in the log; several may be")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow the chain of the decision log from end to end; the sidecar may run or not.
+
+    Exit status 1 and the first row that was altered, inserted or taken out, if the log is not as it was written. That
+    its newest rows are gone, or that all of it was written anew, only a head shows that was noted elsewhere.
+    """
+    found = verify_log(StateFolder(state).database, [Head.parse(each) for each in head or ()])
+    if as_json:
+        lines([json.dumps(_document(found), ensure_ascii=False)])
+    if found.fault is not None:
+        expected = f"the log as it was written, verified up to {found.head}"
+        raise IntegrityError(f"decision log: {found.fault.text}", expected=expected, found=found.fault.kind.value)
+    if not as_json:
+        lines(_tell(found))
+
+
+@app.command()
+def head(state: StateOption = DEFAULT_STATE) -> None:
+    """Print the head of the decision log's chain, to be noted elsewhere, without following the chain."""
+    found = read_head(StateFolder(state).database)
+    if found is None:
+        raise NotFound(f"{state}: no decision was put on record since the log has a chain")
+    lines([str(found)])
+
+
+@app.command()
+def erase(
+    author: Annotated[str, typer.Argument(help="The author's id, as requests named it")],
+    state: StateOption = DEFAULT_STATE,
+    tenant: Annotated[str | None, typer.Option(help="Only decisions of this tenant")] = None,
+) -> None:
+    """Take the personal part out of every decision about an author; the sidecar may run or not.
+
+    The chain holds, and the decisions stay, but for what could tell whom they are about; they can be replayed no more.
+    """
+    erased = erase_subject(StateFolder(state).database, author, tenant=tenant)
+    lines([f"erased from {_number(erased, 'decision')}"])
+
+
+def _tell(found: Verification) -> list[str]:
+    if found.start.link == b"":
+        return [f"no chain: {_number(found.outside, 'decision')} from before it, or in a spool"]
+    told = [f"the log is as it was written: {_number(found.rows, 'decision')} in the chain"]
+    if found.first is not None and found.last is not None:
+        told.append(f"from {_name(found.first)} to {_name(found.last)}")
+    if found.erased:
+        told.append(f"personal part erased: {_number(found.erased, 'decision')}")
+    if found.dropped:
+        told.append(f"dropped by retention between others: {_number(found.dropped, 'decision')}")
+    if found.outside:
+        told.append(f"outside, from before the chain: {_number(found.outside, 'decision')}")
+    told += [f"not to be checked any more, as retention dropped what was there: {each}" for each in found.passed_heads]
+    return [*told, f"head {found.head}"]
+
+
+def _document(found: Verification) -> dict[str, object]:
+    return {
+        "intact": found.fault is None,
+        "decisions": found.rows,
+        "erased": found.erased,
+        "dropped": found.dropped,
+        "outside": found.outside,
+        "first": None if found.first is None else {"id": found.first.id, "time": found.first.time},
+        "last": None if found.last is None else {"id": found.last.id, "time": found.last.time},
+        "start": str(found.start),
+        "head": str(found.head),
+        "passed_heads": [str(each) for each in found.passed_heads],
+        "fault": None if found.fault is None else _describe(found.fault),
+    }
+
+
+def _describe(fault: Fault) -> dict[str, object]:
+    return {"kind": fault.kind.value, "place": fault.sequence, "id": fault.id, "time": fault.time, "text": fault.text}
+
+
+def _name(row: ChainedRow) -> str:
+    return f"{row.id} ({row.time})"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
