@@ -21,6 +21,8 @@ COMMANDS: Final = {
     "pin": "baleen_cli.kubectl_commands.acting:pin",
     "reject": "baleen_cli.kubectl_commands.acting:reject",
     "rollback": "baleen_cli.kubectl_commands.acting:rollback",
+    "approve": "baleen_cli.kubectl_commands.acting:approve",
+    "pause": "baleen_cli.kubectl_commands.acting:pause",
 }
 
 app = typer.Typer(
@@ -39,7 +41,7 @@ def remember_target(
     kube_context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
 ) -> None:
-    """Moderation policies in a cluster: what is in force, why, and how to go back."""
+    """Moderation policies in a cluster: what is in force, why, what is on its way, and how to go back."""
     context.obj = Target(namespace=namespace, context=kube_context, kubeconfig=kubeconfig)
 
 

@@ -1,6 +1,7 @@
 """Fixtures of the tests that talk to a real API server."""
 
 from cluster_fixtures import (
+    baleen,
     cluster_binaries,
     control_plane,
     gateway,
@@ -12,6 +13,7 @@ from cluster_fixtures import (
 )
 
 __all__ = [
+    "baleen",
     "cluster_binaries",
     "control_plane",
     "gateway",

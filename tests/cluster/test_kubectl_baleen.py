@@ -19,17 +19,6 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def baleen(control_plane, namespace):
-    """Run a command as whoever is on call, in the namespace of the test."""
-
-    def baleen(command, *arguments, user="on-call", within=namespace):
-        where = ["-n", within] if within else []
-        return kubectl_baleen(command, *arguments, *where, "--kubeconfig", control_plane.kubeconfig(user))
-
-    return baleen
-
-
-@pytest.fixture
 def community(control_plane, namespace):
     """Publish a policy of three revisions, and return their digests, oldest first."""
     put(control_plane, *published(namespace, "community", [50, 60, 70], scope={"surface": "comments"}))

@@ -1,10 +1,11 @@
 """A policy in a cluster in memory, with an operator that keeps its memory and a clock that tests turn."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from baleen_core.model.schema import Model, ModelSignal, Preprocessing, Source, SourceType
-from baleen_core.resources import POLICY_KIND, REVISION_KIND, ROUTE_KIND, revision_name
+from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, REVISION_KIND, ROUTE_KIND, revision_name
 from baleen_operator.reconcile.policy import reconcile_policy
 from baleen_operator.reconcile.ports import Outcome
 from memory_cluster import MemoryCluster, TickingClock, make_ports
@@ -101,3 +102,17 @@ class Site:
 
     def revision(self, digest: str) -> dict[str, Any]:
         return self.find(REVISION_KIND, revision_name("community", digest))
+
+    def written(self, namespace: str = SPACE) -> dict[str, list[dict[str, Any]]]:
+        """Return what people and the operator wrote of policies, by kind, as if it had been in this namespace."""
+        found = {kind: self.cluster.all(kind) for kind in (POLICY_KIND, ROUTE_KIND, OVERRIDE_KIND, REVISION_KIND)}
+        for each in (each for manifests in found.values() for each in manifests):
+            said = {name: each["metadata"].get(name) for name in ("name", "labels", "annotations")}
+            each["metadata"] = {"namespace": namespace} | {name: value for name, value in said.items() if value}
+        return found
+
+
+async def pass_time(site: Site, seconds: float) -> None:
+    """Let time pass, and the operator look then."""
+    site.clock.now += timedelta(seconds=seconds)
+    await site.reconcile()

@@ -18,7 +18,7 @@ from baleen_operator.plan.trial import newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways
 from policies import override_manifest
-from policy_site import Site, policy
+from policy_site import Site, pass_time, policy
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -198,11 +198,6 @@ def stepped(block: str, version: str, **spec: Any) -> dict[str, Any]:
 
 def candidate(site: Site) -> dict[str, Any]:
     return site.route.get("candidate", {})
-
-
-async def pass_time(site: Site, seconds: float) -> None:
-    site.clock.now += timedelta(seconds=seconds)
-    await site.reconcile()
 
 
 async def test_an_edit_goes_through_its_steps_and_is_promoted(site):

@@ -1,7 +1,10 @@
-"""`kubectl baleen pin | reject | rollback`: write a policy's override, which works with the operator down, too."""
+"""`kubectl baleen pin | reject | rollback | approve | pause`: write a policy's override.
+
+Gateways read it themselves, so the first three work with the operator down, too.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -23,21 +26,33 @@ from baleen_cli.kubectl_commands.options import (
 from baleen_cli.kubectl_commands.overrides import (
     REASON_ANNOTATION,
     Change,
+    approved,
     others_saying,
+    paused,
     pinned,
     read_expiry,
     rejected,
     said_by,
     says_nothing_else,
+    unapproved,
+    unpaused,
     unpinned,
     unrejected,
 )
 from baleen_cli.kubectl_commands.reading import read_facts
+from baleen_cli.kubectl_commands.rollouts import (
+    Rollout,
+    describe_rollout,
+    find_rollout,
+    read_plan,
+    steps_to_approve,
+)
 from baleen_core.errors import InvalidError, NotFound, Problem, Stale
 from baleen_core.policy.in_force import Override
+from baleen_core.policy.schema import Plan, Step
+from baleen_core.reading import unknown_name
 from baleen_core.resources import OVERRIDE_KIND
 
-RevisionArgument = Annotated[str, typer.Argument(help="Digest (or its beginning) or version of the revision")]
 ReasonOption = Annotated[str, typer.Option(help="Why, for whoever looks later")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Ask the API server, and change nothing")]
 
@@ -46,16 +61,19 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Ask the API serve
 class Intent:
     """What to change in our part of an override, how it is taken back, and what must come of it.
 
-    `digest` is of the revision that it is about; `is_pinned` and `is_rejected` say what must hold of it then (None:
-    either).
+    `digest` is of the revision that it is about (empty: of none); `is_pinned`, `is_rejected` and `is_approved` say what
+    must hold of it then, `is_paused` what must hold of the override (None: either). `told` is the answer's first line.
     """
 
     change: Change
     digest: str
     undo: str
     reason: str = ""
+    told: str = ""
     is_pinned: bool | None = None
     is_rejected: bool | None = None
+    is_approved: bool | None = None
+    is_paused: bool | None = None
 
 
 Decide = Callable[[Facts, datetime], Intent]
@@ -93,7 +111,9 @@ def pin(
 def reject(
     context: typer.Context,
     name: Name,
-    revision: RevisionArgument,
+    revision: Annotated[
+        str, typer.Argument(help="Digest (or its beginning) or version; else the candidate, or what is in force")
+    ] = "",
     reason: ReasonOption = "",
     remove: Annotated[bool, typer.Option("--remove", help="Take the rejection back")] = False,
     dry_run: DryRunOption = False,
@@ -103,6 +123,10 @@ def reject(
     output_format: OutputOption = None,
 ) -> None:
     """Never have a revision in force: the newest that is not rejected is, and the next edit goes live as usual."""
+    if remove and not revision:
+        raise typer.BadParameter("name the revision whose rejection is to be taken back")
+    # What is meant is what was there when the command was given, not what somebody else made of it meanwhile.
+    meant: list[str] = []
 
     def decide(facts: Facts, now: datetime) -> Intent:
         said = facts.override
@@ -110,7 +134,11 @@ def reject(
             digest = find_digest(revision, facts, sorted(said.reject) if said else ())
             undo = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace}"
             return Intent(change=unrejected(digest), digest=digest, undo=undo, is_rejected=False)
-        return _reject(facts, find_digest(revision, facts, facts.known), reason)
+        if revision:
+            return _reject(facts, find_digest(revision, facts, facts.known), reason)
+        meant[:] = meant or [_find_meant(facts, now)]
+        told = _tell_of_candidate(facts, meant[0], now) or f"{facts.named(meant[0])} is rejected"
+        return replace(_reject(facts, meant[0], reason), told=told)
 
     _override(open_cluster(context, namespace, kube_context, kubeconfig), name, decide, dry_run, output_format)
 
@@ -126,17 +154,19 @@ def rollback(
     kubeconfig: KubeconfigOption = "",
     output_format: OutputOption = None,
 ) -> None:
-    """Go back to what was in force before: reject what is in force now, and with --to pin another."""
-    # What is meant is what was in force when the command was given, not what somebody else made of it meanwhile.
+    """Go back to what was before: reject the candidate, or else what is in force, and with --to pin another."""
     meant: list[str] = []
 
     def decide(facts: Facts, now: datetime) -> Intent:
+        rollout = find_rollout(facts, now)
+        if not meant and rollout is not None and rollout.is_judging and not to:
+            meant[:] = [rollout.digest]
         current = meant[0] if meant else facts.in_force(now)
         if current is None:
             raise NotFound(f"nothing of {facts.key} is in force; there is nothing to go back from")
         meant[:] = [current]
         if not to:
-            return _reject(facts, current, reason)
+            return replace(_reject(facts, current, reason), told=_tell_of_candidate(facts, current, now))
         wanted = find_digest(to, facts, tuple(facts.revisions))
         if wanted == current:
             raise NotFound(f"{facts.named(current)} is in force already; name another one with --to")
@@ -147,6 +177,170 @@ def rollback(
         )
 
     _override(open_cluster(context, namespace, kube_context, kubeconfig), name, decide, dry_run, output_format)
+
+
+def approve(
+    context: typer.Context,
+    name: Name,
+    step: Annotated[str, typer.Option(help="Through this step; else through all")] = "",
+    digest: Annotated[str, typer.Option(help="Only if this is the candidate: digest (or its beginning)")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the approval back")] = False,
+    dry_run: DryRunOption = False,
+    namespace: NamespaceOption = "",
+    kube_context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output_format: OutputOption = None,
+) -> None:
+    """Let the candidate pass the steps that ask for approval; one that failed is tried again."""
+    if remove and (step or digest):
+        raise typer.BadParameter("an approval is taken back with --remove alone")
+    # What somebody looked at is approved, not what an author wrote meanwhile.
+    meant: list[str] = []
+
+    def decide(facts: Facts, now: datetime) -> Intent:
+        if remove:
+            return _take_approval_back(facts)
+        rollout = _candidate(facts, meant[0] if meant else digest, now)
+        meant[:] = [rollout.digest]
+        return _approve(facts, rollout, step)
+
+    _override(open_cluster(context, namespace, kube_context, kubeconfig), name, decide, dry_run, output_format)
+
+
+def pause(
+    context: typer.Context,
+    name: Name,
+    remove: Annotated[bool, typer.Option("--remove", help="Let the rollout go on")] = False,
+    dry_run: DryRunOption = False,
+    namespace: NamespaceOption = "",
+    kube_context: ContextOption = "",
+    kubeconfig: KubeconfigOption = "",
+    output_format: OutputOption = None,
+) -> None:
+    """Freeze the rollout where it is; what is in force stays, and so does whom the candidate judges."""
+
+    def decide(facts: Facts, now: datetime) -> Intent:
+        return _go_on(facts) if remove else _pause(facts, now)
+
+    _override(open_cluster(context, namespace, kube_context, kubeconfig), name, decide, dry_run, output_format)
+
+
+def _find_meant(facts: Facts, now: datetime) -> str:
+    """Find the revision that does harm where none is named: what is on its way, or else what is in force.
+
+    Raises:
+        NotFound: there is neither, or what is on its way judges nobody yet, so that either could be meant.
+    """
+    rollout, current = find_rollout(facts, now), facts.in_force(now)
+    if rollout is not None and rollout.is_judging:
+        return rollout.digest
+    if current is None:
+        raise NotFound(f"nothing of {facts.key} is in force; name the revision to reject")
+    if rollout is not None and not facts.failed(rollout.digest):
+        raise NotFound(
+            f"{facts.named(current)} of {facts.key} is in force, and {facts.named(rollout.digest)} waits and judges "
+            "nobody; name the one to reject"
+        )
+    return current
+
+
+def _tell_of_candidate(facts: Facts, digest: str, now: datetime) -> str:
+    """Say that it is the candidate that is rejected; nothing where it is not."""
+    rollout = find_rollout(facts, now)
+    if rollout is None or rollout.digest != digest:
+        return ""
+    return f"{facts.named(digest)}, the candidate, is rejected: nobody is judged by it any more"
+
+
+def _candidate(facts: Facts, wanted: str, now: datetime) -> Rollout:
+    """Find the candidate, which must be the one that is `wanted`, if that says anything.
+
+    Raises:
+        NotFound: there is none, or another one.
+    """
+    rollout = find_rollout(facts, now)
+    if rollout is None:
+        written, said, current = facts.status.candidate, facts.override, facts.in_force(now)
+        if written and said and written.digest in said.reject:
+            command = f"kubectl baleen reject {facts.name} {short(written.digest)} -n {facts.namespace} --remove"
+            raise NotFound(f"{facts.named(written.digest)} of {facts.key} is rejected; take that back with: {command}")
+        there = f"{facts.named(current)} is in force" if current else "nothing is in force"
+        raise NotFound(f"{facts.key} has no candidate, so there is nothing to approve; {there}")
+    if wanted and (found := find_digest(wanted, facts, facts.known)) != rollout.digest:
+        raise NotFound(
+            f"{facts.named(found)} is not the candidate of {facts.key}; that is {facts.named(rollout.digest)}"
+        )
+    return rollout
+
+
+def _approve(facts: Facts, rollout: Rollout, step: str) -> Intent:
+    plan = read_plan(facts.policy)
+    if plan is None:
+        raise NotFound(f"what {facts.key} says now is not valid, so its steps are not known; correct it first")
+    failed = facts.failed(rollout.digest)
+    through = _find_through(facts, plan, rollout, step)
+    if not through and not failed:
+        names = ", ".join(each.name for each in plan.steps)
+        steps = f"its steps are {names}" if names else "it has no steps"
+        until = f" up to step {step}" if step else ""
+        raise NotFound(f"nothing of {facts.key} needs an approval{until}: {describe_rollout(rollout)}; {steps}")
+    how_far = f"through step {step}" if step else "through all its steps"
+    told = f"{facts.named(rollout.digest)}, the candidate, is approved {how_far}"
+    waits = "; it is paused, and so waits still" if _is_paused(facts) else ""
+    return Intent(
+        change=approved(rollout.digest, through=step),
+        digest=rollout.digest,
+        undo=f"kubectl baleen approve {facts.name} -n {facts.namespace} --remove",
+        told=told + ("; it failed, and begins again at the first" if failed else "") + waits,
+        is_approved=True,
+    )
+
+
+def _find_through(facts: Facts, plan: Plan, rollout: Rollout, step: str) -> tuple[Step, ...]:
+    """Return the steps that would be approved.
+
+    Raises:
+        NotFound: the plan has no such step.
+    """
+    names = [each.name for each in plan.steps]
+    if step and step not in names:
+        raise NotFound(unknown_name(step, names, f"step of {facts.key}"))
+    last = names.index(step) if step else len(names)
+    return tuple(each for each in steps_to_approve(plan, rollout) if names.index(each.name) <= last)
+
+
+def _take_approval_back(facts: Facts) -> Intent:
+    if facts.override is None or facts.override.approve is None:
+        raise NotFound(f"nothing of {facts.key} is approved")
+    digest = facts.override.approve.digest
+    undo = f"kubectl baleen approve {facts.name} --digest {short(digest)} -n {facts.namespace}"
+    told = f"{facts.named(digest)} is not approved any more; steps that it went through stay behind it"
+    return Intent(change=unapproved, digest=digest, undo=undo, told=told, is_approved=False)
+
+
+def _pause(facts: Facts, now: datetime) -> Intent:
+    rollout = find_rollout(facts, now)
+    told = "what is applied from now on waits"
+    if rollout is not None and rollout.exposure is not None:
+        where = f"step {rollout.step}" if rollout.step else "its step"
+        told = f"{facts.named(rollout.digest)}, the candidate, stays in {where}, judging {rollout.judges}"
+    undo = f"kubectl baleen pause {facts.name} -n {facts.namespace} --remove"
+    return Intent(change=paused, digest="", undo=undo, told=told, is_paused=True)
+
+
+def _go_on(facts: Facts) -> Intent:
+    if facts.override is None or not facts.override.paused:
+        by = "; its author's own `paused` is taken out there" if _is_paused(facts) else ""
+        raise NotFound(f"no override pauses {facts.key}{by}")
+    still = (facts.policy or {}).get("spec", {}).get("paused") is True
+    told = "the policy itself says paused, and so waits still" if still else "the rollout goes on"
+    undo = f"kubectl baleen pause {facts.name} -n {facts.namespace}"
+    return Intent(change=unpaused, digest="", undo=undo, told=told, is_paused=False)
+
+
+def _is_paused(facts: Facts) -> bool:
+    is_said = facts.override is not None and facts.override.paused
+    return is_said or (facts.policy or {}).get("spec", {}).get("paused") is True
 
 
 def _pin(facts: Facts, digest: str, reason: str, end: str) -> Intent:
@@ -197,6 +391,8 @@ def _override(cluster: Cluster, name: str, decide: Decide, dry_run: bool, output
         print_object(without_managed_fields(written or gone), output_format)
         return
     before, digest = facts.in_force(now), after.in_force(now)
+    if intent.told:
+        lines([f"{facts.key}: {intent.told}{' (dry run)' if dry_run else ''}"])
     if digest is None:
         lines([f"{facts.key}: nothing is in force, as before"])
     elif before == digest:
@@ -217,8 +413,6 @@ def _attempt(cluster: Cluster, name: str, decide: Decide, dry_run: bool) -> tupl
         )
     intent = decide(facts, now)
     _check_others(facts, intent)
-    body = _body(facts, intent)
-    target = (OVERRIDE_KIND, facts.namespace, name)
     manifest, body = facts.override_manifest, _body(facts, intent)
     target = (OVERRIDE_KIND, facts.namespace, name)
     version = manifest["metadata"]["resourceVersion"] if manifest else ""
@@ -251,14 +445,23 @@ def _body(facts: Facts, intent: Intent) -> dict[str, Any]:
 
 def _check_others(facts: Facts, intent: Intent) -> None:
     """Refuse to take back what another manager says as well: it would stay, and nobody would know why."""
-    said, manifest = facts.override, facts.override_manifest
-    names: list[str] = []
-    if said and said.pin and said.pin.digest == intent.digest and intent.is_pinned is False:
-        field, names = "spec.pin", others_saying(manifest, "pin", None, but=FIELD_MANAGER)
-    if said and intent.digest in said.reject and intent.is_rejected is False:
-        field, names = "spec.reject", others_saying(manifest, "reject", intent.digest, but=FIELD_MANAGER)
-    if names:
-        what = f"{short(intent.digest)} is written by {', '.join(names)} too, so it would stay; take it out there"
+    said, manifest = facts.override or Override(), facts.override_manifest
+    taken: dict[str, str | None] = {}
+    if said.pin and said.pin.digest == intent.digest and intent.is_pinned is False:
+        taken["pin"] = None
+    if intent.digest in said.reject and intent.is_rejected is False:
+        taken["reject"] = intent.digest
+    if intent.is_approved is False:
+        taken["approve"] = None
+    if intent.is_paused is False:
+        taken["paused"] = None
+    for path, item in taken.items():
+        names, field = others_saying(manifest, path, item, but=FIELD_MANAGER), f"spec.{path}"
+        if not names:
+            continue
+        what = (
+            f"{short(intent.digest) or path} is written by {', '.join(names)} too, so it would stay; take it out there"
+        )
         edit = f"kubectl edit modover {facts.name} -n {facts.namespace}"
         raise InvalidError([Problem(field=f"override {facts.key}: {field}", message=f"{what}, or with `{edit}`")])
 
@@ -267,10 +470,11 @@ def _check_outcome(facts: Facts, intent: Intent, written: Manifest | None, now: 
     """Refuse an override that is not what was meant, or that leaves the policy with nothing in force."""
     after = with_override(facts, written)
     said = after.override or Override()
-    is_pinned = said.pin is not None and said.pin.digest == intent.digest
-    is_as_meant = intent.is_pinned in (None, is_pinned) and intent.is_rejected in (
-        None,
-        intent.digest in said.reject,
+    is_as_meant = (
+        intent.is_pinned in (None, said.pin is not None and said.pin.digest == intent.digest)
+        and intent.is_rejected in (None, intent.digest in said.reject)
+        and intent.is_approved in (None, said.approve is not None and said.approve.digest == intent.digest)
+        and intent.is_paused in (None, said.paused)
     )
     if after.override_problem or not is_as_meant:
         found = after.override_problem or f"its spec would be {dict((written or {}).get('spec', {}))}"

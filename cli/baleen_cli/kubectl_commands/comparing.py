@@ -25,6 +25,7 @@ from baleen_cli.kubectl_commands.options import (
     print_object,
 )
 from baleen_cli.kubectl_commands.reading import read_facts
+from baleen_cli.kubectl_commands.rollouts import find_rollout
 from baleen_core.checking import Place, find_lists, texts_of
 from baleen_core.errors import InvalidError, NotFound, PolicyError, Problem
 from baleen_core.policy.diff import Change, describe, diff
@@ -40,7 +41,9 @@ def show_diff(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The policy's name; with --file it may be left out")] = "",
     old: Annotated[str, typer.Argument(help="Digest (or its beginning) or version; else what was before")] = "",
-    new: Annotated[str, typer.Argument(help="The same; else what is in force")] = "",
+    new: Annotated[
+        str, typer.Argument(help="The same; else what is in force. Without both: the candidate, if any")
+    ] = "",
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Compare an author's file with what is in force")
     ] = None,
@@ -72,6 +75,9 @@ def show_diff(
     is_known = after.digest in facts.revisions
     titles = [facts.named(before.digest) if before else "nothing"]
     titles.append(facts.named(after.digest) if is_known else f"{file} ({short(after.digest)})")
+    rollout = find_rollout(facts, now)
+    if file is None and rollout is not None and rollout.digest == after.digest:
+        titles[-1] += ", the candidate"
     lines([" → ".join(titles), *(describe(changes) or ["no difference"])])
 
 
@@ -99,17 +105,21 @@ def read_policy_file(file: Path, name: str) -> tuple[str, Policy, Mapping[Place,
 def choose_two(facts: Facts, old: str, new: str, now: datetime) -> tuple[RevisionContent | None, RevisionContent]:
     """Find the two revisions to compare; what is not named is what was before, and what is in force.
 
+    Where none is named and there is a candidate, these are what is in force and the candidate.
+
     Raises:
         NotFound: one of them is not known, or nothing is in force.
     """
-    known, current = facts.known, facts.in_force(now)
+    known, current, rollout = facts.known, facts.in_force(now), find_rollout(facts, now)
+    if not old and not new and rollout is not None and rollout.digest in facts.revisions:
+        return facts.revisions.content(current) if current else None, facts.revisions.content(rollout.digest)
     after = find_digest(new, facts, known) if new else current
     if after is None:
         raise NotFound(f"nothing of {facts.key} is in force; name two revisions: {', '.join(map(short, known))}")
     if old:
         before: str | None = find_digest(old, facts, known)
     else:
-        before = next((each for each in known if each != after), None)
+        before = next((each for each in facts.activated if each != after), None)
     return facts.revisions.content(before) if before else None, facts.revisions.content(after)
 
 

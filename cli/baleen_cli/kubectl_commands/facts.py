@@ -13,7 +13,7 @@ from baleen_core.policy.scope import Candidate
 from baleen_core.reading import show, unknown_name
 from baleen_core.resources import POLICY_LABEL, PublishedRoute, read_revision_resource, read_route
 from baleen_operator.plan.history import merge_rows, row_of
-from baleen_operator.resources.policy import Row, read_rows
+from baleen_operator.resources.policy import Failed, Row, Status, read_rows, read_status
 
 MAX_NAMED: Final = 10
 SHORT_DIGEST: Final = len("sha256:") + 10
@@ -103,6 +103,17 @@ class Facts:
         """Return namespace/name."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Return what tells the policy, its route and its override from what they were at another time."""
+        parts = (self.policy, self.route_manifest, self.override_manifest)
+        return (self.key, *(str(each["metadata"].get("resourceVersion", "")) if each else "" for each in parts))
+
+    @property
+    def status(self) -> Status:
+        """Return what the operator wrote of the policy last; empty when it wrote nothing yet."""
+        return read_status(self.policy or {})
+
     def in_force(self, now: datetime) -> str | None:
         """Return the digest in force, as gateways find it: a policy that is not routed is none for them."""
         return in_force(self.route.route, self.override, self.revisions, now=now) if self.route else None
@@ -111,7 +122,14 @@ class Facts:
         """Return the version by which people know a digest."""
         if self.route and digest == self.route.route.stable and self.route.version:
             return self.route.version
+        candidate = self.status.candidate
+        if candidate and digest == candidate.digest and candidate.version:
+            return candidate.version
         return self.revisions.version(digest)
+
+    def failed(self, digest: str) -> Failed | None:
+        """Return how the rollout of a revision failed; None when it did not."""
+        return next((each for each in self.status.failed if each.digest == digest), None)
 
     def named(self, digest: str) -> str:
         """Show a digest for people, with its version."""
@@ -119,11 +137,17 @@ class Facts:
         return f"{short(digest)} ({version})" if version else short(digest)
 
     @property
-    def known(self) -> tuple[str, ...]:
-        """Return every digest that anything of this policy names, newest activation first."""
+    def activated(self) -> tuple[str, ...]:
+        """Return every digest that was or is stable or in force, newest first."""
         routed = (self.route.route.stable, *self.route.route.recent_stable) if self.route else ()
-        activated = [row.digest for row in history(self)]
-        return tuple(dict.fromkeys(each for each in (*routed, *activated, *self.revisions) if each))
+        return tuple(dict.fromkeys(each for each in (*routed, *(row.digest for row in history(self))) if each))
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Return every digest that anything of this policy names: newest activation first, then those without one."""
+        candidate, tried = self.status.candidate, self.route.route.candidate if self.route else None
+        on_the_way = [each.digest for each in (tried, candidate) if each]
+        return tuple(dict.fromkeys((*self.activated, *on_the_way, *(each for each in self.revisions if each))))
 
 
 def make_facts(

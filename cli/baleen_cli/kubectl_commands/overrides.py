@@ -70,15 +70,15 @@ def unpinned(said: Said) -> Said:
 
 
 def rejected(digest: str) -> Change:
-    """Never have this revision in force; a pin of it goes."""
+    """Never have this revision in force; a pin of it goes, and so does its approval."""
 
     def change(said: Said) -> Said:
         found = sorted({*said.get("reject", ()), digest})
         if len(found) > MAX_REJECTED:
             message = f"would have {len(found)} entries; at most {MAX_REJECTED} are allowed: take old ones back first"
             raise InvalidError([Problem(field="spec.reject", message=message)])
-        is_pinned = said.get("pin", {}).get("digest") == digest
-        return _with(said, reject=found, **({"pin": None} if is_pinned else {}))
+        gone = {each: None for each in ("pin", "approve") if said.get(each, {}).get("digest") == digest}
+        return _with(said, reject=found, **gone)
 
     return change
 
@@ -86,6 +86,27 @@ def rejected(digest: str) -> Change:
 def unrejected(digest: str) -> Change:
     """Take a rejection back."""
     return lambda said: _without_rejection(said, digest)
+
+
+def approved(digest: str, *, through: str) -> Change:
+    """Let this candidate pass the steps that ask for approval, up to one of them or (empty) all."""
+    approval = {"digest": digest} | ({"throughStep": through} if through else {})
+    return lambda said: _with(said, approve=approval)
+
+
+def unapproved(said: Said) -> Said:
+    """Take an approval back."""
+    return _with(said, approve=None)
+
+
+def paused(said: Said) -> Said:
+    """Freeze the rollout where it is."""
+    return _with(said, paused=True)
+
+
+def unpaused(said: Said) -> Said:
+    """Let the rollout go on."""
+    return _with(said, paused=None)
 
 
 def read_expiry(text: str, now: datetime) -> str:

@@ -1,10 +1,13 @@
 """`kubectl baleen get | history | effective | explain`: look, and change nothing."""
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from baleen_cli.console import lines, output, table
@@ -31,6 +34,14 @@ from baleen_cli.kubectl_commands.options import (
     print_object,
 )
 from baleen_cli.kubectl_commands.reading import policies_with, read_all_facts, read_facts
+from baleen_cli.kubectl_commands.rollouts import (
+    Rollout,
+    as_candidate,
+    describe_rollout,
+    find_rollout,
+    find_rollouts,
+)
+from baleen_cli.kubectl_commands.watching import View, watch_view
 from baleen_cli.kubectl_commands.words import describe_place, explain_digest, explain_policy
 from baleen_core.policy.scope import Candidate, resolve
 from baleen_core.records import Context
@@ -46,28 +57,56 @@ def get(
     namespace: NamespaceOption = "",
     all_namespaces: AllOption = False,
     kube_context: ContextOption = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, until Ctrl-C")] = False,
     kubeconfig: KubeconfigOption = "",
     output_format: OutputOption = None,
 ) -> None:
-    """Show policies, and which revision of each is in force, an override considered."""
+    """Show policies, which revision of each is in force, an override considered, and how far its candidate is."""
     if name and all_namespaces:
         raise typer.BadParameter("a policy's name says too little in all namespaces; leave out one of the two")
-    cluster, now = open_cluster(context, namespace, kube_context, kubeconfig), clock()
-    found = (
-        [read_facts(cluster, name)] if name else read_all_facts(cluster, None if all_namespaces else cluster.namespace)
-    )
-    if output_format:
+    if watch and output_format:
+        raise typer.BadParameter("--watch shows a table; leave out one of --watch and --output")
+    cluster = open_cluster(context, namespace, kube_context, kubeconfig)
+
+    def look() -> list[Facts]:
+        if name:
+            return [read_facts(cluster, name)]
+        return read_all_facts(cluster, None if all_namespaces else cluster.namespace)
+
+    def view() -> View:
+        found = look()
+        where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
+        shown = (
+            show_policies(found, clock(), with_namespaces=all_namespaces) if found else Text(f"no policies in {where}")
+        )
+        return View(sources=[each.versions for each in found], shown=shown)
+
+    if watch:
+        watch_view(view, output, sleep=time.sleep)
+    elif output_format:
+        found, now = look(), clock()
         objects = [as_object(each, now) for each in found]
         print_object(objects[0] if name else {"items": objects}, output_format)
-        return
-    if not found:
-        lines([f"no policies in {'any namespace' if all_namespaces else f'namespace {cluster.namespace}'}"])
-        return
+    else:
+        output.print(view().shown)
+
+
+def show_policies(found: Sequence[Facts], now: datetime, *, with_namespaces: bool) -> RenderableType:
+    """Make the table of policies, and one of those with a candidate, with a line on what each of these waits for."""
+    place = ["NAMESPACE"] if with_namespaces else []
     columns = ["NAME", "VERSION", "DIGEST", "EPOCH", "ACCEPTED", "READY", "CONVERGED", "OVERRIDE", "SINCE", "AGE"]
-    shown = table(*(["NAMESPACE"] if all_namespaces else []), *columns)
+    shown = table(*place, *columns)
+    on_the_way = table(*place, "NAME", "CANDIDATE", "DIGEST", "STEP", "WEIGHT", "REASON", "SINCE")
+    waits = []
     for each in found:
-        shown.add_row(*([each.namespace] if all_namespaces else []), *_row(each, now))
-    output.print(shown)
+        where = [each.namespace] if with_namespaces else []
+        shown.add_row(*where, *_row(each, now))
+        if (rollout := find_rollout(each, now)) is not None:
+            since = age(rollout.step_time or rollout.start_time, now)
+            cells = [rollout.version, short(rollout.digest), rollout.step, rollout.weight, rollout.reason, since]
+            on_the_way.add_row(*where, each.name, *cells)
+            waits.append(Text(f"{each.key if with_namespaces else each.name}: {describe_rollout(rollout)}"))
+    return Group(shown, on_the_way, *waits) if waits else shown
 
 
 def show_history(
@@ -81,10 +120,12 @@ def show_history(
     """Show what was routed for a policy, newest first; a policy that was deleted keeps its history."""
     cluster, now = open_cluster(context, namespace, kube_context, kubeconfig), clock()
     facts = read_facts(cluster, name)
-    rows, current = history(facts), facts.in_force(now)
+    rows, current, rollout = history(facts), facts.in_force(now), find_rollout(facts, now)
     if output_format:
         activations = [{**asdict(row), "standing": _word(facts, row, current)} for row in rows]
-        whole = {"namespace": facts.namespace, "name": facts.name, "activations": activations}
+        whole: dict[str, Any] = {"namespace": facts.namespace, "name": facts.name, "activations": activations}
+        whole["candidate"] = as_candidate(rollout) if rollout else None
+        whole["failed"] = [asdict(each) for each in facts.status.failed]
         print_object(whole, output_format)
         return
     shown = table("EPOCH", "TIME", "VERSION", "DIGEST", "REASON", "BY", "NOW")
@@ -92,6 +133,11 @@ def show_history(
         word = _word(facts, row, current)
         shown.add_row(str(row.epoch), row.time, row.version, short(row.digest), row.reason, row.by, word)
     output.print(shown)
+    lines([f"on its way: {describe_rollout(rollout)}"] if rollout else [])
+    lines(
+        f"failed{f' at {each.time}' if each.time else ''}: {facts.named(each.digest)}: {each.reason}: {each.message}"
+        for each in facts.status.failed
+    )
 
 
 def effective(
@@ -109,16 +155,17 @@ def effective(
     """Say which policy wins for content from a place, and which floors bind there."""
     cluster, now = open_cluster(context, namespace, kube_context, kubeconfig), clock()
     place = Context(tenant=tenant, surface=surface, source=source)
-    competing = candidates(read_all_facts(cluster, namespace or None), now)
+    policies = read_all_facts(cluster, namespace or None)
+    competing, rollouts = candidates(policies, now), find_rollouts(policies, now)
     if output_format:
         found = resolve(competing, place)
         whole: dict[str, Any] = {"context": {"tenant": tenant, "surface": surface, "source": source}}
         for field in ("winners", "floors", "dry_runs"):
             spelling = "dryRuns" if field == "dry_runs" else field
-            whole[spelling] = [_as_candidate(each) for each in getattr(found, field)]
+            whole[spelling] = [_as_competing(each, rollouts) for each in getattr(found, field)]
         print_object(whole, output_format)
         return
-    lines(describe_place(competing, place))
+    lines(describe_place(competing, place, rollouts))
 
 
 def explain(
@@ -168,7 +215,9 @@ def as_object(facts: Facts, now: datetime) -> dict[str, Any]:
         "route": facts.route_manifest,
         "override": facts.override_manifest,
     }
+    rollout = find_rollout(facts, now)
     whole: dict[str, Any] = {"namespace": facts.namespace, "name": facts.name, "inForce": in_force}
+    whole["candidate"] = as_candidate(rollout) if rollout else None
     whole["problems"] = [each for each in (facts.route_problem, facts.override_problem) if each]
     whole |= {name: without_managed_fields(each) for name, each in resources.items() if each is not None}
     whole["revisions"] = [without_managed_fields(each) for each in facts.revisions.manifests]
@@ -200,12 +249,13 @@ def _word(facts: Facts, row: Row, current: str | None) -> str:
     if facts.override and row.digest in facts.override.reject:
         return "Rejected"
     if row.digest != current:
-        return ""
+        return "Failed" if facts.failed(row.digest) else ""
     is_last = row == next(each for each in history(facts) if each.digest == current)
     return "InForce" if is_last else ""
 
 
-def _as_candidate(candidate: Candidate) -> dict[str, Any]:
+def _as_competing(candidate: Candidate, rollouts: Mapping[tuple[str, str], Rollout]) -> dict[str, Any]:
+    rollout = rollouts.get((candidate.namespace, candidate.name))
     revision = candidate.revision
     scope = {field: value for field, value in asdict(revision.scope).items() if value is not None}
     return {
@@ -216,4 +266,5 @@ def _as_candidate(candidate: Candidate) -> dict[str, Any]:
         "scope": scope,
         "version": candidate.version,
         "digest": revision.digest,
+        "candidate": as_candidate(rollout) if rollout else None,
     }

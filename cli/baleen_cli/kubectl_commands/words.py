@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 from baleen_cli.kubectl_commands.facts import (
@@ -14,6 +15,7 @@ from baleen_cli.kubectl_commands.facts import (
     short,
 )
 from baleen_cli.kubectl_commands.overrides import REASON_ANNOTATION, others_saying
+from baleen_cli.kubectl_commands.rollouts import Rollout, find_rollout
 from baleen_core.policy.schema import Scope
 from baleen_core.policy.scope import Candidate, matches, resolve
 from baleen_core.records import Context
@@ -29,15 +31,29 @@ NEXT: Final[Mapping[str, str]] = {
     "Converged": "wait; when that does not help, look at the gateways that are named: their /ready says what they lack",
 }
 NEXT_BY_REASON: Final[Mapping[str, str]] = {
+    "AnalysisFailed": "apply other content; if you want it all the same, let it be tried again with `kubectl baleen "
+    "approve`, or pin it with `kubectl baleen pin`",
+    "AnalysisInconclusive": "give its steps more time or its metrics wider limits, or let it be tried again with "
+    "`kubectl baleen approve`",
+    "AwaitingApproval": "look at it with `kubectl baleen diff`, then let it go on with `kubectl baleen approve`, or "
+    "end it with `kubectl baleen reject`",
+    "DeadlineExceeded": "apply other content, or give the same more time with `rollout.progressDeadlineSeconds`, and "
+    "its steps begin again; what was rolled back is also tried again by `kubectl baleen approve`",
+    "GateFailed": "take back what makes the named categories softer; their names come out of `gates.neverLoosen` by an "
+    "edit of its own, which must be in force first",
+    "Holding": "wait until its step is over; `kubectl baleen pause` keeps it there, `kubectl baleen reject` ends it",
     "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
     "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",
     "NotGranted": "ask whoever installed Baleen to grant it, or move the policy to a namespace that has the grant",
     "NotYetSupported": "leave the field out",
     "OverrideInvalid": "correct the override with `kubectl edit modover`",
-    "Paused": "take `paused` out of the policy or of its override",
+    "Paused": "take `paused` out of the policy, or out of its override with `kubectl baleen pause --remove`",
     "Pinned": "take the pin back as said above, or wait until it ends",
+    "Preparing": "wait; when that does not help, look at the gateways that are named: their /ready says what they lack",
     "Rejected": "apply other content, or take the rejection back as said above",
     "ScopeConflict": "narrow the scope of one of the two policies, or delete one",
+    "Shadow": "wait until its step is over: nobody gets its decisions; `kubectl baleen diff` shows what it changes, "
+    "`kubectl baleen reject` ends it",
     "TestsFailed": "correct the policy, or the test; `baleen policy test` shows each with what was found",
     "UnknownDigest": "pin a revision that is known, or take the pin back as said above",
 }
@@ -45,7 +61,14 @@ NEXT_BY_REASON: Final[Mapping[str, str]] = {
 
 def explain_policy(facts: Facts, now: datetime) -> list[str]:
     """Say what is in force for a policy, what is not and why, and what to do."""
-    return [facts.key, *_in_force(facts, now), *_override(facts, now), *_latest(facts, now)]
+    return [
+        facts.key,
+        *_in_force(facts, now),
+        *_rollout(facts, now),
+        *_override(facts, now),
+        *_failed(facts),
+        *_latest(facts, now),
+    ]
 
 
 def explain_digest(facts: Facts, digest: str, now: datetime) -> list[str]:
@@ -56,8 +79,13 @@ def explain_digest(facts: Facts, digest: str, now: datetime) -> list[str]:
     ]
 
 
-def describe_place(competing: Sequence[Candidate], place: Context) -> list[str]:
-    """Say which policy of each type wins for content from a place, which floors bind it, and what is only tried out."""
+def describe_place(
+    competing: Sequence[Candidate], place: Context, rollouts: Mapping[tuple[str, str], Rollout] = MappingProxyType({})
+) -> list[str]:
+    """Say which policy of each type wins for content from a place, which floors bind it, and what is only tried out.
+
+    Beside each is said what is rolled out of it (`rollouts`, by namespace and name).
+    """
     found = resolve(competing, place)
     said = [
         f"Content from {_place(Scope(tenant=place.tenant, surface=place.surface, source=place.source), 'anywhere')}:"
@@ -67,6 +95,7 @@ def describe_place(competing: Sequence[Candidate], place: Context) -> list[str]:
         said.append(
             f"  {winner.revision.type}: {_name(winner)} wins; it is for {_place(winner.revision.scope, 'everything')}"
         )
+        said += _beside(winner, rollouts)
         others = [
             each
             for each in competing
@@ -83,9 +112,19 @@ def describe_place(competing: Sequence[Candidate], place: Context) -> list[str]:
         )
     for each in found.floors:
         said.append(f"  floor {_name(each)} binds too; it is for {_place(each.revision.scope, 'everything')}")
+        said += _beside(each, rollouts)
     for each in found.dry_runs:
         said.append(f"  {_name(each)} is judged and not enforced (DryRun)")
+        said += _beside(each, rollouts)
     return said
+
+
+def _beside(policy: Candidate, rollouts: Mapping[tuple[str, str], Rollout]) -> Iterator[str]:
+    """Say what is rolled out beside what is in force of a policy."""
+    rollout = rollouts.get((policy.namespace, policy.name))
+    if rollout is not None and rollout.is_judging:
+        step = f" (step {rollout.step})" if rollout.step else ""
+        yield f"    beside it {rollout.name} is rolled out, judging {rollout.judges}{step}"
 
 
 def _in_force(facts: Facts, now: datetime) -> Iterator[str]:
@@ -115,6 +154,29 @@ def _in_force(facts: Facts, now: datetime) -> Iterator[str]:
         yield f"  Routed is {facts.named(route.route.stable)} (epoch {route.epoch}), which {why}"
 
 
+def _rollout(facts: Facts, now: datetime) -> Iterator[str]:
+    """Say how far the candidate is, as gateways judge by it; what it waits for is said by the conditions."""
+    rollout = find_rollout(facts, now)
+    if rollout is None:
+        return
+    since = f" since {rollout.start_time} ({age(rollout.start_time, now)})" if rollout.start_time else ""
+    yield f"Candidate: {facts.named(rollout.digest)}{since}{_where(rollout)}"
+    if rollout.exposure is not None and not rollout.is_judging:
+        yield "  It judges nobody, whatever its step, while another revision than the stable one is in force"
+
+
+def _where(rollout: Rollout) -> str:
+    """Say in which step a candidate is, and whom it judges."""
+    step = f", in step {rollout.step}" if rollout.step else ", waiting to begin"
+    return f"{step}, judging {rollout.judges}"
+
+
+def _failed(facts: Facts) -> Iterator[str]:
+    for each in facts.status.failed:
+        when = f" at {each.time}" if each.time else ""
+        yield f"Failed: {facts.named(each.digest)}{when} ({each.reason}): {each.message}"
+
+
 def _override(facts: Facts, now: datetime) -> Iterator[str]:
     manifest, said = facts.override_manifest, facts.override
     if manifest is None:
@@ -135,10 +197,15 @@ def _override(facts: Facts, now: datetime) -> Iterator[str]:
         yield f"Override rejects {facts.named(digest)}{_by(manifest, 'reject', digest)}"
         command = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace} --remove"
         yield f"  Take it back with: {command}"
+    if said.approve:
+        through = f"through step {said.approve.through_step}" if said.approve.through_step else "through all its steps"
+        yield f"Override approves {facts.named(said.approve.digest)} {through}{_by(manifest, 'approve', None)}"
+        yield f"  Take it back with: kubectl baleen approve {facts.name} -n {facts.namespace} --remove"
     if reason := (manifest["metadata"].get("annotations") or {}).get(REASON_ANNOTATION, ""):
         yield f"  The last reason that was given: {reason}"
     if said.paused:
         yield f"Override pauses the rollout{_by(manifest, 'paused', None)}; what is in force is moderated by as usual"
+        yield f"  Take it back with: kubectl baleen pause {facts.name} -n {facts.namespace} --remove"
 
 
 def _latest(facts: Facts, now: datetime) -> Iterator[str]:
@@ -195,7 +262,15 @@ def _why(facts: Facts, digest: str, now: datetime) -> tuple[str, str]:
         why = f"is rejected by override {facts.key}{_by(facts.override_manifest, 'reject', digest)}"
         command = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace} --remove"
         return why, f"Take that back with: {command}"
-    if problem := facts.revisions.problem(digest):
+    failed, tried = facts.failed(digest), route.route.candidate if route else None
+    if failed and not (tried and tried.digest == digest):
+        then = f"Try it again, if it is what the policy says, with: kubectl baleen approve {policy}"
+        return f"failed at {failed.time} ({failed.reason}): {failed.message}", then
+    rollout, problem = find_rollout(facts, now), facts.revisions.problem(digest)
+    if rollout is not None and rollout.digest == digest and not (problem and rollout.exposure):
+        command = f"kubectl baleen reject {facts.name} {short(digest)} -n {facts.namespace}"
+        return f"is the candidate{_where(rollout)}", f"End it with: {command}"
+    if problem:
         then = "gateways keep what they have; the operator writes it anew when it runs, if it is what the policy says"
         return f"cannot be used: {problem}", f"Next: {then}"
     if route is None:
@@ -203,6 +278,8 @@ def _why(facts: Facts, digest: str, now: datetime) -> tuple[str, str]:
     if digest == route.route.stable and current is not None:
         why = f"is routed, but override {facts.key} pins {facts.named(current)}"
         return why, f"Take that back with: kubectl baleen pin {policy} --remove"
+    if digest not in facts.activated:
+        return f"never was in force; stable is {facts.named(route.route.stable)}", ""
     since = f" since {route.time}" if route.time else ""
     then = f"Go back to it with: kubectl baleen pin {facts.name} {short(digest)} -n {facts.namespace}"
     return f"is superseded by {facts.named(route.route.stable)}{since}", then
