@@ -77,3 +77,12 @@ def is_exposed(exposure: Exposure, tenant: str | None, place: int) -> bool:
 def share_of_line(weight_basis_points: int) -> int:
     """Return how many places a weight has; none for 0, and all of them for 10,000."""
     return weight_basis_points * LINE // FULL
+
+
+def say_exposure(exposure: Exposure) -> str:
+    """Say whom a candidate judges."""
+    if exposure.is_shadow or not (exposure.weight_basis_points or exposure.tenants):
+        return "nobody"
+    if exposure.tenants:
+        return "the tenants " + ", ".join(exposure.tenants)
+    return f"{exposure.weight_basis_points / (FULL / 100):g}% of the content"

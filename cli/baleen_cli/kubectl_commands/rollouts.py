@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from baleen_cli.kubectl_commands.facts import Facts, Manifest, condition, short
-from baleen_core.assignment import FULL, Exposure
+from baleen_core.assignment import FULL, Exposure, say_exposure
 from baleen_core.errors import PolicyError
 from baleen_core.policy.in_force import candidate_in_force
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.schema import Plan, Step, StepType
 from baleen_core.ratio import MILLION, format_ratio
-from baleen_operator.plan.rollout import NOBODY, say_exposure
 
 SHADOW: Final = "shadow"
 NONE: Final = "none"
@@ -57,7 +56,7 @@ class Rollout:
     @property
     def judges(self) -> str:
         """Say in words whom it judges."""
-        return say_exposure(self.exposure if self.exposure is not None and self.is_judging else NOBODY)
+        return say_exposure(self.exposure if self.exposure is not None and self.is_judging else Exposure())
 
 
 def find_rollout(facts: Facts, now: datetime) -> Rollout | None:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from baleen_core.analysis.verdict import AnalysisVerdict
-from baleen_core.assignment import FULL, Exposure
+from baleen_core.assignment import Exposure, say_exposure
 from baleen_core.canonical import canonical_json, digest_of
 from baleen_core.policy.schema import OnDeadline, OnInconclusive, Plan, Step, StepType
 
@@ -169,15 +169,6 @@ def exposure_of(plan: Plan, index: int) -> Exposure:
         return NOBODY
     step = plan.steps[index]
     return Exposure(weight_basis_points=step.weight_basis_points, tenants=step.tenants)
-
-
-def say_exposure(exposure: Exposure) -> str:
-    """Say whom a candidate judges."""
-    if exposure.is_shadow or not (exposure.weight_basis_points or exposure.tenants):
-        return "nobody"
-    if exposure.tenants:
-        return "the tenants " + ", ".join(exposure.tenants)
-    return f"{exposure.weight_basis_points / (FULL / 100):g}% of the content"
 
 
 def _index(plan: Plan, state: State) -> int:
