@@ -4,6 +4,7 @@ The peer knows the increase beforehand and looks once, when it will find it in f
 planned; it may not look earlier, nor again. Where authors differ it takes the variance from the groups, too.
 """
 
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -67,7 +68,15 @@ def measure(effort: Effort) -> Outcome:
         figure = f"analysis_detect_decisions_{name.removesuffix('_5')}"
         medians = [turn[name]["median"] for turn in turns]
         figures.append(Figure.of(figure, medians, "decisions", aims=FIGURES, noise=noise))
-    return Outcome(figures=tuple(figures), raw={"rollouts": rollouts, "turns": turns, "peer_against_itself": pairs})
+    # JSON has no infinity.
+    kept = [
+        {
+            name: {key: value if isfinite(value) else None for key, value in found.items()}
+            for name, found in turn.items()
+        }
+        for turn in turns
+    ]
+    return Outcome(figures=tuple(figures), raw={"rollouts": rollouts, "turns": kept, "peer_against_itself": pairs})
 
 
 def _turn(name: str, rollouts: int, *, seed: int) -> dict[str, float]:

@@ -43,7 +43,8 @@ def deviations(variance: ArrayLike, *, alpha: float, scale: float) -> Floats:
 def student_deviations(normal: ArrayLike, freedom: ArrayLike) -> Floats:
     """Return the quantile of Student's t, with 1 or more degrees of freedom, at the level of a quantile of the normal.
 
-    Wallace's approximation, good to 2 % from 3 degrees on: `z = (8 n + 1) / (8 n + 3) sqrt(n ln(1 + t² / n))`.
+    Wallace's approximation, `z = (8 n + 1) / (8 n + 3) sqrt(n ln(1 + t² / n))`, is up to 4 % too large with 3 degrees
+    of freedom, and 0.1 % with 30.
     """
     n = np.asarray(freedom, dtype=np.float64)
     stretched = np.asarray(normal, dtype=np.float64) * (8 * n + 3) / (8 * n + 1)

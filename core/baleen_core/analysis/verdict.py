@@ -229,8 +229,8 @@ def _find_missing(coverage: Coverage) -> tuple[AnalysisVerdict, Reason, str] | N
         f"{those} of {all_of_them} decisions by {arm} are counted"
         for arm, those, all_of_them in zip(("stable", "the candidate"), counted, made, strict=True)
     )
-    typical = min(1.0, sum(lost) / max(1, sum(made)))
-    chance = CHANCE * sqrt(typical * (1 - typical) * sum(1 / max(1, each) for each in made))
+    # One more is counted in each arm: that none is missing of a few says little.
+    chance = CHANCE * sqrt(sum((lack + 1) / max(1, each) ** 2 for lack, each in zip(lost, made, strict=True)))
     if all(made) and abs(shares[0] - shares[1]) > max(MAX_UNEQUAL / MILLION, chance):
         limit = format_ratio(MAX_UNEQUAL)
         words = f"{told}: what is missing differs by more than {limit} (MAX_UNEQUAL), so nothing can be compared."
