@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,7 +14,7 @@ from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override
 from baleen_core.policy.schema import ListType, Revision
 from baleen_core.policy_stream import Recorded
-from baleen_core.records import DecisionRecord
+from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -185,6 +186,17 @@ class LoggedDecision:
     record: bytes
     personal: bytes | None = None
     is_erased: bool = False
+
+    def read(self) -> DecisionRecord:
+        """Put its parts together.
+
+        Raises:
+            ValueError: they are not a record that this version can read.
+        """
+        record = decode_record(self.record)
+        if self.is_erased:
+            return structs.replace(record, erased=True)
+        return record if self.personal is None else join_personal(record, decode_personal(self.personal))
 
 
 class DecisionHistory(Protocol):

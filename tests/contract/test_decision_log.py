@@ -8,7 +8,7 @@ import pytest
 
 from baleen_core.errors import IntegrityError
 from baleen_core.policy.schema import Verdict
-from baleen_core.records import decode_record, encode
+from baleen_core.records import encode
 from baleen_sidecar.adapters.store import SqliteDecisionLog
 from baleen_sidecar.testing import MemoryDecisionLog
 from decision_records import make_record
@@ -64,7 +64,7 @@ async def test_the_log_is_read_backwards_page_by_page(log: Log) -> None:
     pages, before = [], None
     while page := await log.newest(before=before, limit=2):
         pages.append([row.id for row in page])
-        assert [decode_record(row.record) for row in page] == [make_record(row.id) for row in page]
+        assert [row.read() for row in page] == [make_record(row.id) for row in page]
         # What comes meanwhile is newer than all that is still to be read.
         await log.append(make_record(f"later-{len(pages)}"))
         before = page[-1].sequence

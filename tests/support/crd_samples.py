@@ -443,11 +443,18 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
             "weight": "5%",
             "startTime": "2026-01-02T00:00:00Z",
             "stepTime": "2026-01-02T00:10:00.250Z",
+            "pauseTime": "2026-01-02T00:20:00.250Z",
             "plan": OTHER_DIGEST,
             "decisions": 1200,
         },
         "failed": [
-            {"digest": DIGEST, "reason": "DeadlineExceeded", "message": "too slow", "time": "2026-01-02T00:00:00Z"}
+            {
+                "digest": DIGEST,
+                "reason": "DeadlineExceeded",
+                "message": "too slow",
+                "time": "2026-01-02T00:00:00Z",
+                "wasApproved": True,
+            }
         ],
         "analysis": {
             "verdict": "Inconclusive",

@@ -114,10 +114,22 @@ def test_a_rollout_that_takes_too_long_holds_or_goes_back(on_deadline: OnDeadlin
 
 
 def test_while_it_is_paused_nothing_moves_and_nobody_is_taken_back():
-    paused = advance(PLAN, at("half"), facts(99_999, is_paused=True))
+    paused = advance(PLAN, at("half"), facts(99_999, paused="somebody says so"))
 
     assert told(paused) == ("half", Exposure(weight_basis_points=5000), "Paused")
     assert paused.outcome is Outcome.GOES_ON
+
+
+def test_the_time_of_a_pause_counts_for_nothing():
+    paused = advance(PLAN, at("half"), facts(50, paused="somebody says so"))
+    longer = advance(PLAN, paused.state, facts(90_000, paused="somebody says so"))
+    on = advance(PLAN, longer.state, facts(90_001))
+    over = advance(PLAN, on.state, facts(90_011))
+
+    assert longer == replace(paused, state=longer.state)
+    assert (on.outcome, on.state.pause_time) == (Outcome.GOES_ON, None)
+    assert "50 of 60 seconds" in on.message or "51 of 60 seconds" in on.message
+    assert over.outcome is Outcome.PROMOTED
 
 
 def test_another_plan_begins_again():
@@ -146,7 +158,7 @@ looks = st.fixed_dictionaries(
     {
         "seconds": st.integers(0, 20),
         "is_everywhere": st.booleans(),
-        "is_paused": st.booleans(),
+        "paused": st.sampled_from(["", "", "somebody says so"]),
         "approved": st.sampled_from([None, None, "", "s0", "s3"]),
         "decisions": st.integers(0, 20),
         "exposed": st.integers(0, 20),
@@ -162,7 +174,7 @@ def test_no_step_is_skipped_shortened_or_gone_back_to(plan: Plan, events: list[d
     state, now = begin(plan, DIGEST, "v2", START), START
     for event in events:
         now += timedelta(seconds=event["seconds"])
-        said = {name: event[name] for name in ("is_everywhere", "is_paused", "approved", "decisions", "exposed")}
+        said = {name: event[name] for name in ("is_everywhere", "paused", "approved", "decisions", "exposed")}
         progress = advance(plan, state, Facts(now=now, **said))
         before, after = names.index(state.step), names.index(progress.state.step)
 
@@ -173,7 +185,7 @@ def test_no_step_is_skipped_shortened_or_gone_back_to(plan: Plan, events: list[d
             assert (after, progress.exposure) == (before, NOBODY)
         if after > before or progress.outcome is Outcome.PROMOTED:
             step = plan.steps[before]
-            assert not event["is_paused"]
+            assert not event["paused"]
             spent = (now - (state.step_time or now)).total_seconds()
             timed_out = step.until.timeout_seconds is not None and spent >= step.until.timeout_seconds
             assert timed_out or spent >= step.until.seconds
@@ -293,7 +305,24 @@ async def test_a_paused_rollout_stays_as_it_is_and_goes_on(site):
     assert site.condition("Reconciling") == ("True", "Paused")
     assert candidate(site)["weightBasisPoints"] == 500
     await site.apply(stepped("80%", "v2"))
+    assert site.condition("Reconciling") == ("True", "Holding")
+    await pass_time(site, 300)
     assert site.condition("Reconciling") == ("True", "AwaitingApproval")
+
+
+async def test_beside_a_rejected_revision_nothing_goes_on(site):
+    await site.apply(policy("95%", version="v0"))
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(stepped("80%", "v2"))
+    await pass_time(site, 61)
+    await site.apply(override_manifest(reject=[site.stable]))
+    await pass_time(site, 10_000)
+    paused = site.condition("Reconciling"), site.message("Reconciling")
+    await site.apply(policy("80%", version="v2"))
+
+    assert paused[0] == ("True", "Paused")
+    assert "rejects what is stable; what cannot wait goes live without rollout.steps" in paused[1]
+    assert site.condition("Ready") == ("True", "InForce")
 
 
 async def test_a_rejected_candidate_is_gone_and_its_approval_brings_it_back_to_the_first_step(site):
@@ -326,6 +355,16 @@ async def test_what_failed_is_not_tried_again_until_somebody_approves_it(site):
     await site.apply(override_manifest(approve={"digest": second}))
     assert candidate(site)["digest"] == second
     assert "failed" not in site.status
+
+    # One approval is for one try.
+    await pass_time(site, 101)
+    await pass_time(site, 101)
+    assert site.condition("Stalled") == ("True", "DeadlineExceeded")
+    assert "once more" in site.message("Stalled")
+    site.cluster.remove(OVERRIDE_KIND, "trust-safety", "community")
+    await site.reconcile()
+    await site.apply(override_manifest(approve={"digest": second}))
+    assert candidate(site)["digest"] == second
 
 
 async def test_a_change_of_what_cannot_go_by_steps_is_refused(site):

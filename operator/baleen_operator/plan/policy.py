@@ -207,8 +207,7 @@ class _Deciding:
             now=self.now,
             is_everywhere=routed is not None and routed.digest == valid.digest and seen.is_adopted,
             missing_at=seen.behind,
-            # What is judged by another revision alone tells nothing of this one.
-            is_paused=valid.paused or said.paused or (said.pin is not None and not said.pin.is_over(self.now)),
+            paused=self._why_paused(valid),
             approved=approved,
             decisions=seen.news.decisions,
             exposed=seen.news.exposed,
@@ -216,6 +215,19 @@ class _Deciding:
             finding=_worst(analysis) if analysis else "",
         )
         return advance(valid.plan, state, facts)
+
+    def _why_paused(self, valid: Valid) -> str:
+        """Say why a rollout must not go on; beside anything but what is stable, a candidate tells nothing."""
+        said = self.seen.override or Override()
+        if valid.paused:
+            return "spec.paused says so"
+        if said.paused:
+            return "its ModerationOverride says so"
+        if said.pin and not said.pin.is_over(self.now):
+            return "its ModerationOverride pins a revision"
+        if self.base and self.base.route.stable in said.reject:
+            return "its ModerationOverride rejects what is stable; what cannot wait goes live without rollout.steps"
+        return ""
 
     def _candidate(self, valid: Valid | None, held: str, progress: Progress | None) -> RoutedCandidate | None:
         before = self.base.route.candidate if self.base else None
@@ -238,8 +250,10 @@ class _Deciding:
     def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:
         """Return the revisions whose rollout failed, newest first."""
         known, said = self.seen.status.failed, self.seen.override or Override()
-        if said.approve:
-            known = tuple(each for each in known if each.digest != said.approve.digest)
+        approved = said.approve.digest if said.approve else ""
+        # An approval is for one try: what failed in spite of it waits for another one.
+        known = tuple(replace(each, was_approved=each.was_approved and each.digest == approved) for each in known)
+        known = tuple(each for each in known if each.digest != approved or each.was_approved)
         if progress is None or progress.outcome is not Outcome.ROLLED_BACK:
             return known
         failed = Failed(
@@ -247,6 +261,7 @@ class _Deciding:
             reason=progress.reason,
             message=shorten(progress.message, MAX_SAID),
             time=write_time(self.now),
+            was_approved=progress.state.digest == approved,
         )
         return (failed, *(each for each in known if each.digest != failed.digest))[:MAX_FAILED]
 
@@ -315,8 +330,9 @@ class _Deciding:
             return REJECTED
         if verdict.lacks:
             return MODELS_UNAVAILABLE
-        is_approved = said.approve is not None and said.approve.digest == verdict.digest
-        if not is_approved and verdict.digest in {each.digest for each in seen.status.failed}:
+        approved = said.approve.digest if said.approve else ""
+        failed = (each for each in seen.status.failed if each.digest == verdict.digest)
+        if any(each.was_approved or each.digest != approved for each in failed):
             return FAILED
         under_way = seen.status.candidate
         if self._has_steps(verdict) and under_way and under_way.step and under_way.digest == verdict.digest:
@@ -538,6 +554,7 @@ def _read_state(candidate: Candidate | None) -> State | None:
         plan=candidate.plan,
         step=candidate.step,
         step_time=datetime.fromisoformat(candidate.step_time) if candidate.step_time else None,
+        pause_time=datetime.fromisoformat(candidate.pause_time) if candidate.pause_time else None,
         decisions=candidate.decisions,
     )
 

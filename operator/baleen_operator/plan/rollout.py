@@ -43,7 +43,8 @@ class State:
     """Where a rollout is: the candidate, since when (RFC 3339), by which plan, and how far in which step.
 
     Without a `step_time` the step has not begun, since not everybody has the candidate yet. `decisions` are the
-    candidate's in this step, and counted only where the step ends by them.
+    candidate's in this step, and counted only where the step ends by them. While it is paused, `pause_time` says since
+    when: that time counts for nothing.
     """
 
     digest: str
@@ -53,6 +54,7 @@ class State:
     step: str
     step_time: datetime | None = None
     decisions: int = 0
+    pause_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +62,15 @@ class Facts:
     """What a rollout goes by: the time, who has the candidate, what people said, and what was decided since.
 
     `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
-    `approved` says through which step somebody approved this candidate: all of them if empty, None if nobody did.
-    `verdict` is what the analysis says, with its `finding` in words; None where nothing is compared.
+    `paused` says why it must not go on, if it must not; `approved` through which step somebody approved this candidate:
+    all of them if empty, None if nobody did. `verdict` is what the analysis says, with its `finding` in words; None
+    where nothing is compared.
     """
 
     now: datetime
     is_everywhere: bool
     missing_at: str = ""
-    is_paused: bool = False
+    paused: str = ""
     approved: str | None = None
     decisions: int = 0
     exposed: int = 0
@@ -112,8 +115,10 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     """Decide whether a rollout stays in its step, goes to the next, is done, or is over."""
     index = _index(plan, state)
     step = plan.steps[index]
-    if facts.is_paused:
-        return _stay(plan, state, PAUSED, "is paused", exposure=_current_exposure(plan, state, index))
+    if facts.paused:
+        state = replace(state, pause_time=state.pause_time or facts.now)
+        return _stay(plan, state, PAUSED, f"is paused: {facts.paused}", exposure=_current_exposure(plan, state, index))
+    state = _unpaused(state, facts.now)
     deadline = state.start_time + timedelta(seconds=plan.progress_deadline_seconds)
     if facts.now >= deadline:
         return _at_deadline(plan, state, index)
@@ -169,6 +174,15 @@ def exposure_of(plan: Plan, index: int) -> Exposure:
         return NOBODY
     step = plan.steps[index]
     return Exposure(weight_basis_points=step.weight_basis_points, tenants=step.tenants)
+
+
+def _unpaused(state: State, now: datetime) -> State:
+    """Leave out of all times the one for which it was paused."""
+    if state.pause_time is None:
+        return state
+    spent = max(timedelta(0), now - state.pause_time)
+    step_time = None if state.step_time is None else state.step_time + spent
+    return replace(state, start_time=state.start_time + spent, step_time=step_time, pause_time=None)
 
 
 def _index(plan: Plan, state: State) -> int:

@@ -253,10 +253,12 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
         )
     if decision.held == FAILED:
         failed = next(each for each in decision.failed if each.digest == verdict.digest)
-        message = (
-            f"{name} was rolled back: {failed.message}; write other content, or try it again by naming its digest in "
-            "spec.approve of its ModerationOverride"
+        again = (
+            "take its digest out of spec.approve of its ModerationOverride, and name it there once more"
+            if failed.was_approved
+            else "name its digest in spec.approve of its ModerationOverride"
         )
+        message = f"{name} was rolled back: {failed.message}; write other content, or to try it again {again}"
         return _Standing(reason=failed.reason or FAILED, message=message, is_stalled=True)
     if pin and pin.digest != verdict.digest:
         other = name_revision(pin.digest, _version(seen, decision, pin.digest))
@@ -347,6 +349,7 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             plan=state.plan,
             step=state.step,
             step_time=_write_instant(state.step_time) if state.step_time else "",
+            pause_time=_write_instant(state.pause_time) if state.pause_time else "",
             decisions=state.decisions,
             weight=format_ratio(exposure.weight_basis_points * (MILLION // FULL)) if not exposure.is_shadow else "",
         )

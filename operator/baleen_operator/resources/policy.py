@@ -85,18 +85,23 @@ class Candidate:
     plan: str = ""
     step: str = ""
     step_time: str = ""
+    pause_time: str = ""
     decisions: int = 0
     weight: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A revision whose rollout failed: it is not tried again until an Override approves it."""
+    """A revision whose rollout failed: it is not tried again until an Override approves it.
+
+    One that failed although it `was_approved` waits for another approval, after that one was taken back.
+    """
 
     digest: str
     reason: str = ""
     message: str = ""
     time: str = ""
+    was_approved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +370,7 @@ def _read_candidate(value: object) -> Candidate | None:
     if not digest:
         return None
     words = {each: _said(said.get(_spell(each))) for each in ("version", "plan", "step", "weight")}
-    times = {each: _instant(said.get(_spell(each))) for each in ("start_time", "step_time")}
+    times = {each: _instant(said.get(_spell(each))) for each in ("start_time", "step_time", "pause_time")}
     is_count = isinstance(decisions, int) and not isinstance(decisions, bool) and decisions >= 0
     return Candidate(digest=digest, decisions=decisions if is_count else 0, **words, **times)
 
@@ -375,7 +380,7 @@ def _read_failed(items: object) -> Iterable[Failed]:
         said = _mapping(each)
         if digest := _said(said.get("digest")):
             words = {name: _said(said.get(name)) for name in ("reason", "message", "time")}
-            yield Failed(digest=digest, **words)
+            yield Failed(digest=digest, was_approved=said.get("wasApproved") is True, **words)
 
 
 def _instant(value: object) -> str:
@@ -389,7 +394,7 @@ def _instant(value: object) -> str:
 
 def _write_fields(value: Candidate | Failed | Compared) -> dict[str, Any]:
     written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
-    return {name: item for name, item in written.items() if item not in ("", 0)}
+    return {name: item for name, item in written.items() if item not in ("", 0, False)}
 
 
 def _spell(name: str) -> str:

@@ -12,8 +12,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from msgspec import structs
-
 from baleen_core.checking import check_policy
 from baleen_core.decision.backtest import (
     Backtest,
@@ -42,7 +40,7 @@ from baleen_core.model.schema import Model
 from baleen_core.model.signals import find_offers
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import ListType
-from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
+from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
 from baleen_sidecar.usecases.policy_documents import Document, Documents, sort_documents
 from baleen_sidecar.usecases.read_policies import find_status
@@ -265,9 +263,6 @@ def _decode(page: Sequence[LoggedDecision]) -> list[DecisionRecord]:
 
 def _decode_one(row: LoggedDecision) -> DecisionRecord:
     try:
-        record = decode_record(row.record)
-        if row.is_erased:
-            return structs.replace(record, erased=True)
-        return record if row.personal is None else join_personal(record, decode_personal(row.personal))
+        return row.read()
     except ValueError as exc:
         raise StateError(f"decision {row.id} cannot be read back: {exc}") from exc
