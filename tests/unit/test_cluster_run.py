@@ -72,7 +72,7 @@ def run(tmp_path):
             env=inherited | {"KUBEBUILDER_ASSETS": str(tmp_path)} | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
         )
         return done.returncode, done.stdout + done.stderr
 
