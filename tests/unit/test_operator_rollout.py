@@ -469,7 +469,10 @@ async def test_going_back_to_what_was_stable_needs_no_proof(site):
 
 # With an analysis
 
-ANALYSIS = {"metrics": [{"name": "blocks", "type": "BlockRate", "maxIncrease": "1%", "maxDecrease": "1%"}]}
+ANALYSIS = {
+    "intervalSeconds": 1,
+    "metrics": [{"name": "blocks", "type": "BlockRate", "maxIncrease": "1%", "maxDecrease": "1%"}],
+}
 
 
 class Gateway(FixedGateways):
@@ -576,15 +579,21 @@ async def test_a_step_until_so_many_decisions_counts_those_of_the_candidate_alon
     gateway.stable = site.stable
     await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
     gateway.decided += 60
-    await pass_time(site, 1)
+    await pass_time(site, 6)
     few = site.status["candidate"]
+    gateway.decided += 1
+    await pass_time(site, 0)
+    same = site.status["candidate"]
+    gateway.decided -= 1
     gateway.process, gateway.decided = "after a restart", 39
-    await pass_time(site, 1)
+    await pass_time(site, 6)
     still = site.status["candidate"]
     gateway.decided = 40
-    await pass_time(site, 1)
+    await pass_time(site, 6)
 
     assert (few["step"], few["decisions"]) == ("canary", 60)
+    # Not each answer of a gateway is a status.
+    assert same == few
     assert (still["step"], still["decisions"]) == ("canary", 99)
     assert site.status["candidate"]["step"] == "sign-off"
 

@@ -26,6 +26,8 @@ DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
 ANALYSIS_FAILED: Final = "AnalysisFailed"
 ANALYSIS_INCONCLUSIVE: Final = "AnalysisInconclusive"
 NOBODY: Final = Exposure(is_shadow=True)
+LOOK_SECONDS: Final = 5.0
+"""How often it is looked at what was counted, where no analysis says it."""
 
 
 class Outcome(StrEnum):
@@ -138,9 +140,11 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     if not _is_over(step, index, plan, state, facts):
         reason, message = _waiting(step, state, facts)
         stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
-        return replace(stayed, wait_seconds=min(until_deadline, _next_look(plan), _remaining(step, state, facts.now)))
+        return replace(
+            stayed, wait_seconds=min(until_deadline, _next_look(plan, step), _remaining(step, state, facts.now))
+        )
     if step.type is not StepType.APPROVAL and (unsure := _unsure(plan, state, facts, index)) is not None:
-        return replace(unsure, wait_seconds=min(until_deadline, _next_look(plan)))
+        return replace(unsure, wait_seconds=min(until_deadline, _next_look(plan, step)))
     if index + 1 == len(plan.steps):
         promoted = _stay(plan, state, HOLDING, "is through all steps", exposure=exposure_of(plan, index))
         return replace(promoted, outcome=Outcome.PROMOTED)
@@ -162,8 +166,14 @@ def _unsure(plan: Plan, state: State, facts: Facts, index: int) -> Progress | No
     return stayed
 
 
-def _next_look(plan: Plan) -> float:
-    return float("inf") if plan.analysis is None else float(plan.analysis.interval_seconds)
+def look_seconds(plan: Plan) -> float:
+    """Return how often it is looked at what was counted."""
+    return LOOK_SECONDS if plan.analysis is None else float(plan.analysis.interval_seconds)
+
+
+def _next_look(plan: Plan, step: Step) -> float:
+    """Return after how long what was counted may decide something."""
+    return look_seconds(plan) if plan.analysis or step.until.decisions else float("inf")
 
 
 def exposure_of(plan: Plan, index: int) -> Exposure:

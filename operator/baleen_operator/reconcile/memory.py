@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from baleen_operator.plan.acceptance import Refused, Verdict
@@ -50,10 +51,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What gateways had counted of a rollout when it began, and when it was looked at last."""
+    """What gateways had counted of a rollout when it began, and at the last look, with its time."""
 
     baseline: Processes
     processes: Processes
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

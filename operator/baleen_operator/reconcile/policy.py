@@ -13,7 +13,7 @@ from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyEr
 from baleen_core.policy.in_force import Override, Route, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.revision import read_revision
-from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Revision, Role, Scope
+from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Plan, Revision, Role, Scope
 from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
@@ -38,6 +38,7 @@ from baleen_operator.plan.conditions import say_problems
 from baleen_operator.plan.history import MAX_ACTIVATIONS
 from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owner_of, shard_count, write_shard
 from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
+from baleen_operator.plan.rollout import look_seconds
 from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
 from baleen_operator.plan.trial import Tally, newest, tally
 from baleen_operator.reconcile.memory import Counted, Judged
@@ -170,26 +171,31 @@ class _Reconciling:
         if published is not None and published.route.candidate is not None:
             said = self.ports.gateways.acknowledged(self.key, published.epoch)
             seen = replace(seen, is_adopted=said.current >= said.total, behind=", ".join(said.stale))
-            seen = self._count(seen, published.route)
+            seen = self._count(seen, published.route, verdict.plan if isinstance(verdict, Valid) else Plan())
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
 
-    def _count(self, seen: Observed, route: Route) -> Observed:
-        """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news."""
+    def _count(self, seen: Observed, route: Route, plan: Plan) -> Observed:
+        """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news.
+
+        They are asked each second. What they say is taken in less often, so that not each of their answers is a status.
+        """
         assert route.candidate is not None, "something is rolled out"
-        digest, status = route.candidate.digest, seen.status.candidate
+        digest, status, now = route.candidate.digest, seen.status.candidate, self.ports.clock()
+        known = self.ports.memory.counted.get((*self.key, digest))
+        has_begun = status is not None and status.digest == digest and bool(status.step_time)
+        if known and has_begun and (now - known.time).total_seconds() < look_seconds(plan):
+            return replace(seen, counted=tally(known.processes, known.baseline))
         said = [
             each
             for each in self.ports.gateways.trial(self.key, digest).values()
             if (each.stable, each.candidate) == (route.stable, digest)
         ]
-        known = self.ports.memory.counted.get((*self.key, digest))
-        has_begun = status is not None and status.digest == digest and bool(status.step_time)
         processes = newest(known.processes if known and has_begun else {}, said)
         baseline = known.baseline if known and has_begun else {} if has_begun else processes
-        self.counted = Counted(baseline=baseline, processes=processes)
+        self.counted = Counted(baseline=baseline, processes=processes, time=now)
         news = tally(processes, known.processes) if known and has_begun else Tally()
         return replace(seen, counted=tally(processes, baseline), news=news)
 
