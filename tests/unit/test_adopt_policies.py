@@ -299,6 +299,20 @@ class FullDisk(MemoryRevisionStore):
             raise StateError("the disk is full")
 
 
+async def test_what_may_not_be_softened_stays_as_it_is_also_by_an_edit_that_takes_its_gate_away(sidecar):
+    kept = {"gates": {"neverLoosen": ["toxicity"]}}
+    before = await sidecar.status(policy("92%", **kept))
+    softer = await sidecar.status(policy("95%", **kept))
+    together = await sidecar.status(policy("95%"))
+    stricter = await sidecar.status(policy("90%", **kept))
+    back = await sidecar.status(policy("92%", **kept))
+
+    assert (softer.digest, softer.standing) == (before.digest, Standing.LAST_GOOD)
+    assert "95% is above 92%" in str(softer.problems[0])
+    assert together.digest == before.digest
+    assert (stricter.problems, back.problems, back.digest) == ((), (), before.digest)
+
+
 async def test_an_override_acts_although_the_disk_is_full_and_is_recorded_later():
     with ThreadPoolExecutor(1) as executor:
         sidecar = Sidecar(FullDisk(), executor)

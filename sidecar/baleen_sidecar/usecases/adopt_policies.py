@@ -16,6 +16,7 @@ from baleen_core.errors import BaleenError, InvalidError, PolicyError, Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override, Route, in_force, parse_override
 from baleen_core.policy.lists import canonical_list
+from baleen_core.policy.proof import find_unproven
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.scope import find_conflicts
 from baleen_core.reading import unknown_name
@@ -66,6 +67,7 @@ class AdoptPolicies:
         self._loader = PolicyLoader(store, lambda: signals, executor=executor)
         self._executor = executor
         self._wall_seconds = wall_seconds
+        self._never_loosen: dict[Key, tuple[str, ...]] = {}
         self._current = PolicySnapshot()
 
     def current(self) -> PolicySnapshot:
@@ -183,7 +185,8 @@ class AdoptPolicies:
         """Store a valid policy's revision and lists.
 
         Raises:
-            PolicyError: its version already names other content, or its scope or type is not what it was.
+            PolicyError: its version already names other content, its scope or type is not what it was, or it may be
+            softer where neither it nor what was valid before lets it be.
             StateError: it cannot be stored.
         """
         policy = checked.policy
@@ -199,9 +202,15 @@ class AdoptPolicies:
             if changed:
                 message = "cannot be changed; write a policy of another name and delete this one"
                 raise PolicyError([Problem(field=f"spec.{name}", message=message) for name in changed])
+            # What was in force before was so then: going back is no change to be proven.
+            if revision.digest not in {row.digest for row in history}:
+                protected = sorted({*policy.gates.never_loosen, *self._never_loosen.get(key, ())})
+                if unproven := find_unproven(was.policy, now.policy, protected):
+                    raise PolicyError(unproven)
         for content in checked.lists.values():
             await self._store.put_list(content.digest, canonical_list(content))
         await self._store.put_revision(name_of(key), revision)
+        self._never_loosen[key] = policy.gates.never_loosen
         return activation(key, revision.digest, policy.version, APPLIED)
 
     async def _first_whole(
