@@ -38,6 +38,7 @@ OPERATIONS = (
     "GET /v1/policies/{name}",
     "GET /v1/policies/{name}/diff",
     "GET /v1/status",
+    "DELETE /v1/subjects/{author}",
 )
 
 
