@@ -40,6 +40,7 @@ OPERATIONS = (
     "GET /v1/policies/{name}/diff",
     "POST /v1/policies/{name}/simulate",
     "GET /v1/status",
+    "DELETE /v1/subjects/{author}",
 )
 
 

@@ -99,7 +99,10 @@ def test_a_backup_is_one_sound_file_beside_its_sum_and_leaves_nothing_in_the_sta
     assert [*(tmp_path / "gateway").glob("snapshot-*")] == []
 
 
-def test_the_chain_of_a_backup_is_followed_and_its_head_told(kept: Path, said_by: Said):
+def test_the_chain_of_a_backup_is_followed_and_its_head_told(
+    kept: Path, said_by: Said, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
     head = read_head(kept)
 
     assert backup.main(["verify", str(kept), "--head", str(head)]) == 0
