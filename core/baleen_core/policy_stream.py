@@ -39,6 +39,8 @@ MAX_RECORDS_BYTES: Final = 8 * 1024 * 1024
 """The longest body that brings decisions, with the revisions that it brings along."""
 MAX_STALE: Final = 10
 """How many stale sidecars are named for a policy."""
+MAX_COUNT: Final = 2**53
+"""What a counter can have reached; it also is what JSON's numbers can say."""
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """The longest message: a policy with all its revisions."""
 VERDICT_PAIRS: Final = len(Verdict) ** 2
@@ -131,9 +133,14 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_sound(self) -> bool:
-        """Say whether these are counts at all: as many as there are, and none of them negative."""
+        """Say whether these are counts: as many as there are, none negative or absurd, each decision for one side."""
         counts = (*self.flips, *self.cohorts.values())
-        return len(self.flips) == GROUPS * VERDICT_PAIRS and min(counts) >= 0
+        return (
+            len(self.flips) == GROUPS * VERDICT_PAIRS
+            and min(counts) >= 0
+            and max(counts) <= MAX_COUNT
+            and sum(self.flips) == sum(self.cohorts.values())
+        )
 
 
 def flip_index(group: int, stable: Verdict, candidate: Verdict) -> int:

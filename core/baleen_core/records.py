@@ -204,7 +204,7 @@ class Trial(Frozen, frozen=True):
     group: int
 
 
-class Decision(Frozen, frozen=True):
+class Decision(Frozen, frozen=True, omit_defaults=True):
     """What is answered, as far as it follows from evidence and policies alone (no id, no time).
 
     `trials` has each policy that is in a rollout, with the digests of both revisions.

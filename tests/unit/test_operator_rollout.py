@@ -16,7 +16,7 @@ from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
 from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
 from baleen_operator.plan.trial import newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
-from memory_cluster import FixedGateways
+from memory_cluster import FixedGateways, Killed
 from policies import override_manifest
 from policy_site import Site, pass_time, policy
 
@@ -491,7 +491,7 @@ class Gateway(FixedGateways):
             self.flips[flip_index(group, stable, candidate)] += count
 
     def trial(self, key: Any, candidate: str) -> Any:
-        cohorts = {"Stable": sum(self.flips), "Candidate": self.decided}
+        cohorts = {"Stable": sum(self.flips) - self.decided, "Candidate": self.decided}
         counts = TrialCounts(
             stable=self.stable, candidate=candidate, process=self.process, flips=tuple(self.flips), cohorts=cohorts
         )
@@ -573,6 +573,7 @@ async def test_without_any_decision_it_holds_whatever_the_policy_says_of_what_is
 async def test_a_step_until_so_many_decisions_counts_those_of_the_candidate_alone(site):
     steps = [{"name": "canary", "type": "Weight", "weight": "5%", "until": {"decisions": 100}}, STEPS[2]]
     gateway = Gateway()
+    gateway.judged(1000, Verdict.ALLOW, Verdict.ALLOW)
     gateway.decided = 5000
     site.restart(gateways=gateway)
     await site.apply(policy("92%", version="v1", rollout={"steps": steps}))
@@ -619,7 +620,13 @@ def test_nothing_is_counted_twice_or_lost_while_somebody_looks(counted: list[tup
 
     def said() -> list[TrialCounts]:
         return [
-            TrialCounts(stable="s", candidate="c", process=name, flips=tuple(tables[name]), cohorts={"Candidate": 0})
+            TrialCounts(
+                stable="s",
+                candidate="c",
+                process=name,
+                flips=tuple(tables[name]),
+                cohorts={"Stable": sum(tables[name])},
+            )
             for name in sorted(alive)
         ]
 
@@ -651,3 +658,113 @@ def test_the_columns_of_a_metric_are_those_of_its_table(pairs: list[int]):
     assert (blocks.stable[0], blocks.candidate[0]) == (sum(pairs[6:]), sum(pairs[2::3]))
     assert (reviews.stable[0], reviews.candidate[0]) == (sum(pairs[3:6]), sum(pairs[1::3]))
     assert differ.differing[0] == sum(pairs) - pairs[0] - pairs[4] - pairs[8]
+
+
+# What must not happen whatever else is wrong
+
+BAD = (Verdict.ALLOW, Verdict.BLOCK)
+SLOW = {"name": "half", "type": "Weight", "weight": "50%", "until": {"seconds": 10_000}}
+
+
+async def exposed(site: Site, **plan: Any) -> Gateway:
+    """Bring a candidate to half of the content."""
+    gateway = Gateway()
+    site.restart(gateways=gateway)
+    whole = {"analysis": ANALYSIS, "steps": [SLOW]} | plan
+    await site.apply(policy("92%", version="v1", rollout=whole))
+    gateway.stable = site.stable
+    await site.apply(policy("80%", version="v2", rollout=whole))
+    assert candidate(site)["weightBasisPoints"] == 5000
+    gateway.judged(1000, Verdict.ALLOW, Verdict.ALLOW)
+    return gateway
+
+
+@pytest.mark.parametrize("trouble", ["paused", "deadline", "an edit that is not valid", "an override", "a model"])
+async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_the_rollout(site, trouble):
+    gateway = await exposed(site, progressDeadlineSeconds=100)
+    match trouble:
+        case "paused":
+            await site.apply(override_manifest(paused=True))
+        case "deadline":
+            await pass_time(site, 200)
+        case "an edit that is not valid":
+            await site.apply(policy("920%", version="v3"))
+        case "an override":
+            await site.apply(override_manifest(reject=["latest"]))
+        case "a model":
+            site.cluster.models_served = ()
+            await site.reconcile()
+    before = candidate(site)
+    gateway.judged(100, *BAD)
+    await pass_time(site, 5)
+
+    assert before["weightBasisPoints"] == 5000
+    assert candidate(site) == {}
+    assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_a_candidate_does_not_come_in_force_since_the_route_is_lost(site):
+    await exposed(site)
+    first, second, salt = site.stable, candidate(site)["digest"], site.route["assignment"]["salt"]
+    site.cluster.remove(ROUTE_KIND, "trust-safety", "community")
+    site.restart(salt=lambda: "another salt")
+    await site.reconcile()
+
+    assert (site.stable, candidate(site)["digest"]) == (first, second)
+    assert site.route["assignment"]["salt"] != salt, "it begins again, with other people"
+
+
+async def test_a_failure_is_known_also_when_the_operator_is_killed_right_after_it(site):
+    gateway = await exposed(site)
+    gateway.judged(100, *BAD)
+    site.clock.now += timedelta(seconds=5)
+    site.cluster.kill_after = 1
+    with pytest.raises(Killed):
+        await site.reconcile()
+    site.cluster.kill_after = None
+    site.restart(gateways=gateway)
+    await site.reconcile()
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+
+
+async def test_an_approval_goes_on_after_the_deadline(site):
+    await exposed(site, progressDeadlineSeconds=100)
+    await pass_time(site, 200)
+    late = site.condition("Stalled"), site.message("Stalled")
+    await site.apply(override_manifest(approve={"digest": candidate(site)["digest"]}))
+
+    assert late[0] == ("True", "DeadlineExceeded")
+    assert "approve it to have it go on" in late[1]
+    assert site.condition("Reconciling") == ("True", "Holding")
+
+
+async def test_a_step_is_not_over_before_everybody_enforces_it(site):
+    steps = [{"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 60}}]
+    await site.apply(policy("92%", version="v1", rollout={"steps": steps}))
+    await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
+    site.restart(gateways=FixedGateways(Acknowledged(total=3, current=2, stale=("gw-3",))))
+    await pass_time(site, 100)
+    behind = site.condition("Reconciling"), site.message("Reconciling")
+    site.restart(gateways=FixedGateways(Acknowledged(has_looked=False)))
+    await pass_time(site, 100)
+    unknown = site.condition("Reconciling")
+    site.restart()
+    await site.reconcile()
+
+    assert behind[0] == unknown == ("True", "Holding")
+    assert "gw-3" in behind[1]
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+async def test_another_sampling_of_videos_cannot_go_by_steps(site):
+    await site.apply(stepped("92%", "v1"))
+    content = site.find(POLICY_KIND)["spec"]["policy"] | {"video": {"framesPerMinute": 600}}
+    site.cluster.edit(
+        POLICY_KIND, "trust-safety", "community", lambda each: each["spec"].update(policy=content, version="v2")
+    )
+    await site.reconcile()
+
+    assert site.condition("Accepted") == ("False", "Invalid")
+    assert "spec.policy.video" in site.message("Accepted")

@@ -434,6 +434,18 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
     [
         pytest.param({"gates": {"backtest": {}}}, "spec.gates.backtest", "NotYetSupported: `gates.b", id="backtest"),
         pytest.param({"gates": {"neverLoosen": ["A b"]}}, "spec.gates.neverLoosen[0]", "lower-case", id="a gate"),
+        pytest.param(
+            {"gates": {"neverLoosen": ["toxicty"]}},
+            "spec.gates.neverLoosen",
+            "did you mean 'toxicity'?",
+            id="its name",
+        ),
+        pytest.param(
+            {"rollout": {"steps": [{"name": "a", "type": "Shadow", "until": {"timeoutSeconds": 5}}]}},
+            "spec.rollout.steps[0].until.timeoutSeconds",
+            "is for a step that waits for decisions",
+            id="a timeout alone",
+        ),
         pytest.param({"rollout": {"analysis": {}}}, "spec.rollout.analysis.metrics", "at least one", id="nothing"),
         pytest.param(
             {"rollout": {"analysis": {"metrics": [{"name": "e", "type": "ErrorRate", "maxIncrease": "1%"}]}}},
@@ -498,7 +510,13 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
             id="an approval by time",
         ),
         pytest.param(
-            {"rollout": {"steps": [{"name": "a", "type": "Shadow", "until": {"seconds": 9, "timeoutSeconds": 5}}]}},
+            {
+                "rollout": {
+                    "steps": [
+                        {"name": "a", "type": "Shadow", "until": {"seconds": 9, "decisions": 9, "timeoutSeconds": 5}}
+                    ]
+                }
+            },
             "spec.rollout.steps[0].until.timeoutSeconds",
             "less than the 9 seconds",
             id="a timeout before its time",
@@ -607,7 +625,6 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         make_policy(content, version=2, gates={"backtest": {}})
 
     assert [problem.field for problem in refused.value.problems] == [
-        "spec.version",
         "spec.policy.categories[0].signals[0].review",
         "spec.policy.categories[0].signals[0].blok",
         "spec.policy.categories[0].name",
@@ -615,6 +632,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "spec.policy.categories[1].onLanguageUnsupported",
         "spec.policy.rules[0].action",
         "spec.gates.backtest",
+        "spec.version",
     ]
 
 

@@ -159,7 +159,7 @@ def rollback(
 
     def decide(facts: Facts, now: datetime) -> Intent:
         rollout = find_rollout(facts, now)
-        if not meant and rollout is not None and rollout.is_judging and not to:
+        if not meant and rollout is not None and rollout.counts and not to:
             meant[:] = [rollout.digest]
         current = meant[0] if meant else facts.in_force(now)
         if current is None:
@@ -232,7 +232,7 @@ def _find_meant(facts: Facts, now: datetime) -> str:
         NotFound: there is neither, or what is on its way judges nobody yet, so that either could be meant.
     """
     rollout, current = find_rollout(facts, now), facts.in_force(now)
-    if rollout is not None and rollout.is_judging:
+    if rollout is not None and rollout.counts:
         return rollout.digest
     if current is None:
         raise NotFound(f"nothing of {facts.key} is in force; name the revision to reject")

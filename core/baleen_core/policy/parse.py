@@ -1,6 +1,6 @@
 """From a ModerationPolicy as YAML gives it to a typed one, or everything that is wrong with it at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -184,6 +184,8 @@ def read_header(manifest: Reader, *, kind: str) -> None:
 def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
     plan, rollback_window = _read_rollout(spec.mapping("rollout"))
     content = spec.mapping("policy", required=True)
+    read = read_content(content, _AUTHORED)
+    gates = _read_gates(spec.mapping("gates"), {each.name for each in read.categories})
     policy = Policy(
         name=name,
         namespace=namespace,
@@ -192,10 +194,10 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
         role=spec.optional("role", one_of(Role), Role.POLICY),
         version=spec.optional("version", _version, ""),
         description=spec.optional("description", text(min_length=0, max_length=MAX_DESCRIPTION), ""),
-        content=read_content(content, _AUTHORED),
+        content=read,
         tests=_read_tests(spec),
         paused=spec.optional("paused", boolean, False),
-        gates=_read_gates(spec.mapping("gates")),
+        gates=gates,
         plan=plan,
         rollback_window=rollback_window,
         revision_history_limit=spec.optional(
@@ -206,9 +208,12 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
     return policy
 
 
-def _read_gates(gates: Reader) -> Gates:
+def _read_gates(gates: Reader, categories: Collection[str]) -> Gates:
     gates.refuse("backtest", not_yet("`gates.backtest` is not built yet; leave it out: no decision is judged again"))
     found = Gates(never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES))
+    for each in found.never_loosen:
+        if each not in categories:
+            gates.report("neverLoosen", unknown_name(each, categories, "category"))
     gates.done()
     return found
 
@@ -330,7 +335,9 @@ def _read_until(until: Reader) -> Until:
         decisions=until.optional("decisions", integer(1, MAX_STEP_DECISIONS), 0),
         timeout_seconds=until.optional("timeoutSeconds", seconds, None),
     )
-    if found.timeout_seconds is not None and found.timeout_seconds < found.seconds:
+    if found.timeout_seconds is not None and not found.decisions:
+        until.report("timeoutSeconds", "is for a step that waits for decisions; write seconds, or decisions as well")
+    elif found.timeout_seconds is not None and found.timeout_seconds < found.seconds:
         until.report("timeoutSeconds", f"is less than the {found.seconds} seconds that the step should last")
     until.done()
     return found

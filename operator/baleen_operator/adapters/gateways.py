@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -88,6 +88,7 @@ class PolledGateways:
         self._clock = clock
         self._known: dict[str, KnownGateway] = {url: KnownGateway(replica=url) for url in places.urls}
         self._found_at = -FIND_SECONDS
+        self._has_looked = not places.urls and not places.service
         self._behind: dict[Key, tuple[int, float]] = {}
         self._asked: set[Key] = set()
         self._tried: dict[Key, str] = {}
@@ -96,7 +97,7 @@ class PolledGateways:
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
         """Say who adopted this epoch, or a later one; a gateway that does not answer is behind."""
         self._asked.add(key)
-        found = count(self._known.values(), f"{key[0]}/{key[1]}", epoch)
+        found = replace(count(self._known.values(), f"{key[0]}/{key[1]}", epoch), has_looked=self._has_looked)
         if found.current == found.total:
             self._behind.pop(key, None)
         elif self._behind.get(key, (-1, 0.0))[0] != epoch:
@@ -161,6 +162,9 @@ class PolledGateways:
         for task in tasks:
             changed |= task.result()
         answering = sum(gateway.answers for gateway in self._known.values())
+        if not self._has_looked and (self._places.urls or self._found_at >= 0):
+            self._has_looked = True
+            changed |= self._asked
         self._metrics.gateways.labels("true").set(answering)
         self._metrics.gateways.labels("false").set(len(self._known) - answering)
         if changed := changed & self._asked:
@@ -270,8 +274,12 @@ def addresses(slices: Iterable[Manifest], port: int) -> dict[str, str]:
 
 
 def differing(before: Mapping[str, Enforced], after: Mapping[str, Enforced]) -> set[str]:
-    """Return the policies that are not the same in both."""
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    """Return the policies that are not enforced the same in both; what is counted changes all the time."""
+    return {name for name in before.keys() | after.keys() if _enforced(before.get(name)) != _enforced(after.get(name))}
+
+
+def _enforced(said: Enforced | None) -> tuple[object, ...]:
+    return () if said is None else (said.epoch, said.digest, said.pending, said.sidecars)
 
 
 def _key(policy: str) -> Key:

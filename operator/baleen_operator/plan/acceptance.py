@@ -182,6 +182,7 @@ def _accept(policy: Policy, lists: Mapping[str, ListContent], lacks: str = "") -
         scope=policy.scope,
         is_enforced=policy.content.enforcement is Enforcement.ENFORCE,
         lists=tuple(sorted({(each.type, each.digest) for each in lists.values()})),
+        sampling=(policy.content.video.frames_per_minute, policy.content.video.early_exit),
     )
     valid = Valid(
         meaning=meaning,

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Final
 
 from baleen_core.analysis.metrics import Mode
-from baleen_core.analysis.verdict import Analysis
+from baleen_core.analysis.verdict import Analysis, AnalysisVerdict
 from baleen_core.assignment import Assignment
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_force
-from baleen_core.policy.schema import Role
+from baleen_core.policy.schema import Plan, Role
 from baleen_core.resources import MAX_RECENT, PublishedRoute
 from baleen_operator.plan.acceptance import INVALID, Refused, Valid, Verdict
 from baleen_operator.plan.conditions import name_revision, shorten, write_time
@@ -30,7 +30,7 @@ from baleen_operator.plan.history import (
     row_of,
 )
 from baleen_operator.plan.pruning import find_prunable
-from baleen_operator.plan.rollout import Facts, Outcome, Progress, State, advance, resume
+from baleen_operator.plan.rollout import ANALYSIS_FAILED, Facts, Outcome, Progress, State, advance, resume
 from baleen_operator.plan.trial import Tally, compare
 from baleen_operator.resources.policy import (
     MAX_FAILED,
@@ -86,6 +86,7 @@ class Observed:
     salt: str = ""
     is_adopted: bool = False
     behind: str = ""
+    known_plan: Plan = field(default_factory=Plan)
     counted: Tally = field(default_factory=Tally)
     news: Tally = field(default_factory=Tally)
 
@@ -170,8 +171,12 @@ class _Deciding:
         by_steps = valid if valid and not held and self._has_steps(valid) else None
         analysis = self._analysis(by_steps) if by_steps else None
         progress = self._progress(by_steps, analysis) if by_steps else None
+        last = self._last_good()
+        # Where only the route is gone, what was stable is routed first, and the rest begins from there.
+        comes_back = valid is not None and bool(valid.plan.steps) and self._is_restorable(last, valid)
         goes_live = valid is not None and not held and (progress is None or progress.outcome is Outcome.PROMOTED)
-        goal = valid.meaning if valid and goes_live else self._last_good()
+        goes_live = goes_live and not comes_back
+        goal = valid.meaning if valid and goes_live else last
         if goal is None:
             return self._around(verdict, held, None)
         candidate = None if goes_live else self._candidate(valid, held, progress)
@@ -182,7 +187,9 @@ class _Deciding:
             analysis=None if goes_live else analysis,
             failed=self._failed(progress),
             # Where nobody is known, nobody will say that they have what was just routed.
-            again=decision.again or bool(progress and (progress.again or (candidate and decision.is_new))),
+            again=decision.again
+            or (comes_back and decision.is_new)
+            or bool(progress and (progress.again or (candidate and decision.is_new))),
         )
 
     # The rollout of what the policy says
@@ -198,14 +205,20 @@ class _Deciding:
     def _analysis(self, valid: Valid) -> Analysis | None:
         return compare(valid.plan.analysis, self.seen.counted) if valid.plan.analysis else None
 
+    def _is_restorable(self, last: Meaning | None, valid: Valid) -> bool:
+        return self.base is None and last is not None and last.digest != valid.digest
+
     def _progress(self, valid: Valid, analysis: Analysis | None) -> Progress:
         seen, said = self.seen, self.seen.override or Override()
         approved = said.approve.through_step if said.approve and said.approve.digest == valid.digest else None
-        state = resume(_read_state(seen.status.candidate), valid.plan, valid.digest, valid.version, self.now)
-        routed = seen.route.published.route.candidate if seen.route and seen.route.published else None
+        routed = self.base.route.candidate if self.base else None
+        # A status that is older than the route, or newer, says nothing of where it is.
+        is_routed = routed is not None and routed.digest == valid.digest
+        known = _read_state(seen.status.candidate) if is_routed else None
+        state = resume(known, valid.plan, valid.digest, valid.version, self.now)
         facts = Facts(
             now=self.now,
-            is_everywhere=routed is not None and routed.digest == valid.digest and seen.is_adopted,
+            is_everywhere=is_routed and seen.is_adopted,
             missing_at=seen.behind,
             paused=self._why_paused(valid),
             approved=approved,
@@ -233,12 +246,13 @@ class _Deciding:
         before = self.base.route.candidate if self.base else None
         if valid is None:
             # What is refused changes nothing, so it does not take back what was on its way either.
-            return before if before and before.digest in self.meanings else None
+            before = before if before and before.digest in self.meanings else None
+            return None if self._fails_meanwhile(before) else before
         if before and before.digest != valid.digest:
             before = None
         if held in (OVERRIDE_INVALID, MODELS_UNAVAILABLE):
             # What keeps it from going on is no reason to take it back.
-            return before
+            return None if self._fails_meanwhile(before) else before
         if progress is None or progress.outcome is Outcome.ROLLED_BACK:
             return None
         return RoutedCandidate(
@@ -247,6 +261,14 @@ class _Deciding:
             assignment=Assignment(keys=valid.plan.keys, salt=before.assignment.salt if before else self.seen.salt),
         )
 
+    def _fails_meanwhile(self, candidate: RoutedCandidate | None) -> Analysis | None:
+        """Return the analysis of a candidate that nothing else is decided of now, if it says that it fails."""
+        plan = self.seen.known_plan.analysis
+        if candidate is None or plan is None:
+            return None
+        analysis = compare(plan, self.seen.counted)
+        return analysis if analysis.verdict is AnalysisVerdict.FAIL else None
+
     def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:
         """Return the revisions whose rollout failed, newest first."""
         known, said = self.seen.status.failed, self.seen.override or Override()
@@ -254,14 +276,19 @@ class _Deciding:
         # An approval is for one try: what failed in spite of it waits for another one.
         known = tuple(replace(each, was_approved=each.was_approved and each.digest == approved) for each in known)
         known = tuple(each for each in known if each.digest != approved or each.was_approved)
-        if progress is None or progress.outcome is not Outcome.ROLLED_BACK:
+        routed = self.base.route.candidate if self.base else None
+        if progress is None and routed is not None and (analysis := self._fails_meanwhile(routed)):
+            digest, reason, message = routed.digest, ANALYSIS_FAILED, _worst(analysis)
+        elif progress is not None and progress.outcome is Outcome.ROLLED_BACK:
+            digest, reason, message = progress.state.digest, progress.reason, progress.message
+        else:
             return known
         failed = Failed(
-            digest=progress.state.digest,
-            reason=progress.reason,
-            message=shorten(progress.message, MAX_SAID),
+            digest=digest,
+            reason=reason,
+            message=shorten(message, MAX_SAID),
             time=write_time(self.now),
-            was_approved=progress.state.digest == approved,
+            was_approved=digest == approved,
         )
         return (failed, *(each for each in known if each.digest != failed.digest))[:MAX_FAILED]
 
@@ -299,7 +326,7 @@ class _Deciding:
         was = self.meanings[self.base.route.stable] if self.base else None
         changed = [each for each in ("scope", "type") if was and getattr(was, each) != getattr(verdict.meaning, each)]
         if not changed and verdict.plan.steps:
-            fields = {"role": "spec.role", "is_enforced": "spec.policy.enforcement"}
+            fields = {"role": "spec.role", "is_enforced": "spec.policy.enforcement", "sampling": "spec.policy.video"}
             bound = [fields[each] for each in fields if was and getattr(was, each) != getattr(verdict.meaning, each)]
             if bound:
                 message = (

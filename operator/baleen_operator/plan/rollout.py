@@ -5,12 +5,10 @@ facts comes to the same. One call goes at most one step further, so that every s
 A state of another plan than the policy's own begins again, at the first step beside the same stable revision.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from baleen_core.analysis.verdict import AnalysisVerdict
 from baleen_core.assignment import Exposure, say_exposure
@@ -97,8 +95,23 @@ class Progress:
 
 
 def name_plan(plan: Plan) -> str:
-    """Return a digest of all that a plan says."""
-    return digest_of(canonical_json(msgspec.to_builtins(plan)))
+    """Return a digest of all that a plan says; what it leaves out does not count, so that a new field changes none."""
+    return digest_of(canonical_json(_said(plan)))
+
+
+def _said(value: object) -> Any:
+    """Return a value as JSON, without the fields of data that are as they are when nothing is said."""
+    if isinstance(value, tuple):
+        return [_said(each) for each in value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    found = {}
+    for each in fields(value):
+        given = getattr(value, each.name)
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        if given != default:
+            found[each.name] = _said(given)
+    return found
 
 
 def begin(plan: Plan, digest: str, version: str, now: datetime) -> State:
@@ -117,23 +130,25 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     """Decide whether a rollout stays in its step, goes to the next, is done, or is over."""
     index = _index(plan, state)
     step = plan.steps[index]
+    if state.step_time is not None and facts.verdict is AnalysisVerdict.FAIL:
+        # Whatever else keeps it from going on: somebody may be judged by it.
+        failed = _stay(plan, state, ANALYSIS_FAILED, facts.finding, exposure=exposure_of(plan, index))
+        return replace(failed, outcome=Outcome.ROLLED_BACK)
     if facts.paused:
         state = replace(state, pause_time=state.pause_time or facts.now)
         return _stay(plan, state, PAUSED, f"is paused: {facts.paused}", exposure=_current_exposure(plan, state, index))
     state = _unpaused(state, facts.now)
     deadline = state.start_time + timedelta(seconds=plan.progress_deadline_seconds)
-    if facts.now >= deadline:
+    is_late = facts.now >= deadline
+    if is_late and (plan.on_deadline is OnDeadline.ROLL_BACK or facts.approved is None):
         return _at_deadline(plan, state, index)
-    until_deadline = (deadline - facts.now).total_seconds()
+    until_deadline = float("inf") if is_late else (deadline - facts.now).total_seconds()
     if state.step_time is None:
         if not facts.is_everywhere:
             message = f"is brought to those that lack it{f': {facts.missing_at}' if facts.missing_at else ''}"
             return replace(_stay(plan, state, PREPARING, message, exposure=NOBODY), wait_seconds=until_deadline)
         state = replace(state, step_time=facts.now)
     assert state.step_time is not None, "the step has begun"
-    if facts.verdict is AnalysisVerdict.FAIL:
-        failed = _stay(plan, state, ANALYSIS_FAILED, facts.finding, exposure=exposure_of(plan, index))
-        return replace(failed, outcome=Outcome.ROLLED_BACK)
     counted = facts.decisions if step.type is StepType.SHADOW else facts.exposed
     if step.until.decisions:
         state = replace(state, decisions=state.decisions + counted)
@@ -142,6 +157,11 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
         stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
         return replace(
             stayed, wait_seconds=min(until_deadline, _next_look(plan, step), _remaining(step, state, facts.now))
+        )
+    if not facts.is_everywhere:
+        message = f"is over, and waits for those that do not enforce it yet: {facts.missing_at or 'not named'}"
+        return replace(
+            _stay(plan, state, HOLDING, message, exposure=exposure_of(plan, index)), wait_seconds=until_deadline
         )
     if step.type is not StepType.APPROVAL and (unsure := _unsure(plan, state, facts, index)) is not None:
         return replace(unsure, wait_seconds=min(until_deadline, _next_look(plan, step)))
@@ -205,6 +225,8 @@ def _current_exposure(plan: Plan, state: State, index: int) -> Exposure:
 
 def _at_deadline(plan: Plan, state: State, index: int) -> Progress:
     message = f"has not gone through its steps in {plan.progress_deadline_seconds} seconds"
+    if plan.on_deadline is OnDeadline.HOLD:
+        message += "; approve it to have it go on all the same, or write other content"
     stayed = _stay(plan, state, DEADLINE_EXCEEDED, message, exposure=_current_exposure(plan, state, index))
     outcome = Outcome.ROLLED_BACK if plan.on_deadline is OnDeadline.ROLL_BACK else Outcome.STUCK
     return replace(stayed, outcome=outcome)

@@ -13,6 +13,8 @@ from baleen_core.records import Cohort
 
 Processes = Mapping[str, TrialCounts]
 """What each process of a gateway said last."""
+MAX_PROCESSES: Final = 1000
+"""Of more, those that said something longest ago are forgotten."""
 NOTHING: Final = (0,) * (flip_index(GROUPS - 1, Verdict.BLOCK, Verdict.BLOCK) + 1)
 _EVENTS: Final = {MetricType.BLOCK_RATE: Verdict.BLOCK, MetricType.REVIEW_RATE: Verdict.REVIEW}
 
@@ -40,8 +42,13 @@ class Flip:
 
 
 def newest(before: Processes, said: Iterable[TrialCounts]) -> Processes:
-    """Return what each process said last; one that is gone has said it for good."""
-    return {**before, **{each.process: each for each in said if each.is_sound}}
+    """Return what each process said last; one that is gone has said it for good, unless too many came and went."""
+    found = dict(before)
+    for each in said:
+        if each.is_sound:
+            found.pop(each.process, None)
+            found[each.process] = each
+    return dict(list(found.items())[-MAX_PROCESSES:])
 
 
 def tally(processes: Processes, baseline: Processes) -> Tally:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
+from baleen_core.policy.schema import Plan
 from baleen_operator.plan.acceptance import Refused, Verdict
 from baleen_operator.plan.trial import Processes
 from baleen_operator.resources.policy import Meaning
@@ -51,8 +52,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What gateways had counted of a rollout when it began, and at the last look, with its time."""
+    """What gateways had counted of a candidate's rollout when it began, and at the last look, with its time.
 
+    `plan` is the one that it goes by, for as long as what the policy says cannot be read.
+    """
+
+    candidate: str
+    plan: Plan
     baseline: Processes
     processes: Processes
     time: datetime
@@ -63,7 +69,7 @@ class Memory:
     """Verdicts by policy, and what reconciling found out before.
 
     `proofs` say why a change (from one digest to another, with the categories that count) is refused, or True;
-    `counted` is by policy and candidate; `meanings` say what revisions mean (or why they cannot be used) by uid; `told`
+    `counted` is by policy; `meanings` say what revisions mean (or why they cannot be used) by uid; `told`
     what people were told.
     """
 
@@ -72,5 +78,5 @@ class Memory:
     proofs: Newest[tuple[str, str, tuple[str, ...]], Refused | bool] = field(
         default_factory=lambda: Newest(MAX_POLICIES)
     )
-    counted: Newest[tuple[str, str, str], Counted] = field(default_factory=lambda: Newest(MAX_POLICIES))
+    counted: Newest[tuple[str, str], Counted] = field(default_factory=lambda: Newest(MAX_POLICIES))
     told: Newest[tuple[str, str], str] = field(default_factory=lambda: Newest(MAX_TOLD))

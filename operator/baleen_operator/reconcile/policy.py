@@ -117,10 +117,12 @@ class _Reconciling:
         rivals = self._rivals(seen, decision, now)
         status = self._status(seen, decision, writes, rivals, now)
         notices = find_notices(seen, decision, status)
+        if self.counted is not None:
+            # Before it is written: what is written and not heard of must not count twice.
+            self.ports.memory.counted.put(self.key, self.counted)
+        elif decision.route is None or decision.route.route.candidate is None:
+            self.ports.memory.counted.drop(self.key)
         await self._act(seen, decision, writes, status, notices)
-        if self.counted is not None and (candidate := status.candidate if status else None) is not None:
-            # Only now: what could not be written is news the next time, too.
-            self.ports.memory.counted.put((*self.key, candidate.digest), self.counted)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -170,34 +172,39 @@ class _Reconciling:
         published = seen.route.published if seen.route else None
         if published is not None and published.route.candidate is not None:
             said = self.ports.gateways.acknowledged(self.key, published.epoch)
-            seen = replace(seen, is_adopted=said.current >= said.total, behind=", ".join(said.stale))
-            seen = self._count(seen, published.route, verdict.plan if isinstance(verdict, Valid) else Plan())
+            seen = replace(
+                seen, is_adopted=said.has_looked and said.current >= said.total, behind=", ".join(said.stale)
+            )
+            seen = self._count(seen, published.route)
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
 
-    def _count(self, seen: Observed, route: Route, plan: Plan) -> Observed:
+    def _count(self, seen: Observed, route: Route) -> Observed:
         """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news.
 
         They are asked each second. What they say is taken in less often, so that not each of their answers is a status.
         """
         assert route.candidate is not None, "something is rolled out"
         digest, status, now = route.candidate.digest, seen.status.candidate, self.ports.clock()
-        known = self.ports.memory.counted.get((*self.key, digest))
+        known = self.ports.memory.counted.get(self.key)
+        known = known if known and known.candidate == digest else None
+        said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
+        plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
         has_begun = status is not None and status.digest == digest and bool(status.step_time)
         if known and has_begun and (now - known.time).total_seconds() < look_seconds(plan):
-            return replace(seen, counted=tally(known.processes, known.baseline))
-        said = [
+            return replace(seen, known_plan=plan, counted=tally(known.processes, known.baseline))
+        trials = [
             each
             for each in self.ports.gateways.trial(self.key, digest).values()
             if (each.stable, each.candidate) == (route.stable, digest)
         ]
-        processes = newest(known.processes if known and has_begun else {}, said)
+        processes = newest(known.processes if known and has_begun else {}, trials)
         baseline = known.baseline if known and has_begun else {} if has_begun else processes
-        self.counted = Counted(baseline=baseline, processes=processes, time=now)
+        self.counted = Counted(candidate=digest, plan=plan, baseline=baseline, processes=processes, time=now)
         news = tally(processes, known.processes) if known and has_begun else Tally()
-        return replace(seen, counted=tally(processes, baseline), news=news)
+        return replace(seen, known_plan=plan, counted=tally(processes, baseline), news=news)
 
     async def _judge(self, sources: _Sources) -> Verdict:
         """Check the policy, unless all that a verdict is made of is as it was."""
@@ -507,6 +514,9 @@ class _Reconciling:
             notices = [*notices, *await self._write_revision(seen, decision, each, versions)]
         for digest, rows in decision.owed.items():
             await self._write_rows(seen.revisions[digest], write_rows(rows), versions)
+        if decision.failed != seen.status.failed:
+            # Killed after the route alone, nobody would know that it failed, and it would be tried again.
+            await self._write_status(seen, status)
         await self._write_route(seen, decision)
         if decision.overriding is not None:
             kept = seen.revisions[decision.overriding.digest]
@@ -514,19 +524,24 @@ class _Reconciling:
             await self._write_rows(kept, write_rows(rows[-MAX_ACTIVATIONS:]), versions)
         for prunable in decision.prunable:
             await self._delete(REVISION_KIND, prunable.name, prunable.uid)
-        if status is not None and self.manifest is not None and seen.head is not None:
-            written = write_status(status)
-            if written != self.manifest.get("status"):
-                await self.ports.cluster.act(
-                    ApplyStatus(
-                        target=TARGETS[POLICY_KIND],
-                        namespace=self.namespace,
-                        name=self.name,
-                        status=written,
-                        resource_version=seen.head.resource_version,
-                    )
-                )
+        if decision.failed == seen.status.failed:
+            await self._write_status(seen, status)
         await self._tell(notices)
+
+    async def _write_status(self, seen: Observed, status: Status | None) -> None:
+        if status is None or self.manifest is None or seen.head is None:
+            return
+        written = write_status(status)
+        if written != self.manifest.get("status"):
+            await self.ports.cluster.act(
+                ApplyStatus(
+                    target=TARGETS[POLICY_KIND],
+                    namespace=self.namespace,
+                    name=self.name,
+                    status=written,
+                    resource_version=seen.head.resource_version,
+                )
+            )
 
     async def _write_revision(
         self, seen: Observed, decision: Decision, writes: _Writes, versions: dict[str, str]

@@ -90,11 +90,15 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """Who enforces a route: how many are known, how many do, and at most 10 names of those that are behind."""
+    """Who enforces a route: how many are known, how many do, and at most 10 names of those that are behind.
+
+    Until somebody `has_looked`, nobody is known, though there may be some.
+    """
 
     total: int = 0
     current: int = 0
     stale: tuple[str, ...] = ()
+    has_looked: bool = True
 
 
 class Gateways(Protocol):

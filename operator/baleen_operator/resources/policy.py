@@ -172,6 +172,8 @@ class Meaning:
     scope: Scope
     is_enforced: bool
     lists: tuple[tuple[ListType, str], ...] = ()
+    sampling: tuple[int, bool] = (0, False)
+    """Frames a minute of a video, and whether it ends at the first block: what is looked at, whoever judges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +247,7 @@ def read_meaning(manifest: Manifest) -> Meaning | str:
         scope=content.scope,
         is_enforced=content.policy.enforcement is Enforcement.ENFORCE,
         lists=tuple((each.type, each.digest or "") for each in content.policy.lists),
+        sampling=(content.policy.video.frames_per_minute, content.policy.video.early_exit),
     )
 
 

@@ -513,15 +513,18 @@ def _is_known_whole(route: PublishedRoute, whole: PublishedRoute | None) -> bool
 def _candidate_of(look: _Look, route: Route, override: Override | None, digest: str) -> RoutedCandidate | None:
     """Return the candidate that judges beside what is in force, which is `digest`."""
     routed, published = route.candidate, look.published.route.route
-    if routed is None:
+    is_named = routed is not None and routed.digest in (
+        published.stable,
+        published.candidate and published.candidate.digest,
+    )
+    # Where the newest route cannot be adopted the one before stays, but not a candidate that was given up since.
+    if routed is None or not is_named:
         return None
     if not look.published.override_problem:
         return candidate_in_force(route, override, {digest, routed.digest} - look.failed, now=look.now)
-    # An override that cannot be read may reject it, so that none begins; one that is there stays, as all does, unless
-    # the route, which can be read, has given it up.
+    # An override that cannot be read may reject it, so that none begins; one that is there stays, as all does.
     was_there = look.kept is not None and look.kept.candidate == routed.digest and digest == route.stable
-    is_named = routed.digest in (published.stable, published.candidate and published.candidate.digest)
-    return routed if was_there and is_named else None
+    return routed if was_there else None
 
 
 def _has_rules(policy: LoadedPolicy) -> bool:
