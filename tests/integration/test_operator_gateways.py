@@ -117,7 +117,7 @@ async def test_a_gateway_that_stops_to_answer_is_behind_and_counts_again_when_it
         await until(lambda: polled.acknowledged(KEY, 3).current == 0)
         assert polled.acknowledged(KEY, 3).stale == ("gateway-a",)
         assert {KEY} in changes
-        assert metrics.gateways.labels("false")._value.get() == 1
+        await until(lambda: metrics.gateways.labels("false")._value.get() == 1)
 
         gateway.status = 200
         await until(lambda: polled.acknowledged(KEY, 3).current == 1)

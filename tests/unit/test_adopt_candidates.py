@@ -109,6 +109,19 @@ async def test_a_candidate_that_is_not_whole_leaves_the_epoch_before(replica, po
     assert trial_of(replica) is None
 
 
+async def test_a_candidate_that_was_given_up_is_gone_though_the_next_one_is_not_here_yet(replica):
+    await replica.adopt(ROLLOUT.policy)
+    fix = edits("92%", epoch=3, candidate=content("70%"), exposure=PERCENT_5)
+    await replica.adopt(without(fix.policy, fix.route.route.candidate.digest))
+
+    assert (replica.adopted.epoch, replica.adopted.digest, replica.adopted.candidate) == (2, STABLE, "")
+    assert "epoch 3 is not whole" in replica.adopted.pending
+    assert trial_of(replica) is None
+
+    await replica.restart()
+    assert trial_of(replica) is None
+
+
 @pytest.mark.parametrize(("policy", "why"), NOT_WHOLE)
 async def test_a_candidate_that_is_not_whole_leaves_nobody_without_a_policy(replica, policy, why):
     await replica.adopt(policy)

@@ -313,7 +313,7 @@ class AdoptRoutes:
                 look.failed.add(digest)
             look.pending = look.report(f"epoch {route.epoch} is not whole: revision {short(digest)}: {exc}")
             if look.kept and (look.kept.route.route.stable or digest == stable):
-                return look.kept.route
+                return _without_given_up(look.kept.route, route.route)
             # Where nothing was in force before, that only a candidate is not whole is no reason to be without a policy.
             left = Route() if digest == stable else replace(route.route, candidate=None)
             version = route.version if left.stable else ""
@@ -513,18 +513,27 @@ def _is_known_whole(route: PublishedRoute, whole: PublishedRoute | None) -> bool
 def _candidate_of(look: _Look, route: Route, override: Override | None, digest: str) -> RoutedCandidate | None:
     """Return the candidate that judges beside what is in force, which is `digest`."""
     routed, published = route.candidate, look.published.route.route
-    is_named = routed is not None and routed.digest in (
-        published.stable,
-        published.candidate and published.candidate.digest,
-    )
-    # Where the newest route cannot be adopted the one before stays, but not a candidate that was given up since.
-    if routed is None or not is_named:
+    if routed is None:
         return None
     if not look.published.override_problem:
         return candidate_in_force(route, override, {digest, routed.digest} - look.failed, now=look.now)
-    # An override that cannot be read may reject it, so that none begins; one that is there stays, as all does.
+    # An override that cannot be read may reject it, so that none begins; one that is there stays, as all does, unless
+    # the route, which can be read, has given it up.
     was_there = look.kept is not None and look.kept.candidate == routed.digest and digest == route.stable
-    return routed if was_there else None
+    return routed if was_there and _names(published, routed.digest) else None
+
+
+def _names(route: Route, digest: str) -> bool:
+    """Say whether a route has a revision as stable or as its candidate."""
+    return digest in (route.stable, route.candidate and route.candidate.digest)
+
+
+def _without_given_up(route: PublishedRoute, newest: Route) -> PublishedRoute:
+    """Return a route that stays, since the newest one is not whole, without a candidate that was given up since."""
+    candidate = route.route.candidate
+    if candidate is None or _names(newest, candidate.digest):
+        return route
+    return replace(route, route=replace(route.route, candidate=None))
 
 
 def _has_rules(policy: LoadedPolicy) -> bool:
