@@ -14,6 +14,7 @@ from baleen_core.analysis.verdict import AnalysisVerdict
 from baleen_core.assignment import Exposure, say_exposure
 from baleen_core.canonical import canonical_json, digest_of
 from baleen_core.policy.schema import OnDeadline, OnInconclusive, Plan, Step, StepType
+from baleen_operator.plan.conditions import write_time
 
 PREPARING: Final = "Preparing"
 SHADOW: Final = "Shadow"
@@ -153,7 +154,7 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     if step.until.decisions:
         state = replace(state, decisions=state.decisions + counted)
     if not _is_over(step, index, plan, state, facts):
-        reason, message = _waiting(step, state, facts)
+        reason, message = _waiting(step, state)
         stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
         return replace(
             stayed, wait_seconds=min(until_deadline, _next_look(plan, step), _remaining(step, state, facts.now))
@@ -169,7 +170,7 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
         promoted = _stay(plan, state, HOLDING, "is through all steps", exposure=exposure_of(plan, index))
         return replace(promoted, outcome=Outcome.PROMOTED)
     state = replace(state, step=plan.steps[index + 1].name, step_time=facts.now, decisions=0)
-    reason, message = _waiting(plan.steps[index + 1], state, facts)
+    reason, message = _waiting(plan.steps[index + 1], state)
     return replace(_stay(plan, state, reason, message, exposure=exposure_of(plan, index + 1)), again=True)
 
 
@@ -260,14 +261,14 @@ def _remaining(step: Step, state: State, now: datetime) -> float:
     return max(0.0, min(ends, default=float("inf")) - spent)
 
 
-def _waiting(step: Step, state: State, facts: Facts) -> tuple[str, str]:
+def _waiting(step: Step, state: State) -> tuple[str, str]:
     if step.type is StepType.APPROVAL:
         return AWAITING_APPROVAL, "waits for somebody to approve it"
     assert state.step_time is not None, "the step has begun"
-    spent = int((facts.now - state.step_time).total_seconds())
     needed = []
     if step.until.seconds:
-        needed.append(f"{min(spent, step.until.seconds)} of {step.until.seconds} seconds")
+        # A moment, and not how much has passed: that would be another status each time.
+        needed.append(f"until {write_time(state.step_time + timedelta(seconds=step.until.seconds))}")
     if step.until.decisions:
         needed.append(f"{min(state.decisions, step.until.decisions)} of {step.until.decisions} decisions")
     reason = SHADOW if step.type is StepType.SHADOW else HOLDING
