@@ -558,10 +558,9 @@ class _Reconciling:
             notices.append(Notice(reason="RevisionReplaced", message=message, is_warning=True))
             kept = None
         if writes.material is not None:
-            is_said = isinstance(verdict, Valid) and verdict.digest == writes.digest
-            known = verdict.version if isinstance(verdict, Valid) and is_said else ""
+            said = verdict if isinstance(verdict, Valid) and verdict.digest == writes.digest else None
             stable = decision.route.version if decision.route and decision.route.route.stable == writes.digest else ""
-            version = kept.version if kept and kept.version else stable or known
+            version = kept.version if kept and kept.version else stable or (said.version if said else "")
             body = write_revision(self.namespace, self.name, version, writes.material.revision)
             written = await self.ports.cluster.act(
                 Apply(
@@ -575,8 +574,8 @@ class _Reconciling:
             assert written is not None, "what is applied is there"
             uid = str(written["metadata"]["uid"])
             versions[name] = str(written["metadata"]["resourceVersion"])
-            if isinstance(verdict, Valid) and is_said:
-                self.ports.memory.meanings.put(uid, verdict.meaning)
+            if said is not None:
+                self.ports.memory.meanings.put(uid, said.meaning)
         for shard in writes.shards:
             for action in write_shard(shard, self.namespace, owner_of(name, uid)):
                 await self.ports.cluster.act(action)

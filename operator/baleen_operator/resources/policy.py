@@ -65,11 +65,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A revision in a status, and since when it is there (empty: not said)."""
+    """A revision in a status."""
 
     digest: str
     version: str = ""
-    start_time: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,9 +304,7 @@ def write_status(status: Status) -> dict[str, Any]:
     """Write a status; what is not known is left out."""
     written: dict[str, Any] = {"observedGeneration": status.observed_generation}
     if status.stable is not None:
-        written["stable"] = _without_empty(
-            {"digest": status.stable.digest, "version": status.stable.version, "startTime": status.stable.start_time}
-        )
+        written["stable"] = _write_fields(status.stable)
     if status.candidate is not None:
         written["candidate"] = _write_fields(status.candidate)
     if status.failed:
@@ -360,11 +357,7 @@ def _read_conditions(items: object) -> Iterable[Condition]:
 def _read_named(value: object) -> Named | None:
     said = _mapping(value)
     digest = _said(said.get("digest"))
-    return (
-        Named(digest=digest, version=_said(said.get("version")), start_time=_said(said.get("startTime")))
-        if digest
-        else None
-    )
+    return Named(digest=digest, version=_said(said.get("version"))) if digest else None
 
 
 def _read_candidate(value: object) -> Candidate | None:
@@ -395,7 +388,7 @@ def _instant(value: object) -> str:
         return ""
 
 
-def _write_fields(value: Candidate | Failed | Compared) -> dict[str, Any]:
+def _write_fields(value: Named | Candidate | Failed | Compared) -> dict[str, Any]:
     written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
     return {name: item for name, item in written.items() if item not in ("", 0, False)}
 
