@@ -132,6 +132,13 @@ def test_the_time_of_a_pause_counts_for_nothing():
     assert over.outcome is Outcome.PROMOTED
 
 
+def test_what_only_a_person_can_decide_is_looked_at_again_by_nobody_else():
+    late = facts(90_000, approved="canary")
+
+    assert advance(PLAN, at("sign-off"), late).wait_seconds is None
+    assert advance(PLAN, at("sign-off"), facts(80_000)).wait_seconds == pytest.approx(6_400)
+
+
 def test_another_plan_begins_again():
     other = replace(PLAN, steps=PLAN.steps[1:])
 

@@ -173,7 +173,9 @@ class _Deciding:
         progress = self._progress(by_steps, analysis) if by_steps else None
         last = self._last_good()
         # Where only the route is gone, what was stable is routed first, and the rest begins from there.
-        comes_back = valid is not None and bool(valid.plan.steps) and self._is_restorable(last, valid)
+        comes_back = bool(
+            valid and valid.plan.steps and self.base is None and last is not None and last.digest != valid.digest
+        )
         goes_live = valid is not None and not held and (progress is None or progress.outcome is Outcome.PROMOTED)
         goes_live = goes_live and not comes_back
         goal = valid.meaning if valid and goes_live else last
@@ -204,9 +206,6 @@ class _Deciding:
 
     def _analysis(self, valid: Valid) -> Analysis | None:
         return compare(valid.plan.analysis, self.seen.counted) if valid.plan.analysis else None
-
-    def _is_restorable(self, last: Meaning | None, valid: Valid) -> bool:
-        return self.base is None and last is not None and last.digest != valid.digest
 
     def _progress(self, valid: Valid, analysis: Analysis | None) -> Progress:
         seen, said = self.seen, self.seen.override or Override()

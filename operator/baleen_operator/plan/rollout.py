@@ -147,7 +147,7 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     if state.step_time is None:
         if not facts.is_everywhere:
             message = f"is brought to those that lack it{f': {facts.missing_at}' if facts.missing_at else ''}"
-            return replace(_stay(plan, state, PREPARING, message, exposure=NOBODY), wait_seconds=until_deadline)
+            return _looked_at_in(_stay(plan, state, PREPARING, message, exposure=NOBODY), until_deadline)
         state = replace(state, step_time=facts.now)
     assert state.step_time is not None, "the step has begun"
     counted = facts.decisions if step.type is StepType.SHADOW else facts.exposed
@@ -156,16 +156,12 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     if not _is_over(step, index, plan, state, facts):
         reason, message = _waiting(step, state)
         stayed = _stay(plan, state, reason, message, exposure=exposure_of(plan, index))
-        return replace(
-            stayed, wait_seconds=min(until_deadline, _next_look(plan, step), _remaining(step, state, facts.now))
-        )
+        return _looked_at_in(stayed, until_deadline, _next_look(plan, step), _remaining(step, state, facts.now))
     if not facts.is_everywhere:
         message = f"is over, and waits for those that do not enforce it yet: {facts.missing_at or 'not named'}"
-        return replace(
-            _stay(plan, state, HOLDING, message, exposure=exposure_of(plan, index)), wait_seconds=until_deadline
-        )
+        return _looked_at_in(_stay(plan, state, HOLDING, message, exposure=exposure_of(plan, index)), until_deadline)
     if step.type is not StepType.APPROVAL and (unsure := _unsure(plan, state, facts, index)) is not None:
-        return replace(unsure, wait_seconds=min(until_deadline, _next_look(plan, step)))
+        return _looked_at_in(unsure, until_deadline, _next_look(plan, step))
     if index + 1 == len(plan.steps):
         promoted = _stay(plan, state, HOLDING, "is through all steps", exposure=exposure_of(plan, index))
         return replace(promoted, outcome=Outcome.PROMOTED)
@@ -185,6 +181,12 @@ def _unsure(plan: Plan, state: State, facts: Facts, index: int) -> Progress | No
     if facts.verdict is AnalysisVerdict.INCONCLUSIVE and plan.analysis.on_inconclusive is OnInconclusive.ROLL_BACK:
         return replace(stayed, reason=ANALYSIS_INCONCLUSIVE, outcome=Outcome.ROLLED_BACK)
     return stayed
+
+
+def _looked_at_in(progress: Progress, *seconds: float) -> Progress:
+    """Have it looked at again after the least of these times, or, where time alone decides nothing, not by itself."""
+    least = min(seconds)
+    return replace(progress, wait_seconds=None if least == float("inf") else least)
 
 
 def look_seconds(plan: Plan) -> float:
