@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from baleen_core.errors import ClusterError
 from baleen_core.policy_stream import CONVERGENCE_PATH, Load
 from baleen_operator.adapters import gateways as module
 from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
@@ -181,6 +182,27 @@ async def test_gateways_that_come_and_go_behind_a_service_are_followed():
 
             endpoints.found = ()
             await until(lambda: polled.acknowledged(KEY, 3) == Acknowledged())
+
+
+async def test_while_gateways_cannot_be_looked_up_nobody_is_known_and_that_is_not_all_of_them():
+    class Endpoints:
+        asked = 0
+        is_away = True
+
+        async def select(self, *_: Any) -> Any:
+            self.asked += 1
+            if self.is_away:
+                raise ClusterError("list endpointslices: no answer")
+            return ()
+
+    endpoints = Endpoints()
+    async with asking(cluster=endpoints, namespace="n", service="gateways") as (polled, changes, _):
+        assert polled.acknowledged(KEY, 3) == Acknowledged(has_looked=False)
+        await until(lambda: endpoints.asked > 3)
+        assert polled.acknowledged(KEY, 3) == Acknowledged(has_looked=False)
+        endpoints.is_away = False
+        await until(lambda: {KEY} in changes)
+        assert polled.acknowledged(KEY, 3) == Acknowledged()
 
 
 def counts(number: int) -> dict[str, Any]:

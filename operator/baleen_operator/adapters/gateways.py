@@ -88,6 +88,7 @@ class PolledGateways:
         self._clock = clock
         self._known: dict[str, KnownGateway] = {url: KnownGateway(replica=url) for url in places.urls}
         self._found_at = -FIND_SECONDS
+        self._is_found = not places.service
         self._has_looked = not places.urls and not places.service
         self._behind: dict[Key, tuple[int, float]] = {}
         self._asked: set[Key] = set()
@@ -162,7 +163,7 @@ class PolledGateways:
         for task in tasks:
             changed |= task.result()
         answering = sum(gateway.answers for gateway in self._known.values())
-        if not self._has_looked and (self._places.urls or self._found_at >= 0):
+        if self._is_found and not self._has_looked:
             self._has_looked = True
             changed |= self._asked
         self._metrics.gateways.labels("true").set(answering)
@@ -180,7 +181,7 @@ class PolledGateways:
         except ClusterError as exc:
             logger.warning("the gateways could not be looked up", extra={"reason": str(exc)})
             return set()
-        self._found_at = self._clock()
+        self._found_at, self._is_found = self._clock(), True
         found = addresses(slices, self._places.port)
         if found.keys() == self._known.keys():
             return set()
