@@ -10,7 +10,8 @@ import uvloop
 from baleen_core.errors import BaleenError, InvalidError
 from baleen_sidecar.following import follow
 from baleen_sidecar.logs import set_up_logging
-from baleen_sidecar.settings import ClusterSettings
+from baleen_sidecar.main import ended_by_signals
+from baleen_sidecar.settings import ClusterSettings, Settings
 
 logger = logging.getLogger("baleen_sidecar")
 
@@ -23,7 +24,7 @@ def main() -> int:
     try:
         settings, cluster = ClusterSettings.from_env(os.environ)
         set_up_logging(cluster.log_level)
-        uvloop.run(follow(settings, cluster, os.environ))
+        uvloop.run(_follow_until_ended(settings, cluster))
     except InvalidError as exc:
         for problem in exc.problems:
             logger.error("a setting is wrong", extra={"setting": problem.field, "problem": problem.message})
@@ -32,6 +33,11 @@ def main() -> int:
         logger.error("cannot start", extra={"reason": str(exc)})
         return 1
     return 0
+
+
+async def _follow_until_ended(settings: Settings, cluster: ClusterSettings) -> None:
+    with ended_by_signals():
+        await follow(settings, cluster, os.environ)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 CPU_THREADS = 2
 """Threads for decoding and preparing media. Pillow and hashing free the GIL."""
 SHUTDOWN_SECONDS = 10
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 KEEP_ALIVE_SECONDS = 75
 
 
@@ -303,6 +304,36 @@ async def run_server(app: ASGIApp, listening: socket.socket) -> None:
 
 
 @contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the block, in order, for as long as no server that runs in it takes them.
+
+    They would kill a process that has begun something already, and the first process of a container hears of neither.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    task, received = asyncio.current_task(), False
+    assert task is not None
+
+    def end() -> None:
+        nonlocal received
+        received = True
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not received or task.uncancel() > 0:
+            raise
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
 def _signalled(servers: Sequence[Server]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -313,10 +344,10 @@ def _signalled(servers: Sequence[Server]) -> Iterator[None]:
             server.handle_exit(number, None)
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, end, number)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)

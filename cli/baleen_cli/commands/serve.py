@@ -12,6 +12,7 @@ import uvloop
 from baleen_cli.console import note
 from baleen_cli.local import Prepared, prepare, run_local, wait_until_ready
 from baleen_sidecar.logs import set_up_logging
+from baleen_sidecar.main import ended_by_signals
 from baleen_sidecar.settings import Settings
 
 Policies = Annotated[Path | None, typer.Option(help="Folder of policies, lists and overrides")]
@@ -45,6 +46,11 @@ def read_settings(env: Mapping[str, str], given: Mapping[str, Any]) -> Settings:
 
 
 async def _serve(prepared: Prepared) -> None:
+    with ended_by_signals():
+        await _serve_until_ended(prepared)
+
+
+async def _serve_until_ended(prepared: Prepared) -> None:
     async with run_local(prepared) as running:
         note(f"answering at {running.url} (docs at {running.url}/docs); waiting for the models' golden answers")
         ready = asyncio.create_task(wait_until_ready(running))

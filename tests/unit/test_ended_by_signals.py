@@ -1,0 +1,64 @@
+"""A signal before anything is served ends what has begun, in order."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+import uvloop
+
+from baleen_sidecar.main import ended_by_signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_block_in_order_and_nothing_after_it(number):
+    done = []
+
+    async def work():
+        with ended_by_signals():
+            try:
+                os.kill(os.getpid(), number)
+                await asyncio.sleep(30)
+                done.append("not ended")
+            finally:
+                await asyncio.sleep(0)
+                done.append("left in order")
+        await asyncio.sleep(0)
+        done.append("went on")
+
+    uvloop.run(work())
+
+    assert done == ["left in order", "went on"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_who_cancels_the_task_otherwise_is_obeyed():
+    async def work():
+        with ended_by_signals():
+            await asyncio.sleep(30)
+
+    async def cancel():
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    uvloop.run(cancel())
+
+
+def test_who_cancels_it_as_well_is_obeyed_too():
+    async def work():
+        with ended_by_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(30)
+
+    async def cancel():
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        # The signal's own cancellation comes in the same turn of the loop, or in the next.
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    uvloop.run(cancel())
