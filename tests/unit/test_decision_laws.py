@@ -76,12 +76,16 @@ def test_a_failure_never_softens(policy, evidence, signal):
     data=st.data(),
 )
 def test_a_failure_after_a_part_never_softens_what_was_seen_nor_the_failure(policy, evidence, signal, score, data):
-    seen, failed = with_score(evidence, signal, score), without_score(evidence, signal, Missing.FAILED)
+    whole, failed = with_score(evidence, signal, score), without_score(evidence, signal, Missing.FAILED)
+    after = data.draw(st.integers(1, 2))
+    first, rest = whole.frames[:after], whole.frames[after:]
     in_part = msgspec.structs.replace(
-        seen,
-        missing={**seen.missing, signal: Missing.FAILED},
-        frames=without_on_some(data.draw(st.integers(0, 2)), seen.frames, signal),
+        whole,
+        missing={**whole.missing, signal: Missing.FAILED},
+        frames=first + tuple(without_signal(frame, signal) for frame in rest),
     )
+    # What nobody saw could not have been less than this.
+    seen = msgspec.structs.replace(whole, frames=first + tuple(with_signal(frame, signal, 0) for frame in rest))
 
     found = severity(decide_by(policy, evidence=in_part))
 
@@ -235,35 +239,27 @@ def with_score(evidence: Evidence, signal: str, score: int) -> Evidence:
         evidence,
         signals={**evidence.signals, signal: score},
         missing={each: why for each, why in evidence.missing.items() if each != signal},
-        frames=tuple(
-            msgspec.structs.replace(frame, signals={**frame.signals, signal: score}) for frame in evidence.frames
-        ),
+        frames=tuple(with_signal(frame, signal, score) for frame in evidence.frames),
     )
 
 
 def without_score(evidence: Evidence, signal: str, why: Missing) -> Evidence:
     """The same content, for which the signal's model gave no score (on any frame)."""
-
-    def left(scores):
-        return {each: score for each, score in scores.items() if each != signal}
-
     return msgspec.structs.replace(
         evidence,
-        signals=left(evidence.signals),
+        signals={each: score for each, score in evidence.signals.items() if each != signal},
         missing={**evidence.missing, signal: why},
-        frames=tuple(msgspec.structs.replace(frame, signals=left(frame.signals)) for frame in evidence.frames),
+        frames=tuple(without_signal(frame, signal) for frame in evidence.frames),
     )
 
 
-def without_on_some(after: int, frames: tuple[FrameSignals, ...], signal: str) -> tuple[FrameSignals, ...]:
-    """The frames, of which those from `after` on, but never the first, lack the signal's score."""
-    return tuple(
-        msgspec.structs.replace(
-            frame,
-            signals={each: score for each, score in frame.signals.items() if each != signal or at < max(1, after)},
-        )
-        for at, frame in enumerate(frames)
-    )
+def with_signal(frame: FrameSignals, signal: str, score: int) -> FrameSignals:
+    return msgspec.structs.replace(frame, signals={**frame.signals, signal: score})
+
+
+def without_signal(frame: FrameSignals, signal: str) -> FrameSignals:
+    left = {each: score for each, score in frame.signals.items() if each != signal}
+    return msgspec.structs.replace(frame, signals=left)
 
 
 def fields_of(category: Category) -> dict[str, object]:
