@@ -24,7 +24,7 @@ demo-rollout: setup  ## show a policy rolled out, stopped, approved and taken ba
 	@$(BIN)/python tests/support/rollout_demo.py
 
 # The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which
-# come last: hence no reordering by group. Whatever ends the tests ends the build, too.
+# come last, but for the longest, which waits from the first: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
 		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder

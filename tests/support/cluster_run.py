@@ -80,12 +80,15 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built."""
+    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built.
+
+    But the walk is first. It takes as long as all else does beside it, and mostly waits, at last for the binaries, too.
+    """
 
     def place(item: pytest.Item) -> tuple[bool, ...]:
-        # The longest come first among them: the walk, the others of the node, benchmarks and the guide's commands.
-        first = item.path.stem != "test_walk", item.path.parent == SUITE
-        return _needs_cluster(item) or _needs_node(item), _needs_cluster(item), *first
+        # The longest come first among the last: those of the node, benchmarks and the guide's commands.
+        last = _needs_cluster(item) or _needs_node(item), _needs_cluster(item), item.path.parent == SUITE
+        return item.path.stem != "test_walk", *last
 
     items.sort(key=place)
 
