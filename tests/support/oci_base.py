@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -42,13 +43,32 @@ def storage_folder() -> Path:
 
 
 def buildah(*arguments: str | Path) -> str:
-    """Run buildah as root on the storage folder, without a daemon and without overlay mounts; return its output.
+    """Run buildah as root on the storage folder, without a daemon; return its output.
 
     Raises BuildFailed.
     """
     # Options of the storage belong before the command; the storage's lock files make concurrent calls safe.
-    storage = ["--root", storage_folder() / "storage", "--runroot", storage_folder() / "run", "--storage-driver", "vfs"]
+    driver = _driver()
+    storage = ["--root", storage_folder() / driver, "--runroot", storage_folder() / "run", "--storage-driver", driver]
+    if driver == "overlay":
+        # A mount for all its containers would stay when the command has ended.
+        storage += ["--storage-opt", "overlay.skip_mount_home=true"]
     return run_command(["buildah", *map(str, storage), *map(str, arguments)], {"BUILDAH_ISOLATION": "chroot"})
+
+
+@cache
+def _driver() -> str:
+    """Return how layers are kept: `overlay` where it can be mounted, else `vfs`, which copies all for each of them."""
+    storage_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=storage_folder()) as tried:
+        folders = {name: Path(tried) / name for name in ("lowerdir", "upperdir", "workdir", "merged")}
+        for folder in folders.values():
+            folder.mkdir()
+        options = ",".join(f"{name}={folder}" for name, folder in folders.items() if name != "merged")
+        mount = ["mount", "--types", "overlay", "--options", options, "overlay", folders["merged"]]
+        # In a namespace of its own, which takes the mount along.
+        mounted = subprocess.run(["unshare", "--mount", *mount], stdin=subprocess.DEVNULL, capture_output=True)
+    return "vfs" if mounted.returncode else "overlay"
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str]) -> str:
