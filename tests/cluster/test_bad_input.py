@@ -542,6 +542,8 @@ def test_while_the_api_server_comes_and_goes_every_request_is_answered_and_all_i
             eventually(lambda: gateway.ready()[1]["degraded"] == [])
             operator.wait_until_leading()
             assert operator.process.poll() is None
+            # Another one asked when it was said to be in force.
+            eventually(lambda: requests.decisions[-1]["decision"] == "Block")
 
     assert requests.failed == []
     assert requests.degraded == {"PolicySource"}
