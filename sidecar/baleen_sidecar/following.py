@@ -38,6 +38,7 @@ from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import ServeModels
 from baleen_sidecar.usecases.ship_decisions import ShipDecisions
 from baleen_sidecar.usecases.take_records import TakeRecords
+from baleen_sidecar.web.exposition import MetricsPage
 from baleen_sidecar.web.policy_stream import PolicyStream, ReadFile, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 
@@ -105,6 +106,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
     """
     async with AsyncExitStack() as stack:
         listening = stack.enter_context(bind(settings.host, settings.port))
+        scraped = [stack.enter_context(bind(settings.host, port)) for port in cluster.metrics_ports()]
         # What a follower answers with Fsync is on its gateway's disk, so that its own need not be waited for.
         kept = settings if cluster.is_gateway else replace(settings, durability=Durability.INTERVAL)
         parts = await stack.enter_async_context(open_parts(kept))
@@ -158,7 +160,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         # Whatever was enforced before is enforced again before the first request is read.
         await following.restore()
         app = Served(app=build_app(ports, settings), listening=listening, drain_seconds=cluster.drain_seconds)
-        served = (app, *followed.served)
+        metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
+        served = (app, *followed.served, *metrics)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
         watched = () if parts.keys is None else (parts.keys.watch,)
         await _until_served(_serve(served, followed), (*followed.tasks, *watched, following.run, models.run))

@@ -131,6 +131,8 @@ class ClusterSettings:
     """As for the operator: the tenants whose policies the sidecars of each namespace get; empty: any."""
     model_files: Path = Path("models")
     """The folder of recipes' assets and golden files; shipped golden files are found without it."""
+    metrics_port: int | None = None
+    """A port that has `/metrics` and nothing else, at the address of the HTTP port; 0 takes a free one; empty: none."""
     stream_host: str = "0.0.0.0"  # noqa: S104 - sidecars come from other pods, and each request has a token
     """The address that a gateway's policy stream listens on."""
     stream_port: int = 8081
@@ -151,6 +153,10 @@ class ClusterSettings:
     @property
     def is_gateway(self) -> bool:
         return not self.gateway_url
+
+    def metrics_ports(self) -> tuple[int, ...]:
+        """Return the ports, of which there is one or none, that have metrics alone."""
+        return () if self.metrics_port is None else (self.metrics_port,)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> tuple[Settings, Self]:
@@ -230,6 +236,10 @@ def _optional(convert: Callable[[object], str]) -> Callable[[str], str | None]:
     return lambda text: convert(text) if text else None
 
 
+def _port(text: str) -> int | None:
+    return read_port(text) if text else None
+
+
 def _header(text: str) -> str:
     # It is sent with each request.
     if not text.isascii() or not text.isprintable():
@@ -276,6 +286,7 @@ _CLUSTER_READERS: Final[Readers] = {
     "namespaces": read_names,
     "tenants": read_tenants,
     "model_files": Path,
+    "metrics_port": _port,
     "stream_host": str,
     "stream_port": read_port,
     "stream_address": read_url,

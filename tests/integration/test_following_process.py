@@ -211,7 +211,25 @@ def test_a_state_folder_in_use_ends_it_and_says_by_whom(alone: dict[str, object]
         assert plain_http.get(f"{first.url}/health").status_code == 200
 
 
-@pytest.mark.parametrize("setting", ["port", "stream_port"])
+@pytest.mark.parametrize("settings", ["alone", "alone_as_sidecar"])
+def test_metrics_have_a_port_of_their_own_where_one_is_set(request: pytest.FixtureRequest, settings: str) -> None:
+    with RunningGateway(**request.getfixturevalue(settings), metrics_port=0) as process:
+        urls = process.wait_for("answering")["urls"]
+        with plain_http.client(base_url=urls[-1]) as client:
+            exposed, head = client.get("/metrics"), client.head("/metrics")
+            answers = [client.get("/ready"), client.post("/v1/moderate", json={}), client.post("/metrics")]
+        elsewhere = process.client.get("/metrics")
+
+    assert exposed.status_code == head.status_code == 200
+    assert (head.content, head.headers["content-type"]) == (b"", exposed.headers["content-type"])
+    assert exposed.headers["content-type"] == elsewhere.headers["content-type"]
+    assert "# TYPE baleen_policy_source_connected gauge" in exposed.text
+    assert re.findall("^# TYPE .*", exposed.text, re.M) == re.findall("^# TYPE .*", elsewhere.text, re.M)
+    assert [each.status_code for each in answers] == [404, 404, 405]
+    assert answers[0].text == "this port has /metrics alone\n"
+
+
+@pytest.mark.parametrize("setting", ["port", "stream_port", "metrics_port"])
 def test_a_port_that_is_taken_ends_it_and_is_named(alone: dict[str, object], closed_port: int, setting: str) -> None:
     with RunningGateway(**{**alone, setting: closed_port}) as process:
         code, (event,) = end_of(process)

@@ -98,7 +98,7 @@ annotations:
   checksum/settings: {{ include (printf "baleen.%sSettings" .component) .root | sha256sum }}
   {{- if .root.Values.metrics.scrapeAnnotations }}
   prometheus.io/scrape: "true"
-  prometheus.io/port: "8080"
+  prometheus.io/port: {{ ternary "9091" "8080" (eq .component "gateway") | quote }}
   prometheus.io/path: /metrics
   {{- end }}
   {{- with .values.podAnnotations }}

@@ -12,11 +12,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from baleen_core.decision_chain import Head
 from baleen_core.errors import NotFound
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
+from baleen_sidecar.web import exposition
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.openapi import answer, documented
 
@@ -112,9 +112,11 @@ def build_router(
             )
         )
 
-    @router.get("/metrics", response_class=Response, summary="Expose metrics to Prometheus", responses=_text_response())
+    @router.get(
+        exposition.PATH, response_class=Response, summary="Expose metrics to Prometheus", responses=_text_response()
+    )
     async def expose() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return exposition.expose(registry)
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
