@@ -80,7 +80,7 @@ def _tell(found: Verification) -> list[str]:
     if found.dropped:
         told.append(f"dropped by retention between others: {_number(found.dropped, 'decision')}")
     if found.outside:
-        told.append(f"outside, from before the chain: {_number(found.outside, 'decision')}")
+        told.append(f"outside the chain, from before it or of a spool: {_number(found.outside, 'decision')}")
     told += [f"not to be checked any more, as retention dropped what was there: {each}" for each in found.passed_heads]
     return [*told, f"head {found.head}"]
 

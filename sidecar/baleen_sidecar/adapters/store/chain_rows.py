@@ -14,7 +14,9 @@ from baleen_core.decision_chain import (
     LINK_BYTES,
     ChainedRow,
     DroppedRow,
+    Gap,
     Head,
+    Step,
     Verification,
     next_link,
     personal_digest,
@@ -25,15 +27,10 @@ from baleen_sidecar.adapters.store.engine import connect, open_current, state_er
 
 
 class Newest(NamedTuple):
-    """The place of the newest row, and the link of the newest that has one; None where no chain was begun."""
+    """The place of the newest row, and the chain's head, which is before it in a spool; None where none was begun."""
 
     sequence: int
-    link: bytes | None
-
-    @property
-    def head(self) -> Head | None:
-        """The chain's head, if there is a chain."""
-        return None if self.link is None else Head(sequence=self.sequence, link=self.link)
+    head: Head | None
 
 
 class HashedRow(NamedTuple):
@@ -101,7 +98,15 @@ class HashedRow(NamedTuple):
 COLUMNS: Final = ", ".join(HashedRow._fields)
 """The columns of a HashedRow, for a SELECT."""
 
+_PLACE: Final = attrgetter("sequence")
 _START: Final = "SELECT sequence, link FROM chain"
+_READ_DIGEST: Final = "SELECT digest FROM dropped_decisions WHERE sequence = ?"
+_DELETE_DIGESTS: Final = "DELETE FROM dropped_decisions WHERE sequence <= ?"
+_READ_GAP: Final = "SELECT last FROM gaps WHERE sequence = ?"
+_ADD_GAP: Final = "INSERT INTO gaps (sequence, last) VALUES (?, ?)"
+_DELETE_GAPS: Final = "DELETE FROM gaps WHERE sequence < ?"
+_GAPS_FROM: Final = "SELECT sequence, last FROM gaps WHERE sequence >= ? ORDER BY sequence"
+_MOVE_START: Final = "UPDATE chain SET sequence = ?, link = ?"
 _BEGIN: Final = "INSERT INTO chain (id, sequence, link) VALUES (1, ?, ?)"
 _NEWEST_ROW: Final = "SELECT coalesce(max(sequence), 0) FROM decisions"
 _NEWEST_LINKED: Final = (
@@ -118,31 +123,69 @@ def read_start(connection: sqlite3.Connection) -> Head | None:
 
 
 def read_newest(connection: sqlite3.Connection) -> Newest:
-    """Find the newest row and its link; rows at the end that retention dropped count."""
+    """Find the newest row and the chain's head; rows at the end that retention dropped count."""
     start = read_start(connection)
     (newest,) = connection.execute(_NEWEST_ROW).fetchone()
     if start is None:
         return Newest(newest, None)
-    sequence, link = connection.execute(_NEWEST_LINKED, (start.sequence,)).fetchone() or (start.sequence, start.link)
-    for dropped, digest in connection.execute(_DROPPED_AFTER, (sequence,)):
-        sequence, link = dropped, next_link(link, digest)
-    return Newest(max(sequence, newest), link)
+    linked = connection.execute(_NEWEST_LINKED, (start.sequence,)).fetchone()
+    head = start if linked is None else Head(sequence=linked[0], link=_bytes(linked[1]))
+    for step in heapq.merge(_dropped(connection, head.sequence), _gaps(connection, head.sequence), key=_PLACE):
+        if isinstance(step, Gap):
+            head = step.after(head.link)
+        else:
+            head = Head(sequence=step.sequence, link=next_link(head.link, step.digest))
+    return Newest(max(head.sequence, newest), head)
 
 
-def begin_chain(connection: sqlite3.Connection, sequence: int) -> Newest:
-    """Let the chain begin after the row in that place, in the transaction that is under way."""
-    # By chance: rows of another log must not fit.
-    link = os.urandom(LINK_BYTES)
-    connection.execute(_BEGIN, (sequence, link))
-    return Newest(sequence, link)
+def _dropped(connection: sqlite3.Connection, after: int) -> Iterator[DroppedRow]:
+    found = connection.execute(_DROPPED_AFTER, (after,))
+    return (DroppedRow(sequence=sequence, digest=_bytes(digest)) for sequence, digest in found)
 
 
-def read_chain(connection: sqlite3.Connection) -> Iterator[ChainedRow | DroppedRow]:
+def _gaps(connection: sqlite3.Connection, first: int) -> Iterator[Gap]:
+    return (Gap(sequence=sequence, last=last) for sequence, last in connection.execute(_GAPS_FROM, (first,)))
+
+
+def continue_chain(connection: sqlite3.Connection, newest: Newest) -> Head:
+    """Return the head that the next row follows; in the transaction that is under way, which is to add that row.
+
+    A chain that was not begun is begun, and passes over rows that came meanwhile and are in none.
+    """
+    head = newest.head
+    if head is None:
+        # By chance: rows of another log must not fit.
+        head = Head(sequence=newest.sequence, link=os.urandom(LINK_BYTES))
+        connection.execute(_BEGIN, (head.sequence, head.link))
+    elif head.sequence < newest.sequence:
+        gap = Gap(sequence=head.sequence, last=newest.sequence)
+        connection.execute(_ADD_GAP, (gap.sequence, gap.last))
+        head = gap.after(head.link)
+    return head
+
+
+def pass_over(connection: sqlite3.Connection, start: Head) -> Head:
+    """Return where a chain that begins at `start` can begin as well: behind what comes next and is not there."""
+    while True:
+        if found := connection.execute(_READ_DIGEST, (start.sequence + 1,)).fetchone():
+            start = Head(sequence=start.sequence + 1, link=next_link(start.link, found[0]))
+        elif found := connection.execute(_READ_GAP, (start.sequence,)).fetchone():
+            start = Gap(sequence=start.sequence, last=found[0]).after(start.link)
+        else:
+            return start
+
+
+def move_start(connection: sqlite3.Connection, start: Head) -> None:
+    """Let the chain begin at `start`, and forget what is before it; in the transaction that is under way."""
+    connection.execute(_DELETE_DIGESTS, (start.sequence,))
+    connection.execute(_DELETE_GAPS, (start.sequence,))
+    connection.execute(_MOVE_START, (start.sequence, start.link))
+
+
+def read_chain(connection: sqlite3.Connection) -> Iterator[Step]:
     """Yield every row in the order of places, hashed as it stands now; one at a time is held."""
     rows = (HashedRow(*found).as_chained() for found in connection.execute(_ALL))
-    digests = connection.execute(_DROPPED_AFTER, (-1,))
-    dropped = (DroppedRow(sequence=found[0], digest=_bytes(found[1])) for found in digests)
-    return heapq.merge(rows, dropped, key=attrgetter("sequence"))
+    return heapq.merge(rows, _dropped(connection, -1), _gaps(connection, -1), key=_PLACE)
 
 
 def _bytes(value: object) -> bytes:

@@ -73,4 +73,10 @@ CREATE TABLE dropped_decisions (
     PRIMARY KEY (sequence)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0003');
+CREATE TABLE gaps (
+    sequence INTEGER NOT NULL,
+    last BIGINT NOT NULL,
+    PRIMARY KEY (sequence)
+);
+
+INSERT INTO alembic_version (version_num) VALUES ('0004');

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from baleen_core.decision_chain import Head, next_link
-from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow, read_start
+from baleen_core.decision_chain import Head
+from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow, move_start, pass_over, read_start
 from baleen_sidecar.adapters.store.engine import begin_writing
 
 BATCH_ROWS: Final = 200
@@ -22,9 +22,6 @@ _EXPIRED: Final = (
 )
 _DELETE: Final = "DELETE FROM decisions WHERE sequence = ?"
 _KEEP_DIGEST: Final = "INSERT INTO dropped_decisions (sequence, digest) VALUES (?, ?)"
-_READ_DIGEST: Final = "SELECT digest FROM dropped_decisions WHERE sequence = ?"
-_DELETE_DIGEST: Final = "DELETE FROM dropped_decisions WHERE sequence = ?"
-_MOVE_START: Final = "UPDATE chain SET sequence = ?, link = ?"
 
 
 def drop_expired(
@@ -69,25 +66,18 @@ def _drop(connection: sqlite3.Connection, start: Head, rows: Sequence[HashedRow]
     # Nobody else moves the beginning.
     begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
+        start = pass_over(connection, start)
         for row in rows:
             connection.execute(_DELETE, (row.sequence,))
             if row.link is None:
                 continue
             if row.sequence == start.sequence + 1:
-                start = _pass_digests(connection, Head(sequence=row.sequence, link=row.link))
+                start = pass_over(connection, Head(sequence=row.sequence, link=row.link))
             else:
                 # Of a row that cannot be hashed nothing fits: the fault in the log stays one.
                 connection.execute(_KEEP_DIGEST, (row.sequence, row.hash() or b""))
-        connection.execute(_MOVE_START, (start.sequence, start.link))
+        move_start(connection, start)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-
-
-def _pass_digests(connection: sqlite3.Connection, start: Head) -> Head:
-    """Move the beginning of the chain over rows behind it that were dropped before."""
-    while found := connection.execute(_READ_DIGEST, (start.sequence + 1,)).fetchone():
-        connection.execute(_DELETE_DIGEST, (start.sequence + 1,))
-        start = Head(sequence=start.sequence + 1, link=next_link(start.link, found[0]))
-    return start

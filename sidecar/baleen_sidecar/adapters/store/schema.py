@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -59,6 +59,14 @@ dropped_decisions = Table(
     Column("digest", LargeBinary, nullable=False),
 )
 """Digests of rows that were dropped while older ones are kept; without them the chain could not be followed."""
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+"""Where the chain passes over rows that are in none, from after `sequence` to `last`: this was a spool for a while."""
 
 spool = Table(
     "spool",
