@@ -24,19 +24,23 @@ from baleen_core.errors import InvalidError, Problem
 
 SALT_BYTES: Final = 16
 LINK_BYTES: Final = 32
-_HEAD: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
+_HEAD: Final = re.compile(r"(?:([A-Za-z0-9._-]{1,300})/)?(\d{1,18}):([0-9a-f]{64})")
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The newest row of a chain, or the one before its first: its place, and its link; written `place:link`."""
+    """The newest row of a chain, or the one before its first: its place, and its link; written `place:link`.
+
+    Where several write one log, it is the head of one `writer`, and written `writer/place:link`.
+    """
 
     sequence: int
     link: bytes
+    writer: str = ""
 
     def __str__(self) -> str:
-        return f"{self.sequence}:{self.link.hex()}"
+        return f"{self.writer}{'/' if self.writer else ''}{self.sequence}:{self.link.hex()}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -49,7 +53,7 @@ class Head:
         if match is None:
             message = f"{text!r} is no head of a decision log; one is a number, a colon and 64 hexadecimal digits"
             raise InvalidError([Problem(field="", message=message)])
-        return cls(sequence=int(match[1]), link=bytes.fromhex(match[2]))
+        return cls(sequence=int(match[2]), link=bytes.fromhex(match[3]), writer=match[1] or "")
 
 
 def personal_digest(salt: bytes, *, content_digest: str, author: str | None, personal: bytes) -> bytes:
@@ -269,10 +273,8 @@ class _Walk:
         return Fault(kind=kind, sequence=sequence, id=name, time=time, text=text)
 
 
-def _with_next(
-    rows: Iterable[Step],
-) -> Iterator[tuple[ChainedRow | DroppedRow, ChainedRow | DroppedRow | None]]:
-    before: ChainedRow | DroppedRow | None = None
+def _with_next(rows: Iterable[Step]) -> Iterator[tuple[Step, Step | None]]:
+    before: Step | None = None
     for row in rows:
         if before is not None:
             yield before, row

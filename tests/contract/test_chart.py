@@ -153,8 +153,14 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     all_named = merged(KEYS, lists, scaled, kept, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
+    # With backups of what each gateway keeps there is no database.
+    shared = manifests(
+        merged(KEYS, {"gateway": {"database": {"existingSecret": "baleen-database"}}}), "--set", "crds.install=false"
+    )
+
     assert environment(objects, "operator").keys() == OF_OPERATOR
-    assert environment(objects, "gateway").keys() - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
+    of_gateways = environment(objects, "gateway").keys() | environment(shared, "gateway").keys()
+    assert of_gateways - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
 
 
 def test_backups_are_taken_with_the_settings_that_the_values_say_and_by_the_account_that_gateways_know():
@@ -235,6 +241,14 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         pytest.param({"injection": {"failurePolicy": "Deny"}}, "at '/injection/failurePolicy'", id="failure policy"),
         pytest.param({"injection": {"resources": {"requests": {"cpu": 1}}}}, "/requests/cpu': got number", id="number"),
         pytest.param({"backup": {"enabled": True}}, "backup.enabled needs gateway.state.persistent", id="no volumes"),
+        pytest.param(
+            {
+                "backup": {"enabled": True},
+                "gateway": {"state": {"persistent": True}, "database": {"existingSecret": "baleen-database"}},
+            },
+            "with gateway.database decisions are not there: back up the database",
+            id="backups of no decisions",
+        ),
         pytest.param({"backup": {"schedule": "daily"}}, "at '/backup/schedule'", id="schedule"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),
         pytest.param(

@@ -12,10 +12,10 @@ from baleen_core.errors import LogUnavailable
 from baleen_core.policy_stream import MAX_RECORDS
 from baleen_core.records import DecisionRecord, encode
 from baleen_sidecar.adapters.store.chain_rows import move_start, pass_over
-from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row, to_row
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.engine import BUSY_SECONDS, begin_writing, state_errors
+from baleen_sidecar.adapters.store.grouped_log import GroupedLog
 from baleen_sidecar.flow.spool import SpoolRoom, take_while_fits
 from baleen_sidecar.ports import SpooledDecision
 
@@ -50,7 +50,7 @@ class SqliteSpool:
     then rows are sent again, which changes nothing.
     """
 
-    def __init__(self, path: Path, log: SqliteDecisionLog, *, limit_bytes: int) -> None:
+    def __init__(self, path: Path, log: GroupedLog, *, limit_bytes: int) -> None:
         self._path = path
         self._log = log
         self._limit_bytes = limit_bytes
