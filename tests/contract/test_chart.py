@@ -1,6 +1,7 @@
 """What the chart renders, and what it refuses; no cluster is asked."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from baleen_operator import settings as of_operator
 from baleen_sidecar import settings as of_sidecar
 from control_plane import ROOT
 from helm import CHART, KEYS, Values, helm, manifests, merged, render
+from pages import blocks
 
 pytestmark = pytest.mark.helm
 
@@ -144,6 +146,19 @@ def test_the_chart_says_the_same_as_the_processes_where_nobody_says_anything():
 
 def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def test_the_page_on_databases_says_what_the_chart_takes():
+    secret, upgrade, _ = blocks(ROOT / "docs/howto/keep-decisions-in-postgresql.md", "sh")
+    options = [part for option in re.findall(r"--set (\S+)", upgrade) for part in ("--set", option)]
+    found = by_identity(manifests(KEYS, *options, "--set", "crds.install=false"))
+    volumes = found["Deployment", "baleen-gateway"]["spec"]["template"]["spec"]["volumes"]
+    egress = found["NetworkPolicy", "baleen-gateway"]["spec"]["egress"]
+
+    (volume,) = (each for each in volumes if each["name"] == "database")
+    name, key = volume["secret"]["secretName"], volume["secret"]["items"][0]["key"]
+    assert f"secret generic {name} -n baleen-system --from-file={key}=database-url" in secret
+    assert {"ports": [{"protocol": "TCP", "port": 5432}], "to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}]} in egress
 
 
 def test_every_setting_has_a_value_and_every_value_a_setting():
