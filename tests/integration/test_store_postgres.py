@@ -343,12 +343,30 @@ async def test_without_the_database_decisions_are_refused_by_name_and_with_it_th
     assert (found.fault, found.rows) == (None, 2)
 
 
+async def test_a_gateway_has_ten_connections_at_most(database: Database) -> None:
+    own = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'baleen' AND pid <> pg_backend_pid()"
+    store = PostgresRevisionStore(database)
+    found: list[object] = []
+    async with opened(database, durability=Durability.INTERVAL) as log:
+        await log.append(make_record("1"))
+        for _ in range(3):
+            reading = [log.get("1") for _ in range(30)] + [store.get_list("sha256:aa") for _ in range(30)]
+            changing = [log.sync() for _ in range(10)] + [log.erase("nobody") for _ in range(10)]
+            *_, (seen,) = await asyncio.gather(*reading, *changing, asyncio.to_thread(scalars, database, own))
+            found.append(seen)
+    store.close()
+
+    assert all(isinstance(seen, int) and 2 <= seen <= 10 for seen in found), found
+
+
 async def test_a_connection_that_was_cut_while_nobody_used_it_costs_no_decision(own_database: Database) -> None:
     others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'baleen'"
-    async with opened(own_database, upkeep_seconds=0.05) as log:
+    async with opened(own_database, upkeep_seconds=0.05, durability=Durability.INTERVAL) as log:
+        await log.sync()
         for number in range(3):
             assert execute(own_database, f"SELECT pg_terminate_backend(pid, 5000) {others}") >= 1
             await log.append(make_record(f"{number}"))
+            await log.sync()
         assert await log.get("2") == make_record("2")
         head = log.head()
 

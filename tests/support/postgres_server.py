@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from baleen_core.errors import StateError
 from baleen_sidecar.adapters.store import Database
 from baleen_sidecar.adapters.store.schema import metadata
 from debian_packages import PackagesMissing, unpack
@@ -80,12 +81,16 @@ class PostgresServer:
                 group=self._user,
                 extra_groups=None if self._user is None else [],
             )
+        database = Database(write_url(self.folder / "ready-url", self.url("postgres")))
         give_up = time.monotonic() + START_SECONDS
-        while subprocess.run([self._commands / "pg_isready", "-h", self.folder, "-p", str(self.port)],
-                             env=self._environment, capture_output=True).returncode:  # fmt: skip
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                raise AssertionError((self.folder / "log").read_text())
-            time.sleep(0.05)
+        while True:
+            try:
+                with database.connected():
+                    return
+            except StateError:
+                if self._process.poll() is not None or time.monotonic() > give_up:
+                    raise AssertionError((self.folder / "log").read_text()) from None
+                time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT ends all connections first; after SIGKILL the processes of connections end by themselves."""

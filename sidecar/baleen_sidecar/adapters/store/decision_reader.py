@@ -10,7 +10,7 @@ from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
-from baleen_sidecar.adapters.store.postgres import Database
+from baleen_sidecar.adapters.store.postgres import READ_CONNECTIONS, Database
 from baleen_sidecar.adapters.store.schema import decisions
 from baleen_sidecar.ports import LoggedDecision
 
@@ -102,4 +102,4 @@ class PostgresDecisionReader(DecisionReader):
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database.open_current(), database.name)
+        super().__init__(database.open_current(READ_CONNECTIONS), database.name)

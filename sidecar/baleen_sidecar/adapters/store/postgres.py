@@ -30,8 +30,13 @@ SLOW_SECONDS: Final = 300.0
 """The same for what reads or changes a whole log."""
 SPARE_SECONDS: Final = 1.0
 """What we wait longer than the database, which names the reason when it gives up first."""
-POOL_CONNECTIONS: Final = 4
-"""Connections that read at the same time; one that writes and one that looks after the log come to these."""
+READ_CONNECTIONS: Final = 4
+"""Decisions are read by so many at a time.
+
+A gateway has ten: these, those for revisions, and one each that writes, looks after the log, syncs and erases.
+"""
+REVISION_CONNECTIONS: Final = 2
+"""Revisions are read and written by so many at a time."""
 URL_LIMIT_BYTES: Final = 4096
 
 _LOCKS: Final = 0x0BA1EE17
@@ -239,24 +244,24 @@ class Database:
         except pg8000.dbapi.Error as exc:
             raise fault_of(exc) from exc
 
-    def open_engine(self) -> Engine:
-        """Open it for SQLAlchemy; at most POOL_CONNECTIONS are made, and one that broke is made anew."""
+    def open_engine(self, connections: int = 1) -> Engine:
+        """Open it for SQLAlchemy; at most so many connections are made, and one that broke is made anew."""
         return create_engine(
             "postgresql+pg8000://",
             creator=lambda: self._connect(self._timeout_seconds),
             pool_size=1,
-            max_overflow=POOL_CONNECTIONS - 1,
+            max_overflow=connections - 1,
             pool_timeout=self._timeout_seconds,
             pool_pre_ping=True,
         )
 
-    def open_current(self) -> Engine:
-        """Open it if it has the schema of this version.
+    def open_current(self, connections: int = 1) -> Engine:
+        """Open it as `open_engine` does, if it has the schema of this version.
 
         Raises:
             StateError: it has another, or does not answer.
         """
-        engine = self.open_engine()
+        engine = self.open_engine(connections)
         try:
             found = read_version(engine, self.name)
             refuse_newer(found, self.name)

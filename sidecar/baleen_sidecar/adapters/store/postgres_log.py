@@ -73,6 +73,9 @@ class PostgresDecisionLog(GroupedLog):
         self._database = database
         self._durability = durability
         self._own_rows = rows
+        # One at a time: each has a connection of its own.
+        self._syncing = asyncio.Lock()
+        self._erasing = asyncio.Lock()
         self._upkeep = PostgresUpkeep(
             database,
             interval_seconds=upkeep_seconds,
@@ -90,14 +93,16 @@ class PostgresDecisionLog(GroupedLog):
         """Have the database flush what it has, where appending does not wait for that."""
         if self._durability is Durability.FSYNC:
             return
-        try:
-            await asyncio.to_thread(self._own_rows.sync)
-        except DatabaseFault as exc:
-            raise LogUnavailable(f"decision log: it cannot be written: {exc}") from exc
+        async with self._syncing:
+            try:
+                await asyncio.to_thread(self._own_rows.sync)
+            except DatabaseFault as exc:
+                raise LogUnavailable(f"decision log: it cannot be written: {exc}") from exc
 
     async def erase(self, author: str, *, tenant: str | None = None) -> int:
         """Look through the rows of all writers; see `erase_subject_of`."""
-        return await asyncio.to_thread(erase_subject_of, self._database, author, tenant=tenant)
+        async with self._erasing:
+            return await asyncio.to_thread(erase_subject_of, self._database, author, tenant=tenant)
 
     def _begin(self) -> None:
         with state_errors(self._database.name):
@@ -105,6 +110,7 @@ class PostgresDecisionLog(GroupedLog):
             self._upkeep.start()
 
     def _end(self) -> None:
+        self._own_rows.end_sync()
         self._upkeep.stop()
 
     def _why(self, cause: Exception) -> str:

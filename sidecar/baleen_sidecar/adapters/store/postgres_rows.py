@@ -22,6 +22,7 @@ TRIES: Final = 5
 """Times that a group is written while other writers put the same decisions on record."""
 PATIENCE_SECONDS: Final = 1.0
 """Whoever waited longer for an answer waits for no second one."""
+NO_CHAIN: Final = "P0002"
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK: Final = "40P01"
 
@@ -61,6 +62,7 @@ class PostgresRows:
         self._writer = writer
         self._durability = durability
         self._connection: PostgresConnection | None = None
+        self._syncing: PostgresConnection | None = None
         self._chain = Chain(0, writer)
         self._head: Head | None = None
         self.failure = ""
@@ -129,17 +131,29 @@ class PostgresRows:
             connection.close()
 
     def sync(self) -> None:
-        """Return once everything that was committed before is on the database's disk; for any thread.
+        """Return once everything that was committed before is on the database's disk; for one thread at a time.
 
         Raises:
             DatabaseFault: the database failed.
         """
-        connection = self._database.connect()
-        try:
-            connection.execute(_WAIT_FOR_DISK)
-            # A commit that is waited for flushes all that was written before; one that changes nothing would not.
-            connection.execute(_TOUCH, (self._chain.id,))
-        finally:
+        for is_last in (self._syncing is None, True):
+            try:
+                if self._syncing is None:
+                    self._syncing = self._database.connect()
+                    self._syncing.execute(_WAIT_FOR_DISK)
+                # A commit that is waited for flushes all that was written before; one that changes nothing would not.
+                self._syncing.execute(_TOUCH, (self._chain.id,))
+            except DatabaseFault as exc:
+                self.end_sync()
+                if is_last or not exc.is_of_connection:
+                    raise
+            else:
+                return
+
+    def end_sync(self) -> None:
+        """Let go of the connection on which `sync` waits."""
+        connection, self._syncing = self._syncing, None
+        if connection is not None:
             connection.close()
 
     def _set_durability(self, connection: PostgresConnection) -> None:
@@ -181,7 +195,9 @@ class PostgresRows:
 
     def _insert(self, rows: Sequence[Row]) -> None:
         head = self._head
-        if not rows or head is None:
+        if head is None:
+            raise DatabaseFault("the chain of this writer is not there", code=NO_CHAIN)
+        if not rows:
             return
         written = []
         for row in rows:

@@ -12,7 +12,7 @@ from baleen_core.canonical import digest_of
 from baleen_core.errors import IntegrityError
 from baleen_core.policy.schema import Revision
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
-from baleen_sidecar.adapters.store.postgres import Database
+from baleen_sidecar.adapters.store.postgres import REVISION_CONNECTIONS, Database
 from baleen_sidecar.adapters.store.schema import activations, lists, revisions
 from baleen_sidecar.ports import Activation
 
@@ -151,7 +151,7 @@ class PostgresRevisionStore(SqlRevisionStore):
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database.open_current(), database.name)
+        super().__init__(database.open_current(REVISION_CONNECTIONS), database.name)
 
 
 def _to_activation(row: Row[tuple[str, str, str, str, str]]) -> Activation:
