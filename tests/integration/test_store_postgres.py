@@ -44,6 +44,7 @@ from commands import baleen
 from decision_records import make_record
 from postgres_server import (
     PASSWORD,
+    PATIENCE_SECONDS,
     PostgresServer,
     execute,
     make_database,
@@ -145,7 +146,7 @@ async def test_another_record_under_an_id_of_another_writer_is_refused(database:
 async def test_two_processes_never_write_one_chain(url_file: Path, database: Database) -> None:
     async with opened(database) as log:
         with pytest.raises(StateError, match="another process writes as gateway-1: stop it, or give this one a state"):
-            await opened(Database(url_file, timeout_seconds=0.2)).open()
+            await opened(Database(url_file, timeout_seconds=1.0)).open()
         await log.append(make_record("1"))
     async with opened(database) as log:
         await log.append(make_record("2"))
@@ -313,7 +314,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def own_database(own_server: PostgresServer) -> Database:
-    database = Database(own_server.folder / "url")
+    database = Database(own_server.folder / "url", timeout_seconds=PATIENCE_SECONDS)
     execute(database, f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
     return database
 
@@ -430,7 +431,7 @@ def test_no_acknowledged_decision_is_missing_after_writers_were_killed(database:
 async def test_a_server_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     own_server: PostgresServer, own_database: Database
 ) -> None:
-    patient = Database(own_server.folder / "url", timeout_seconds=0.3)
+    patient = Database(own_server.folder / "url", timeout_seconds=1.0)
     async with opened(patient) as log:
         await log.append(make_record("1"))
         with own_database.connected() as connection, connection.transaction():

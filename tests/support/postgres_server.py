@@ -22,6 +22,8 @@ from debian_packages import PackagesMissing, unpack
 NOBODY: Final = 65534
 """The server refuses to be root."""
 START_SECONDS: Final = 60
+PATIENCE_SECONDS: Final = 60
+"""How long a statement may take where a test is not about that: the disk may be busy with others' work."""
 PASSWORD: Final = "not-so-secret"
 _INSTALLED: Final = Path("/usr/lib/postgresql")
 
@@ -169,7 +171,9 @@ def postgres() -> Iterator[PostgresServer]:
 
 def make_database(server: PostgresServer, name: str) -> None:
     """Make an empty one."""
-    with Database(write_url(server.folder / "postgres-url", server.url("postgres"))).connected(60) as connection:
+    with Database(write_url(server.folder / "postgres-url", server.url("postgres"))).connected(
+        PATIENCE_SECONDS
+    ) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
 
 
@@ -186,7 +190,7 @@ def url_file(postgres: PostgresServer, tmp_path: Path) -> Path:
     To empty one takes milliseconds, to make one seconds where the disk is busy.
     """
     path = write_url(tmp_path / "database-url", postgres.url("baleen"))
-    with Database(path).connected(60) as connection:
+    with Database(path).connected(PATIENCE_SECONDS) as connection:
         connection.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
     return path
 
@@ -194,16 +198,16 @@ def url_file(postgres: PostgresServer, tmp_path: Path) -> Path:
 @pytest.fixture
 def database(url_file: Path) -> Database:
     """That database."""
-    return Database(url_file)
+    return Database(url_file, timeout_seconds=PATIENCE_SECONDS)
 
 
 def execute(database: Database, statement: str, *values: object) -> int:
     """Do something to a database by hand."""
-    with database.connected() as connection:
+    with database.connected(PATIENCE_SECONDS) as connection:
         return connection.execute(statement, values).rowcount
 
 
 def scalars(database: Database, statement: str) -> list[object]:
     """Look at one column."""
-    with database.connected() as connection:
+    with database.connected(PATIENCE_SECONDS) as connection:
         return [value for (value,) in connection.execute(statement)]
