@@ -7,7 +7,8 @@
 The bytes that are on disk are hashed, not what they mean, so that a newer release verifies what an older one wrote. A
 row's place is not hashed: a row that stands where it was not written fits nothing around it. Once the personal part is
 erased, `personal_digest` stands for it; without the salt, which goes with it, nothing can be guessed from that. Of a
-row that retention dropped, `digest` stays for as long as older rows do.
+row that retention dropped, `digest` stays for as long as older rows do. Where rows follow that are in no chain, because
+the log was a spool for a while, the chain passes over their places with a link of its own: that of a Gap.
 """
 
 import hashlib
@@ -23,19 +24,23 @@ from baleen_core.errors import InvalidError, Problem
 
 SALT_BYTES: Final = 16
 LINK_BYTES: Final = 32
-_HEAD: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
+_HEAD: Final = re.compile(r"(?:([A-Za-z0-9._-]{1,300})/)?(\d{1,18}):([0-9a-f]{64})")
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The newest row of a chain, or the one before its first: its place, and its link; written `place:link`."""
+    """The newest row of a chain, or the one before its first: its place, and its link; written `place:link`.
+
+    Where several write one log, it is the head of one `writer`, and written `writer/place:link`.
+    """
 
     sequence: int
     link: bytes
+    writer: str = ""
 
     def __str__(self) -> str:
-        return f"{self.sequence}:{self.link.hex()}"
+        return f"{self.writer}{'/' if self.writer else ''}{self.sequence}:{self.link.hex()}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -48,7 +53,7 @@ class Head:
         if match is None:
             message = f"{text!r} is no head of a decision log; one is a number, a colon and 64 hexadecimal digits"
             raise InvalidError([Problem(field="", message=message)])
-        return cls(sequence=int(match[1]), link=bytes.fromhex(match[2]))
+        return cls(sequence=int(match[2]), link=bytes.fromhex(match[3]), writer=match[1] or "")
 
 
 def personal_digest(salt: bytes, *, content_digest: str, author: str | None, personal: bytes) -> bytes:
@@ -105,6 +110,30 @@ class DroppedRow:
         return f"row {self.sequence}, which retention dropped"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Places after `sequence`, up to `last`, whose rows are in no chain: those of a spool, some of which are gone."""
+
+    sequence: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"the rows of a spool, {self.sequence + 1} to {self.last}"
+
+    @property
+    def digest(self) -> bytes:
+        """What the chain goes on with, so that nobody passes over places unseen; 32 bytes."""
+        return hashlib.sha256(_ENCODE(("gap", self.sequence, self.last))).digest()
+
+    def after(self, link: bytes) -> Head:
+        """Return the head behind it, after the row with `link`."""
+        return Head(sequence=self.last, link=next_link(link, self.digest))
+
+
+Step = ChainedRow | DroppedRow | Gap
+"""What a chain goes on with."""
+
+
 class FaultKind(StrEnum):
     """What is wrong with a log."""
 
@@ -148,11 +177,11 @@ class Verification:
     fault: Fault | None = None
 
 
-def verify(start: Head, rows: Iterable[ChainedRow | DroppedRow], *, noted: Sequence[Head] = ()) -> Verification:
+def verify(start: Head, rows: Iterable[Step], *, noted: Sequence[Head] = ()) -> Verification:
     """Follow a chain from `start` on, through all rows in the order of their places, up to the first fault.
 
-    Rows up to `start` without a link were there before the chain and are counted alone. `noted` are heads that were
-    kept elsewhere: each must be on the way.
+    Rows up to `start` without a link were there before the chain, those in a Gap are in none: they are counted alone.
+    A Gap comes after the row in its own place. `noted` are heads that were kept elsewhere: each must be on the way.
     """
     walk = _Walk(start, noted)
     for row, following in _with_next(rows):
@@ -178,7 +207,7 @@ class _Walk:
     """How far a chain was followed, and what was counted and found on the way."""
 
     def __init__(self, start: Head, noted: Sequence[Head]) -> None:
-        self._start = start
+        self._outside_to = start.sequence
         self._expected: dict[int, set[bytes]] = {}
         for each in noted:
             if each.sequence >= start.sequence:
@@ -189,10 +218,13 @@ class _Walk:
         self.last: ChainedRow | None = None
         self.fault = self._compare()
 
-    def take(self, row: ChainedRow | DroppedRow, following: ChainedRow | DroppedRow | None) -> None:
+    def take(self, row: Step, following: Step | None) -> None:
         """Go on to a row, or find its fault."""
-        if isinstance(row, ChainedRow) and row.sequence <= self._start.sequence and row.link is None:
+        if isinstance(row, ChainedRow) and row.sequence <= self._outside_to and row.link is None:
             self.outside += 1
+            return
+        if isinstance(row, Gap):
+            self._pass(row)
             return
         link, self.fault = _judge(self.head, row, following, self.last)
         if self.fault is not None:
@@ -205,6 +237,18 @@ class _Walk:
         else:
             self.dropped += 1
         self.fault = self._compare()
+
+    def _pass(self, gap: Gap) -> None:
+        """Go on behind places that are in no chain, or find that they do not begin here."""
+        if gap.sequence > self.head.sequence:
+            self.fault = _missing(self.head, gap, self.last, places=gap.sequence - self.head.sequence)
+        elif gap.sequence < self.head.sequence or gap.last <= gap.sequence:
+            text = f"{gap}, were put where the log has others: they were inserted"
+            self.fault = Fault(kind=FaultKind.INSERTED, sequence=gap.sequence + 1, text=text)
+        else:
+            self.head = gap.after(self.head.link)
+            self._outside_to = gap.last
+            self.fault = self._compare()
 
     def end(self) -> None:
         """Find a head that was noted beyond the last row, unless another fault was found before."""
@@ -229,10 +273,8 @@ class _Walk:
         return Fault(kind=kind, sequence=sequence, id=name, time=time, text=text)
 
 
-def _with_next(
-    rows: Iterable[ChainedRow | DroppedRow],
-) -> Iterator[tuple[ChainedRow | DroppedRow, ChainedRow | DroppedRow | None]]:
-    before: ChainedRow | DroppedRow | None = None
+def _with_next(rows: Iterable[Step]) -> Iterator[tuple[Step, Step | None]]:
+    before: Step | None = None
     for row in rows:
         if before is not None:
             yield before, row
@@ -242,11 +284,11 @@ def _with_next(
 
 
 def _judge(
-    head: Head, row: ChainedRow | DroppedRow, following: ChainedRow | DroppedRow | None, last: ChainedRow | None
+    head: Head, row: ChainedRow | DroppedRow, following: Step | None, last: ChainedRow | None
 ) -> tuple[bytes, Fault | None]:
     """Return a row's link, and what is wrong with the row if anything is."""
     if row.sequence > head.sequence + 1:
-        return head.link, _missing(head, row, last)
+        return head.link, _missing(head, row, last, places=row.sequence - head.sequence - 1)
     if row.sequence <= head.sequence:
         return head.link, _fault(FaultKind.INSERTED, row, "stands where the log had no row: it was inserted")
     if isinstance(row, DroppedRow):
@@ -272,8 +314,8 @@ def _follows(link: bytes, row: ChainedRow) -> bool:
     return row.digest is not None and next_link(link, row.digest) == row.link
 
 
-def _missing(head: Head, row: ChainedRow | DroppedRow, last: ChainedRow | None) -> Fault:
-    rows = _number(row.sequence - head.sequence - 1)
+def _missing(head: Head, row: Step, last: ChainedRow | None, *, places: int) -> Fault:
+    rows = _number(places)
     after = str(last) if last else "the beginning"
     return Fault(
         kind=FaultKind.MISSING,

@@ -109,7 +109,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         scraped = [stack.enter_context(bind(settings.host, port)) for port in cluster.metrics_ports()]
         # What a follower answers with Fsync is on its gateway's disk, so that its own need not be waited for.
         kept = settings if cluster.is_gateway else replace(settings, durability=Durability.INTERVAL)
-        parts = await stack.enter_async_context(open_parts(kept))
+        parts = await stack.enter_async_context(open_parts(kept, replica=cluster.replica))
         inference = RoutedInference(
             lambda endpoint: TritonInference(endpoint, timeout_seconds=settings.model_timeout_seconds)
         )

@@ -28,7 +28,17 @@ from baleen_sidecar.adapters.language import EldcLanguageDetector
 from baleen_sidecar.adapters.measured import MeasuredInference
 from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
-from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore, StateFolder, migrate
+from baleen_sidecar.adapters.store import (
+    Database,
+    GroupedLog,
+    PostgresDecisionLog,
+    PostgresRevisionStore,
+    SharedRevisionStore,
+    SqliteDecisionLog,
+    SqliteRevisionStore,
+    StateFolder,
+    migrate,
+)
 from baleen_sidecar.app import Ports, build_app
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
@@ -82,13 +92,21 @@ class Parts:
     state: StateFolder
     executor: Executor
     images: ImageDecoder
-    log: SqliteDecisionLog
+    log: GroupedLog
     store: RevisionStore
     fetcher: Fetcher
     frames: FrameDecoder
     shell: Shell
     registry: CollectorRegistry
     keys: KeyFile | None = None
+
+    def components(self) -> tuple[Component, ...]:
+        """Say how what is outside of this process and its folder is."""
+        keys = () if self.keys is None else (self.keys.component(),)
+        if not isinstance(self.log, PostgresDecisionLog):
+            return keys
+        problem = self.log.problem
+        return (*keys, Component(name="database", healthy=not problem, detail=problem))
 
     def ports(
         self,
@@ -103,7 +121,6 @@ class Parts:
         concurrency: Concurrency | None = None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own."""
-        keys = self.keys
         is_here = log in (None, self.log)
         return Ports(
             policies=policies,
@@ -119,23 +136,25 @@ class Parts:
             fetcher=self.fetcher,
             shell=self.shell,
             registry=self.registry,
-            components=components if keys is None else lambda: (keys.component(), *components()),
+            components=lambda: (*self.components(), *components()),
             degraded=degraded,
             on_decision=on_decision,
             concurrency=concurrency,
-            keys=None if keys is None else keys.current,
+            keys=None if self.keys is None else self.keys.current,
             subjects=self.log if is_here else None,
             log_head=self.log.head if is_here else lambda: None,
         )
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[Parts]:
     """Open the state folder and the adapters that every sidecar has; on leaving, everything is closed again.
 
+    `replica` is how this process is called where several write one decision log; empty: by the host's name.
+
     Raises:
-        InvalidError: the file of API keys is not in order.
-        StateError: the state folder is in use, newer or damaged.
+        InvalidError: the file of API keys, or of the database's URL, is not in order.
+        StateError: the state folder is in use, newer or damaged; or the database is, or does not answer.
     """
     keys = None
     if settings.api_keys_file is not None:
@@ -148,11 +167,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
         state = stack.enter_context(StateFolder(settings.state))
         await asyncio.to_thread(migrate, state.database)
         executor = stack.enter_context(ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="media"))
-        decisions = await stack.enter_async_context(
-            SqliteDecisionLog(
-                state.database, durability=settings.durability, decisions_days=settings.retention_decisions_days
-            )
-        )
+        decisions, store = await _open_stores(stack, settings, state, replica)
         fetcher = HttpFetcher(
             limit_bytes=max(settings.image_limit_bytes, settings.video_limit_bytes),
             timeout_seconds=settings.fetch_timeout_seconds,
@@ -165,7 +180,7 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             executor=executor,
             images=PillowImages(max_bytes=settings.image_limit_bytes, max_pixels=settings.image_limit_pixels),
             log=decisions,
-            store=SqliteRevisionStore(state.database),
+            store=store,
             fetcher=fetcher,
             frames=ProcessFrameDecoder(
                 DecodingLimits(
@@ -178,6 +193,32 @@ async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
             registry=registry,
             keys=keys,
         )
+
+
+async def _open_stores(
+    stack: AsyncExitStack, settings: Settings, state: StateFolder, replica: str
+) -> tuple[GroupedLog, RevisionStore]:
+    """Open the decision log, and the store of what its decisions are made by."""
+    own = SqliteRevisionStore(state.database)
+    stack.callback(own.close)
+    if settings.database_url_file is None:
+        log = SqliteDecisionLog(
+            state.database, durability=settings.durability, decisions_days=settings.retention_decisions_days
+        )
+        return await stack.enter_async_context(log), own
+    database = Database(settings.database_url_file)
+    await asyncio.to_thread(database.migrate)
+    shared = await asyncio.to_thread(PostgresRevisionStore, database)
+    stack.callback(shared.close)
+    store = SharedRevisionStore(own, shared)
+    await store.share()
+    decisions = PostgresDecisionLog(
+        database,
+        writer=state.writer(replica or socket.gethostname()),
+        durability=settings.durability,
+        decisions_days=settings.retention_decisions_days,
+    )
+    return await stack.enter_async_context(decisions), store
 
 
 @asynccontextmanager

@@ -47,6 +47,8 @@ class Settings:
     """The folder of ModelDeployments."""
     state: Path = Path(".state")
     """The folder of the decision log and the last good policies; one process at a time."""
+    database_url_file: Path | None = None
+    """The file of a PostgreSQL URL, where decisions are kept instead of in the state folder; empty: in the folder."""
     durability: Durability = Durability.FSYNC
     """What a decision waits for before it is answered."""
     retention_decisions_days: int = 0
@@ -170,6 +172,9 @@ class ClusterSettings:
         settings = Settings(**{name: value for name, value in values.items() if name in shared})
         own = cls(**{name: value for name, value in values.items() if name not in shared})
         problems += settings.conflicts()
+        if settings.database_url_file is not None and not own.is_gateway:
+            message = "a sidecar that follows a gateway sends its decisions there, and keeps none in a database"
+            problems.append(Problem(field=PREFIX + "DATABASE_URL_FILE", message=message))
         if problems:
             raise InvalidError(problems)
         return settings, own
@@ -254,6 +259,7 @@ _READERS: Final[Readers] = {
     "policies": Path,
     "models": Path,
     "state": Path,
+    "database_url_file": _file,
     "durability": Durability,
     "retention_decisions_days": read_days,
     "text_limit_bytes": read_positive,

@@ -1,6 +1,7 @@
 """What the chart renders, and what it refuses; no cluster is asked."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from baleen_operator import settings as of_operator
 from baleen_sidecar import settings as of_sidecar
 from control_plane import ROOT
 from helm import CHART, KEYS, Values, helm, manifests, merged, render
+from pages import blocks
 
 pytestmark = pytest.mark.helm
 
@@ -146,6 +148,19 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
+def test_the_page_on_databases_says_what_the_chart_takes():
+    secret, upgrade, _ = blocks(ROOT / "docs/howto/keep-decisions-in-postgresql.md", "sh")
+    options = [part for option in re.findall(r"--set (\S+)", upgrade) for part in ("--set", option)]
+    found = by_identity(manifests(KEYS, *options, "--set", "crds.install=false"))
+    volumes = found["Deployment", "baleen-gateway"]["spec"]["template"]["spec"]["volumes"]
+    egress = found["NetworkPolicy", "baleen-gateway"]["spec"]["egress"]
+
+    (volume,) = (each for each in volumes if each["name"] == "database")
+    name, key = volume["secret"]["secretName"], volume["secret"]["items"][0]["key"]
+    assert f"secret generic {name} -n baleen-system --from-file={key}=database-url" in secret
+    assert {"ports": [{"protocol": "TCP", "port": 5432}], "to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}]} in egress
+
+
 def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
     scaled = {"gateway": {"autoscaling": {"mode": "Managed"}, "state": {"persistent": True}}}
@@ -153,8 +168,14 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     all_named = merged(KEYS, lists, scaled, kept, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
+    # With backups of what each gateway keeps there is no database.
+    shared = manifests(
+        merged(KEYS, {"gateway": {"database": {"existingSecret": "baleen-database"}}}), "--set", "crds.install=false"
+    )
+
     assert environment(objects, "operator").keys() == OF_OPERATOR
-    assert environment(objects, "gateway").keys() - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
+    of_gateways = environment(objects, "gateway").keys() | environment(shared, "gateway").keys()
+    assert of_gateways - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
 
 
 def test_backups_are_taken_with_the_settings_that_the_values_say_and_by_the_account_that_gateways_know():
@@ -235,6 +256,14 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         pytest.param({"injection": {"failurePolicy": "Deny"}}, "at '/injection/failurePolicy'", id="failure policy"),
         pytest.param({"injection": {"resources": {"requests": {"cpu": 1}}}}, "/requests/cpu': got number", id="number"),
         pytest.param({"backup": {"enabled": True}}, "backup.enabled needs gateway.state.persistent", id="no volumes"),
+        pytest.param(
+            {
+                "backup": {"enabled": True},
+                "gateway": {"state": {"persistent": True}, "database": {"existingSecret": "baleen-database"}},
+            },
+            "with gateway.database decisions are not there: back up the database",
+            id="backups of no decisions",
+        ),
         pytest.param({"backup": {"schedule": "daily"}}, "at '/backup/schedule'", id="schedule"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),
         pytest.param(

@@ -9,21 +9,26 @@ import pytest
 from baleen_core.errors import IntegrityError
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import encode
-from baleen_sidecar.adapters.store import SqliteDecisionLog
+from baleen_sidecar.adapters.store import PostgresDecisionLog, SqliteDecisionLog
 from baleen_sidecar.testing import MemoryDecisionLog
 from decision_records import make_record
 from store_files import make_database
 
-Log = SqliteDecisionLog | MemoryDecisionLog
+Log = SqliteDecisionLog | PostgresDecisionLog | MemoryDecisionLog
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres")), "memory"])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Log]:
-    if request.param == "memory":
-        yield MemoryDecisionLog()
-        return
-    async with SqliteDecisionLog(make_database(tmp_path)) as opened:
-        yield opened
+    match request.param:
+        case "memory":
+            yield MemoryDecisionLog()
+        case "postgres":
+            database = request.getfixturevalue("database")
+            async with PostgresDecisionLog(database, writer="gateway-1") as opened:
+                yield opened
+        case _:
+            async with SqliteDecisionLog(make_database(tmp_path)) as opened:
+                yield opened
 
 
 async def test_a_decision_is_found_by_its_id_bit_for_bit(log: Log) -> None:

@@ -9,20 +9,24 @@ import pytest
 from baleen_core.canonical import digest_of
 from baleen_core.errors import IntegrityError
 from baleen_core.policy.schema import Revision
-from baleen_sidecar.adapters.store import SqliteRevisionStore
+from baleen_sidecar.adapters.store import PostgresRevisionStore, SqliteRevisionStore
 from baleen_sidecar.ports import Activation
 from baleen_sidecar.testing import MemoryRevisionStore
 from store_files import make_database
 
-Store = SqliteRevisionStore | MemoryRevisionStore
+Store = SqliteRevisionStore | PostgresRevisionStore | MemoryRevisionStore
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres")), "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryRevisionStore()
         return
-    opened = SqliteRevisionStore(make_database(tmp_path))
+    opened = (
+        PostgresRevisionStore(request.getfixturevalue("database"))
+        if request.param == "postgres"
+        else SqliteRevisionStore(make_database(tmp_path))
+    )
     yield opened
     opened.close()
 

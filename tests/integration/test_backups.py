@@ -162,9 +162,9 @@ def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: P
     with closing(sqlite3.connect(kept)) as connection:
         connection.execute("DROP INDEX decisions_by_age")
         connection.execute("CREATE INDEX decisions_by_time ON decisions (time)")
-        for column in ("origin", "personal", "salt", "personal_digest", "keep_days", "link"):
+        for column in ("origin", "personal", "salt", "personal_digest", "keep_days", "link", "writer", "number"):
             connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
-        for table in ("spool", "chain", "dropped_decisions"):
+        for table in ("spool", "chain", "dropped_decisions", "gaps"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
@@ -174,6 +174,22 @@ def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: P
 
     make_state(tmp_path / "state", "01-c")
     assert ids_in(tmp_path / "state/baleen.db") == {"01-a", "01-b", "01-c"}
+
+
+def test_the_chain_of_a_backup_from_before_there_were_gaps_is_followed(kept: Path, said_by: Said):
+    with closing(sqlite3.connect(kept)) as connection:
+        connection.execute("DROP TABLE gaps")
+        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        connection.commit()
+    write_sum(kept)
+    verified = backup.main(["verify", str(kept)])
+    with closing(sqlite3.connect(kept)) as connection:
+        connection.execute("UPDATE decisions SET decision = 'Block' WHERE id = '01-b'")
+        connection.commit()
+    write_sum(kept)
+
+    assert (verified, backup.main(["verify", str(kept)])) == (0, 1)
+    assert "decision 01-b" in said_by()
 
 
 def test_a_database_that_is_there_is_replaced_only_when_that_is_said_and_moved_aside(

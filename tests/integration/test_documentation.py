@@ -1,5 +1,6 @@
 """What the documentation tells people to type is typed here, in a copy of the project's folder."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from baleen_cli.triton.process import free_port
+from baleen_sidecar.adapters.store import Database, PostgresDecisionLog
 from cluster_run import missing_tools
 from control_plane import NAMESPACE, ControlPlane
+from decision_records import make_record
 from pages import ROOT, blocks, copy_project, run_script
+from postgres_server import PostgresServer, execute, write_url
 
 PAGES = sorted(path for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 
@@ -102,6 +106,34 @@ def test_the_demo_does_what_the_readme_says(project: Path):
     assert "bit for bit the same" in done.stdout
     assert "big-buck-bunny.mp4" in done.stdout
     assert all(word in done.stdout for word in ("english-", "german-", "spanish-", "french-"))
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_database_is_made_and_looked_into_as_the_page_says(project: Path, postgres: PostgresServer):
+    page = ROOT / "docs/howto/keep-decisions-in-postgresql.md"
+    (statements,) = blocks(page, "sql")
+    owner = Database(write_url(project / "owner-url", postgres.url("postgres")))
+    for statement in statements.strip().split(";\n"):
+        execute(owner, statement.rstrip(";"))
+    write_it, _, look = blocks(page, "sh")
+    url = write_it.splitlines()[0].replace(
+        "@db.example:5432/decisions", f"@127.0.0.1:{postgres.port}/decisions?sslmode=disable"
+    )
+    assert run_script(url, project).returncode == 0
+    database = Database(project / "database-url")
+    database.migrate()
+    asyncio.run(decide_once(database))
+    done = run_script(look, project)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^gateway-1/1:[0-9a-f]{64}$", done.stdout, re.MULTILINE)
+    assert "the log is as it was written: 1 decision in the chain" in done.stdout
+    assert (project / "database-url").stat().st_mode & 0o077 == 0
+
+
+async def decide_once(database: Database) -> None:
+    async with PostgresDecisionLog(database, writer="gateway-1") as log:
+        await log.append(make_record())
 
 
 def test_every_policy_in_the_documentation_is_valid(tmp_path: Path):

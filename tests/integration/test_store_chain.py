@@ -581,6 +581,94 @@ async def test_a_spool_has_no_chain_and_keeps_what_waits_however_old_it_is(tmp_p
     assert (found.fault, found.rows, found.outside) == (None, 0, 1)
 
 
+async def spool_for_a_while(path: Path, ids: str, *, limit_bytes: int = 1_000_000) -> None:
+    """Let a log be a spool that sends these and drops what it has no room for."""
+    async with opened(path) as log, SqliteSpool(path, log, limit_bytes=limit_bytes) as spool:
+        await spool.mark(await spool.waiting(limit_rows=100, limit_bytes=1_000_000))
+        for name in ids:
+            await spool.append(make_record(name))
+            await spool.mark(await spool.waiting(limit_rows=100, limit_bytes=1_000_000))
+        head = log.head()
+
+    assert read_head(path) == head
+
+
+async def test_a_log_that_was_a_spool_in_between_is_whole(tmp_path: Path) -> None:
+    path = make_database(tmp_path)
+    heads = await write(path, 3)
+    await spool_for_a_while(path, "abc")
+    while_a_spool = verify_log(path, heads)
+    heads += await write(path, 2, first=4)
+    await spool_for_a_while(path, "d")
+    heads += await write(path, 1, first=6)
+    found = verify_log(path, heads)
+
+    assert while_a_spool.head == heads[2]
+    assert (found.fault, found.rows, found.outside, found.head) == (None, 6, 4, heads[-1])
+    assert read_head(path) == heads[-1]
+    assert [head.sequence for head in heads] == [1, 2, 3, 7, 8, 10]
+
+
+async def test_a_log_that_as_a_spool_dropped_what_it_had_sent_is_whole_from_the_oldest_that_is_left(
+    tmp_path: Path,
+) -> None:
+    path = make_database(tmp_path)
+    heads = await write(path, 4)
+    await spool_for_a_while(path, "abcdef", limit_bytes=5000)
+    kept = scalars(path, "SELECT id FROM decisions ORDER BY sequence")
+    heads += await write(path, 2, first=5)
+    found = verify_log(path, heads)
+
+    assert len(kept) < 6
+    assert set(kept) <= set("abcdef")
+    assert (found.fault, found.rows, found.outside) == (None, 2, len(kept))
+    assert found.head == heads[-1]
+
+
+async def test_retention_moves_the_beginning_of_a_log_over_what_was_a_spool(tmp_path: Path) -> None:
+    path = make_database(tmp_path)
+    await write(path, 2, time=at(30), keep_days=7)
+    await spool_for_a_while(path, "ab")
+    heads = await write(path, 1, first=3, time=at(30), keep_days=7)
+    heads += await write(path, 1, first=4)
+    assert drop_all(path) == 3
+    found = verify_log(path, heads)
+
+    assert (found.fault, found.rows, found.dropped, found.head) == (None, 1, 0, heads[-1])
+    assert scalars(path, "SELECT count(*) FROM gaps") == [0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        pytest.param("DELETE FROM gaps", FaultKind.INSERTED, id="is taken away"),
+        pytest.param("UPDATE gaps SET last = last - 1", FaultKind.INSERTED, id="ends sooner"),
+        pytest.param("UPDATE gaps SET last = last + 1", FaultKind.INSERTED, id="ends later"),
+        pytest.param("UPDATE gaps SET sequence = sequence - 1", FaultKind.INSERTED, id="begins sooner"),
+        pytest.param("UPDATE gaps SET sequence = sequence + 1", FaultKind.INSERTED, id="begins later"),
+        pytest.param("DELETE FROM decisions WHERE id = '03'", FaultKind.MISSING, id="hides no row before it"),
+        pytest.param("DELETE FROM decisions WHERE id = '04'", FaultKind.MISSING, id="hides no row after it"),
+        pytest.param(
+            "INSERT INTO gaps (sequence, last) VALUES (2, 3); UPDATE decisions SET link = NULL WHERE id = '03'",
+            FaultKind.ALTERED,
+            id="is put over a row",
+        ),
+        pytest.param("INSERT INTO gaps (sequence, last) VALUES (7, 6)", FaultKind.INSERTED, id="leads back"),
+    ],
+)
+async def test_what_the_chain_passes_over_cannot_be_changed_unseen(
+    tmp_path: Path, statement: str, kind: FaultKind
+) -> None:
+    path = make_database(tmp_path)
+    await write(path, 3)
+    await spool_for_a_while(path, "ab")
+    await write(path, 2, first=4)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statement)
+
+    assert fault_in(path).kind is kind
+
+
 async def test_a_spool_sends_whole_what_was_put_on_record_before_it_was_one(tmp_path: Path) -> None:
     path = make_database(tmp_path)
     await write(path, 1)

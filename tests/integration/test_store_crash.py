@@ -1,10 +1,7 @@
 """A decision that was acknowledged survives the process that acknowledged it, and the chain of the log holds."""
 
-import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from threading import Timer
@@ -19,11 +16,7 @@ ROUNDS = 10
 
 def acknowledge_until_killed(folder: Path, prefix: str, seconds: float) -> list[str]:
     """Run the process, kill it so long after its first acknowledgement, and return all of those."""
-    command = [sys.executable, append_for_ever.__file__, str(folder), prefix]
-    # After it comes what this process was given: the other one must run the same code.
-    folders = [str(Path(append_for_ever.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"PYTHONPATH": os.pathsep.join(folders)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with append_for_ever.start(folder, prefix) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         killing = Timer(seconds, process.kill)

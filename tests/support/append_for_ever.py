@@ -2,25 +2,55 @@
 
 Meanwhile it erases one of the authors again and again.
 
-Its arguments are the state folder, and a prefix of the ids.
+Its arguments are the state folder, or `--database`, the file of a URL and a writer; and a prefix of the ids.
 """
 
 import asyncio
 import os
+import subprocess
 import sys
 from itertools import count
 from pathlib import Path
 
-from baleen_sidecar.adapters.store import SqliteDecisionLog, StateFolder, migrate
+from baleen_sidecar.adapters.store import (
+    Database,
+    GroupedLog,
+    PostgresDecisionLog,
+    SqliteDecisionLog,
+    StateFolder,
+    migrate,
+)
 from decision_records import make_record
 
 APPENDERS = 64
 AUTHORS = 5
 
 
-async def append_for_ever(path: Path, prefix: str) -> None:
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Start the process, and give it the code that this one runs."""
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": os.pathsep.join(folders)},
+    )
+
+
+def acknowledged_until_killed(process: subprocess.Popen[str], number: int) -> list[str]:
+    """Kill it once it has acknowledged so many, and return all of those."""
+    with process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(number)]
+        process.kill()
+        lines += process.stdout
+    assert process.returncode == -9
+    return [line.strip() for line in lines if line.endswith("\n")]
+
+
+async def append_for_ever(opened: GroupedLog, prefix: str) -> None:
     numbers = count()
-    async with SqliteDecisionLog(path, checkpoint_seconds=0.02, truncate_bytes=1024 * 1024) as log:
+    async with opened as log:
 
         async def appender() -> None:
             for number in numbers:
@@ -38,7 +68,16 @@ async def append_for_ever(path: Path, prefix: str) -> None:
         await asyncio.gather(eraser(), *(appender() for _ in range(APPENDERS)))
 
 
-if __name__ == "__main__":
-    with StateFolder(Path(sys.argv[1])) as folder:
+def main(arguments: list[str]) -> None:
+    if arguments[0] == "--database":
+        log = PostgresDecisionLog(Database(Path(arguments[1])), writer=arguments[2])
+        asyncio.run(append_for_ever(log, arguments[3]))
+        return
+    with StateFolder(Path(arguments[0])) as folder:
         migrate(folder.database)
-        asyncio.run(append_for_ever(folder.database, sys.argv[2]))
+        file = SqliteDecisionLog(folder.database, checkpoint_seconds=0.02, truncate_bytes=1024 * 1024)
+        asyncio.run(append_for_ever(file, arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -40,12 +40,43 @@ def _missing(packages: Mapping[str, str]) -> dict[str, str]:
 
 
 def _install(names: list[str]) -> None:
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *names]):
-        command = ["apt-get", "--quiet", *arguments]
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        if done.returncode:
-            said = done.stdout.decode(errors="replace")[-_LOG_TAIL_CHARACTERS:]
-            raise PackagesMissing(f"{' '.join(command)}: status {done.returncode}\n{said}")
+        _run(["apt-get", "--quiet", *arguments])
+
+
+def _run(command: list[str]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode:
+        said = done.stdout.decode(errors="replace")[-_LOG_TAIL_CHARACTERS:]
+        raise PackagesMissing(f"{' '.join(command)}: status {done.returncode}\n{said}")
+
+
+def unpack(package: str, folder: Path) -> Path:
+    """Unpack a Debian package, and what it needs that the machine has not, below a folder of ours; return that.
+
+    Nothing is installed, and no service started. What is there already is taken. Raises PackagesMissing.
+    """
+    done = folder / "root"
+    if done.exists():
+        return done
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise PackagesMissing(f"the Debian package {package} is missing and only root can download it")
+    with _LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            return done
+        archives, root = folder / "archives", folder / "unpacking"
+        shutil.rmtree(root, ignore_errors=True)
+        (archives / "partial").mkdir(parents=True, exist_ok=True)
+        where = f"Dir::Cache::archives={archives}"
+        _run(["apt-get", "--quiet", "update"])
+        _run(["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", "--download-only",
+              "--option", where, package])  # fmt: skip
+        for archive in sorted(archives.glob("*.deb")):
+            _run(["dpkg", "--extract", str(archive), str(root)])
+        shutil.rmtree(archives)
+        root.rename(done)
+    return done

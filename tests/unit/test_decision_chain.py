@@ -11,6 +11,7 @@ from baleen_core.decision_chain import (
     ChainedRow,
     DroppedRow,
     FaultKind,
+    Gap,
     Head,
     next_link,
     personal_digest,
@@ -278,3 +279,62 @@ def test_a_head_is_read_as_it_was_written(sequence: int, link: bytes) -> None:
 def test_what_is_no_head_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="is no head of a decision log"):
         Head.parse(text)
+
+
+@st.composite
+def chains_with_gaps(draw: st.DrawFn) -> list[ChainedRow | Gap]:
+    """Give a chain that passes over places now and then."""
+    steps: list[ChainedRow | Gap] = []
+    head = START
+    for number, (digest, passed) in enumerate(draw(st.lists(st.tuples(digests, st.integers(0, 3)), min_size=1))):
+        if passed:
+            gap = Gap(sequence=head.sequence, last=head.sequence + passed)
+            steps.append(gap)
+            head = gap.after(head.link)
+        head = Head(sequence=head.sequence + 1, link=next_link(head.link, digest))
+        steps.append(ChainedRow(sequence=head.sequence, id=f"{number}", time="then", digest=digest, link=head.link))
+    return steps
+
+
+@given(steps=chains_with_gaps())
+def test_a_chain_that_passes_over_places_is_whole_with_or_without_the_rows_there(
+    steps: list[ChainedRow | Gap],
+) -> None:
+    spooled = [
+        ChainedRow(sequence=place, id="spooled", time="then", digest=None, link=None)
+        for step in steps
+        if isinstance(step, Gap)
+        for place in range(step.sequence + 1, step.last + 1)
+    ]
+    # A gap comes after the row in its own place, and before those that it passes over.
+    filled = sorted([*steps, *spooled], key=lambda step: step.sequence + isinstance(step, Gap) / 2)
+    bare, full = verify(START, steps), verify(START, filled)
+
+    assert (bare.fault, full.fault) == (None, None)
+    assert (bare.outside, full.outside) == (0, len(spooled))
+    assert bare.head == full.head
+    assert bare.rows == sum(isinstance(step, ChainedRow) for step in steps)
+
+
+@given(steps=chains_with_gaps(), data=st.data())
+def test_no_step_of_a_chain_can_be_taken_away_unseen_but_the_last(
+    steps: list[ChainedRow | Gap], data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(steps) - 1))
+    found = verify(START, steps[:at] + steps[at + 1 :])
+
+    assert (found.fault is None) == (at == len(steps) - 1)
+
+
+@given(steps=chains_with_gaps(), at=st.integers(0, 60), count=st.integers(1, 3))
+def test_nobody_makes_a_chain_pass_over_places_unseen(steps: list[ChainedRow | Gap], at: int, count: int) -> None:
+    at = min(at, len(steps) - 1)
+    first = steps[at].sequence - isinstance(steps[at], ChainedRow)
+    moved = [
+        replace(step, sequence=step.sequence + count, last=step.last + count)
+        if isinstance(step, Gap)
+        else replace(step, sequence=step.sequence + count)
+        for step in steps[at:]
+    ]
+
+    assert verify(START, [*steps[:at], Gap(sequence=first, last=first + count), *moved]).fault is not None

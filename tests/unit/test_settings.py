@@ -34,6 +34,7 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_HOST", "::1", "host", "::1"),
         ("BALEEN_API_KEYS_FILE", "/etc/keys.yaml", "api_keys_file", Path("/etc/keys.yaml")),
         ("BALEEN_API_KEYS_FILE", "", "api_keys_file", None),
+        ("BALEEN_DATABASE_URL_FILE", "/etc/database-url", "database_url_file", Path("/etc/database-url")),
         ("BALEEN_POLICIES", "/etc/policies", "policies", Path("/etc/policies")),
         ("BALEEN_DURABILITY", "Interval", "durability", Durability.INTERVAL),
         ("BALEEN_DEADLINE_SECONDS", "2.5", "deadline_seconds", 2.5),

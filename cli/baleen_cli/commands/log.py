@@ -9,11 +9,28 @@ import typer
 from baleen_cli.console import lines
 from baleen_core.decision_chain import ChainedRow, Fault, Head, Verification
 from baleen_core.errors import IntegrityError, NotFound
-from baleen_sidecar.adapters.store import StateFolder, erase_subject, read_head, verify_log
+from baleen_sidecar.adapters.store import (
+    Database,
+    StateFolder,
+    erase_subject,
+    erase_subject_of,
+    read_head,
+    read_heads,
+    verify_database,
+    verify_log,
+)
 
 app = typer.Typer(help="Verify the decision log, and erase people from it.", no_args_is_help=True)
 
 StateOption = Annotated[Path, typer.Option("--state", envvar="BALEEN_STATE", help="Folder of the decision log")]
+DatabaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--database",
+        envvar="BALEEN_DATABASE_URL_FILE",
+        help="File of the URL of the PostgreSQL database that has the decision log, instead of the folder",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one answer a line")]
 DEFAULT_STATE = Path(".state")
 
@@ -26,6 +43,7 @@ def log() -> None:
 @app.command()
 def verify(
     state: StateOption = DEFAULT_STATE,
+    database: DatabaseOption = None,
     head: Annotated[
         list[str] | None, typer.Option(help="A head that was noted before: it must still be in the log; several may be")
     ] = None,
@@ -34,39 +52,64 @@ def verify(
     """Follow the chain of the decision log from end to end; the sidecar may run or not.
 
     Exit status 1 and the first row that was altered, inserted or taken out, if the log is not as it was written. That
-    its newest rows are gone, or that all of it was written anew, only a head shows that was noted elsewhere.
+    its newest rows are gone, or that all of it was written anew, only a head shows that was noted elsewhere. In a
+    database each gateway has a chain of its own, and all are followed.
     """
-    found = verify_log(StateFolder(state).database, [Head.parse(each) for each in head or ()])
+    noted = [Head.parse(each) for each in head or ()]
+    chains = (
+        [("", verify_log(StateFolder(state).database, noted))]
+        if database is None
+        else [(each.writer, each.found) for each in verify_database(Database(database), noted)]
+    )
     if as_json:
-        lines([json.dumps(_document(found), ensure_ascii=False)])
-    if found.fault is not None:
-        expected = f"the log as it was written, verified up to {found.head}"
-        raise IntegrityError(f"decision log: {found.fault.text}", expected=expected, found=found.fault.kind.value)
-    if not as_json:
-        lines(_tell(found))
+        for writer, found in chains:
+            shown = _document(found) if database is None else {"writer": writer, **_document(found)}
+            lines([json.dumps(shown, ensure_ascii=False)])
+    for writer, found in chains:
+        if found.fault is not None:
+            whose = f"decision log of {writer}" if writer else "decision log"
+            expected = f"the log as it was written, verified up to {found.head}"
+            raise IntegrityError(f"{whose}: {found.fault.text}", expected=expected, found=found.fault.kind.value)
+    if as_json:
+        return
+    if not chains:
+        lines(["no chain: no gateway has written here yet"])
+    for writer, found in chains:
+        lines([*([f"{writer}:"] if writer else []), *_tell(found)])
 
 
 @app.command()
-def head(state: StateOption = DEFAULT_STATE) -> None:
-    """Print the head of the decision log's chain, to be noted elsewhere, without following the chain."""
-    found = read_head(StateFolder(state).database)
-    if found is None:
-        raise NotFound(f"{state}: no decision was put on record since the log has a chain")
-    lines([str(found)])
+def head(state: StateOption = DEFAULT_STATE, database: DatabaseOption = None) -> None:
+    """Print the head of the decision log's chain, to be noted elsewhere, without following it; of a database, all."""
+    where = state if database is None else database
+    heads = _heads(state) if database is None else read_heads(Database(database))
+    if not heads:
+        raise NotFound(f"{where}: no decision was put on record since the log has a chain")
+    lines([str(each) for each in heads])
 
 
 @app.command()
 def erase(
     author: Annotated[str, typer.Argument(help="The author's id, as requests named it")],
     state: StateOption = DEFAULT_STATE,
+    database: DatabaseOption = None,
     tenant: Annotated[str | None, typer.Option(help="Only decisions of this tenant")] = None,
 ) -> None:
     """Take the personal part out of every decision about an author; the sidecar may run or not.
 
     The chain holds, and the decisions stay, but for what could tell whom they are about; they can be replayed no more.
     """
-    erased = erase_subject(StateFolder(state).database, author, tenant=tenant)
+    erased = (
+        erase_subject(StateFolder(state).database, author, tenant=tenant)
+        if database is None
+        else erase_subject_of(Database(database), author, tenant=tenant)
+    )
     lines([f"erased from {_number(erased, 'decision')}"])
+
+
+def _heads(state: Path) -> list[Head]:
+    found = read_head(StateFolder(state).database)
+    return [] if found is None else [found]
 
 
 def _tell(found: Verification) -> list[str]:
@@ -80,7 +123,7 @@ def _tell(found: Verification) -> list[str]:
     if found.dropped:
         told.append(f"dropped by retention between others: {_number(found.dropped, 'decision')}")
     if found.outside:
-        told.append(f"outside, from before the chain: {_number(found.outside, 'decision')}")
+        told.append(f"outside the chain, from before it or of a spool: {_number(found.outside, 'decision')}")
     told += [f"not to be checked any more, as retention dropped what was there: {each}" for each in found.passed_heads]
     return [*told, f"head {found.head}"]
 

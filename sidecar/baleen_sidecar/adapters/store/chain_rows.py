@@ -1,4 +1,4 @@
-"""The chain of decisions in the file: where it begins and ends, and its rows as they stand now."""
+"""The chains of decisions: where each begins and ends, and its rows as they stand now."""
 
 import heapq
 import os
@@ -8,32 +8,30 @@ from contextlib import closing
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from baleen_core.decision_chain import (
     LINK_BYTES,
     ChainedRow,
     DroppedRow,
+    Gap,
     Head,
+    Step,
     Verification,
     next_link,
     personal_digest,
     row_digest,
     verify,
 )
+from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.engine import connect, open_current, state_errors
 
 
 class Newest(NamedTuple):
-    """The place of the newest row, and the link of the newest that has one; None where no chain was begun."""
+    """The place of the newest row, and the chain's head, which is before it in a spool; None where none was begun."""
 
     sequence: int
-    link: bytes | None
-
-    @property
-    def head(self) -> Head | None:
-        """The chain's head, if there is a chain."""
-        return None if self.link is None else Head(sequence=self.sequence, link=self.link)
+    head: Head | None
 
 
 class HashedRow(NamedTuple):
@@ -98,51 +96,147 @@ class HashedRow(NamedTuple):
         )
 
 
-COLUMNS: Final = ", ".join(HashedRow._fields)
-"""The columns of a HashedRow, for a SELECT."""
+class Chain(NamedTuple):
+    """Which of the rows are of one chain: all in a file; those of one writer in a database that several write."""
 
-_START: Final = "SELECT sequence, link FROM chain"
-_BEGIN: Final = "INSERT INTO chain (id, sequence, link) VALUES (1, ?, ?)"
-_NEWEST_ROW: Final = "SELECT coalesce(max(sequence), 0) FROM decisions"
+    id: int
+    writer: str = ""
+    """Empty in a file."""
+
+    @property
+    def columns(self) -> str:
+        """The columns of a HashedRow, for a SELECT; the first is the place."""
+        return ", ".join((self.place, *HashedRow._fields[1:]))
+
+    @property
+    def place(self) -> str:
+        """The column that has a row's place in the chain."""
+        return "number" if self.writer else "sequence"
+
+    def of(self, statement: str) -> str:
+        """Put the names of this chain into a statement."""
+        mine = f"writer = {self.id:d}" if self.writer else "TRUE"
+        return statement.format(place=self.place, columns=self.columns, mine=mine, id=f"{self.id:d}")
+
+
+FILE: Final = Chain(1)
+"""The one chain of a file."""
+
+PAGE_ROWS: Final = 500
+"""Rows that are read at once where all are: some megabytes."""
+_FIRST: Final = -(1 << 62)
+"""Before every place, also those that somebody made up."""
+_PLACE: Final = attrgetter("sequence")
+_START: Final = "SELECT sequence, link FROM chain WHERE id = {id}"
+_READ_DIGEST: Final = "SELECT digest FROM dropped_decisions WHERE {mine} AND {place} = ?"
+_DELETE_DIGESTS: Final = "DELETE FROM dropped_decisions WHERE {mine} AND {place} <= ?"
+# Only a file can have been a spool: elsewhere there are no gaps.
+_READ_GAP: Final = "SELECT last FROM gaps WHERE sequence = ?"
+_ADD_GAP: Final = "INSERT INTO gaps (sequence, last) VALUES (?, ?)"
+_DELETE_GAPS: Final = "DELETE FROM gaps WHERE sequence < ?"
+_GAPS_FROM: Final = "SELECT sequence, last FROM gaps WHERE sequence >= ? ORDER BY sequence"
+_MOVE_START: Final = "UPDATE chain SET sequence = ?, link = ? WHERE id = {id}"
+_BEGIN: Final = "INSERT INTO chain (id, sequence, link) VALUES ({id}, ?, ?)"
+_NEWEST_ROW: Final = "SELECT coalesce(max({place}), 0) FROM decisions WHERE {mine}"
 _NEWEST_LINKED: Final = (
-    "SELECT sequence, link FROM decisions WHERE link IS NOT NULL AND sequence > ? ORDER BY sequence DESC LIMIT 1"
+    "SELECT {place}, link FROM decisions WHERE {mine} AND link IS NOT NULL AND {place} > ? "
+    "ORDER BY {place} DESC LIMIT 1"
 )
-_ALL: Final = f"SELECT {COLUMNS} FROM decisions ORDER BY sequence"  # noqa: S608 - our own words
-_DROPPED_AFTER: Final = "SELECT sequence, digest FROM dropped_decisions WHERE sequence > ? ORDER BY sequence"
+_PAGE: Final = "SELECT {columns} FROM decisions WHERE {mine} AND {place} > ? ORDER BY {place} LIMIT ?"
+_DROPPED_PAGE: Final = (
+    "SELECT {place}, digest FROM dropped_decisions WHERE {mine} AND {place} > ? ORDER BY {place} LIMIT ?"
+)
 
 
-def read_start(connection: sqlite3.Connection) -> Head | None:
-    """Return where the chain begins, None where there is none."""
-    found = connection.execute(_START).fetchone()
+def read_start(connection: Connection, chain: Chain = FILE) -> Head | None:
+    """Return where a chain begins, None where there is none."""
+    found = connection.execute(chain.of(_START)).fetchone()
     return None if found is None else Head(sequence=found[0], link=_bytes(found[1]))
 
 
-def read_newest(connection: sqlite3.Connection) -> Newest:
-    """Find the newest row and its link; rows at the end that retention dropped count."""
-    start = read_start(connection)
-    (newest,) = connection.execute(_NEWEST_ROW).fetchone()
+def read_newest(connection: Connection, chain: Chain = FILE) -> Newest:
+    """Find the newest row and the chain's head; rows at the end that retention dropped count."""
+    start = read_start(connection, chain)
+    (newest,) = connection.execute(chain.of(_NEWEST_ROW)).fetchone()
     if start is None:
         return Newest(newest, None)
-    sequence, link = connection.execute(_NEWEST_LINKED, (start.sequence,)).fetchone() or (start.sequence, start.link)
-    for dropped, digest in connection.execute(_DROPPED_AFTER, (sequence,)):
-        sequence, link = dropped, next_link(link, digest)
-    return Newest(max(sequence, newest), link)
+    linked = connection.execute(chain.of(_NEWEST_LINKED), (start.sequence,)).fetchone()
+    head = start if linked is None else Head(sequence=linked[0], link=_bytes(linked[1]))
+    steps: Iterator[DroppedRow | Gap] = heapq.merge(
+        _dropped(connection, chain, head.sequence), _gaps(connection, head.sequence), key=_PLACE
+    )
+    for step in steps:
+        if isinstance(step, Gap):
+            head = step.after(head.link)
+        else:
+            head = Head(sequence=step.sequence, link=next_link(head.link, step.digest))
+    return Newest(max(head.sequence, newest), head)
 
 
-def begin_chain(connection: sqlite3.Connection, sequence: int) -> Newest:
-    """Let the chain begin after the row in that place, in the transaction that is under way."""
-    # By chance: rows of another log must not fit.
-    link = os.urandom(LINK_BYTES)
-    connection.execute(_BEGIN, (sequence, link))
-    return Newest(sequence, link)
+def _pages(connection: Connection, statement: str, after: int) -> Iterator[Sequence[Any]]:
+    """Yield rows by their first column, as not every database gives them one by one."""
+    while rows := connection.execute(statement, (after, PAGE_ROWS)).fetchall():
+        yield from rows
+        after = rows[-1][0]
 
 
-def read_chain(connection: sqlite3.Connection) -> Iterator[ChainedRow | DroppedRow]:
-    """Yield every row in the order of places, hashed as it stands now; one at a time is held."""
-    rows = (HashedRow(*found).as_chained() for found in connection.execute(_ALL))
-    digests = connection.execute(_DROPPED_AFTER, (-1,))
-    dropped = (DroppedRow(sequence=found[0], digest=_bytes(found[1])) for found in digests)
-    return heapq.merge(rows, dropped, key=attrgetter("sequence"))
+def _dropped(connection: Connection, chain: Chain, after: int) -> Iterator[DroppedRow]:
+    found = _pages(connection, chain.of(_DROPPED_PAGE), after)
+    return (DroppedRow(sequence=sequence, digest=_bytes(digest)) for sequence, digest in found)
+
+
+def _gaps(connection: Connection, first: int) -> Iterator[Gap]:
+    return (Gap(sequence=sequence, last=last) for sequence, last in connection.execute(_GAPS_FROM, (first,)))
+
+
+def continue_chain(connection: Connection, newest: Newest) -> Head:
+    """Return the head that a file's next row follows; in the transaction that is under way, which is to add that row.
+
+    A chain that was not begun is begun, and passes over rows that came meanwhile and are in none.
+    """
+    head = newest.head
+    if head is None:
+        # By chance: rows of another log must not fit.
+        head = Head(sequence=newest.sequence, link=os.urandom(LINK_BYTES))
+        connection.execute(FILE.of(_BEGIN), (head.sequence, head.link))
+    elif head.sequence < newest.sequence:
+        gap = Gap(sequence=head.sequence, last=newest.sequence)
+        connection.execute(_ADD_GAP, (gap.sequence, gap.last))
+        head = gap.after(head.link)
+    return head
+
+
+def pass_over(connection: Connection, start: Head, chain: Chain = FILE) -> Head:
+    """Return where a chain that begins at `start` can begin as well: behind what comes next and is not there."""
+    while True:
+        if found := connection.execute(chain.of(_READ_DIGEST), (start.sequence + 1,)).fetchone():
+            start = Head(sequence=start.sequence + 1, link=next_link(start.link, found[0]))
+        elif found := connection.execute(_READ_GAP, (start.sequence,)).fetchone():
+            start = Gap(sequence=start.sequence, last=found[0]).after(start.link)
+        else:
+            return start
+
+
+def move_start(connection: Connection, start: Head, chain: Chain = FILE) -> None:
+    """Let a chain begin at `start`, and forget what is before it; in the transaction that is under way."""
+    connection.execute(chain.of(_DELETE_DIGESTS), (start.sequence,))
+    connection.execute(_DELETE_GAPS, (start.sequence,))
+    connection.execute(chain.of(_MOVE_START), (start.sequence, start.link))
+
+
+def read_chain(connection: Connection, chain: Chain = FILE) -> Iterator[Step]:
+    """Yield every row in the order of places, hashed as it stands now; PAGE_ROWS at a time are held."""
+    rows = (HashedRow(*found).as_chained() for found in _pages(connection, chain.of(_PAGE), _FIRST))
+    return heapq.merge(rows, _dropped(connection, chain, -1), _gaps(connection, -1), key=_PLACE)
+
+
+def verify_chain(connection: Connection, chain: Chain = FILE, noted: Sequence[Head] = ()) -> Verification:
+    """Follow a chain in the transaction that is under way."""
+    # Where nothing was begun all rows stand outside, and none may have a link.
+    start = read_start(connection, chain) or Head(
+        sequence=connection.execute(chain.of(_NEWEST_ROW)).fetchone()[0], link=b""
+    )
+    return verify(start, read_chain(connection, chain), noted=noted)
 
 
 def _bytes(value: object) -> bytes:
@@ -167,9 +261,7 @@ def verify_rows(connection: sqlite3.Connection, noted: Sequence[Head] = ()) -> V
     """Follow the chain on a connection that is only for this, in the transaction that is under way."""
     # Bytes that are no UTF-8 make an altered row, which is to be named, and not a file that cannot be read.
     connection.text_factory = partial(bytes.decode, errors="replace")
-    # Where nothing was begun all rows stand outside, and none may have a link.
-    start = read_start(connection) or Head(sequence=connection.execute(_NEWEST_ROW).fetchone()[0], link=b"")
-    return verify(start, read_chain(connection), noted=noted)
+    return verify_chain(connection, FILE, noted)
 
 
 def read_head(path: Path) -> Head | None:

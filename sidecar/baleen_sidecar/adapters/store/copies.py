@@ -23,6 +23,9 @@ RESERVE_BYTES: Final = 128 * 1024 * 1024
 """What a copy leaves free on the disk: twice the room that the decision log keeps for Review and Block."""
 FIRST_WITH_CHAIN: Final = "0003"
 """The schema since which decisions are chained."""
+FIRST_WITH_GAPS: Final = "0004"
+"""The schema since which a chain can have gaps."""
+_NO_GAPS: Final = "CREATE TEMPORARY TABLE gaps (sequence INTEGER, last INTEGER)"
 _CHUNK_BYTES: Final = 1024 * 1024
 _VERSION: Final = "SELECT version_num FROM alembic_version"
 _COUNT: Final = "SELECT count(*) FROM decisions"
@@ -153,8 +156,11 @@ def check_chain(path: Path, noted: Sequence[Head] = ()) -> Head | None:
         StateError: it cannot be read.
     """
     with state_errors(path), closing(_open(path)) as connection:
-        if connection.execute(_VERSION).fetchone()[0] < FIRST_WITH_CHAIN:
+        schema = connection.execute(_VERSION).fetchone()[0]
+        if schema < FIRST_WITH_CHAIN:
             return None
+        if schema < FIRST_WITH_GAPS:
+            connection.execute(_NO_GAPS)
         found = verify_rows(connection, noted)
     if found.fault is not None:
         raise IntegrityError(

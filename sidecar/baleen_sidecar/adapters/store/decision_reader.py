@@ -4,27 +4,23 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
+from baleen_sidecar.adapters.store.postgres import READ_CONNECTIONS, Database
 from baleen_sidecar.adapters.store.schema import decisions
 from baleen_sidecar.ports import LoggedDecision
 
 
-class SqliteDecisionReader:
-    """Finds decisions in the file, which it opens read-only. Every method raises StateError when it cannot read.
+class DecisionReader:
+    """Finds decisions, whoever wrote them. Every method raises StateError when it cannot read."""
 
-    Raises:
-        NotFound: there is no such file.
-        StateError: it is not a store of this version.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._engine = open_current(path, mode="ro")
+    def __init__(self, engine: Engine, where: Path | str) -> None:
+        self._engine = engine
+        self._where = where
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""
@@ -48,7 +44,7 @@ class SqliteDecisionReader:
 
     def _get(self, decision_id: str) -> DecisionRecord | None:
         query = select(*RECORD_COLUMNS).where(decisions.c.id == decision_id)
-        with state_errors(self._path), self._engine.connect() as connection:
+        with state_errors(self._where), self._engine.connect() as connection:
             found = connection.execute(query).first()
         return None if found is None else from_row(decision_id, StoredRecord(*found))
 
@@ -56,7 +52,7 @@ class SqliteDecisionReader:
         query = select(decisions.c.id, *RECORD_COLUMNS).order_by(decisions.c.sequence.desc()).limit(limit)
         if decision is not None:
             query = query.where(decisions.c.decision == decision.value)
-        with state_errors(self._path), self._engine.connect() as connection:
+        with state_errors(self._where), self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return [from_row(row.id, StoredRecord(*row[1:])) for row in rows]
 
@@ -68,7 +64,7 @@ class SqliteDecisionReader:
         )
         if before is not None:
             query = query.where(decisions.c.sequence < before)
-        with state_errors(self._path), self._engine.connect() as connection:
+        with state_errors(self._where), self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return [
             LoggedDecision(
@@ -82,5 +78,28 @@ class SqliteDecisionReader:
         ]
 
     def _count(self) -> int:
-        with state_errors(self._path), self._engine.connect() as connection:
+        with state_errors(self._where), self._engine.connect() as connection:
             return connection.scalar(select(func.count()).select_from(decisions)) or 0
+
+
+class SqliteDecisionReader(DecisionReader):
+    """Reads a file, which it opens read-only.
+
+    Raises:
+        NotFound: there is no such file.
+        StateError: it is not a store of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(open_current(path, mode="ro"), path)
+
+
+class PostgresDecisionReader(DecisionReader):
+    """Reads a database.
+
+    Raises:
+        StateError: it is not a store of this version, or does not answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.open_current(READ_CONNECTIONS), database.name)

@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from sqlalchemy import ColumnClause, Engine, Text, create_engine, event, inspect, select, table
 from sqlalchemy import column as sql_column
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from baleen_core.errors import NotFound, StateError
@@ -103,20 +104,20 @@ def open_current(path: Path, *, mode: str) -> Engine:
     return engine
 
 
-def read_version(engine: Engine, path: Path) -> str | None:
-    """Say which migration was last, None for a file without any.
+def read_version(engine: Engine, where: Path | str) -> str | None:
+    """Say which migration was last, None for a file or database without any.
 
     Raises:
-        StateError: the file cannot be read.
+        StateError: it cannot be read.
     """
-    with state_errors(path), engine.connect() as connection:
+    with state_errors(where), engine.connect() as connection:
         if not inspect(connection).has_table(_VERSION_TABLE.name):
             return None
         return connection.scalar(select(_VERSION).select_from(_VERSION_TABLE))
 
 
-def refuse_newer(found: str | None, path: Path) -> None:
-    """Stop before a file that a newer version wrote is misread.
+def refuse_newer(found: str | None, path: Path | str) -> None:
+    """Stop before a file or database that a newer version wrote is misread.
 
     Raises:
         StateError: it is newer.
@@ -128,14 +129,62 @@ def refuse_newer(found: str | None, path: Path) -> None:
         )
 
 
+class DatabaseFault(Exception):
+    """A database that is no file refused, with the SQLSTATE `code`, or did not answer: then `code` is empty.
+
+    Its words are for whoever asks for a decision, and name no host, path or value; `said` is for whoever runs it.
+    """
+
+    def __init__(self, words: str, *, code: str = "", said: str = "") -> None:
+        self.code, self.said = code, said or words
+        super().__init__(words)
+
+    @property
+    def is_of_connection(self) -> bool:
+        """Whether the connection broke, so that another one may do."""
+        return not self.code or self.code.startswith(("08", "57P"))
+
+
+_WORDS: Final = {
+    "25006": "the database takes no writes now",
+    "3D000": "there is no such database",
+    "53100": "the database's disk is full",
+    "53300": "the database has no connection to spare",
+    "55P03": "another process has the lock",
+    "57014": "the database took too long",
+    "57P01": "the database is being shut down",
+    "57P02": "the database is being restarted",
+    "57P03": "the database is being started",
+}
+"""What SQLSTATEs mean for us; of class 28 are those of users and passwords."""
+
+
+def fault_of(error: BaseException) -> DatabaseFault:
+    """Say what an error of the driver means."""
+    match error:
+        case DatabaseFault():
+            return error
+        case Exception(args=({"C": str(code), "M": str(said)}, *_)):
+            words = _WORDS.get(code) or (
+                "the database refuses the user or the password"
+                if code.startswith("28")
+                else f"the database refused (SQLSTATE {code})"
+            )
+            return DatabaseFault(words, code=code, said=said)
+    return DatabaseFault("the database does not answer", said=f"the database does not answer: {error}")
+
+
 @contextmanager
-def state_errors(path: Path, *, passing: type[SQLAlchemyError] | tuple[()] = ()) -> Iterator[None]:
-    """Keep errors of SQLite, SQLAlchemy and the disk from leaking past the store, but for those that are `passing`."""
+def state_errors(where: Path | str, *, passing: type[SQLAlchemyError] | tuple[()] = ()) -> Iterator[None]:
+    """Keep errors of the database, SQLAlchemy and the disk from leaking past the store, but for those `passing`."""
     try:
         yield
     except passing:
         raise
-    except SQLAlchemyError as exc:
-        raise StateError(f"{path}: {getattr(exc, 'orig', None) or exc}") from exc
-    except (sqlite3.Error, OSError) as exc:
-        raise StateError(f"{path}: {exc}") from exc
+    except DBAPIError as exc:
+        said = str(exc.orig) if isinstance(exc.orig, sqlite3.Error) else fault_of(exc.orig or exc).said
+        raise StateError(f"{where}: {said}") from exc
+    except DatabaseFault as exc:
+        raise StateError(f"{where}: {exc.said}") from exc
+    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        raise StateError(f"{where}: {exc}") from exc

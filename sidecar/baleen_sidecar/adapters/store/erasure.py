@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from baleen_core.records import DecisionRecord, encode, split_personal
-from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow
+from baleen_sidecar.adapters.store.chain_rows import FILE, HashedRow
+from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import (
     CUTTING_MILLISECONDS,
@@ -30,7 +31,8 @@ CUT_TRIES: Final = 20
 CUT_PAUSE_SECONDS: Final = 0.25
 
 _ENDS: Final = "SELECT coalesce(min(sequence), 1) - 1, coalesce(max(sequence), 0) FROM decisions"
-_FIND: Final = f"SELECT {COLUMNS} FROM decisions WHERE sequence > ? AND sequence <= ? AND author = ?"  # noqa: S608
+# By sequence, whichever chain a row is in.
+_FIND: Final = FILE.of("SELECT {columns} FROM decisions WHERE sequence > ? AND sequence <= ? AND author = ?")
 _ERASE: Final = (
     "UPDATE decisions SET personal_digest = ?, personal = NULL, salt = NULL, author = NULL, content_digest = '', "
     "record = ? WHERE sequence = ? AND personal_digest IS NULL"
@@ -50,13 +52,14 @@ def erase_subject(path: Path, author: str, *, tenant: str | None = None) -> int:
     open_current(path, mode="ro").dispose()
     with state_errors(path), closing(connect(path, mode="rw")) as connection:
         connection.execute("PRAGMA secure_delete = ON")
-        erased = sum(_erase(connection, rows) for rows in _find(connection, author, tenant))
+        erased = sum(_erase(connection, rows) for rows in find_rows(connection, author, tenant))
         if erased:
             _cut_wal(connection)
         return erased
 
 
-def _find(connection: sqlite3.Connection, author: str, tenant: str | None) -> Iterator[list[HashedRow]]:
+def find_rows(connection: Connection, author: str, tenant: str | None) -> Iterator[list[HashedRow]]:
+    """Yield the rows about an author that have a personal part, BATCH_ROWS at most at once; `sequence` names them."""
     before, last = connection.execute(_ENDS).fetchone()
     for begin in range(before, last, WINDOW_ROWS):
         found = connection.execute(_FIND, (begin, begin + WINDOW_ROWS, author)).fetchall()
@@ -86,12 +89,17 @@ def _read(row: HashedRow) -> DecisionRecord:
 def _erase(connection: sqlite3.Connection, rows: list[HashedRow]) -> int:
     begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
-        erased = sum(connection.execute(_ERASE, (*_erased(row), row.sequence)).rowcount for row in rows)
+        erased = erase_rows(connection, rows)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     return erased
+
+
+def erase_rows(connection: Connection, rows: list[HashedRow]) -> int:
+    """Erase their personal parts, in the transaction that is under way; return of how many there was one."""
+    return sum(connection.execute(_ERASE, (*_erased(row), row.sequence)).rowcount for row in rows)
 
 
 def _erased(row: HashedRow) -> tuple[bytes, bytes]:

@@ -1,24 +1,17 @@
 """The one thread that writes decisions: rows that wait together become durable together, by one commit."""
 
 import asyncio
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Final
+from typing import Protocol
 
 from baleen_core.canonical import digest_of
-from baleen_core.decision_chain import next_link
+from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError
-from baleen_sidecar.adapters.store.chain_rows import Newest, begin_chain, read_newest
-from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, find_sql, insert_sql, is_same
-from baleen_sidecar.adapters.store.durable_file import DurableFile
-
-MAX_GROUP_ROWS: Final = 4095
-"""SQLite takes 32,766 parameters in one statement, and the largest part of such a group has 2,048 rows of 13."""
+from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, is_same
 
 
 @dataclass(slots=True)
@@ -33,8 +26,35 @@ class Waiting:
     error: IntegrityError | None = None
     is_new: bool = True
 
+    def find(self, stored: StoredRecord) -> None:
+        """Learn what is on record under the row's id: if that is another record, it is the row's error."""
+        self.is_new = False
+        if not is_same(stored, self.row):
+            self.error = IntegrityError(
+                f"decision {self.row.id} is on record already",
+                expected=digest_of(stored.record),
+                found=digest_of(self.row.record),
+            )
+
 
 Group = Sequence[Waiting]
+
+
+class RowWriter(Protocol):
+    """Where a GroupWriter's rows go; all but `head` is for its thread, once `open` has returned."""
+
+    @property
+    def head(self) -> Head | None:
+        """The chain's head that was committed; None before the first link, and after a failure. For any thread."""
+
+    def open(self) -> None:
+        """Make ready, or raise whatever is the matter."""
+
+    def write(self, group: Group) -> None:
+        """Commit a group, or raise why none of it is known to be durable; then the next one makes ready anew."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
 class GroupWriter:
@@ -42,44 +62,27 @@ class GroupWriter:
 
     A group is committed when no row waits any more, or when it has `max_rows`, or after `max_wait_seconds`. While one
     group is on its way to the disk the next gathers by itself, so groups grow with the load and no row waits without.
-
-    It alone adds rows, numbers them without gaps, and links those that have a digest to the one before (the chain of
-    baleen_core.decision_chain); a row and its link are in one commit, so that no crash can leave them apart.
     """
 
     def __init__(
         self,
-        path: Path,
+        rows: RowWriter,
         *,
-        synchronous: str,
         max_rows: int,
         max_wait_seconds: float,
         deliver: Callable[[Group, Exception | None], None],
     ) -> None:
-        if not 1 <= max_rows <= MAX_GROUP_ROWS:
-            raise ValueError(f"max_rows is {max_rows}; it must be 1 to {MAX_GROUP_ROWS}")
-        self._file = DurableFile(path, synchronous=synchronous)
+        self._rows = rows
         self._max_rows = max_rows
         self._max_wait_seconds = max_wait_seconds
         self._deliver = deliver
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._is_stopping = False
-        self._newest: Newest | None = None
         self._thread = threading.Thread(target=self._run, name="decision-log-writer", daemon=True)
 
-    @property
-    def newest(self) -> Newest | None:
-        """The newest row that was committed; None after a failure, until the next commit. For any thread."""
-        return self._newest
-
     def start(self) -> None:
-        """Open the file and begin.
-
-        Raises:
-            OSError: there is no such file.
-            sqlite3.Error: it cannot be opened.
-        """
-        self._newest = read_newest(self._file.connection())
+        """Make ready and begin; raises what the rows' `open` does."""
+        self._rows.open()
         self._thread.start()
 
     def put(self, waiting: Waiting) -> None:
@@ -95,7 +98,7 @@ class GroupWriter:
         while not self._is_stopping:
             if group := self._gather():
                 self._deliver(group, self._write(group))
-        self._file.drop()
+        self._rows.close()
 
     def _gather(self) -> list[Waiting]:
         """Wait for a row, and take with it what is there."""
@@ -114,83 +117,8 @@ class GroupWriter:
         return group
 
     def _write(self, group: Group) -> Exception | None:
-        """Commit a group, or say why none of it is durable; the next one starts on a new connection then."""
         try:
-            connection = self._file.connection()
-            connection.execute("BEGIN IMMEDIATE")
-            newest = self._newest or read_newest(connection)
-            if newest.link is None and any(waiting.row.digest is not None for waiting in group):
-                newest = begin_chain(connection, newest.sequence)
-            for part in _parts(group):
-                newest = _insert(connection, part, newest)
-            connection.execute("COMMIT")
-            self._file.check_in_place()
+            self._rows.write(group)
         except Exception as exc:  # whatever it is: those who wait must hear of it, and the thread must live
-            # Whether a failed COMMIT left its rows behind is seen only in the file.
-            self._newest = None
-            self._file.drop()
             return exc
-        self._newest = newest
         return None
-
-
-def _parts(group: Group) -> Iterator[Group]:
-    """Cut a group into powers of two, largest first: few statements to prepare, and few to run.
-
-    Python's sqlite3 gives up the interpreter lock at each statement, and gets it back from a busy event loop only after
-    5 ms: 200 rows by executemany took 684 ms beside a busy thread, in three statements 25 ms.
-    """
-    start = 0
-    while rest := len(group) - start:
-        size = 1 << (rest.bit_length() - 1)
-        yield group[start : start + size]
-        start += size
-
-
-def _insert(connection: sqlite3.Connection, part: Group, newest: Newest) -> Newest:
-    """Insert rows after the newest one, and return which is the newest then."""
-    values: list[object] = []
-    after = newest
-    for waiting in part:
-        after = _place(waiting.row, after, values)
-    try:
-        connection.execute(insert_sql(len(part)), values)
-    except sqlite3.IntegrityError:
-        # SQLite undid this statement alone; one by one, only the row at fault is refused.
-        for waiting in part:
-            newest = _insert_one(connection, waiting, newest)
-        return newest
-    return after
-
-
-def _place(row: Row, newest: Newest, values: list[object]) -> Newest:
-    """Add a row's values, with its place and link, and return it as the newest."""
-    sequence, link = newest.sequence + 1, None
-    if row.digest is not None and newest.link is not None:
-        link = next_link(newest.link, row.digest)
-    values.append(sequence)
-    values += row[:-1]
-    values.append(link)
-    return Newest(sequence, link or newest.link)
-
-
-def _insert_one(connection: sqlite3.Connection, waiting: Waiting, newest: Newest) -> Newest:
-    """Insert a row unless its id is taken: by the same record, that is well; by another, it is the row's error."""
-    values: list[object] = []
-    after = _place(waiting.row, newest, values)
-    try:
-        connection.execute(insert_sql(1), values)
-    except sqlite3.IntegrityError:
-        found = connection.execute(find_sql(), (waiting.row.id,)).fetchone()
-        if found is None:
-            raise
-        waiting.is_new = False
-        stored = StoredRecord(*found)
-        if not is_same(stored, waiting.row):
-            waiting.error = IntegrityError(
-                f"decision {waiting.row.id} is on record already",
-                expected=digest_of(stored.record),
-                found=digest_of(waiting.row.record),
-            )
-        return newest
-    return after

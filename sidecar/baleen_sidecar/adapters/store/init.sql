@@ -14,7 +14,7 @@ CREATE TABLE decisions (
     decision TEXT NOT NULL,
     author TEXT,
     surface TEXT,
-    record BLOB NOT NULL, origin TEXT, personal BLOB, salt BLOB, personal_digest BLOB, keep_days INTEGER, link BLOB,
+    record BLOB NOT NULL, origin TEXT, personal BLOB, salt BLOB, personal_digest BLOB, keep_days INTEGER, link BLOB, writer INTEGER, number BIGINT,
     PRIMARY KEY (sequence),
     UNIQUE (id)
 );
@@ -63,14 +63,20 @@ CREATE INDEX decisions_by_age ON decisions (keep_days, time);
 CREATE TABLE chain (
     id INTEGER NOT NULL,
     sequence BIGINT NOT NULL,
-    link BLOB NOT NULL,
+    link BLOB NOT NULL, writer TEXT,
     PRIMARY KEY (id)
 );
 
 CREATE TABLE dropped_decisions (
     sequence INTEGER NOT NULL,
-    digest BLOB NOT NULL,
+    digest BLOB NOT NULL, writer INTEGER, number BIGINT,
     PRIMARY KEY (sequence)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0003');
+CREATE TABLE gaps (
+    sequence INTEGER NOT NULL,
+    last BIGINT NOT NULL,
+    PRIMARY KEY (sequence)
+);
+
+INSERT INTO alembic_version (version_num) VALUES ('0005');

@@ -5,7 +5,7 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 
 from baleen_sidecar.adapters.store.engine import open_engine, read_version, refuse_newer, state_errors
 from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION
@@ -34,10 +34,15 @@ def migrate(path: Path) -> None:
         found = read_version(engine, path)
         refuse_newer(found, path)
         if found != SCHEMA_VERSION:
-            with state_errors(path), engine.connect() as connection:
-                _upgrade(connection)
+            run_migrations(engine, path)
     finally:
         engine.dispose()
+
+
+def run_migrations(engine: Engine, where: Path | str) -> None:
+    """Run the migrations that a file or a database lacks, as `migrate` does."""
+    with state_errors(where), engine.connect() as connection:
+        _upgrade(connection)
 
 
 def schema_sql() -> str:

@@ -3,10 +3,11 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-from baleen_core.decision_chain import Head, next_link
-from baleen_sidecar.adapters.store.chain_rows import COLUMNS, HashedRow, read_start
+from baleen_core.decision_chain import Head
+from baleen_sidecar.adapters.store.chain_rows import FILE, Chain, HashedRow, move_start, pass_over, read_start
+from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.engine import begin_writing
 
 BATCH_ROWS: Final = 200
@@ -15,22 +16,27 @@ PATIENCE_SECONDS: Final = 2.0
 """How long a batch waits for decisions that are being written."""
 
 _OLDEST_TERM: Final = "SELECT min(keep_days) FROM decisions WHERE keep_days > ?"
-# Rows behind the beginning of the chain and without a link wait in a spool: a gateway is to get them first.
+# Rows behind the beginning of a file's chain and without a link wait in a spool: a gateway is to get them first.
 _EXPIRED: Final = (
-    f"SELECT {COLUMNS} FROM decisions WHERE keep_days IS ? AND time < ? "  # noqa: S608 - our own words
+    "SELECT sequence, writer, {columns} FROM decisions WHERE {term} AND time < ? "
     "AND (link IS NOT NULL OR sequence <= ?) ORDER BY time LIMIT ?"
 )
 _DELETE: Final = "DELETE FROM decisions WHERE sequence = ?"
-_KEEP_DIGEST: Final = "INSERT INTO dropped_decisions (sequence, digest) VALUES (?, ?)"
-_READ_DIGEST: Final = "SELECT digest FROM dropped_decisions WHERE sequence = ?"
-_DELETE_DIGEST: Final = "DELETE FROM dropped_decisions WHERE sequence = ?"
-_MOVE_START: Final = "UPDATE chain SET sequence = ?, link = ?"
+_KEEP_DIGEST: Final = "INSERT INTO dropped_decisions (sequence, digest, writer, number) VALUES (?, ?, ?, ?)"
+
+
+class ExpiredRow(NamedTuple):
+    """A row whose time is over; `writer` is its chain's id, None in a file, and `row` has its place there."""
+
+    sequence: int
+    writer: int | None
+    row: HashedRow
 
 
 def drop_expired(
     connection: sqlite3.Connection, *, now_seconds: float, default_days: int, limit: int = BATCH_ROWS
 ) -> int:
-    """Drop up to `limit` decisions that are older than they are to be kept, oldest first; return how many.
+    """Drop up to `limit` of a file's decisions that are older than they are to be kept, oldest first; return how many.
 
     A decision is kept for its own `keep_days`, or for `default_days` where it has none; 0: for ever. The connection is
     in autocommit; what is dropped is one transaction. The beginning of the chain moves on to the oldest that is kept,
@@ -42,21 +48,50 @@ def drop_expired(
     start = read_start(connection)
     if start is None:
         return 0
-    expired: list[HashedRow] = []
+    expired = find_expired(
+        connection, FILE, outside_to=start.sequence, now_seconds=now_seconds, default_days=default_days, limit=limit
+    )
+    if expired:
+        # Nobody else moves the beginning.
+        begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
+        try:
+            drop_rows(connection, FILE, start, expired)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    return len(expired)
+
+
+def find_expired(
+    connection: Connection,
+    columns_of: Chain,
+    *,
+    outside_to: int = 0,
+    now_seconds: float,
+    default_days: int,
+    limit: int = BATCH_ROWS,
+) -> list[ExpiredRow]:
+    """Find up to `limit` rows that are older than they are to be kept, in the order of their sequence.
+
+    They are of any chain; `columns_of` is one whose rows have their places where all of them have.
+    """
+    expired: list[ExpiredRow] = []
     term: int | None = None
     days = default_days
     while True:
         if days:
             before = _format(now_seconds - days * 86_400)
-            found = connection.execute(_EXPIRED, (term, before, start.sequence, limit - len(expired)))
-            expired += map(HashedRow._make, found.fetchall())
+            statement = _EXPIRED.format(
+                columns=columns_of.columns, term="keep_days IS NULL" if term is None else f"keep_days = {term:d}"
+            )
+            found = connection.execute(statement, (before, outside_to, limit - len(expired)))
+            expired += [ExpiredRow(each[0], each[1], HashedRow(*each[2:])) for each in found.fetchall()]
         (term,) = connection.execute(_OLDEST_TERM, (term or 0,)).fetchone()
         if term is None or len(expired) == limit:
             break
         days = term
-    if expired:
-        _drop(connection, start, sorted(expired))
-    return len(expired)
+    return sorted(expired)
 
 
 def _format(seconds: float) -> str:
@@ -65,29 +100,17 @@ def _format(seconds: float) -> str:
     return now.isoformat(timespec="milliseconds")
 
 
-def _drop(connection: sqlite3.Connection, start: Head, rows: Sequence[HashedRow]) -> None:
-    # Nobody else moves the beginning.
-    begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
-    try:
-        for row in rows:
-            connection.execute(_DELETE, (row.sequence,))
-            if row.link is None:
-                continue
-            if row.sequence == start.sequence + 1:
-                start = _pass_digests(connection, Head(sequence=row.sequence, link=row.link))
-            else:
-                # Of a row that cannot be hashed nothing fits: the fault in the log stays one.
-                connection.execute(_KEEP_DIGEST, (row.sequence, row.hash() or b""))
-        connection.execute(_MOVE_START, (start.sequence, start.link))
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _pass_digests(connection: sqlite3.Connection, start: Head) -> Head:
-    """Move the beginning of the chain over rows behind it that were dropped before."""
-    while found := connection.execute(_READ_DIGEST, (start.sequence + 1,)).fetchone():
-        connection.execute(_DELETE_DIGEST, (start.sequence + 1,))
-        start = Head(sequence=start.sequence + 1, link=next_link(start.link, found[0]))
-    return start
+def drop_rows(connection: Connection, chain: Chain, start: Head, rows: Sequence[ExpiredRow]) -> None:
+    """Drop rows of a chain that begins at `start`; in the transaction that is under way."""
+    start = pass_over(connection, start, chain)
+    for sequence, writer, row in rows:
+        connection.execute(_DELETE, (sequence,))
+        if row.link is None:
+            continue
+        if row.sequence == start.sequence + 1:
+            start = pass_over(connection, Head(sequence=row.sequence, link=row.link), chain)
+        else:
+            # Of a row that cannot be hashed nothing fits: the fault in the log stays one.
+            number = None if writer is None else row.sequence
+            connection.execute(_KEEP_DIGEST, (sequence, row.hash() or b"", writer, number))
+    move_start(connection, start, chain)

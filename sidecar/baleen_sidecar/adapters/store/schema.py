@@ -5,9 +5,11 @@ Every change here needs a migration beside it: a test compares the two.
 
 from typing import Final
 
-from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
+from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, event
 
-SCHEMA_VERSION: Final = "0003"
+from baleen_sidecar.adapters.store.any_text import AnyText
+
+SCHEMA_VERSION: Final = "0005"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -19,21 +21,24 @@ decisions = Table(
     "decisions",
     metadata,
     Column("sequence", _Sequence, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("time", Text, nullable=False),
+    Column("id", AnyText, nullable=False, unique=True),
+    Column("time", AnyText, nullable=False),
     # No index on digest or author: each of their values lands on a page of its own, which every commit would write.
-    Column("content_digest", Text, nullable=False),
-    Column("decision", Text, nullable=False),
-    Column("author", Text),
-    Column("surface", Text),
+    Column("content_digest", AnyText, nullable=False),
+    Column("decision", AnyText, nullable=False),
+    Column("author", AnyText),
+    Column("surface", AnyText),
     Column("record", LargeBinary, nullable=False),
-    Column("origin", Text),
+    Column("origin", AnyText),
     Column("personal", LargeBinary),
     Column("salt", LargeBinary),
     Column("personal_digest", LargeBinary),
     Column("keep_days", Integer),
     Column("link", LargeBinary),
+    Column("writer", Integer),
+    Column("number", BigInteger),
     Index("decisions_by_age", "keep_days", "time"),
+    Index("decisions_by_number", "writer", "number", unique=True).ddl_if(dialect="postgresql"),
 )
 """One row a decision. `record` is the DecisionRecord as JSON; most other columns repeat what is searched by.
 
@@ -41,6 +46,9 @@ decisions = Table(
 rest are those of baleen_core.decision_chain; a row with a link has its PersonalPart in `personal` and not in `record`.
 `personal_digest` is set once that was erased: then it stands for `personal` and `salt`, which are NULL, or is empty
 where the row is in no chain. A row without a link is in a spool, or was there before the chain.
+
+In a file, which has one chain, `sequence` is a row's place in it, and `writer` and `number` are NULL. In a database
+that several write, `writer` is the `id` of a chain and `number` the place there; `sequence` orders the rows of all.
 """
 
 chain = Table(
@@ -49,16 +57,32 @@ chain = Table(
     Column("id", Integer, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("link", LargeBinary, nullable=False),
+    Column("writer", AnyText),
+    Index("chain_by_writer", "writer", unique=True).ddl_if(dialect="postgresql"),
 )
-"""One row: the chain begins after the row in `sequence`, whose link is `link`; moved on when retention drops rows."""
+"""One row a chain, in a file one: the chain begins after the row in the place `sequence`, whose link is `link`.
+
+That is moved on when retention drops rows. `writer` names who writes it; NULL in a file.
+"""
 
 dropped_decisions = Table(
     "dropped_decisions",
     metadata,
     Column("sequence", _Sequence, primary_key=True),
     Column("digest", LargeBinary, nullable=False),
+    Column("writer", Integer),
+    Column("number", BigInteger),
+    Index("dropped_by_number", "writer", "number", unique=True).ddl_if(dialect="postgresql"),
 )
 """Digests of rows that were dropped while older ones are kept; without them the chain could not be followed."""
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+"""Where the chain passes over rows that are in none, from after `sequence` to `last`: this was a spool for a while."""
 
 spool = Table(
     "spool",
@@ -71,17 +95,17 @@ spool = Table(
 revisions = Table(
     "revisions",
     metadata,
-    Column("digest", Text, primary_key=True),
-    Column("policy", Text, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("digest", AnyText, primary_key=True),
+    Column("policy", AnyText, nullable=False),
+    Column("content", AnyText, nullable=False),
 )
 """Immutable policy content by its digest; `policy` is the first policy that had it."""
 
 lists = Table(
     "lists",
     metadata,
-    Column("digest", Text, primary_key=True),
-    Column("content", Text, nullable=False),
+    Column("digest", AnyText, primary_key=True),
+    Column("content", AnyText, nullable=False),
 )
 """A list's canonical text by its digest."""
 
@@ -89,11 +113,11 @@ activations = Table(
     "activations",
     metadata,
     Column("sequence", _Sequence, primary_key=True),
-    Column("policy", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("time", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("policy", AnyText, nullable=False),
+    Column("digest", AnyText, nullable=False),
+    Column("version", AnyText, nullable=False),
+    Column("time", AnyText, nullable=False),
+    Column("reason", AnyText, nullable=False),
     Index("activations_by_policy", "policy", "sequence"),
 )
 """What was in force, when and why: append-only, in the order of `sequence`."""
@@ -105,9 +129,17 @@ _REFUSALS: Final = (
     ("lists", "UPDATE", "lists are immutable"),
 )
 
+_FUNCTION: Final = (
+    "CREATE FUNCTION baleen_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$BEGIN RAISE EXCEPTION '%%', TG_ARGV[0] USING ERRCODE = 'integrity_constraint_violation'; END$$"
+)
+event.listen(metadata, "before_create", DDL(_FUNCTION).execute_if(dialect="postgresql"))  # type: ignore[no-untyped-call]
+
 for _table, _verb, _reason in _REFUSALS:
-    _trigger = DDL(  # type: ignore[no-untyped-call]
-        f"CREATE TRIGGER {_table}_refuse_{_verb.lower()} BEFORE {_verb} ON {_table} "
-        f"BEGIN SELECT RAISE(ABORT, '{_reason}'); END"
-    )
-    event.listen(metadata.tables[_table], "after_create", _trigger.execute_if(dialect="sqlite"))
+    _before = f"CREATE TRIGGER {_table}_refuse_{_verb.lower()} BEFORE {_verb} ON {_table} "
+    for _dialect, _act in (
+        ("sqlite", f"BEGIN SELECT RAISE(ABORT, '{_reason}'); END"),
+        ("postgresql", f"FOR EACH ROW EXECUTE FUNCTION baleen_refuse('{_reason}')"),
+    ):
+        _trigger = DDL(_before + _act)  # type: ignore[no-untyped-call]
+        event.listen(metadata.tables[_table], "after_create", _trigger.execute_if(dialect=_dialect))

@@ -7,13 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from baleen_core.decision_chain import Head
 from baleen_core.errors import LogUnavailable
 from baleen_core.policy_stream import MAX_RECORDS
 from baleen_core.records import DecisionRecord, encode
-from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
+from baleen_sidecar.adapters.store.chain_rows import move_start, pass_over
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row, to_row
 from baleen_sidecar.adapters.store.durable_file import DurableFile
-from baleen_sidecar.adapters.store.engine import state_errors
+from baleen_sidecar.adapters.store.engine import BUSY_SECONDS, begin_writing, state_errors
+from baleen_sidecar.adapters.store.grouped_log import GroupedLog
 from baleen_sidecar.flow.spool import SpoolRoom, take_while_fits
 from baleen_sidecar.ports import SpooledDecision
 
@@ -36,7 +38,8 @@ _WAITING: Final = (
 # The row of the mark stays, as the next row is numbered by the highest that is there when the file is opened.
 _DROP: Final = (
     "DELETE FROM decisions WHERE sequence IN "
-    "(SELECT sequence FROM decisions WHERE sequence < ? ORDER BY sequence LIMIT ?) RETURNING length(record)"
+    "(SELECT sequence FROM decisions WHERE sequence < ? ORDER BY sequence LIMIT ?) "
+    "RETURNING sequence, link, length(record)"
 )
 
 
@@ -47,7 +50,7 @@ class SqliteSpool:
     then rows are sent again, which changes nothing.
     """
 
-    def __init__(self, path: Path, log: SqliteDecisionLog, *, limit_bytes: int) -> None:
+    def __init__(self, path: Path, log: GroupedLog, *, limit_bytes: int) -> None:
         self._path = path
         self._log = log
         self._limit_bytes = limit_bytes
@@ -181,7 +184,14 @@ class SqliteSpool:
     def _drop(self) -> int:
         """Drop some of the oldest rows, and return their bytes; the mark on disk is never behind them."""
         self._write_mark()
-        return sum(size for (size,) in self._file.connection().execute(_DROP, (self._mark, DROP_ROWS)))
+        connection = self._file.connection()
+        begin_writing(connection, patience_seconds=BUSY_SECONDS)
+        rows = connection.execute(_DROP, (self._mark, DROP_ROWS)).fetchall()
+        # Of a log that this folder was before, the chain must not begin with rows that are gone.
+        if linked := [Head(sequence=sequence, link=link) for sequence, link, _ in rows if link is not None]:
+            move_start(connection, pass_over(connection, max(linked, key=lambda head: head.sequence)))
+        connection.execute("COMMIT")
+        return sum(size for *_, size in rows)
 
 
 def _whole(decision_id: str, stored: StoredRecord) -> bytes:

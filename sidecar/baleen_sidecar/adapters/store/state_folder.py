@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -10,6 +11,9 @@ from baleen_core.errors import StateError
 
 DATABASE: Final = "baleen.db"
 _LOCK: Final = "lock"
+_WRITER: Final = "writer"
+_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]")
+_WRITER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,200}-[0-9a-f]{16}")
 
 
 class StateFolder:
@@ -23,6 +27,27 @@ class StateFolder:
     def database(self) -> Path:
         """The SQLite file. Reading it does not need the folder's lock."""
         return self.path / DATABASE
+
+    def writer(self, name: str) -> str:
+        """Return who writes the decision log from this folder, wherever the log is; made from `name` at first.
+
+        Call it while entered. It stays as long as the folder does, and nobody else has it.
+
+        Raises:
+            StateError: it cannot be read or written, or is not what was written.
+        """
+        path = self.path / _WRITER
+        try:
+            if not path.exists():
+                beside = path.with_suffix(".new")
+                beside.write_text(f"{_NOT_IN_NAMES.sub('-', name)[:200]}-{os.urandom(8).hex()}", encoding="ascii")
+                beside.replace(path)
+            found = path.read_text(encoding="ascii", errors="replace")
+        except OSError as exc:
+            raise StateError(f"{path} cannot be used: {exc.strerror}") from exc
+        if not _WRITER_NAME.fullmatch(found):
+            raise StateError(f"{path} names no writer of a decision log; delete it to write as a new one")
+        return found
 
     def __enter__(self) -> Self:
         """Make the folder if need be and lock it.

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from baleen_core.decision_chain import Head
+from baleen_core.errors import BaleenError
 from baleen_sidecar.adapters.store.durable_file import DurableFile
-from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS
+from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS, DatabaseFault
 from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,80 @@ _HEAD_SECONDS = 3600.0
 """How often the head of the chain goes to the process's own log, which as a rule is kept elsewhere."""
 
 
-class Upkeep:
+class UpkeepThread:
+    """Does a round every `interval_seconds`, and a last one at the end.
+
+    `head` says where the chain ends, which is logged soon after the start, at the end, and each hour between.
+    """
+
+    def __init__(self, where: str, *, interval_seconds: float, head: Callable[[], Head | None]) -> None:
+        self._where = where
+        self._interval_seconds = interval_seconds
+        self._head = head
+        self._told_at = float("-inf")
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="decision-log-upkeep", daemon=True)
+        self.failure = ""
+        """What went wrong in the last round, for whoever runs the process; empty: nothing."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do a last round and end; blocks until that is done."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _round(self) -> None:
+        """Do what is to be done now and then."""
+        raise NotImplementedError
+
+    def _drop_connection(self) -> None:
+        """Let go of what a round needs; the next one makes it anew."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            self._look_after()
+        self._look_after()
+        if (head := self._head()) is not None:
+            self._tell(head)
+        self._drop_connection()
+
+    def _look_after(self) -> None:
+        """Do one round; a fault is reported once, and the next round tries again."""
+        # What is told must be on the disk, and this is only once a round was done.
+        head = self._head()
+        try:
+            self._round()
+            if head is not None and time.monotonic() - self._told_at >= _HEAD_SECONDS:
+                self._tell(head)
+        except (OSError, sqlite3.Error, DatabaseFault, BaleenError) as exc:
+            self._drop_connection()
+            said = exc.said if isinstance(exc, DatabaseFault) else str(exc)
+            if said != self.failure:
+                logger.warning("decision log upkeep failed", extra={"path": self._where, "cause": said})
+            self.failure = said
+        else:
+            self.failure = ""
+
+    def _tell(self, head: Head) -> None:
+        self._told_at = time.monotonic()
+        logger.info("decision log head", extra={"head": str(head)})
+
+    def _drop_while_there_is_time(self, drop: Callable[[], int]) -> None:
+        give_up = time.monotonic() + self._interval_seconds * _DROP_SHARE
+        dropped = BATCH_ROWS
+        while dropped == BATCH_ROWS and time.monotonic() < give_up and not self._stopping.is_set():
+            dropped = drop()
+
+
+class Upkeep(UpkeepThread):
     """Checkpoints every `interval_seconds`, and cuts the write-ahead log when it is above `truncate_bytes`.
 
     With `sync`, it also makes durable what was committed since: the promise of Durability.INTERVAL. Decisions without
-    a term of their own are dropped after `decisions_days`; 0: never. `head` says where the chain ends, which is logged
-    soon after the start, at the end, and each hour between.
+    a term of their own are dropped after `decisions_days`; 0: never.
     """
 
     def __init__(
@@ -40,19 +109,14 @@ class Upkeep:
         head: Callable[[], Head | None],
         wall_seconds: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(str(path), interval_seconds=interval_seconds, head=head)
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._file = DurableFile(path, synchronous="NORMAL")
-        self._interval_seconds = interval_seconds
         self._truncate_bytes = truncate_bytes
         self._sync = sync
         self._decisions_days = decisions_days
-        self._head = head
         self._wall_seconds = wall_seconds
-        self._told_at = float("-inf")
-        self._failure = ""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="decision-log-upkeep", daemon=True)
         self.free_bytes = 0
         """Room on the disk, as of the last look at it."""
 
@@ -65,38 +129,15 @@ class Upkeep:
         """
         self._file.connection()
         self.free_bytes = self._measure_free_bytes()
-        self._thread.start()
+        super().start()
 
-    def stop(self) -> None:
-        """Checkpoint a last time and end; blocks until that is done."""
-        self._stopping.set()
-        self._thread.join()
+    def _round(self) -> None:
+        self.free_bytes = self._measure_free_bytes()
+        self._checkpoint()
+        self._drop_expired()
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval_seconds):
-            self._look_after()
-        self._look_after()
-        if (head := self._head()) is not None:
-            self._tell(head)
+    def _drop_connection(self) -> None:
         self._file.drop()
-
-    def _look_after(self) -> None:
-        """Do one round; a fault is reported once, and the next round tries again."""
-        try:
-            self.free_bytes = self._measure_free_bytes()
-            # What is told must be on the disk, and this is only once it is synced.
-            head = self._head()
-            self._checkpoint()
-            self._drop_expired()
-            if head is not None and time.monotonic() - self._told_at >= _HEAD_SECONDS:
-                self._tell(head)
-        except (OSError, sqlite3.Error) as exc:
-            self._file.drop()
-            if str(exc) != self._failure:
-                logger.warning("decision log upkeep failed", extra={"path": str(self._path), "cause": str(exc)})
-            self._failure = str(exc)
-        else:
-            self._failure = ""
 
     def _checkpoint(self) -> None:
         connection = self._file.connection()
@@ -110,14 +151,9 @@ class Upkeep:
 
     def _drop_expired(self) -> None:
         connection = self._file.connection()
-        give_up = time.monotonic() + self._interval_seconds * _DROP_SHARE
-        dropped = BATCH_ROWS
-        while dropped == BATCH_ROWS and time.monotonic() < give_up and not self._stopping.is_set():
-            dropped = drop_expired(connection, now_seconds=self._wall_seconds(), default_days=self._decisions_days)
-
-    def _tell(self, head: Head) -> None:
-        self._told_at = time.monotonic()
-        logger.info("decision log head", extra={"head": str(head)})
+        self._drop_while_there_is_time(
+            lambda: drop_expired(connection, now_seconds=self._wall_seconds(), default_days=self._decisions_days)
+        )
 
     def sync_wal(self) -> None:
         """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader.
