@@ -121,8 +121,10 @@ class Sidecars(msgspec.Struct, frozen=True, kw_only=True):
 class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway saw of a rollout: what was decided here, or sent here by a sidecar, since the process began.
 
-    `process` is another one after each start, so that counts which began anew are not taken for a fall. `flips` counts
-    decisions at `flip_index`, whichever side counted; `cohorts` says for which side (`Stable`, `Candidate`) they were.
+    `rollout` names the try that it was (`PublishedRoute.rollout`), so that another one of the same revisions, or another
+    policy of the same content, has its own. `process` is another one after each start, so that counts which began anew
+    are not taken for a fall. `flips` counts decisions at `flip_index`, whichever side counted; `cohorts` says for which
+    side (`Stable`, `Candidate`) they were.
     """
 
     stable: str
@@ -130,6 +132,7 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     flips: tuple[int, ...]
     cohorts: dict[str, int]
+    rollout: str = ""
 
     @property
     def is_sound(self) -> bool:

@@ -193,8 +193,12 @@ class Segment(Frozen, frozen=True):
     score: int
 
 
-class Trial(Frozen, frozen=True):
-    """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's."""
+class Trial(Frozen, frozen=True, omit_defaults=True):
+    """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's.
+
+    `rollout` names the try (`PublishedRoute.rollout`). The candidate counted if the content was `exposed` to it. Where
+    chance decided that, `weight` is the candidate's share of the line then, in basis points; else it is 0.
+    """
 
     name: str
     stable: str
@@ -202,6 +206,9 @@ class Trial(Frozen, frozen=True):
     stable_verdict: Verdict
     candidate_verdict: Verdict
     group: int
+    rollout: str = ""
+    exposed: bool = False
+    weight: int = 0
 
 
 class Decision(Frozen, frozen=True, omit_defaults=True):
@@ -222,11 +229,9 @@ class Decision(Frozen, frozen=True, omit_defaults=True):
     trials: tuple[Trial, ...] = ()
 
 
-def side_of(decision: Decision, trial: Trial) -> Cohort:
+def side_of(trial: Trial) -> Cohort:
     """Say which side of a rollout judged for the decision."""
-    sides = (trial.stable, trial.candidate)
-    found = (ref.cohort for ref in decision.policies if ref.name == trial.name and ref.digest in sides)
-    return next(found, Cohort.STABLE)
+    return Cohort.CANDIDATE if trial.exposed else Cohort.STABLE
 
 
 class DecisionRecord(Frozen, frozen=True, omit_defaults=True):

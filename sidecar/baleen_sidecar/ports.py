@@ -303,13 +303,14 @@ class Adopted:
     """What one replica enforces for a policy: the route's epoch and the digest in force; `pending` says what it lacks.
 
     With `pending` the epoch is the one before: a newer one is known, and not yet whole. `candidate` is the digest of
-    what judges beside it in a rollout.
+    what judges beside it in a rollout, and `rollout` names that one.
     """
 
     epoch: int
     digest: str
     pending: str = ""
     candidate: str = ""
+    rollout: str = ""
 
 
 class PolicySource(Protocol):

@@ -183,6 +183,7 @@ def tried(number: int, *trials: Trial, **more: Any) -> DecisionRecord:
         stable_verdict=Verdict.ALLOW,
         candidate_verdict=Verdict.BLOCK,
         group=5,
+        rollout=ROLLOUT.route.rollout,
     )
     made_in = trials or (structs.replace(trial, **more),)
     return structs.replace(made, decision=structs.replace(made.decision, trials=made_in))
@@ -192,12 +193,12 @@ async def test_a_decision_in_a_rollout_brings_both_revisions_and_counts_once(tmp
     candidate = ROLLOUT.revisions[-1][1]
     async with serving(tmp_path) as made:
         first = await send(made, tried(1))
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        counted = made.rollouts.of(ROLLOUT.route.rollout, ROLLOUT.route.route.stable, candidate.digest)
         assert (first.json()["lacks"], sum(counted.flips)) == ([candidate.digest], 0)
 
         for batch in ([tried(1)], [tried(1), tried(2)], [tried(1), tried(2)]):
             assert refusals(await send(made, *batch, revisions={candidate.digest: candidate.content})) == {}
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        counted = made.rollouts.of(ROLLOUT.route.rollout, ROLLOUT.route.route.stable, candidate.digest)
 
         assert (counted.flips[5 * 9 + 2], sum(counted.flips), counted.cohorts) == (2, 2, {"Stable": 2})
         assert await made.store.get_revision(candidate.digest) == candidate
@@ -218,7 +219,7 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         assert found.keys() == {each.id for each in wrong}
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
-        counted = made.rollouts.of(trial.stable, trial.candidate)
+        counted = made.rollouts.of(trial.rollout, trial.stable, trial.candidate)
         assert sum(counted.flips) == 0
 
 

@@ -275,10 +275,12 @@ async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Ga
     sides = {"stable": routed.stable, "candidate": routed.candidate.digest}
     served.source.say(rollout.policy, TWO.policy)
     served.source.adopted = {
-        rollout.policy.key: Adopted(epoch=1, digest=sides["stable"], candidate=sides["candidate"]),
+        rollout.policy.key: Adopted(epoch=1, digest=sides["stable"], candidate=sides["candidate"], rollout="r"),
         TWO.policy.key: Adopted(epoch=1, digest="sha256:c"),
     }
-    trial = Trial(name="one", **sides, stable_verdict=Verdict.ALLOW, candidate_verdict=Verdict.REVIEW, group=9)
+    trial = Trial(
+        name="one", **sides, stable_verdict=Verdict.ALLOW, candidate_verdict=Verdict.REVIEW, group=9, rollout="r"
+    )
     async with served.client("operator-token") as operator:
 
         async def seen() -> Convergence:
@@ -289,7 +291,7 @@ async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Ga
         after = await seen()
 
     flips = [0] * 576
-    nothing = TrialCounts(**sides, process="process-1", flips=tuple(flips), cohorts={})
+    nothing = TrialCounts(**sides, rollout="r", process="process-1", flips=tuple(flips), cohorts={})
     flips[9 * 9 + 1] = 1
     assert before == nothing
     assert after.policies["trust-safety/one"].trial == structs.replace(

@@ -44,7 +44,13 @@ ALLOW, REVIEW, BLOCK = Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK
 
 
 def tried(
-    stable: Verdict, candidate: Verdict, *, group: int = 0, cohort: Cohort = Cohort.STABLE, sides: str = "ab"
+    stable: Verdict,
+    candidate: Verdict,
+    *,
+    group: int = 0,
+    cohort: Cohort = Cohort.STABLE,
+    sides: str = "ab",
+    rollout: str = "",
 ) -> Decision:
     """A decision in a rollout of two revisions, of which one judged."""
     judged = sides[cohort is Cohort.CANDIDATE]
@@ -57,6 +63,8 @@ def tried(
         stable_verdict=stable,
         candidate_verdict=candidate,
         group=group,
+        rollout=rollout or f"rollout of {sides}",
+        exposed=cohort is Cohort.CANDIDATE,
     )
     return structs.replace(made, policies=(ref,), trials=(trial,))
 
@@ -71,13 +79,14 @@ def test_what_both_sides_said_is_counted_by_group_and_who_judged():
         decision(BLOCK, "a"),
     ):
         counts.count(each)
-    found = counts.of("a", "b")
+    found = counts.of("rollout of ab", "a", "b")
 
     expected = [0] * (64 * 9)
     expected[3 * 9 + 2], expected[63 * 9 + 6], expected[4] = 2, 1, 1
     assert found == TrialCounts(
         stable="a",
         candidate="b",
+        rollout="rollout of ab",
         process="process-1",
         flips=tuple(expected),
         cohorts={"Stable": 2, "Candidate": 2},
@@ -91,37 +100,42 @@ def test_every_place_in_the_counts_is_for_one_group_and_one_pair_of_verdicts():
     assert places == list(range(GROUPS * VERDICT_PAIRS))
 
 
-def test_two_policies_that_say_the_same_are_one_rollout_in_which_a_decision_counts_once():
-    made = tried(ALLOW, BLOCK, group=3)
+def test_two_policies_that_say_the_same_are_two_rollouts_and_another_try_is_another_one():
+    made = tried(ALLOW, BLOCK, group=3, rollout="p")
     (trial,) = made.trials
+    other = structs.replace(trial, name="q", rollout="q", group=4, exposed=True)
     counts = RolloutCounts("process-1")
-    counts.count(structs.replace(made, trials=(trial, structs.replace(trial, name="q"))))
+    counts.count(structs.replace(made, trials=(trial, other)))
+    counts.count(tried(ALLOW, ALLOW, rollout="p again"))
 
-    assert sum(counts.of("a", "b").flips) == 1
-    assert counts.of("a", "b").cohorts == {"Stable": 1}
+    found = [counts.of(rollout, "a", "b") for rollout in ("p", "q", "p again")]
+    assert [each.cohorts for each in found] == [{"Stable": 1}, {"Candidate": 1}, {"Stable": 1}]
+    assert [each.flips.index(1) for each in found] == [3 * 9 + 2, 4 * 9 + 2, 0]
+    assert [each.rollout for each in found] == ["p", "q", "p again"]
 
 
 def test_a_rollout_in_which_nothing_was_decided_has_zeros_and_asking_keeps_nothing():
     counts = RolloutCounts("process-1", limit=1)
     counts.count(tried(ALLOW, ALLOW))
 
-    assert counts.of("x", "y") == TrialCounts(
-        stable="x", candidate="y", process="process-1", flips=(0,) * 64 * 9, cohorts={}
+    assert counts.of("z", "x", "y") == TrialCounts(
+        stable="x", candidate="y", rollout="z", process="process-1", flips=(0,) * 64 * 9, cohorts={}
     )
-    assert sum(counts.of("a", "b").flips) == 1
+    assert sum(counts.of("rollout of ab", "a", "b").flips) == 1
 
 
-def test_rollouts_are_told_apart_by_both_sides_and_the_oldest_make_room():
+def test_the_oldest_rollouts_make_room():
     counts = RolloutCounts("process-1", limit=2)
     for sides in ("ab", "ac", "ab", "bc"):
         counts.count(tried(ALLOW, ALLOW, sides=sides))
 
-    assert [sum(counts.of(*sides).flips) for sides in ("ab", "ac", "bc")] == [2, 0, 1]
-    assert [counts.of(*sides).cohorts for sides in ("ab", "ac", "bc")] == [{"Stable": 2}, {}, {"Stable": 1}]
+    found = [counts.of(f"rollout of {sides}", *sides) for sides in ("ab", "ac", "bc")]
+    assert [sum(each.flips) for each in found] == [2, 0, 1]
+    assert [each.cohorts for each in found] == [{"Stable": 2}, {}, {"Stable": 1}]
 
 
 def test_counts_that_are_none_are_known():
-    sound = RolloutCounts("process-1").of("a", "b")
+    sound = RolloutCounts("process-1").of("r", "a", "b")
 
     assert not structs.replace(sound, flips=sound.flips[1:]).is_sound
     assert not structs.replace(sound, flips=(-1, *sound.flips[1:])).is_sound

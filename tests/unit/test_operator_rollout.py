@@ -489,6 +489,8 @@ class Gateway(FixedGateways):
         super().__init__()
         self.stable = ""
         self.process = "one"
+        self.rollouts: set[str] = set()
+        """Those that it was asked for."""
         self.flips = [0] * (64 * 9)
         self.decided = 0
 
@@ -497,18 +499,26 @@ class Gateway(FixedGateways):
         for group in range(64):
             self.flips[flip_index(group, stable, candidate)] += count
 
-    def trial(self, key: Any, candidate: str) -> Any:
+    def trial(self, key: Any, rollout: str) -> Any:
+        self.rollouts.add(rollout)
         cohorts = {"Stable": sum(self.flips) - self.decided, "Candidate": self.decided}
         counts = TrialCounts(
-            stable=self.stable, candidate=candidate, process=self.process, flips=tuple(self.flips), cohorts=cohorts
+            stable=self.stable,
+            candidate="sha256:c",
+            rollout=rollout,
+            process=self.process,
+            flips=tuple(self.flips),
+            cohorts=cohorts,
         )
         return {"gw-1": counts}
 
 
-async def rolling(site: Site, steps: list[dict[str, Any]] | None = None, **analysis: Any) -> Gateway:
+async def rolling(
+    site: Site, steps: list[dict[str, Any]] | None = None, salt: Any = lambda: "salt-of-a-test", **analysis: Any
+) -> Gateway:
     """Bring a rollout with an analysis to where everybody has its candidate, and return the gateway."""
     gateway = Gateway()
-    site.restart(gateways=gateway)
+    site.restart(gateways=gateway, salt=salt)
     plan = {"analysis": ANALYSIS | analysis, "steps": STEPS[:2] if steps is None else steps}
     await site.apply(policy("92%", version="v1", rollout=plan))
     gateway.stable = site.stable
@@ -527,6 +537,21 @@ async def test_a_candidate_that_blocks_too_much_is_rolled_back_with_the_numbers(
     assert "blocks" in site.message("Stalled")
     assert "9.09%" in site.message("Stalled")
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_another_try_of_what_failed_is_another_rollout_for_those_who_count(site):
+    salts = (f"salt {number}" for number in range(1000))
+    gateway = await rolling(site, salt=lambda: next(salts))
+    gateway.judged(100, Verdict.ALLOW, Verdict.BLOCK)
+    await pass_time(site, 5)
+    first, failed = set(gateway.rollouts), site.status["failed"][0]["digest"]
+    gateway.flips = [0] * (64 * 9)
+    await site.apply(override_manifest(approve={"digest": failed}))
+    await pass_time(site, 5)
+
+    assert candidate(site)["digest"] == failed
+    assert len(first) == 1
+    assert len(gateway.rollouts) == 2
 
 
 async def test_a_candidate_that_stops_blocking_is_rolled_back_too(site):

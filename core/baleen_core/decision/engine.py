@@ -67,11 +67,17 @@ class CompiledPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """Both revisions of a policy in a rollout, for one piece of content; which one counts is among the policies."""
+    """Both revisions of a policy in a rollout, for one piece of content; which one counts is among the policies.
+
+    The other fields are those of `Trial`.
+    """
 
     stable: CompiledPolicy
     candidate: CompiledPolicy
     group: int
+    rollout: str = ""
+    exposed: bool = False
+    weight: int = 0
 
 
 class Effective(Protocol):
@@ -264,6 +270,9 @@ def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known:
         stable_verdict=verdicts[0],
         candidate_verdict=verdicts[1],
         group=sides.group,
+        rollout=sides.rollout,
+        exposed=sides.exposed,
+        weight=sides.weight,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
-from baleen_core.assignment import Assignment, Exposure, is_exposed, locate, sticky_key
+from baleen_core.assignment import Assignment, Exposure, chance_of, is_exposed, locate, sticky_key
 from baleen_core.decision.engine import CompiledPolicy, Sides, wanted_signals
 from baleen_core.decision.lists import CompiledList, HashList
 from baleen_core.errors import Problem
@@ -50,12 +50,16 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTrial:
-    """The candidate of a rollout, ready to judge for those whom it is exposed to, and its lists by digest."""
+    """The candidate of a rollout, ready to judge for those whom it is exposed to, and its lists by digest.
+
+    `rollout` names this try of it.
+    """
 
     compiled: CompiledPolicy
     lists: tuple[CompiledList, ...]
     exposure: Exposure
     assignment: Assignment
+    rollout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +120,18 @@ class InForce:
                 content_digest=content_digest,
             )
             spot = locate(trial.assignment.salt, key)
-            trials.append(Sides(stable=stable, candidate=trial.compiled, group=spot.group))
-            if is_exposed(trial.exposure, context.tenant, spot.place):
+            exposed = is_exposed(trial.exposure, context.tenant, spot.place)
+            trials.append(
+                Sides(
+                    stable=stable,
+                    candidate=trial.compiled,
+                    group=spot.group,
+                    rollout=trial.rollout,
+                    exposed=exposed,
+                    weight=chance_of(trial.exposure, context.tenant),
+                )
+            )
+            if exposed:
                 chosen[id(stable)] = trial.compiled
 
         def counting(policies: tuple[CompiledPolicy, ...]) -> tuple[CompiledPolicy, ...]:

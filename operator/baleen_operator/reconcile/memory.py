@@ -52,12 +52,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What gateways had counted of a candidate's rollout when it began, and at the last look, with its time.
+    """What gateways had counted of a rollout (`PublishedRoute.rollout`) when it began, and at the last look, its time.
 
     `plan` is the one that it goes by, for as long as what the policy says cannot be read.
     """
 
-    candidate: str
+    rollout: str
     plan: Plan
     baseline: Processes
     processes: Processes

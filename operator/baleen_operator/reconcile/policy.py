@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from baleen_core.checking import Place
 from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
-from baleen_core.policy.in_force import Override, Route, in_force, parse_override
+from baleen_core.policy.in_force import Override, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Plan, Revision, Role, Scope
@@ -25,6 +25,7 @@ from baleen_core.resources import (
     ROUTE_KIND,
     SHARD_KEY,
     VERSION,
+    PublishedRoute,
     list_object_name,
     read_route,
     revision_name,
@@ -175,34 +176,31 @@ class _Reconciling:
             seen = replace(
                 seen, is_adopted=said.has_looked and said.current >= said.total, behind=", ".join(said.stale)
             )
-            seen = self._count(seen, published.route)
+            seen = self._count(seen, published)
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
 
-    def _count(self, seen: Observed, route: Route) -> Observed:
+    def _count(self, seen: Observed, published: PublishedRoute) -> Observed:
         """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news.
 
         They are asked each second. What they say is taken in less often, so that not each of their answers is a status.
         """
-        assert route.candidate is not None, "something is rolled out"
-        digest, status, now = route.candidate.digest, seen.status.candidate, self.ports.clock()
+        rollout, candidate = published.rollout, published.route.candidate
+        assert candidate is not None, "something is rolled out"
+        digest, status, now = candidate.digest, seen.status.candidate, self.ports.clock()
         known = self.ports.memory.counted.get(self.key)
-        known = known if known and known.candidate == digest else None
+        known = known if known and known.rollout == rollout else None
         said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
         plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
         has_begun = status is not None and status.digest == digest and bool(status.step_time)
         if known and has_begun and (now - known.time).total_seconds() < look_seconds(plan):
             return replace(seen, known_plan=plan, counted=tally(known.processes, known.baseline))
-        trials = [
-            each
-            for each in self.ports.gateways.trial(self.key, digest).values()
-            if (each.stable, each.candidate) == (route.stable, digest)
-        ]
-        processes = newest(known.processes if known and has_begun else {}, trials)
+        said_of = self.ports.gateways.trial(self.key, rollout).values()
+        processes = newest(known.processes if known and has_begun else {}, said_of)
         baseline = known.baseline if known and has_begun else {} if has_begun else processes
-        self.counted = Counted(candidate=digest, plan=plan, baseline=baseline, processes=processes, time=now)
+        self.counted = Counted(rollout=rollout, plan=plan, baseline=baseline, processes=processes, time=now)
         news = tally(processes, known.processes) if known and has_begun else Tally()
         return replace(seen, known_plan=plan, counted=tally(processes, baseline), news=news)
 

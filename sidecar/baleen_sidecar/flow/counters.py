@@ -36,29 +36,29 @@ class DecisionCounts:
 
 
 class RolloutCounts:
-    """Counts since the process began, by rollout: the digests of both of its sides."""
+    """Counts since the process began, by the name of the rollout: that of one try of one policy's."""
 
     def __init__(self, process: str, limit: int = MAX_ROLLOUTS) -> None:
         """`process` names this process, and no other that was before it."""
         self._process = process
         self._limit = limit
-        self._flips: OrderedDict[tuple[str, str], Counter[int]] = OrderedDict()
-        self._cohorts: OrderedDict[tuple[str, str], Counter[str]] = OrderedDict()
+        self._flips: OrderedDict[str, Counter[int]] = OrderedDict()
+        self._cohorts: OrderedDict[str, Counter[str]] = OrderedDict()
 
     def count(self, decision: Decision) -> None:
-        """Count a decision for every rollout that it was made in: once, though two policies may say the same."""
-        for rollout, trial in {(each.stable, each.candidate): each for each in decision.trials}.items():
+        """Count a decision for every rollout that it was made in, once for each."""
+        for rollout, trial in {each.rollout: each for each in decision.trials}.items():
             place = flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)
             _find(self._flips, rollout, self._limit)[place] += 1
-            _find(self._cohorts, rollout, self._limit)[side_of(decision, trial).value] += 1
+            _find(self._cohorts, rollout, self._limit)[side_of(trial).value] += 1
 
-    def of(self, stable: str, candidate: str) -> TrialCounts:
-        """Return what was counted for a rollout; nothing but zeros for one that nothing was decided in."""
-        rollout = stable, candidate
+    def of(self, rollout: str, stable: str, candidate: str) -> TrialCounts:
+        """Return what was counted for a rollout of these digests; zeros for one that nothing was decided in."""
         flips = self._flips.get(rollout, Counter())
         return TrialCounts(
             stable=stable,
             candidate=candidate,
+            rollout=rollout,
             process=self._process,
             flips=tuple([flips[place] for place in range(GROUPS * VERDICT_PAIRS)]),
             cohorts=dict(self._cohorts.get(rollout, {})),

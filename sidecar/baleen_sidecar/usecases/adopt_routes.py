@@ -288,7 +288,13 @@ class AdoptRoutes:
                 problems=tuple(look.problems),
                 epoch=route.epoch,
             ),
-            adopted=Adopted(epoch=route.epoch, digest=digest, pending=look.pending, candidate=candidate),
+            adopted=Adopted(
+                epoch=route.epoch,
+                digest=digest,
+                pending=look.pending,
+                candidate=candidate,
+                rollout=policy.trial.rollout if policy and policy.trial else "",
+            ),
             reason=reason_for(standing, digest, override),
             whole=look.whole,
             expires_at=None if must_stay else _expiry(override, look.now),
@@ -358,7 +364,13 @@ class AdoptRoutes:
                 loaded = await self._loader.load(identity, look.offered.get(routed.digest))
             compiled, lists = replace(loaded.compiled, cohort=Cohort.CANDIDATE), loaded.lists
         _check_place(route, compiled.revision)
-        look.trial = LoadedTrial(compiled=compiled, lists=lists, exposure=routed.exposure, assignment=routed.assignment)
+        look.trial = LoadedTrial(
+            compiled=compiled,
+            lists=lists,
+            exposure=routed.exposure,
+            assignment=routed.assignment,
+            rollout=route.rollout,
+        )
         return look.trial
 
     async def _first_whole(
