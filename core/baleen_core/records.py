@@ -197,7 +197,9 @@ class Trial(Frozen, frozen=True, omit_defaults=True):
     """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's.
 
     `rollout` names the try (`PublishedRoute.rollout`). The candidate counted if the content was `exposed` to it. Where
-    chance decided that, `weight` is the candidate's share of the line then, in basis points; else it is 0.
+    chance decided that, `weight` is the candidate's share of the line then, in basis points; else it is 0. The side
+    that counted has `failed` where it lacks a signal that it looks at, or one of its rules ends in an error, unless a
+    list of the known good cleared the content all the same.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Trial(Frozen, frozen=True, omit_defaults=True):
     rollout: str = ""
     exposed: bool = False
     weight: int = 0
+    failed: bool = False
 
 
 class Decision(Frozen, frozen=True, omit_defaults=True):
@@ -237,6 +240,7 @@ def side_of(trial: Trial) -> Cohort:
 class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
 
+    Of that, `apart_microseconds` were for models alone that only sides of rollouts want which did not count.
     `durability` is what the answer waited for after that. It is kept for `keep_days`, which the policies that judged
     ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone.
     """
@@ -246,6 +250,7 @@ class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     evidence: Evidence
     decision: Decision
     latency_microseconds: int = 0
+    apart_microseconds: int = 0
     request_id: str = ""
     durability: Durability | None = None
     keep_days: int | None = None

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
-from baleen_core.records import Decision
+from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
@@ -81,10 +81,10 @@ class _Own:
     concurrency: Concurrency
     copies: Copies
 
-    def count(self, decision: Decision) -> None:
+    def count(self, record: DecisionRecord) -> None:
         """Count a decision that was made here."""
-        self.decisions.count(decision)
-        self.rollouts.count(decision)
+        self.decisions.count(record.decision)
+        self.rollouts.count(record)
 
     def load(self) -> Load:
         """Say how busy it is."""

@@ -287,7 +287,8 @@ async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Ga
             return msgspec.json.decode((await operator.get("/v1/convergence")).content, type=Convergence)
 
         before = (await seen()).policies["trust-safety/one"].trial
-        served.rollouts.count(structs.replace(make_record().decision, trials=(trial,)))
+        made = make_record()
+        served.rollouts.count(structs.replace(made, decision=structs.replace(made.decision, trials=(trial,))))
         after = await seen()
 
     flips = [0] * 576

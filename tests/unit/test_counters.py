@@ -1,11 +1,25 @@
 """What a gateway counts of its decisions."""
 
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from baleen_core.assignment import GROUPS
 from baleen_core.policy.schema import Verdict
-from baleen_core.policy_stream import VERDICT_PAIRS, TrialCounts, flip_index
-from baleen_core.records import Cohort, Decision, PolicyRef, PolicyRole, Trial
+from baleen_core.policy_stream import (
+    CELLS,
+    LATENCY_BOUNDS,
+    MAX_WEIGHTS,
+    VERDICT_PAIRS,
+    TrialCounts,
+    cell_index,
+    flip_index,
+    read_cell,
+)
+from baleen_core.records import Cohort, Decision, DecisionRecord, PolicyRef, PolicyRole, Trial
 from baleen_sidecar.flow.counters import DecisionCounts, RolloutCounts
 from decision_records import make_record
 
@@ -51,7 +65,10 @@ def tried(
     cohort: Cohort = Cohort.STABLE,
     sides: str = "ab",
     rollout: str = "",
-) -> Decision:
+    weight: int = 0,
+    failed: bool = False,
+    **record: Any,
+) -> DecisionRecord:
     """A decision in a rollout of two revisions, of which one judged."""
     judged = sides[cohort is Cohort.CANDIDATE]
     made = decision(stable, judged)
@@ -65,8 +82,14 @@ def tried(
         group=group,
         rollout=rollout or f"rollout of {sides}",
         exposed=cohort is Cohort.CANDIDATE,
+        weight=weight,
+        failed=failed,
     )
-    return structs.replace(made, policies=(ref,), trials=(trial,))
+    return structs.replace(make_record(), decision=structs.replace(made, policies=(ref,), trials=(trial,)), **record)
+
+
+def with_trials(record: DecisionRecord, *trials: Trial) -> DecisionRecord:
+    return structs.replace(record, decision=structs.replace(record.decision, trials=trials))
 
 
 def test_what_both_sides_said_is_counted_by_group_and_who_judged():
@@ -76,7 +99,7 @@ def test_what_both_sides_said_is_counted_by_group_and_who_judged():
         tried(ALLOW, BLOCK, group=3, cohort=Cohort.CANDIDATE),
         tried(BLOCK, ALLOW, group=63, cohort=Cohort.CANDIDATE),
         tried(REVIEW, REVIEW),
-        decision(BLOCK, "a"),
+        structs.replace(make_record(), decision=decision(BLOCK, "a")),
     ):
         counts.count(each)
     found = counts.of("rollout of ab", "a", "b")
@@ -102,10 +125,10 @@ def test_every_place_in_the_counts_is_for_one_group_and_one_pair_of_verdicts():
 
 def test_two_policies_that_say_the_same_are_two_rollouts_and_another_try_is_another_one():
     made = tried(ALLOW, BLOCK, group=3, rollout="p")
-    (trial,) = made.trials
+    (trial,) = made.decision.trials
     other = structs.replace(trial, name="q", rollout="q", group=4, exposed=True)
     counts = RolloutCounts("process-1")
-    counts.count(structs.replace(made, trials=(trial, other)))
+    counts.count(with_trials(made, trial, other))
     counts.count(tried(ALLOW, ALLOW, rollout="p again"))
 
     found = [counts.of(rollout, "a", "b") for rollout in ("p", "q", "p again")]
@@ -134,9 +157,72 @@ def test_the_oldest_rollouts_make_room():
     assert [each.cohorts for each in found] == [{"Stable": 2}, {}, {"Stable": 1}]
 
 
-def test_counts_that_are_none_are_known():
-    sound = RolloutCounts("process-1").of("r", "a", "b")
+def test_where_chance_decides_cohorts_are_counted_by_weight_group_latency_and_whether_the_side_failed():
+    candidate = Cohort.CANDIDATE
+    counts = RolloutCounts("process-1")
+    for each in (
+        tried(ALLOW, ALLOW, group=3, weight=500, latency_microseconds=4_000),
+        tried(ALLOW, ALLOW, group=3, weight=500, latency_microseconds=1_004_000, apart_microseconds=1_000_000),
+        tried(ALLOW, ALLOW, group=3, weight=500, latency_microseconds=4_000, cohort=candidate, failed=True),
+        tried(ALLOW, ALLOW, group=63, weight=5000, latency_microseconds=60_000_000, cohort=candidate),
+        # Chance decides nothing.
+        tried(ALLOW, ALLOW, weight=0),
+        tried(ALLOW, ALLOW, weight=10_000, cohort=candidate),
+    ):
+        counts.count(each)
+    found = counts.of("rollout of ab", "a", "b")
 
-    assert not structs.replace(sound, flips=sound.flips[1:]).is_sound
-    assert not structs.replace(sound, flips=(-1, *sound.flips[1:])).is_sound
-    assert not structs.replace(sound, cohorts={"Stable": -1}).is_sound
+    assert found.weights == {
+        500: {
+            cell_index(3, Cohort.STABLE, 0.004, failed=False): 2,
+            cell_index(3, candidate, 0.004, failed=True): 1,
+        },
+        5000: {cell_index(63, candidate, 60.0, failed=False): 1},
+    }
+    assert found.cohorts == {"Stable": 3, "Candidate": 3}
+    assert found.is_sound
+
+
+@given(st.integers(0, 63), st.sampled_from(Cohort), st.floats(0, 1e6), st.booleans())
+def test_a_cell_says_what_was_counted_in_it(group: int, side: Cohort, seconds: float, failed: bool):
+    index = cell_index(group, side, seconds, failed=failed)
+    found = read_cell(index)
+
+    assert (found[0], found[1], found[3]) == (group, side, failed)
+    assert (0.0, *LATENCY_BOUNDS)[found[2]] <= seconds <= LATENCY_BOUNDS[found[2]]
+    assert 0 <= index < CELLS
+
+
+def test_no_more_weights_are_counted_than_a_plan_can_have():
+    counts = RolloutCounts("process-1")
+    for weight in range(1, MAX_WEIGHTS + 3):
+        counts.count(tried(ALLOW, ALLOW, weight=weight))
+
+    found = counts.of("rollout of ab", "a", "b")
+    assert (len(found.weights), sum(found.flips)) == (MAX_WEIGHTS, MAX_WEIGHTS + 2)
+    assert found.is_sound
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"flips": (0,) * 575}, id="too few"),
+        pytest.param({"flips": (-1, 2, *(0,) * 574)}, id="less than nothing"),
+        pytest.param({"flips": (2**54, *(0,) * 575), "cohorts": {"Stable": 2**54}}, id="absurd"),
+        pytest.param({"cohorts": {"Stable": -1, "Candidate": 2}}, id="less than nothing for a side"),
+        pytest.param({"cohorts": {"Stable": 2}}, id="more decisions than the groups have"),
+        pytest.param({"weights": {500: {1: 1}}}, id="a candidate's where none was"),
+        pytest.param({"weights": {500: {0: 2}}}, id="more by weight than decisions"),
+        pytest.param({"weights": {500: {0: -1, 2: 1}}}, id="less than nothing by weight"),
+        pytest.param({"weights": {500: {CELLS: 1}}}, id="no such cell"),
+        pytest.param({"weights": {10_000: {0: 1}}}, id="no such weight"),
+        pytest.param({"weights": {weight: {} for weight in range(1, MAX_WEIGHTS + 2)}}, id="too many weights"),
+    ],
+)
+def test_counts_that_are_none_are_known(wrong: dict[str, Any]):
+    counts = RolloutCounts("process-1")
+    counts.count(tried(ALLOW, ALLOW, weight=500, latency_microseconds=0))
+    sound = counts.of("rollout of ab", "a", "b")
+
+    assert sound.is_sound
+    assert not structs.replace(sound, **wrong).is_sound

@@ -181,7 +181,8 @@ def test_a_trial_never_changes_what_the_counting_side_alone_would_decide(winner,
     sets = {"floors": (judging[1],), "dry_runs": (judging[2],)}
     alone = decide_by(judging[0], evidence=evidence, **sets)
 
-    decision = decide_by(judging[0], evidence=evidence, **sets, trials=(winner, floor, dry))
+    tried = tuple(replace(sides, exposed=side) for sides, side in zip((winner, floor, dry), exposed, strict=True))
+    decision = decide_by(judging[0], evidence=evidence, **sets, trials=tried)
 
     assert encode(msgspec.structs.replace(decision, trials=())) == encode(alone)
     assert [(each.name, each.group) for each in decision.trials] == [
@@ -189,7 +190,8 @@ def test_a_trial_never_changes_what_the_counting_side_alone_would_decide(winner,
         ("tried", dry.group),
         ("winner", winner.group),
     ]
-    for trial, sides in zip(decision.trials, (floor, dry, winner), strict=True):
+    for trial, sides in zip(decision.trials, (tried[1], tried[2], tried[0]), strict=True):
+        assert trial.failed is judge(counting(sides, sides.exposed), evidence).has_failed
         assert trial.stable_verdict is judge(sides.stable, evidence).verdict
         assert trial.candidate_verdict is judge(sides.candidate, evidence).verdict
 

@@ -1,7 +1,9 @@
 """How an edit goes live by steps: the state machine by itself, and in a cluster with people, time and restarts."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 from baleen_core.analysis.metrics import MetricType
 from baleen_core.assignment import Exposure
 from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until, Verdict
-from baleen_core.policy_stream import TrialCounts, flip_index
+from baleen_core.policy_stream import LATENCY_BOUNDS, TrialCounts, cell_index, flip_index
+from baleen_core.records import Cohort
 from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
 from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
-from baleen_operator.plan.trial import newest, paired_counts, tally
+from baleen_operator.plan.trial import cohort_counts, latency_counts, newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways, Killed
 from policies import override_manifest
@@ -493,6 +496,16 @@ class Gateway(FixedGateways):
         """Those that it was asked for."""
         self.flips = [0] * (64 * 9)
         self.decided = 0
+        self.weights: dict[int, dict[int, int]] = {}
+
+    def divided(self, count: int, side: Cohort, *, weight: int, seconds: float = 0.01, failed: bool = False) -> None:
+        """Count so many decisions in every group, for a side that chance chose."""
+        self.judged(count, Verdict.ALLOW, Verdict.ALLOW)
+        self.decided += 64 * count if side is Cohort.CANDIDATE else 0
+        cells = self.weights.setdefault(weight, {})
+        for group in range(64):
+            index = cell_index(group, side, seconds, failed=failed)
+            cells[index] = cells.get(index, 0) + count
 
     def judged(self, count: int, stable: Verdict, candidate: Verdict) -> None:
         """Count so many decisions in every group."""
@@ -509,6 +522,7 @@ class Gateway(FixedGateways):
             process=self.process,
             flips=tuple(self.flips),
             cohorts=cohorts,
+            weights={weight: dict(cells) for weight, cells in self.weights.items()},
         )
         return {"gw-1": counts}
 
@@ -690,6 +704,87 @@ def test_the_columns_of_a_metric_are_those_of_its_table(pairs: list[int]):
     assert (blocks.stable[0], blocks.candidate[0]) == (sum(pairs[6:]), sum(pairs[2::3]))
     assert (reviews.stable[0], reviews.candidate[0]) == (sum(pairs[3:6]), sum(pairs[1::3]))
     assert differ.differing[0] == sum(pairs) - pairs[0] - pairs[4] - pairs[8]
+
+
+# Metrics that compare cohorts
+
+COHORTS = {
+    "intervalSeconds": 1,
+    "metrics": [
+        {"name": "errors", "type": "ErrorRate", "maxIncrease": "1%"},
+        {"name": "latency", "type": "LatencyP99", "maxIncreaseMilliseconds": 20},
+    ],
+}
+
+
+async def test_in_a_shadow_cohorts_are_not_compared_and_hold_nothing(site):
+    await rolling(site, **COHORTS)
+    shadow = site.status
+    await pass_time(site, 61)
+    canary = site.status
+    await pass_time(site, 301)
+
+    assert shadow["candidate"]["step"] == "shadow"
+    assert shadow["analysis"]["verdict"] == "Pass"
+    assert [each["verdict"] for each in shadow["analysis"]["metrics"]] == ["Inconclusive"] * 2
+    # From the first weight on, no data is an error, which holds.
+    assert (canary["candidate"]["step"], canary["analysis"]["verdict"]) == ("canary", "Error")
+    assert site.condition("Reconciling") == ("True", "Holding")
+    assert "no decisions of both arms are counted" in site.message("Reconciling")
+
+
+@pytest.mark.parametrize(
+    ("worse", "told"),
+    [
+        pytest.param({"failed": True}, "errors: 5.88% with the candidate, 0% with stable", id="it fails more often"),
+        pytest.param({"seconds": 0.2}, "latency: 1", id="it is slower"),
+    ],
+)
+async def test_a_candidate_whose_cohort_fares_worse_is_rolled_back(site, worse, told):
+    gateway = await rolling(site, STEPS[1:2], **COHORTS)
+    for side in Cohort:
+        gateway.divided(80, side, weight=500)
+    gateway.divided(5, Cohort.CANDIDATE, weight=500, **worse)
+    await pass_time(site, 5)
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+    assert told in site.message("Stalled")
+
+
+async def test_a_candidate_whose_cohort_fares_alike_at_every_weight_goes_through(site):
+    gateway = await rolling(site, [STEPS[1], STEPS[3]], **COHORTS)
+    gateway.divided(20_000, Cohort.STABLE, weight=500)
+    gateway.divided(1000, Cohort.CANDIDATE, weight=500)
+    await pass_time(site, 301)
+    # By night everything is slower and fails more often, and the candidate has half of it.
+    for side in Cohort:
+        gateway.divided(900, side, weight=5000, seconds=0.2)
+        gateway.divided(100, side, weight=5000, seconds=0.2, failed=True)
+    await pass_time(site, 5)
+    seen = site.status
+    await pass_time(site, 301)
+
+    assert seen["analysis"]["verdict"] == "Pass"
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+@given(st.lists(st.tuples(st.integers(0, 63), st.sampled_from(Cohort), st.floats(0, 20), st.booleans()), max_size=40))
+def test_the_columns_of_cohorts_are_those_of_what_was_decided(made: list[tuple[int, Cohort, float, bool]]):
+    cells = Counter(cell_index(group, side, seconds, failed=failed) for group, side, seconds, failed in made)
+    rates, latencies = cohort_counts(cells), latency_counts(cells)
+
+    for side, decisions, events, histogram in (
+        (Cohort.STABLE, rates.stable_decisions, rates.stable_events, latencies.stable),
+        (Cohort.CANDIDATE, rates.candidate_decisions, rates.candidate_events, latencies.candidate),
+    ):
+        mine = [each for each in made if each[1] is side]
+        assert sum(decisions) == len(mine)
+        assert sum(events) == sum(failed for *_, failed in mine)
+        for group in range(64):
+            assert decisions[group] == sum(column[group] for column in histogram)
+        for bound, column in zip(LATENCY_BOUNDS, accumulate(map(sum, histogram)), strict=True):
+            assert column == sum(seconds <= bound for _, _, seconds, _ in mine)
 
 
 # What must not happen whatever else is wrong

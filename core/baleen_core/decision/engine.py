@@ -44,6 +44,7 @@ from baleen_core.records import (
 )
 
 _ROLES: Final = tuple(PolicyRole)
+_RULE_ERROR: Final = "RuleError"
 _LIMITS: Final = {
     "AnimationTooLong": "the animation has more frames than are judged",
     "TextTooLong": "the text is longer than what is judged",
@@ -113,6 +114,13 @@ class Judgement:
     @property
     def verdict(self) -> Verdict:
         return VERDICTS[self.severity]
+
+    @property
+    def has_failed(self) -> bool:
+        """Say whether it was made without something that the policy looks at."""
+        if self.cleared:
+            return False
+        return bool(self.failed) or any(reason.type == _RULE_ERROR for _, reason in self.reasons)
 
 
 def compile_policy(name: str, version: str, content: RevisionContent, signals: Collection[str]) -> CompiledPolicy:
@@ -259,20 +267,20 @@ def _try_all(
 
 def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known: Mapping[int, Judgement]) -> Trial:
     """Judge by the side that does not count, too; the one that does has judged already."""
-    verdicts = [
-        (known.get(id(policy)) or _judge(policy, evidence, sightings)).verdict
-        for policy in (sides.stable, sides.candidate)
-    ]
+    stable, candidate = (
+        known.get(id(policy)) or _judge(policy, evidence, sightings) for policy in (sides.stable, sides.candidate)
+    )
     return Trial(
         name=sides.stable.name,
         stable=sides.stable.revision.digest,
         candidate=sides.candidate.revision.digest,
-        stable_verdict=verdicts[0],
-        candidate_verdict=verdicts[1],
+        stable_verdict=stable.verdict,
+        candidate_verdict=candidate.verdict,
         group=sides.group,
         rollout=sides.rollout,
         exposed=sides.exposed,
         weight=sides.weight,
+        failed=(candidate if sides.exposed else stable).has_failed,
     )
 
 
@@ -327,7 +335,7 @@ def _judge_rules(
                 text = rule.reason or f"the rule {rule.name} matches"
                 reasons.append((rule.action.severity, Reason(type="Rule", name=rule.name, text=text)))
             case RuleStatus.ERROR:
-                reasons.append((REVIEW, Reason(type="RuleError", name=rule.name, text=outcome.why)))
+                reasons.append((REVIEW, Reason(type=_RULE_ERROR, name=rule.name, text=outcome.why)))
         if outcome.waits:
             reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
 

@@ -105,6 +105,11 @@ class InForce:
                 self._wanted[key] = found
         return found
 
+    def wanted_alone(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
+        """Name every signal that those look at which count: as if no other side of a rollout were there."""
+        counting = (*self.winners, *self.floors, *self.dry_runs)
+        return wanted_signals(counting, content_type=content_type, language=language)
+
     def assigned(self, context: Context, content_digest: str) -> "InForce":
         """Return what binds one piece of content from here: of each policy in a rollout, the side that counts."""
         if not self.rollouts:

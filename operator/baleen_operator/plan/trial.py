@@ -1,14 +1,15 @@
 """What gateways counted of a rollout, put together: since it began, whoever came and went, and what it says."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from baleen_core.analysis.counts import GROUPS, PairedCounts
-from baleen_core.analysis.metrics import MetricType
-from baleen_core.analysis.verdict import Analysis, Coverage, analyse
+from baleen_core.analysis.counts import GROUPS, CohortCounts, LatencyCounts, PairedCounts
+from baleen_core.analysis.metrics import PAIRED, MetricType
+from baleen_core.analysis.verdict import Analysis, Counts, Coverage, analyse
 from baleen_core.policy.schema import AnalysisPlan, Verdict
-from baleen_core.policy_stream import TrialCounts, flip_index
+from baleen_core.policy_stream import LATENCY_BOUNDS, TrialCounts, flip_index, read_cell
 from baleen_core.records import Cohort
 
 Processes = Mapping[str, TrialCounts]
@@ -21,10 +22,14 @@ _EVENTS: Final = {MetricType.BLOCK_RATE: Verdict.BLOCK, MetricType.REVIEW_RATE: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What was counted of a rollout: decisions by `flip_index`, and how many of them the candidate decided."""
+    """What was counted of a rollout: decisions by `flip_index`, and how many of them the candidate decided.
+
+    `weights` are those of `TrialCounts`.
+    """
 
     flips: tuple[int, ...] = NOTHING
     exposed: int = 0
+    weights: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
 
     @property
     def decisions(self) -> int:
@@ -54,24 +59,37 @@ def newest(before: Processes, said: Iterable[TrialCounts]) -> Processes:
 def tally(processes: Processes, baseline: Processes) -> Tally:
     """Add up what was counted since a baseline; a process that is not in it has counted nothing before."""
     flips, exposed = list(NOTHING), 0
+    weights: dict[int, Counter[int]] = {}
     for name, each in processes.items():
         before = baseline.get(name)
         for index, count in enumerate(each.flips):
             flips[index] += max(0, count - (before.flips[index] if before else 0))
         decided = each.cohorts.get(Cohort.CANDIDATE, 0)
         exposed += max(0, decided - (before.cohorts.get(Cohort.CANDIDATE, 0) if before else 0))
-    return Tally(flips=tuple(flips), exposed=exposed)
+        for weight, cells in each.weights.items():
+            known = before.weights.get(weight, {}) if before else {}
+            added = weights.setdefault(weight, Counter())
+            for cell, count in cells.items():
+                added[cell] += max(0, count - known.get(cell, 0))
+    return Tally(flips=tuple(flips), exposed=exposed, weights=weights)
 
 
-def compare(plan: AnalysisPlan, found: Tally) -> Analysis:
-    """Say what the counts tell of the candidate.
+def compare(plan: AnalysisPlan, found: Tally, *, has_cohorts: bool = True) -> Analysis:
+    """Say what the counts tell of the candidate; `has_cohorts` as in `analyse`.
 
     Whoever counts is who decides, so that no decision is known of that is not counted.
     """
     made = found.decisions
     coverage = Coverage(stable_made=made, stable_counted=made, candidate_made=made, candidate_counted=made)
-    counts = {each.name: paired_counts(each.type, found.flips) for each in plan.metrics}
-    return analyse(plan.metrics, counts, coverage=coverage, confidence=plan.confidence)
+    counts: dict[str, Counts] = {}
+    for each in plan.metrics:
+        if each.type in PAIRED:
+            counts[each.name] = paired_counts(each.type, found.flips)
+        elif each.type is MetricType.LATENCY_P99:
+            counts[each.name] = tuple(map(latency_counts, found.weights.values()))
+        else:
+            counts[each.name] = tuple(map(cohort_counts, found.weights.values()))
+    return analyse(plan.metrics, counts, coverage=coverage, confidence=plan.confidence, has_cohorts=has_cohorts)
 
 
 def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:
@@ -93,6 +111,35 @@ def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:
         stable=column({pair: pair[0] is event for pair in pairs}),
         candidate=column({pair: pair[1] is event for pair in pairs}),
         differing=column({pair: (pair[0] is event) != (pair[1] is event) for pair in pairs}),
+    )
+
+
+def cohort_counts(cells: Mapping[int, int]) -> CohortCounts:
+    """Return decisions and failures of both cohorts; `cells` are counts by `cell_index` of one weight."""
+    decisions = {side: [0] * GROUPS for side in Cohort}
+    failures = {side: [0] * GROUPS for side in Cohort}
+    for index, count in cells.items():
+        group, side, _, has_failed = read_cell(index)
+        decisions[side][group] += count
+        failures[side][group] += count if has_failed else 0
+    return CohortCounts(
+        stable_decisions=tuple(decisions[Cohort.STABLE]),
+        stable_events=tuple(failures[Cohort.STABLE]),
+        candidate_decisions=tuple(decisions[Cohort.CANDIDATE]),
+        candidate_events=tuple(failures[Cohort.CANDIDATE]),
+    )
+
+
+def latency_counts(cells: Mapping[int, int]) -> LatencyCounts:
+    """Return histograms of both cohorts; `cells` are counts by `cell_index` of one weight."""
+    found = {side: [[0] * GROUPS for _ in LATENCY_BOUNDS] for side in Cohort}
+    for index, count in cells.items():
+        group, side, bucket, _ = read_cell(index)
+        found[side][bucket][group] += count
+    return LatencyCounts(
+        bounds=LATENCY_BOUNDS,
+        stable=tuple(map(tuple, found[Cohort.STABLE])),
+        candidate=tuple(map(tuple, found[Cohort.CANDIDATE])),
     )
 
 

@@ -1,20 +1,20 @@
 """How many decisions each revision took part in, and what both sides of a rollout said: what the operator is told."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from baleen_core.assignment import GROUPS
-from baleen_core.policy_stream import VERDICT_PAIRS, TrialCounts, flip_index
-from baleen_core.records import Decision, side_of
+from baleen_core.assignment import FULL, GROUPS
+from baleen_core.policy_stream import MAX_WEIGHTS, VERDICT_PAIRS, TrialCounts, cell_index, flip_index
+from baleen_core.records import Decision, DecisionRecord, Trial, side_of
 
 MAX_REVISIONS: Final = 10_000
 """Of more, those that judged longest ago are forgotten."""
 MAX_ROLLOUTS: Final = 1_000
-"""Of more, those for which nothing was decided for longest are forgotten; one takes about 5 KB."""
+"""Of more, those for which nothing was decided for longest are forgotten. One takes some 50 KB, and up to about
+300 KB for each weight under much traffic of all latencies."""
 
-
-K = TypeVar("K")
 C = TypeVar("C")
 
 
@@ -28,11 +28,20 @@ class DecisionCounts:
     def count(self, decision: Decision) -> None:
         """Count a decision for every revision that judged."""
         for ref in decision.policies:
-            _find(self._counts, ref.digest, self._limit)[decision.decision.value] += 1
+            _newest(self._counts, ref.digest, self._limit, Counter[str])[decision.decision.value] += 1
 
     def of(self, digest: str) -> Mapping[str, int]:
         """Return how often each decision was given with this revision."""
         return dict(self._counts.get(digest, {}))
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What was counted of one rollout: the fields of `TrialCounts`, without zeros."""
+
+    flips: Counter[int] = field(default_factory=Counter)
+    cohorts: Counter[str] = field(default_factory=Counter)
+    weights: dict[int, Counter[int]] = field(default_factory=dict)
 
 
 class RolloutCounts:
@@ -42,36 +51,52 @@ class RolloutCounts:
         """`process` names this process, and no other that was before it."""
         self._process = process
         self._limit = limit
-        self._flips: OrderedDict[str, Counter[int]] = OrderedDict()
-        self._cohorts: OrderedDict[str, Counter[str]] = OrderedDict()
+        self._counts: OrderedDict[str, _Counted] = OrderedDict()
 
-    def count(self, decision: Decision) -> None:
+    def count(self, record: DecisionRecord) -> None:
         """Count a decision for every rollout that it was made in, once for each."""
-        for rollout, trial in {each.rollout: each for each in decision.trials}.items():
-            place = flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)
-            _find(self._flips, rollout, self._limit)[place] += 1
-            _find(self._cohorts, rollout, self._limit)[side_of(trial).value] += 1
+        for trial in {each.rollout: each for each in record.decision.trials}.values():
+            self._add(trial, record)
+
+    def _add(self, trial: Trial, record: DecisionRecord) -> None:
+        counted, side = self._find(trial.rollout), side_of(trial)
+        counted.flips[flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)] += 1
+        counted.cohorts[side.value] += 1
+        if not 0 < trial.weight < FULL:
+            return
+        cells = counted.weights.get(trial.weight)
+        if cells is None:
+            if len(counted.weights) >= MAX_WEIGHTS:
+                return
+            cells = counted.weights[trial.weight] = Counter()
+        # What both sides' models took is in the latency of whichever counts, and is no merit or fault of it.
+        seconds = max(0, record.latency_microseconds - record.apart_microseconds) / 1e6
+        cells[cell_index(trial.group, side, seconds, failed=trial.failed)] += 1
 
     def of(self, rollout: str, stable: str, candidate: str) -> TrialCounts:
         """Return what was counted for a rollout of these digests; zeros for one that nothing was decided in."""
-        flips = self._flips.get(rollout, Counter())
+        counted = self._counts.get(rollout) or _Counted()
         return TrialCounts(
             stable=stable,
             candidate=candidate,
             rollout=rollout,
             process=self._process,
-            flips=tuple([flips[place] for place in range(GROUPS * VERDICT_PAIRS)]),
-            cohorts=dict(self._cohorts.get(rollout, {})),
+            flips=tuple([counted.flips[place] for place in range(GROUPS * VERDICT_PAIRS)]),
+            cohorts=dict(counted.cohorts),
+            weights={weight: dict(cells) for weight, cells in counted.weights.items()},
         )
 
+    def _find(self, rollout: str) -> _Counted:
+        return _newest(self._counts, rollout, self._limit, _Counted)
 
-def _find(counts: OrderedDict[K, Counter[C]], key: K, limit: int) -> Counter[C]:
-    """Return the counter of a key, which is the newest from then on; beyond the limit the oldest makes room for it."""
+
+def _newest(counts: OrderedDict[str, C], key: str, limit: int, make: Callable[[], C]) -> C:
+    """Return what is counted of a key, which is the newest from then on; beyond the limit the oldest makes room."""
     found = counts.get(key)
     if found is not None:
         counts.move_to_end(key)
         return found
-    made = counts[key] = Counter()
+    made = counts[key] = make()
     if len(counts) > limit:
         counts.popitem(last=False)
     return made

@@ -13,7 +13,7 @@ from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
-from baleen_core.records import Decision, DecisionRecord
+from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -31,7 +31,7 @@ class TakeRecords:
         may_read: Callable[[str, Scope], bool],
         *,
         count: Callable[[str, int], None] = lambda result, number: None,
-        on_decision: Callable[[Decision], None] = lambda decision: None,
+        on_decision: Callable[[DecisionRecord], None] = lambda record: None,
     ) -> None:
         """`may_read` says whether a namespace gets policies of a scope: it may decide by those, and for their tenants.
 
@@ -127,7 +127,7 @@ class TakeRecords:
             # Whose it is, and what it says, is not the caller's business.
             return Refusal(message="another decision has this id")
         if is_new:
-            self._on_decision(record.decision)
+            self._on_decision(record)
         return None
 
 
