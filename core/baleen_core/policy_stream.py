@@ -8,7 +8,7 @@ are ignored, so that a gateway and its sidecars may be of different releases.
 from bisect import bisect_left
 from collections.abc import Mapping
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from baleen_core.errors import Problem
 from baleen_core.policy.schema import MAX_STEPS, Verdict
 from baleen_core.records import Cohort
 from baleen_core.resources import PublishedPolicy
+
+K = TypeVar("K")
 
 AUDIENCE: Final = "baleen-gateway"
 STREAM_PATH: Final = "/v1/policy-stream"
@@ -137,7 +139,8 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     another policy of the same content, has its own. `process` is another one after each start, so that counts which
     began anew are not taken for a fall. `flips` counts decisions at `flip_index`, whichever side counted; `cohorts`
     says for which side (`Stable`, `Candidate`) they were. `weights` has, for each weight in basis points with which
-    chance decided for which side a decision was, how many there were at `cell_index`.
+    chance decided for which side a decision was, how many there were at `cell_index`. `made` says, by side, of how
+    many decisions the process heard at all, also of those that it could not count, but for retries.
     """
 
     stable: str
@@ -147,16 +150,35 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     cohorts: dict[str, int]
     rollout: str = ""
     weights: dict[int, dict[int, int]] = {}
+    made: dict[str, int] = {}
+
+    def made_by(self, side: Cohort) -> int:
+        """Return how many decisions of a side are known of: those that are counted, at least."""
+        return max(self.made.get(side, 0), self.cohorts.get(side, 0))
+
+    def follows(self, before: "TrialCounts") -> bool:
+        """Say whether this is what the same process may say after that: no count has fallen."""
+        return (
+            all(now >= then for now, then in zip(self.flips, before.flips, strict=True))
+            and all(_get(self.cohorts, side) >= count for side, count in before.cohorts.items())
+            and all(_get(self.made, side) >= count for side, count in before.made.items())
+            and all(
+                _get(self.weights.get(weight, {}), cell) >= count
+                for weight, cells in before.weights.items()
+                for cell, count in cells.items()
+            )
+        )
 
     @property
     def is_sound(self) -> bool:
-        """Say whether these are counts: as many as there are, none negative or absurd, each decision for one side."""
-        counts = (*self.flips, *self.cohorts.values())
+        """Say whether these can be true: all that there are, none negative or absurd, none more than its total."""
+        counts = (*self.flips, *self.cohorts.values(), *self.made.values())
         return (
             len(self.flips) == GROUPS * VERDICT_PAIRS
             and min(counts) >= 0
             and max(counts) <= MAX_COUNT
             and sum(self.flips) == sum(self.cohorts.values())
+            and (not self.made or all(self.cohorts.get(side, 0) <= self.made.get(side, 0) for side in SIDES))
             and self._has_sound_weights
         )
 
@@ -172,6 +194,10 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
             and all(0 <= index < CELLS and count >= 0 for index, count in cells)
             and all(by_side[side] <= self.cohorts.get(side, 0) for side in SIDES)
         )
+
+
+def _get(counts: Mapping[K, int], key: K) -> int:
+    return counts.get(key, 0)
 
 
 def flip_index(group: int, stable: Verdict, candidate: Verdict) -> int:

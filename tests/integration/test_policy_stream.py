@@ -296,7 +296,7 @@ async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Ga
     flips[9 * 9 + 1] = 1
     assert before == nothing
     assert after.policies["trust-safety/one"].trial == structs.replace(
-        nothing, flips=tuple(flips), cohorts={"Stable": 1}
+        nothing, flips=tuple(flips), cohorts={"Stable": 1}, made={"Stable": 1}
     )
     assert after.policies["trust-safety/two"].trial is None
 

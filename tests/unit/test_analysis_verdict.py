@@ -1,5 +1,6 @@
 """The verdict of a rollout's analysis."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -257,3 +258,13 @@ def test_missing_counts_do_not_make_metrics_speak_that_have_no_say():
     assert found.verdict is AnalysisVerdict.INCONCLUSIVE
     assert [each.reason for each in found.metrics] == [Reason.COUNTS_MISSING, Reason.NO_COHORTS]
     assert run(ERRORS, has_cohorts=False, coverage=lost).verdict is AnalysisVerdict.PASS
+
+
+def test_counts_that_cannot_be_true_are_an_error_that_names_who_said_them():
+    names = ("gw-1", "x" * 5000, "gw-3", "gw-4", "gw-5")
+    found = run(BLOCKS, block_rate=MORE, coverage=replace(ALL_COUNTED, doubted=names))
+
+    assert (found.verdict, found.metrics[0].reason) == (AnalysisVerdict.ERROR, Reason.COUNTS_DOUBTED)
+    assert found.metrics[0].sentence == (
+        f"block-rate: what gw-1, {'x' * 63}, gw-3 and 2 more counted cannot be true, so that nothing is judged."
+    )

@@ -113,6 +113,7 @@ def test_what_both_sides_said_is_counted_by_group_and_who_judged():
         process="process-1",
         flips=tuple(expected),
         cohorts={"Stable": 2, "Candidate": 2},
+        made={"Stable": 2, "Candidate": 2},
     )
     assert found.is_sound
 
@@ -211,6 +212,8 @@ def test_no_more_weights_are_counted_than_a_plan_can_have():
         pytest.param({"flips": (2**54, *(0,) * 575), "cohorts": {"Stable": 2**54}}, id="absurd"),
         pytest.param({"cohorts": {"Stable": -1, "Candidate": 2}}, id="less than nothing for a side"),
         pytest.param({"cohorts": {"Stable": 2}}, id="more decisions than the groups have"),
+        pytest.param({"made": {"Stable": 0}}, id="more counted than made"),
+        pytest.param({"made": {"Stable": 2**54}}, id="an absurd total"),
         pytest.param({"weights": {500: {1: 1}}}, id="a candidate's where none was"),
         pytest.param({"weights": {500: {0: 2}}}, id="more by weight than decisions"),
         pytest.param({"weights": {500: {0: -1, 2: 1}}}, id="less than nothing by weight"),
@@ -226,3 +229,17 @@ def test_counts_that_are_none_are_known(wrong: dict[str, Any]):
 
     assert sound.is_sound
     assert not structs.replace(sound, **wrong).is_sound
+
+
+@given(st.lists(st.tuples(st.sampled_from(Verdict), st.sampled_from(Cohort), st.integers(0, 3)), max_size=9))
+def test_what_a_process_says_follows_what_it_said_and_nothing_that_was_more(made):
+    counts = RolloutCounts("process-1")
+    said = [counts.of("rollout of ab", "a", "b")]
+    for verdict, side, weight in made:
+        counts.count(tried(verdict, ALLOW, cohort=side, weight=weight * 1000))
+        said.append(counts.of("rollout of ab", "a", "b"))
+
+    for number, each in enumerate(said):
+        assert each.is_sound
+        assert all(each.follows(earlier) for earlier in said[: number + 1])
+        assert not any(each.follows(later) for later in said[number + 1 :])

@@ -107,8 +107,6 @@ def test_counts_of_a_rollout_are_those_of_the_gateways_that_answer_and_judge_by_
         gateway("behind", trying(None)),
         gateway("knows nothing of it", None),
         gateway("another", trying(counted(9, rollout="another"))),
-        gateway("nonsense", trying(structs.replace(some, flips=(1,)))),
-        gateway("less than nothing", trying(counted(-9))),
     ]
 
     assert trials(gateways, "n/p", "r") == {"g": some, "h": others}

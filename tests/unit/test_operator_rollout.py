@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from baleen_core.analysis.metrics import MetricType
 from baleen_core.assignment import Exposure
@@ -497,6 +498,18 @@ class Gateway(FixedGateways):
         self.flips = [0] * (64 * 9)
         self.decided = 0
         self.weights: dict[int, dict[int, int]] = {}
+        self.missed = {"Stable": 0, "Candidate": 0}
+        self.lies: dict[str, Any] = {}
+
+    def begins_anew(self) -> None:
+        """Start again, with nothing counted."""
+        self.process += " and another"
+        self.flips, self.decided, self.weights = [0] * (64 * 9), 0, {}
+
+    def decides(self, count: int) -> None:
+        """Count so many decisions of the candidate, in one group."""
+        self.flips[0] += count
+        self.decided += count
 
     def divided(self, count: int, side: Cohort, *, weight: int, seconds: float = 0.01, failed: bool = False) -> None:
         """Count so many decisions in every group, for a side that chance chose."""
@@ -523,8 +536,9 @@ class Gateway(FixedGateways):
             flips=tuple(self.flips),
             cohorts=cohorts,
             weights={weight: dict(cells) for weight, cells in self.weights.items()},
+            made={side: count + self.missed[side] for side, count in cohorts.items()},
         )
-        return {"gw-1": counts}
+        return {"gw-1": structs.replace(counts, **self.lies)}
 
 
 async def rolling(
@@ -625,17 +639,16 @@ async def test_a_step_until_so_many_decisions_counts_those_of_the_candidate_alon
     await site.apply(policy("92%", version="v1", rollout={"steps": steps}))
     gateway.stable = site.stable
     await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
-    gateway.decided += 60
+    gateway.decides(60)
     await pass_time(site, 6)
     few = site.status["candidate"]
-    gateway.decided += 1
+    gateway.decides(1)
     await pass_time(site, 0)
     same = site.status["candidate"]
-    gateway.decided -= 1
     gateway.process, gateway.decided = "after a restart", 39
     await pass_time(site, 6)
     still = site.status["candidate"]
-    gateway.decided = 40
+    gateway.decides(1)
     await pass_time(site, 6)
 
     assert (few["step"], few["decisions"]) == ("canary", 60)
@@ -785,6 +798,94 @@ def test_the_columns_of_cohorts_are_those_of_what_was_decided(made: list[tuple[i
             assert decisions[group] == sum(column[group] for column in histogram)
         for bound, column in zip(LATENCY_BOUNDS, accumulate(map(sum, histogram)), strict=True):
             assert column == sum(seconds <= bound for _, _, seconds, _ in mine)
+
+
+# Counts that are missing, and counts that cannot be true
+
+
+async def test_a_gateway_that_is_gone_has_said_for_good_what_it_counted(site):
+    gateway = await rolling(site, STEPS[:1])
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    gateway.begins_anew()
+    await pass_time(site, 61)
+
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+@pytest.mark.parametrize(
+    ("left", "decided", "verdict", "told"),
+    [
+        pytest.param(9_700, 0.05, "Pass", "", id="few"),
+        pytest.param(5_000, 0.05, "Inconclusive", "off by more than 5% (MAX_MISSING)", id="many in both arms"),
+        pytest.param(9_700, 0.02, "Error", "differs by more than 1% (MAX_UNEQUAL)", id="many of the candidate alone"),
+    ],
+)
+async def test_what_a_gateway_counted_that_is_gone_is_missed_by_an_operator_that_starts_again(
+    site, left, decided, verdict, told
+):
+    gateway = await rolling(site, STEPS[1:2])
+    gateway.judged(10_000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.decided = 32_000
+    await pass_time(site, 5)
+    before = site.status["candidate"]
+    gateway.begins_anew()
+    gateway.judged(left, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.decided = int(64 * left * decided)
+    site.restart(gateways=gateway)
+    await pass_time(site, 5)
+    found = site.status
+
+    assert (before["stableJudged"], before["candidateJudged"]) == (608_000, 32_000)
+    assert found["analysis"]["verdict"] == verdict
+    if told:
+        await pass_time(site, 301)
+        assert told in site.message("Reconciling")
+        assert site.status["candidate"]["candidateJudged"] == 32_000
+    if verdict == "Inconclusive":
+        # What is lost stays lost, however much comes later, and whoever starts again.
+        gateway.divided(5_000, Cohort.STABLE, weight=500)
+        await pass_time(site, 5)
+        site.restart(gateways=gateway)
+        await pass_time(site, 5)
+        assert site.status["candidate"]["stableJudged"] == 608_000 + 64 * 5_000
+        assert site.status["analysis"]["verdict"] != "Pass"
+
+
+async def test_decisions_that_gateways_know_of_and_could_not_count_are_missing(site):
+    gateway = await rolling(site, STEPS[1:2], onInconclusive="Promote")
+    gateway.judged(10_000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.missed["Stable"] = 40_000
+    await pass_time(site, 5)
+
+    assert site.status["analysis"]["verdict"] == "Inconclusive"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param({"flips": (-1, 1, *(0,) * 574)}, id="less than nothing"),
+        pytest.param({"flips": (2**54, *(0,) * 575), "cohorts": {"Stable": 2**54}}, id="absurd"),
+        pytest.param({"made": {"Stable": 1}}, id="more counted than made"),
+        pytest.param({"flips": (5, *(0,) * 575), "cohorts": {"Stable": 5}}, id="less than before"),
+    ],
+)
+async def test_a_gateway_that_lies_holds_the_rollout_and_is_named(site, lie):
+    gateway = await rolling(site, STEPS[1:2], onInconclusive="Promote")
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    honest = site.status["analysis"]
+    gateway.lies = lie
+    await pass_time(site, 301)
+    told = site.condition("Reconciling"), site.message("Reconciling")
+    verdict = site.status["analysis"]["verdict"]
+    gateway.lies = {}
+    await pass_time(site, 5)
+
+    assert (honest["verdict"], verdict) == ("Pass", "Error")
+    assert told[0] == ("True", "Holding")
+    assert "what gw-1 counted cannot be true" in told[1]
+    assert site.condition("Ready") == ("True", "InForce"), "what it had said before counts still"
 
 
 # What must not happen whatever else is wrong

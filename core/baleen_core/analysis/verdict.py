@@ -22,6 +22,9 @@ MAX_UNEQUAL: Final = 10_000
 CHANCE: Final = 4.0
 """Standard errors by which chance explains that more is missing in one arm: it does at 1 of 16,000 looks."""
 
+_NAMED: Final = 3
+_NAME_LENGTH: Final = 63
+
 Counts = PairedCounts | Sequence[CohortCounts] | Sequence[LatencyCounts]
 """Of a metric; of cohorts, one for each weight that the candidate has had, in any order."""
 _T = TypeVar("_T", CohortCounts, LatencyCounts)
@@ -48,16 +51,21 @@ class Reason(StrEnum):
     NO_COHORTS = "NoCohorts"
     COUNTS_MISSING = "CountsMissing"
     COUNTS_UNEQUAL = "CountsUnequal"
+    COUNTS_DOUBTED = "CountsDoubted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many decisions each arm is known to have made since the start, and how many of those the counters have."""
+    """How many decisions each arm is known to have made since the start, and how many of those the counters have.
+
+    `doubted` names those who count, but say what cannot be true.
+    """
 
     stable_made: int
     stable_counted: int
     candidate_made: int
     candidate_counted: int
+    doubted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +250,11 @@ def _compare(found: Interval, allowed: Interval) -> tuple[AnalysisVerdict, Reaso
 
 def _find_missing(coverage: Coverage) -> tuple[AnalysisVerdict, Reason, str] | None:
     """Return what is wrong with the counters, if anything is."""
+    if coverage.doubted:
+        named = ", ".join(name[:_NAME_LENGTH] for name in coverage.doubted[:_NAMED])
+        more = f" and {len(coverage.doubted) - _NAMED} more" if len(coverage.doubted) > _NAMED else ""
+        words = f"what {named}{more} counted cannot be true, so that nothing is judged."
+        return AnalysisVerdict.ERROR, Reason.COUNTS_DOUBTED, words
     made = (coverage.stable_made, coverage.candidate_made)
     counted = (coverage.stable_counted, coverage.candidate_counted)
     lost = [abs(all_of_them - those) for all_of_them, those in zip(made, counted, strict=True)]

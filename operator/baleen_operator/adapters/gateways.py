@@ -248,13 +248,14 @@ def count(gateways: Iterable[KnownGateway], policy: str, epoch: int) -> Acknowle
 
 
 def trials(gateways: Iterable[KnownGateway], policy: str, rollout: str) -> dict[str, TrialCounts]:
-    """Return what is counted of a rollout, by the names of the gateways that answer, judge by it and make sense."""
+    """Return what is counted of a rollout, by the names of the gateways that answer and judge by it.
+
+    Whether it can be true is for others to say.
+    """
     found = (
         (each.replica, each.policies[policy].trial) for each in gateways if each.answers and policy in each.policies
     )
-    return {
-        replica: trial for replica, trial in found if trial is not None and trial.rollout == rollout and trial.is_sound
-    }
+    return {replica: trial for replica, trial in found if trial is not None and trial.rollout == rollout}
 
 
 def addresses(slices: Iterable[Manifest], port: int) -> dict[str, str]:

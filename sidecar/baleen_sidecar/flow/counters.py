@@ -42,6 +42,7 @@ class _Counted:
     flips: Counter[int] = field(default_factory=Counter)
     cohorts: Counter[str] = field(default_factory=Counter)
     weights: dict[int, Counter[int]] = field(default_factory=dict)
+    made: Counter[str] = field(default_factory=Counter)
 
 
 class RolloutCounts:
@@ -60,6 +61,7 @@ class RolloutCounts:
 
     def _add(self, trial: Trial, record: DecisionRecord) -> None:
         counted, side = self._find(trial.rollout), side_of(trial)
+        counted.made[side.value] += 1
         counted.flips[flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)] += 1
         counted.cohorts[side.value] += 1
         if not 0 < trial.weight < FULL:
@@ -84,6 +86,7 @@ class RolloutCounts:
             flips=tuple([counted.flips[place] for place in range(GROUPS * VERDICT_PAIRS)]),
             cohorts=dict(counted.cohorts),
             weights={weight: dict(cells) for weight, cells in counted.weights.items()},
+            made=dict(counted.made),
         )
 
     def _find(self, rollout: str) -> _Counted:
