@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from prometheus_client import Counter, Gauge
 
@@ -28,7 +29,7 @@ from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.flow.counters import DecisionCounts, RolloutCounts
+from baleen_sidecar.flow.counters import DecisionCounts, KnownRollouts, RolloutCounts
 from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import DecisionLog, PolicySource
 from baleen_sidecar.settings import ClusterSettings, Durability, Settings
@@ -86,6 +87,11 @@ class _Own:
         self.decisions.count(record.decision)
         self.rollouts.count(record)
 
+    def counting_claims(self, source: KubeSource) -> Callable[[DecisionRecord], None]:
+        """Return what counts a decision that a sidecar says it made, by the rollouts that are under way here."""
+        known = KnownRollouts(lambda: source.adopted)
+        return lambda record: self.rollouts.count_claimed(record, known(), now=datetime.now(UTC))
+
     def load(self) -> Load:
         """Say how busy it is."""
         return Load(
@@ -122,7 +128,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         )
         own = _Own(
             decisions=DecisionCounts(),
-            rollouts=RolloutCounts(os.urandom(8).hex()),
+            rollouts=RolloutCounts(os.urandom(8).hex(), key=os.urandom(16)),
             concurrency=Concurrency(time.monotonic),
             copies=Copies(parts.state.path),
         )
@@ -235,7 +241,7 @@ async def _open_api_server(
                 grants.may_read,
                 count=_counting(taken),
                 # What a sidecar's revision decided is no decision of this gateway, but its rollouts are the same.
-                on_decision=own.rollouts.count,
+                on_decision=own.counting_claims(source),
             ),
             decisions=own.decisions.of,
             trial=own.rollouts.of,

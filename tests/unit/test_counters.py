@@ -1,5 +1,8 @@
 """What a gateway counts of its decisions."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,8 +22,17 @@ from baleen_core.policy_stream import (
     flip_index,
     read_cell,
 )
-from baleen_core.records import Cohort, Decision, DecisionRecord, PolicyRef, PolicyRole, Trial
-from baleen_sidecar.flow.counters import DecisionCounts, RolloutCounts
+from baleen_core.records import Cohort, Context, Decision, DecisionRecord, PolicyRef, PolicyRole, Trial
+from baleen_sidecar.flow.counters import (
+    MAX_AHEAD_SECONDS,
+    MAX_LATE_SECONDS,
+    DecisionCounts,
+    KnownRollouts,
+    Rollout,
+    RolloutCounts,
+)
+from baleen_sidecar.flow.repeats import Repeats
+from baleen_sidecar.ports import Adopted
 from decision_records import make_record
 
 
@@ -54,6 +66,7 @@ def test_memory_is_bounded_and_those_that_judged_longest_ago_are_forgotten():
     assert [counts.of(digest) for digest in "abc"] == [{"Allow": 2}, {}, {"Allow": 1}]
 
 
+NUMBERS = count()
 ALLOW, REVIEW, BLOCK = Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK
 
 
@@ -85,7 +98,15 @@ def tried(
         weight=weight,
         failed=failed,
     )
-    return structs.replace(make_record(), decision=structs.replace(made, policies=(ref,), trials=(trial,)), **record)
+    whole = make_record()
+    # Each about other content: the same would be taken for what a client sent again.
+    content = structs.replace(whole.evidence.content, digest=f"{next(NUMBERS):064x}")
+    return structs.replace(
+        whole,
+        evidence=structs.replace(whole.evidence, content=content),
+        decision=structs.replace(made, policies=(ref,), trials=(trial,)),
+        **record,
+    )
 
 
 def with_trials(record: DecisionRecord, *trials: Trial) -> DecisionRecord:
@@ -243,3 +264,113 @@ def test_what_a_process_says_follows_what_it_said_and_nothing_that_was_more(made
         assert each.is_sound
         assert all(each.follows(earlier) for earlier in said[: number + 1])
         assert not any(each.follows(later) for later in said[number + 1 :])
+
+
+NOW = datetime(2026, 9, 21, 14, 0, 30, tzinfo=UTC)
+UNDER_WAY = {"rollout of ab": Rollout(stable="a", candidate="b", weights=frozenset({0, 500}))}
+
+
+def sent(
+    content: str = "c", author: str | None = "author", *, time: datetime = NOW, sides: str = "ab", **place: Any
+) -> DecisionRecord:
+    """A decision about some content."""
+    record = tried(ALLOW, ALLOW, sides=sides, time=time.isoformat(timespec="milliseconds"))
+    context = Context(author={"id": author} if author else {}, **place)
+    facts = structs.replace(record.evidence.content, digest=content)
+    return structs.replace(record, evidence=structs.replace(record.evidence, context=context, content=facts))
+
+
+@pytest.mark.parametrize(
+    ("again", "expected"),
+    [
+        pytest.param(sent(), 1, id="the same"),
+        pytest.param(sent(time=NOW + timedelta(seconds=29)), 1, id="in the same minute"),
+        pytest.param(sent(time=NOW + timedelta(seconds=30)), 2, id="in the next minute"),
+        pytest.param(sent("other"), 2, id="other content"),
+        pytest.param(sent(author="other"), 2, id="by somebody else"),
+        pytest.param(sent(author=None), 2, id="by nobody who is known"),
+        pytest.param(sent(session="s"), 2, id="in another session"),
+        pytest.param(sent(tenant="t"), 2, id="for another tenant"),
+    ],
+)
+def test_what_a_client_sends_again_counts_once(again: DecisionRecord, expected: int):
+    counts = RolloutCounts("process-1", key=b"k")
+    counts.count(sent())
+    counts.count(again)
+    found = counts.of("rollout of ab", "a", "b")
+
+    assert (sum(found.flips), found.made) == (expected, {"Stable": expected})
+
+
+def test_what_is_remembered_of_decisions_is_bounded():
+    repeats = Repeats(b"k", limit=2)
+
+    assert [repeats.is_repeated(sent(each)) for each in ("a", "b", "b", "c", "b", "a", "b")] == [
+        *(False, False, True, False),
+        *(True, False, False),
+    ]
+
+
+def test_who_does_not_know_the_key_cannot_tell_what_is_taken_for_the_same():
+    names = [Repeats(key)._name(sent()) for key in (b"one", b"other")]
+
+    assert names[0] != names[1]
+    assert {len(each) for each in names} == {8}
+
+
+def claims(*records: DecisionRecord, rollouts: Any = UNDER_WAY) -> RolloutCounts:
+    counts = RolloutCounts("process-1", limit=1)
+    for each in records:
+        counts.count_claimed(each, rollouts, now=NOW)
+    return counts
+
+
+def test_a_sidecars_claims_count_for_what_is_rolled_out_here_and_make_nobody_else_forgotten():
+    others = [sent(str(number), sides="xy") for number in range(3)]
+    counts = claims(sent("1"), *others, sent("2"), sent("1"))
+    wrong = claims(sent("1"), rollouts={"rollout of ab": replace(UNDER_WAY["rollout of ab"], candidate="c")})
+
+    assert counts.of("rollout of ab", "a", "b").cohorts == {"Stable": 2}
+    assert counts.of("rollout of xy", "x", "y").made == {}
+    assert wrong.of("rollout of ab", "a", "b").made == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counted"),
+    [
+        pytest.param(-MAX_LATE_SECONDS, 1, id="as late as may be"),
+        pytest.param(-MAX_LATE_SECONDS - 1, 0, id="too late"),
+        pytest.param(MAX_AHEAD_SECONDS, 1, id="a clock that is ahead"),
+        pytest.param(MAX_AHEAD_SECONDS + 1, 0, id="out of the future"),
+    ],
+)
+def test_a_sidecars_decision_of_another_time_is_known_of_and_not_counted(seconds: float, counted: int):
+    found = claims(sent(time=NOW + timedelta(seconds=seconds))).of("rollout of ab", "a", "b")
+
+    assert (sum(found.flips), found.made) == (counted, {"Stable": 1})
+
+
+def test_a_sidecar_invents_no_weight():
+    records = [
+        structs.replace(tried(ALLOW, ALLOW, weight=weight), time=NOW.isoformat(), request_id=str(weight))
+        for weight in (500, 501)
+    ]
+    records[1] = structs.replace(records[1], evidence=sent("other").evidence)
+    found = claims(*records).of("rollout of ab", "a", "b")
+
+    assert (sum(found.flips), list(found.weights)) == (2, [500])
+
+
+def test_rollouts_are_known_with_the_weights_that_they_have_had_here():
+    adopted: dict[str, Adopted] = {}
+    known = KnownRollouts(lambda: adopted)
+    assert known() == {}
+    base = Adopted(epoch=1, digest="a", candidate="b", rollout="r", weight=500)
+    adopted = {"p": base, "q": Adopted(epoch=1, digest="a")}
+    assert known() == {"r": Rollout(stable="a", candidate="b", weights=frozenset({500}))}
+    assert known() is known()
+    adopted = {"p": replace(base, epoch=2, weight=5000)}
+    assert known()["r"].weights == {500, 5000}
+    adopted = {"p": replace(base, epoch=3, rollout="another try", weight=500)}
+    assert known().keys() == {"another try"}
+    assert known()["another try"].weights == {500}
