@@ -134,7 +134,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     """Everything that a decision is made from, apart from the policies.
 
     `signals` holds millionths by `<model>.<signal>`; for video, the highest over all frames. `frames` is empty for text
-    and still images. `limits` names limits that were hit (`TextTooLong`). A wanted signal is in `signals` or in
+    and still images. `limits` names limits that were hit (`TextTooLong`), and `limited` the models that one is about:
+    it concerns policies that look at them, and one without models all of them. A wanted signal is in `signals` or in
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
     frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
@@ -149,6 +150,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     language: str | None = None
     lists: tuple[ListHit, ...] = ()
     limits: tuple[str, ...] = ()
+    limited: dict[str, tuple[str, ...]] = {}
     frames: tuple[FrameSignals, ...] = ()
     video: VideoEvidence | None = None
     models: tuple[ModelIdentity, ...] = ()

@@ -63,8 +63,10 @@ async def test_the_highest_window_counts_wherever_it_stands(executor):
 async def test_a_text_that_is_too_long_is_judged_as_far_as_it_goes_and_says_so(executor):
     scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor, limit=3)
 
-    assert (await scoring.text(["abcdefghijkl"], {"words.bad"})).limits == ()
-    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limits == ("TextTooLong",)
+    assert (await scoring.text(["abcdefghijkl"], {"words.bad"})).limited == {}
+    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limited == {"TextTooLong": ("words",)}
+    both = await scoring.text(["abcdefghijklm"], {"words.bad", "other.bad"})
+    assert both.limited == {"TextTooLong": ("other", "words")}
 
 
 async def test_a_disguise_is_judged_as_it_stands_and_undone(executor):

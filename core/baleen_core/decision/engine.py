@@ -201,6 +201,13 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
     )
 
 
+def find_limits(policy: CompiledPolicy, evidence: Evidence) -> tuple[str, ...]:
+    """Return the limits that were hit and concern a policy: what only others look at is nothing to it."""
+    models = {model_of(signal) for signal in wanted_signals((policy,), evidence.content.type, evidence.language)}
+    about = ((limit, evidence.limited.get(limit, ())) for limit in evidence.limits)
+    return tuple(limit for limit, those in about if not those or models.intersection(those))
+
+
 def model_of(signal: str) -> str:
     """Name the model of a signal."""
     return signal.partition(".")[0]
@@ -233,7 +240,7 @@ def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sight
     if policy.rules:
         _judge_rules(policy, evidence, reasons, failed)
     if evidence.limits:
-        reasons += _judge_limits(evidence)
+        reasons += _judge_limits(policy, evidence)
     clearing = None
     if evidence.lists and policy.lists:
         hits, clearing = _judge_lists(policy, evidence)
@@ -340,12 +347,12 @@ def _judge_rules(
             reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
 
 
-def _judge_limits(evidence: Evidence) -> list[tuple[int, Reason]]:
-    """What was not looked at may be anything, so a person looks at it."""
+def _judge_limits(policy: CompiledPolicy, evidence: Evidence) -> list[tuple[int, Reason]]:
+    """What was not looked at may be anything, so a person looks at it, for policies that would have looked."""
     kind = evidence.content.type
     return [
         (REVIEW, Reason(type=limit, name=kind, text=_LIMITS.get(limit, "a limit of what is judged was hit")))
-        for limit in evidence.limits
+        for limit in find_limits(policy, evidence)
     ]
 
 

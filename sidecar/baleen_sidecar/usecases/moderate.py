@@ -147,7 +147,8 @@ class Moderate:
             missing=dict(scores.missing),
             language=language,
             lists=found.hits,
-            limits=scores.limits,
+            limits=tuple(scores.limited),
+            limited=dict(scores.limited),
             models=scores.models,
         )
         return await self._conclude(

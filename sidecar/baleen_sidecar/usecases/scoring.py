@@ -34,13 +34,14 @@ INLINE_TEXT_LENGTH = 8 * 1024
 class Scores:
     """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all.
 
-    `seconds` says after how long each model had answered, or failed.
+    `limited` names for each of the limits that were hit the models which it kept from seeing everything. `seconds` says
+    after how long each model had answered, or failed.
     """
 
     rows: tuple[Mapping[str, int], ...]
     missing: Mapping[str, Missing]
     models: tuple[ModelIdentity, ...]
-    limits: tuple[str, ...] = ()
+    limited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def seconds_apart(self, models: Collection[str]) -> float:
@@ -65,7 +66,7 @@ class _Answers:
     begun: float
     missing: dict[str, Missing] = field(default_factory=dict)
     models: list[ModelIdentity] = field(default_factory=list)
-    limits: set[str] = field(default_factory=set)
+    limited: dict[str, set[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def freeze(self) -> Scores:
@@ -74,7 +75,7 @@ class _Answers:
             rows=tuple(self.rows),
             missing=self.missing,
             models=tuple(self.models),
-            limits=tuple(sorted(self.limits)),
+            limited={limit: tuple(sorted(models)) for limit, models in sorted(self.limited.items())},
             seconds=self.seconds,
         )
 
@@ -158,7 +159,7 @@ class Scoring:
                 windows = await self._off_loop(partial(recipe.windows, variant, limit=self._text_limit_windows))
             rows.update(dict.fromkeys(windows.rows))
             if windows.truncated:
-                answers.limits.add(TEXT_TOO_LONG)
+                answers.limited.setdefault(TEXT_TOO_LONG, set()).add(loaded.model.name)
         # Rows of like length share a batch: padding is computed like any other token.
         ordered = sorted(rows, key=len)
         with self._failing(loaded, answers):
