@@ -94,6 +94,9 @@ class InForce:
     rollouts: tuple[tuple[CompiledPolicy, LoadedTrial], ...] = ()
     trials: tuple[Sides, ...] = ()
     _wanted: dict[tuple[ContentType, str | None], frozenset[str]] = field(default_factory=dict, compare=False)
+    _wanted_alone: dict[tuple[ContentType, str | None, tuple[bool, ...]], frozenset[str]] = field(
+        default_factory=dict, compare=False
+    )
 
     def wanted(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
         """Name every signal that any of them would look at; remembered, for there are few languages."""
@@ -106,9 +109,15 @@ class InForce:
         return found
 
     def wanted_alone(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
-        """Name every signal that those look at which count: as if no other side of a rollout were there."""
-        counting = (*self.winners, *self.floors, *self.dry_runs)
-        return wanted_signals(counting, content_type=content_type, language=language)
+        """Name every signal that those look at which count: as if no other side of a rollout were there; remembered."""
+        key = (content_type, language, tuple([sides.exposed for sides in self.trials]))
+        found = self._wanted_alone.get(key)
+        if found is None:
+            counting = (*self.winners, *self.floors, *self.dry_runs)
+            found = wanted_signals(counting, content_type=content_type, language=language)
+            if len(self._wanted_alone) < MAX_REMEMBERED_LANGUAGES:
+                self._wanted_alone[key] = found
+        return found
 
     def assigned(self, context: Context, content_digest: str) -> "InForce":
         """Return what binds one piece of content from here: of each policy in a rollout, the side that counts."""
@@ -151,6 +160,7 @@ class InForce:
             trials=tuple(trials),
             # Both sides look at the same signals, whichever counts.
             _wanted=self._wanted,
+            _wanted_alone=self._wanted_alone,
         )
 
     @property
