@@ -147,7 +147,7 @@ class RolloutCounts:
             if len(counted.weights) >= MAX_WEIGHTS:
                 return
             cells = counted.weights[trial.weight] = Counter()
-        # What both sides' models took is in the latency of whichever counts, and is no merit or fault of it.
+        # Callers wait for the models of both sides; those of the other one are no fault of the side that counts.
         seconds = max(0, record.latency_microseconds - record.apart_microseconds) / 1e6
         cells[cell_index(trial.group, side, seconds, failed=trial.failed)] += 1
 
