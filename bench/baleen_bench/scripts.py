@@ -12,6 +12,7 @@ NAMES: Final = (
     "decide_cpu_us",
     "decide_ratio_direct_triton",
     "engine",
+    "judged_twice",
     "backtest_per_s",
     "cr_ready",
     "operator_rss",

@@ -67,11 +67,26 @@ def locate(salt: str, key: bytes) -> Spot:
     return Spot(place=int.from_bytes(found[:8], "big"), group=found[8] % GROUPS)
 
 
+def name_rollout(salt: str, *parts: str) -> str:
+    """Return 32 hexadecimal digits that name one try of a rollout, and tell nothing of the salt nor of any place.
+
+    `parts` are what is rolled out: the policy, and the digests of both sides.
+    """
+    return hmac.digest(salt.encode(), "\0".join(("Rollout", *parts)).encode(), "sha256").hex()[:32]
+
+
 def is_exposed(exposure: Exposure, tenant: str | None, place: int) -> bool:
     """Say whether the candidate judges what a tenant sends with a key at this place."""
     if exposure.is_shadow:
         return False
     return (tenant is not None and tenant in exposure.tenants) or place < share_of_line(exposure.weight_basis_points)
+
+
+def chance_of(exposure: Exposure, tenant: str | None) -> int:
+    """Return with what weight chance alone decides who judges what a tenant sends; 0 where it does not."""
+    if exposure.is_shadow or (tenant is not None and tenant in exposure.tenants):
+        return 0
+    return exposure.weight_basis_points
 
 
 def share_of_line(weight_basis_points: int) -> int:

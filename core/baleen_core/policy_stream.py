@@ -5,15 +5,20 @@ request carries a ServiceAccount's token for AUDIENCE. Fields are added and neve
 are ignored, so that a gateway and its sidecars may be of different releases.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from baleen_core.assignment import GROUPS
+from baleen_core.assignment import FULL, GROUPS
 from baleen_core.errors import Problem
-from baleen_core.policy.schema import Verdict
+from baleen_core.policy.schema import MAX_STEPS, Verdict
+from baleen_core.records import Cohort
 from baleen_core.resources import PublishedPolicy
+
+K = TypeVar("K")
 
 AUDIENCE: Final = "baleen-gateway"
 STREAM_PATH: Final = "/v1/policy-stream"
@@ -45,6 +50,15 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """The longest message: a policy with all its revisions."""
 VERDICT_PAIRS: Final = len(Verdict) ** 2
 """What two revisions can say of one piece of content."""
+LATENCY_BOUNDS: Final = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1),
+    *(0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, inf),
+)
+"""Upper bounds in seconds of the buckets in which latencies are counted."""
+SIDES: Final = tuple(Cohort)
+CELLS: Final = GROUPS * len(SIDES) * len(LATENCY_BOUNDS) * 2
+MAX_WEIGHTS: Final = MAX_STEPS
+"""For so many weights of a rollout cohorts are counted apart, as many as a plan has steps."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -121,8 +135,12 @@ class Sidecars(msgspec.Struct, frozen=True, kw_only=True):
 class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway saw of a rollout: what was decided here, or sent here by a sidecar, since the process began.
 
-    `process` is another one after each start, so that counts which began anew are not taken for a fall. `flips` counts
-    decisions at `flip_index`, whichever side counted; `cohorts` says for which side (`Stable`, `Candidate`) they were.
+    `rollout` names the try that it was (`PublishedRoute.rollout`), so that another one of the same revisions, or
+    another policy of the same content, has its own. `process` is another one after each start, so that counts which
+    began anew are not taken for a fall. `flips` counts decisions at `flip_index`, whichever side counted; `cohorts`
+    says for which side (`Stable`, `Candidate`) they were. `weights` has, for each weight in basis points with which
+    chance decided for which side a decision was, how many there were at `cell_index`. `made` says, by side, of how
+    many decisions the process heard at all, also of those that it could not count, but for retries.
     """
 
     stable: str
@@ -130,22 +148,78 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     flips: tuple[int, ...]
     cohorts: dict[str, int]
+    rollout: str = ""
+    weights: dict[int, dict[int, int]] = {}
+    made: dict[str, int] = {}
+
+    def made_by(self, side: Cohort) -> int:
+        """Return how many decisions of a side are known of: those that are counted, at least."""
+        return max(self.made.get(side, 0), self.cohorts.get(side, 0))
+
+    def follows(self, before: "TrialCounts") -> bool:
+        """Say whether this is what the same process may say after that: no count has fallen."""
+        return (
+            all(now >= then for now, then in zip(self.flips, before.flips, strict=True))
+            and all(_get(self.cohorts, side) >= count for side, count in before.cohorts.items())
+            and all(_get(self.made, side) >= count for side, count in before.made.items())
+            and all(
+                _get(self.weights.get(weight, {}), cell) >= count
+                for weight, cells in before.weights.items()
+                for cell, count in cells.items()
+            )
+        )
 
     @property
     def is_sound(self) -> bool:
-        """Say whether these are counts: as many as there are, none negative or absurd, each decision for one side."""
-        counts = (*self.flips, *self.cohorts.values())
+        """Say whether these can be true: all that there are, none negative or absurd, none more than its total."""
+        counts = (*self.flips, *self.cohorts.values(), *self.made.values())
         return (
             len(self.flips) == GROUPS * VERDICT_PAIRS
             and min(counts) >= 0
             and max(counts) <= MAX_COUNT
             and sum(self.flips) == sum(self.cohorts.values())
+            and (not self.made or all(self.cohorts.get(side, 0) <= self.made.get(side, 0) for side in SIDES))
+            and self._has_sound_weights
         )
+
+    @property
+    def _has_sound_weights(self) -> bool:
+        cells = [cell for found in self.weights.values() for cell in found.items()]
+        by_side = dict.fromkeys(SIDES, 0)
+        for index, count in cells:
+            by_side[SIDES[index % len(SIDES)]] += count
+        return (
+            len(self.weights) <= MAX_WEIGHTS
+            and all(0 < weight < FULL for weight in self.weights)
+            and all(0 <= index < CELLS and count >= 0 for index, count in cells)
+            and all(by_side[side] <= self.cohorts.get(side, 0) for side in SIDES)
+        )
+
+
+def _get(counts: Mapping[K, int], key: K) -> int:
+    return counts.get(key, 0)
 
 
 def flip_index(group: int, stable: Verdict, candidate: Verdict) -> int:
     """Return where a decision is counted: by the group of its sticky key, then what each side said, Allow first."""
     return group * VERDICT_PAIRS + stable.severity * len(Verdict) + candidate.severity
+
+
+def cell_index(group: int, side: Cohort, seconds: float, *, failed: bool) -> int:
+    """Return where a decision is counted beside others of its weight: by group, latency, whether it failed, and side.
+
+    `seconds` is how long the decision took the side, 0 or more.
+    """
+    bucket = bisect_left(LATENCY_BOUNDS, seconds)
+    return ((group * len(LATENCY_BOUNDS) + bucket) * 2 + failed) * len(SIDES) + SIDES.index(side)
+
+
+def read_cell(index: int) -> tuple[int, Cohort, int, bool]:
+    """Return group, side, place among LATENCY_BOUNDS and whether it failed, of a `cell_index`."""
+    rest, side = divmod(index, len(SIDES))
+    rest, failed = divmod(rest, 2)
+    group, bucket = divmod(rest, len(LATENCY_BOUNDS))
+    return group, SIDES[side], bucket, bool(failed)
 
 
 class Enforced(msgspec.Struct, frozen=True, kw_only=True):

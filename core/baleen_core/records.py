@@ -134,7 +134,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     """Everything that a decision is made from, apart from the policies.
 
     `signals` holds millionths by `<model>.<signal>`; for video, the highest over all frames. `frames` is empty for text
-    and still images. `limits` names limits that were hit (`TextTooLong`). A wanted signal is in `signals` or in
+    and still images. `limits` names limits that were hit (`TextTooLong`), and `limited` the models that one is about:
+    it concerns policies that look at them, and one without models all of them. A wanted signal is in `signals` or in
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
     frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
@@ -149,6 +150,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     language: str | None = None
     lists: tuple[ListHit, ...] = ()
     limits: tuple[str, ...] = ()
+    limited: dict[str, tuple[str, ...]] = {}
     frames: tuple[FrameSignals, ...] = ()
     video: VideoEvidence | None = None
     models: tuple[ModelIdentity, ...] = ()
@@ -193,8 +195,14 @@ class Segment(Frozen, frozen=True):
     score: int
 
 
-class Trial(Frozen, frozen=True):
-    """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's."""
+class Trial(Frozen, frozen=True, omit_defaults=True):
+    """What both sides of a policy's rollout say by themselves, of which one counted; `group` is the sticky key's.
+
+    `rollout` names the try (`PublishedRoute.rollout`). The candidate counted if the content was `exposed` to it. Where
+    chance decided that, `weight` is the candidate's share of the line then, in basis points; else it is 0. The side
+    that counted has `failed` where it lacks a signal that it looks at, or one of its rules ends in an error, unless a
+    list of the known good cleared the content all the same.
+    """
 
     name: str
     stable: str
@@ -202,6 +210,10 @@ class Trial(Frozen, frozen=True):
     stable_verdict: Verdict
     candidate_verdict: Verdict
     group: int
+    rollout: str = ""
+    exposed: bool = False
+    weight: int = 0
+    failed: bool = False
 
 
 class Decision(Frozen, frozen=True, omit_defaults=True):
@@ -222,16 +234,15 @@ class Decision(Frozen, frozen=True, omit_defaults=True):
     trials: tuple[Trial, ...] = ()
 
 
-def side_of(decision: Decision, trial: Trial) -> Cohort:
+def side_of(trial: Trial) -> Cohort:
     """Say which side of a rollout judged for the decision."""
-    sides = (trial.stable, trial.candidate)
-    found = (ref.cohort for ref in decision.policies if ref.name == trial.name and ref.digest in sides)
-    return next(found, Cohort.STABLE)
+    return Cohort.CANDIDATE if trial.exposed else Cohort.STABLE
 
 
 class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
 
+    Of that, `apart_microseconds` were for models alone that only sides of rollouts want which did not count.
     `durability` is what the answer waited for after that. It is kept for `keep_days`, which the policies that judged
     ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone.
     """
@@ -241,6 +252,7 @@ class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     evidence: Evidence
     decision: Decision
     latency_microseconds: int = 0
+    apart_microseconds: int = 0
     request_id: str = ""
     durability: Durability | None = None
     keep_days: int | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from baleen_core.assignment import DEFAULT_KEYS, FULL, Assignment, Exposure, StickyKey
+from baleen_core.assignment import DEFAULT_KEYS, FULL, Assignment, Exposure, StickyKey, name_rollout
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate
 from baleen_core.policy.parse import digest, place, read_header, read_scope, type_word
@@ -79,6 +79,15 @@ class PublishedRoute:
     by: str = ""
     stable_epoch: int = 0
     never_loosen: tuple[str, ...] = ()
+
+    @property
+    def rollout(self) -> str:
+        """Name the try of the rollout that is under way, apart from any other one; empty where none is."""
+        candidate = self.route.candidate
+        if candidate is None:
+            return ""
+        salt = candidate.assignment.salt
+        return name_rollout(salt, self.namespace, self.name, self.route.stable, candidate.digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

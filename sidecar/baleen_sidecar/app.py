@@ -16,7 +16,7 @@ from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError
-from baleen_core.records import Context, Decision
+from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import (
     DecisionHistory,
@@ -84,7 +84,7 @@ class Ports:
     registry: CollectorRegistry
     components: Callable[[], Sequence[Component]] = lambda: ()
     degraded: Callable[[], tuple[str, ...]] = lambda: ()
-    on_decision: Callable[[Decision], None] = lambda decision: None
+    on_decision: Callable[[DecisionRecord], None] = lambda record: None
     keys: Callable[[], ApiKeys] | None = None
     concurrency: Concurrency | None = None
     subjects: Subjects | None = None

@@ -9,13 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from prometheus_client import Counter, Gauge
 
 from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
-from baleen_core.records import Decision
+from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
@@ -28,7 +29,7 @@ from baleen_sidecar.adapters.token_review import TokenReviewAuthenticator
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.flow.counters import DecisionCounts, RolloutCounts
+from baleen_sidecar.flow.counters import DecisionCounts, KnownRollouts, RolloutCounts
 from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import DecisionLog, PolicySource
 from baleen_sidecar.settings import ClusterSettings, Durability, Settings
@@ -82,10 +83,15 @@ class _Own:
     concurrency: Concurrency
     copies: Copies
 
-    def count(self, decision: Decision) -> None:
+    def count(self, record: DecisionRecord) -> None:
         """Count a decision that was made here."""
-        self.decisions.count(decision)
-        self.rollouts.count(decision)
+        self.decisions.count(record.decision)
+        self.rollouts.count(record)
+
+    def counting_claims(self, source: KubeSource) -> Callable[[DecisionRecord], None]:
+        """Return what counts a decision that a sidecar says it made, by the rollouts that are under way here."""
+        known = KnownRollouts(lambda: source.adopted)
+        return lambda record: self.rollouts.count_claimed(record, known(), now=datetime.now(UTC))
 
     def load(self) -> Load:
         """Say how busy it is."""
@@ -124,7 +130,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         )
         own = _Own(
             decisions=DecisionCounts(),
-            rollouts=RolloutCounts(os.urandom(8).hex()),
+            rollouts=RolloutCounts(os.urandom(8).hex(), key=os.urandom(16)),
             concurrency=Concurrency(time.monotonic),
             copies=Copies(parts.state.path),
         )
@@ -238,7 +244,7 @@ async def _open_api_server(
                 grants.may_read,
                 count=_counting(taken),
                 # What a sidecar's revision decided is no decision of this gateway, but its rollouts are the same.
-                on_decision=own.rollouts.count,
+                on_decision=own.counting_claims(source),
             ),
             decisions=own.decisions.of,
             trial=own.rollouts.of,

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.records import Decision
+from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
@@ -117,7 +117,7 @@ class Parts:
         log: DecisionLog | None = None,
         components: Callable[[], Sequence[Component]] = lambda: (),
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
-        on_decision: Callable[[Decision], None] = lambda decision: None,
+        on_decision: Callable[[DecisionRecord], None] = lambda record: None,
         concurrency: Concurrency | None = None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own."""

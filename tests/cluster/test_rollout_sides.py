@@ -70,7 +70,7 @@ def test_a_gateway_and_its_sidecar_judge_by_both_sides_and_the_gateway_counts_ea
         before = sum(trial_of(site, gateway, tmp_path)["cohorts"].values())
         for number in range(10):
             injected.decide(TEXT, author={"id": f"author-{number}"})
-            gateway.decide(TEXT, author={"id": f"author-{number}"})
+            gateway.decide(TEXT, author={"id": f"other-{number}"})
         shadow = trial_of(site, gateway, tmp_path)
 
         # Half of the authors from here on: the same ones at both.
@@ -79,7 +79,11 @@ def test_a_gateway_and_its_sidecar_judge_by_both_sides_and_the_gateway_counts_ea
         for each in (gateway, injected):
             until(lambda each=each: each.policy()["candidate"]["weight"] == 0.5)
         authors = [{"id": f"author-{number}"} for number in range(30)]
-        decided = [[each.decide(TEXT, author=author) for author in authors] for each in (gateway, injected)]
+        # The same content by the same author would be taken for what a client sent again.
+        decided = [
+            [each.decide(f"{TEXT}, said {place} {number}", author=author) for number, author in enumerate(authors)]
+            for place, each in enumerate((gateway, injected))
+        ]
         weighted = trial_of(site, gateway, tmp_path)
 
         # The person on call ends it, with nobody else's help.
@@ -109,12 +113,12 @@ def test_a_gateway_that_is_killed_tries_out_the_same_after_it_and_says_that_it_c
 ) -> None:
     site.apply(write_route(rollout_in(site.namespace, Exposure(weight_basis_points=FULL), epoch=2).route))
     until(lambda: (gateway.policy()["candidate"] or {}).get("weight") == 1)
-    given = gateway.decide(TEXT)
+    given = gateway.decide(TEXT, author={"id": "author-1"})
     before, candidate = trial_of(site, gateway, tmp_path), gateway.policy()["candidate"]
     gateway.kill()
     with gateway.again() as restarted:
         # Its first answer is given before the API server is asked.
-        found = restarted.decide(TEXT)
+        found = restarted.decide(TEXT, author={"id": "author-1"})
         after = trial_of(site, restarted, tmp_path)
         replayed = restarted.client.post(f"/v1/decisions/{given['id']}/replay").json()
 

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from baleen_core.policy_stream import MAX_RECORDS, RECORDS_PATH
 from baleen_core.records import Context, DecisionRecord, PolicyRef, PolicyRole, Trial, encode
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
 from baleen_sidecar.adapters.store.upkeep import Upkeep
+from baleen_sidecar.ports import Adopted
 from baleen_sidecar.settings import Durability
 from baleen_sidecar.testing import MemoryDecisionLog
 from decision_records import make_record
@@ -183,24 +185,96 @@ def tried(number: int, *trials: Trial, **more: Any) -> DecisionRecord:
         stable_verdict=Verdict.ALLOW,
         candidate_verdict=Verdict.BLOCK,
         group=5,
+        rollout=ROLLOUT.route.rollout,
     )
     made_in = trials or (structs.replace(trial, **more),)
-    return structs.replace(made, decision=structs.replace(made.decision, trials=made_in))
+    content = structs.replace(made.evidence.content, digest=f"{number:064x}")
+    return structs.replace(
+        made,
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        evidence=structs.replace(made.evidence, content=content),
+        decision=structs.replace(made.decision, trials=made_in),
+    )
+
+
+def adopt(made: Gateway) -> None:
+    """Have the gateway enforce the rollout."""
+    routed = ROLLOUT.route.route
+    assert routed.candidate is not None
+    made.source.adopted = {
+        ROLLOUT.policy.key: Adopted(
+            epoch=1, digest=routed.stable, candidate=routed.candidate.digest, rollout=ROLLOUT.route.rollout, weight=500
+        )
+    }
 
 
 async def test_a_decision_in_a_rollout_brings_both_revisions_and_counts_once(tmp_path: Path) -> None:
     candidate = ROLLOUT.revisions[-1][1]
+    one, two, later = tried(1), tried(2), tried(3)
+    again = structs.replace(one, id=later.id)
     async with serving(tmp_path) as made:
-        first = await send(made, tried(1))
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        adopt(made)
+        first = await send(made, one)
+        counted = made.rollouts.of(ROLLOUT.route.rollout, ROLLOUT.route.route.stable, candidate.digest)
         assert (first.json()["lacks"], sum(counted.flips)) == ([candidate.digest], 0)
 
-        for batch in ([tried(1)], [tried(1), tried(2)], [tried(1), tried(2)]):
+        # The second is another decision of the same content by the same author: a client sent it again.
+        for batch in ([one], [one, again], [one, two], [one, two]):
             assert refusals(await send(made, *batch, revisions={candidate.digest: candidate.content})) == {}
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        counted = made.rollouts.of(ROLLOUT.route.rollout, ROLLOUT.route.route.stable, candidate.digest)
 
         assert (counted.flips[5 * 9 + 2], sum(counted.flips), counted.cohorts) == (2, 2, {"Stable": 2})
         assert await made.store.get_revision(candidate.digest) == candidate
+
+
+async def test_what_a_sidecar_says_of_other_rollouts_or_times_is_on_record_and_not_counted(tmp_path: Path) -> None:
+    revision = ROLLOUT.revisions[-1][1]
+    late = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="milliseconds")
+    records = [
+        tried(1, rollout="of another try"),
+        tried(2, candidate=ROLLOUT.route.route.stable),
+        structs.replace(tried(3), time=late),
+        tried(4, weight=500, exposed=True),
+        tried(5, weight=9_999, exposed=True),
+    ]
+    async with serving(tmp_path) as made:
+        await made.store.put_revision("acme", revision)
+        await send(made, records[0])
+        adopt(made)
+        assert refusals(await send(made, *records)) == {}
+        found = made.rollouts.of(ROLLOUT.route.rollout, ROLLOUT.route.route.stable, revision.digest)
+
+        assert await made.log.count() == 5
+        assert (found.cohorts, found.made) == ({"Candidate": 2}, {"Stable": 1, "Candidate": 2})
+        assert {weight: sum(cells.values()) for weight, cells in found.weights.items()} == {500: 1}
+
+
+async def test_a_decision_is_kept_no_longer_than_its_policies_ask_for(tmp_path: Path) -> None:
+    asking = publication(
+        "trust-safety", "acme", {"categories": [STRICTER], "retention": {"decisionsDays": 30}}, scope={"tenant": "acme"}
+    )
+    ((_, revision),) = asking.revisions
+    both = record(3, asking, OURS, keep_days=30)
+    only_tried = tuple(structs.replace(ref, role=PolicyRole.DRY_RUN) for ref in both.decision.policies[:1])
+    mixed = structs.replace(
+        both,
+        id=record(4).id,
+        decision=structs.replace(both.decision, policies=(*only_tried, both.decision.policies[1])),
+    )
+    async with serving(tmp_path) as made:
+        await made.store.put_revision("acme", revision)
+        found = refusals(
+            await send(
+                made, record(1, asking, keep_days=31), record(2, OURS, keep_days=1), both, mixed, record(5, asking)
+            )
+        )
+
+        assert found == {
+            record(1).id: "it is to be kept for 31 days, and the policies that judged ask for 30 at most",
+            record(2).id: "it is to be kept for 1 days, and the policies that judged ask for none",
+            mixed.id: "it is to be kept for 30 days, and the policies that judged ask for none",
+        }
+        assert await made.log.count() == 2
 
 
 async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path: Path) -> None:
@@ -208,6 +282,8 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
     wrong = [
         tried(1, group=64),
         tried(2, group=-1),
+        tried(5, weight=10_001),
+        structs.replace(tried(6), apart_microseconds=10**9),
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
     ]
@@ -218,7 +294,7 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         assert found.keys() == {each.id for each in wrong}
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
-        counted = made.rollouts.of(trial.stable, trial.candidate)
+        counted = made.rollouts.of(trial.rollout, trial.stable, trial.candidate)
         assert sum(counted.flips) == 0
 
 

@@ -209,7 +209,7 @@ def counts(number: int) -> dict[str, Any]:
     """Write what a gateway says that saw so many decisions of a rollout."""
     flips = [number] + [0] * 575
     sides = {"stable": "sha256:a", "candidate": "sha256:b"}
-    return {**sides, "process": "p", "flips": flips, "cohorts": {"Stable": number}}
+    return {**sides, "rollout": "r", "process": "p", "flips": flips, "cohorts": {"Stable": number}}
 
 
 async def test_while_a_rollout_is_under_way_its_counts_are_asked_for_eagerly_and_tell_nobody(
@@ -220,12 +220,12 @@ async def test_while_a_rollout_is_under_way_its_counts_are_asked_for_eagerly_and
     gateway = Gateway()
     gateway.enforce(3, trial=counts(1))
     async with serving(gateway), asking(gateway.url) as (polled, changes, _):
-        assert polled.trial(KEY, "sha256:b") == {}
+        assert polled.trial(KEY, "r") == {}
         polled.acknowledged(KEY, 3)
         await until(lambda: len(gateway.asked) > 3)
         assert polled.acknowledged(KEY, 3).current == 1
-        assert polled.trial(KEY, "sha256:b")["gateway-a"].cohorts == {"Stable": 1}
-        assert polled.trial(KEY, "sha256:c") == {}
+        assert polled.trial(KEY, "r")["gateway-a"].cohorts == {"Stable": 1}
+        assert polled.trial(KEY, "another") == {}
         changes.clear()
         asked = len(gateway.asked)
         await until(lambda: len(gateway.asked) > asked + 3)
@@ -233,11 +233,11 @@ async def test_while_a_rollout_is_under_way_its_counts_are_asked_for_eagerly_and
 
         # Whoever wants counts looks at them in his own time: they change with each request.
         gateway.enforce(3, trial=counts(2))
-        await until(lambda: polled.trial(KEY, "sha256:b")["gateway-a"].flips[0] == 2)
+        await until(lambda: polled.trial(KEY, "r")["gateway-a"].flips[0] == 2)
         assert changes == []
 
         gateway.enforce(3)
-        await until(lambda: polled.trial(KEY, "sha256:b") == {})
+        await until(lambda: polled.trial(KEY, "r") == {})
         asked = len(gateway.asked)
         await asyncio.sleep(0.2)
         assert len(gateway.asked) <= asked + 1, "nobody is in a hurry any more"
@@ -254,7 +254,7 @@ async def test_a_rollout_hurries_nobody_before_somebody_asks_for_it(monkeypatch:
 
         # An operator that starts in the middle of a rollout finds the epoch adopted.
         assert polled.acknowledged(KEY, 3).current == 1
-        assert polled.trial(KEY, "sha256:b")["gateway-a"].flips[0] == 1
+        assert polled.trial(KEY, "r")["gateway-a"].flips[0] == 1
         await until(lambda: len(gateway.asked) > 3)
 
 

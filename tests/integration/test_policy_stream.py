@@ -275,25 +275,28 @@ async def test_the_operator_is_told_what_both_sides_of_a_rollout_said(served: Ga
     sides = {"stable": routed.stable, "candidate": routed.candidate.digest}
     served.source.say(rollout.policy, TWO.policy)
     served.source.adopted = {
-        rollout.policy.key: Adopted(epoch=1, digest=sides["stable"], candidate=sides["candidate"]),
+        rollout.policy.key: Adopted(epoch=1, digest=sides["stable"], candidate=sides["candidate"], rollout="r"),
         TWO.policy.key: Adopted(epoch=1, digest="sha256:c"),
     }
-    trial = Trial(name="one", **sides, stable_verdict=Verdict.ALLOW, candidate_verdict=Verdict.REVIEW, group=9)
+    trial = Trial(
+        name="one", **sides, stable_verdict=Verdict.ALLOW, candidate_verdict=Verdict.REVIEW, group=9, rollout="r"
+    )
     async with served.client("operator-token") as operator:
 
         async def seen() -> Convergence:
             return msgspec.json.decode((await operator.get("/v1/convergence")).content, type=Convergence)
 
         before = (await seen()).policies["trust-safety/one"].trial
-        served.rollouts.count(structs.replace(make_record().decision, trials=(trial,)))
+        made = make_record()
+        served.rollouts.count(structs.replace(made, decision=structs.replace(made.decision, trials=(trial,))))
         after = await seen()
 
     flips = [0] * 576
-    nothing = TrialCounts(**sides, process="process-1", flips=tuple(flips), cohorts={})
+    nothing = TrialCounts(**sides, rollout="r", process="process-1", flips=tuple(flips), cohorts={})
     flips[9 * 9 + 1] = 1
     assert before == nothing
     assert after.policies["trust-safety/one"].trial == structs.replace(
-        nothing, flips=tuple(flips), cohorts={"Stable": 1}
+        nothing, flips=tuple(flips), cohorts={"Stable": 1}, made={"Stable": 1}
     )
     assert after.policies["trust-safety/two"].trial is None
 

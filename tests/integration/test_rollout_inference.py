@@ -132,6 +132,8 @@ async def test_triton_is_asked_once_for_a_content_whether_or_not_there_is_a_roll
     assert await application.asked() - before == len(TEXTS)
     assert {record.decision.policies[0].cohort for record in records} == cohorts
     assert {len(record.decision.trials) for record in records} == {0 if candidate is None else 1}
+    assert all((record.apart_microseconds > 0) is (stable is None) for record in records)
+    assert all(record.apart_microseconds < record.latency_microseconds for record in records)
     if candidate is not None:
         said = [record.decision.trials[0].candidate_verdict.value for record in records]
         assert said == ["Block" if "rude" in text or "vile" in text else "Allow" for text in TEXTS]

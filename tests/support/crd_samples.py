@@ -446,6 +446,9 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
             "pauseTime": "2026-01-02T00:20:00.250Z",
             "plan": OTHER_DIGEST,
             "decisions": 1200,
+            "rollout": "0123456789abcdef0123456789abcdef",
+            "stableJudged": 22_800,
+            "candidateJudged": 1200,
         },
         "failed": [
             {

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from baleen_core.decision.engine import model_of
 from baleen_core.policy.schema import (
     Category,
     ListType,
@@ -66,6 +67,9 @@ def evidences(draw) -> Evidence:
     kind = draw(st.sampled_from(["text", "image", "video"]))
     scores = {signal: answer for signal, answer in answers.items() if isinstance(answer, int)}
     video = kind == "video"
+    limits = draw(st.sampled_from([(), ("TextTooLong",)]))
+    models = sorted({model_of(signal) for signal in SIGNALS})
+    about = draw(st.lists(st.sampled_from(models), unique=True)) if limits else []
     return make_evidence(
         scores,
         type=kind,
@@ -75,7 +79,8 @@ def evidences(draw) -> Evidence:
         context=draw(st.sampled_from([{}, {"surface": "kids"}])),
         language=draw(st.sampled_from([None, "en", "de"])),
         lists=tuple(map(make_hit, draw(st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)))),
-        limits=draw(st.sampled_from([(), ("TextTooLong",)])),
+        limits=limits,
+        limited={"TextTooLong": tuple(about)} if about else {},
         degraded=draw(st.sampled_from([(), ("PolicySource",)])),
         frames=draw(frames_of(scores)) if video else (),
         video=draw(watched) if video else None,

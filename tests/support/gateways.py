@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -16,10 +17,11 @@ from baleen_core.errors import BaleenError, Problem
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListType
 from baleen_core.policy_stream import Load
+from baleen_core.records import DecisionRecord
 from baleen_core.resources import PublishedPolicy
 from baleen_sidecar.adapters.latest import Latest
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.flow.counters import RolloutCounts
+from baleen_sidecar.flow.counters import KnownRollouts, RolloutCounts
 from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Adopted, Key, Published, ServiceAccount
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
@@ -109,6 +111,7 @@ class Gateway:
         self._tasks: list[asyncio.Future[Any]] = []
         self.decisions: dict[str, dict[str, int]] = {"sha256:b": {"Allow": 3}}
         self.rollouts = RolloutCounts("process-1")
+        self._known = KnownRollouts(lambda: self.source.adopted)
         self.concurrency: Concurrency | None = Concurrency(time.monotonic)
         """How busy it says that it is; None: it does not say it, as older ones do not."""
         self.log = log or MemoryDecisionLog()
@@ -176,7 +179,7 @@ class Gateway:
             read_file=self._read_file,
             adopted=lambda: self.source.adopted,
             records=TakeRecords(
-                self.log, self.store, self._grants.may_read, count=self._count, on_decision=self.rollouts.count
+                self.log, self.store, self._grants.may_read, count=self._count, on_decision=self._count_claimed
             ),
             settings=self._settings,
             chance=os.urandom,
@@ -185,6 +188,9 @@ class Gateway:
             load=self._load,
             copies=self.copies,
         )
+
+    def _count_claimed(self, record: DecisionRecord) -> None:
+        self.rollouts.count_claimed(record, self._known(), now=datetime.now(UTC))
 
     async def _read_file(self, sha256: str) -> bytes | None:
         return self.files.get(sha256)

@@ -266,8 +266,8 @@ class FixedGateways:
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
         return self.said
 
-    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
-        return {name: counts for name, counts in self.trials.items() if counts.candidate == candidate}
+    def trial(self, key: Key, rollout: str) -> Mapping[str, TrialCounts]:
+        return {name: counts for name, counts in self.trials.items() if counts.rollout == rollout}
 
 
 class TickingClock:

@@ -25,6 +25,7 @@ BEFORE = edits("92%", epoch=1)
 ROLLOUT = edits("92%", epoch=2, candidate=content("80%"), exposure=PERCENT_5)
 STABLE = ROLLOUT.route.route.stable
 CANDIDATE = ROLLOUT.revisions[-1][1].digest
+NAME = ROLLOUT.route.rollout
 
 
 def trial_of(replica: Replica) -> LoadedTrial | None:
@@ -55,7 +56,7 @@ async def test_a_candidate_is_loaded_beside_the_stable_revision_which_stays_in_f
 
     assert (replica.status.digest, replica.status.version, replica.status.epoch) == (STABLE, "v1", 2)
     assert (replica.status.standing, replica.status.problems) == (Standing.CURRENT, ())
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
     trial = trial_of(replica)
     assert (trial.compiled.revision.digest, trial.compiled.version) == (CANDIDATE, "v2")
     assert trial.compiled.cohort is Cohort.CANDIDATE
@@ -134,7 +135,7 @@ async def test_a_candidate_that_is_not_whole_leaves_nobody_without_a_policy(repl
     await replica.restart()
     assert replica.in_force == {"community": STABLE}
     await replica.adopt(ROLLOUT.policy)
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
 
 
 async def test_a_stable_revision_that_comes_before_its_candidate_acts_where_nothing_did(replica):
@@ -144,7 +145,7 @@ async def test_a_stable_revision_that_comes_before_its_candidate_acts_where_noth
     assert (replica.adopted.epoch, replica.in_force) == (0, {"community": STABLE})
 
     await replica.adopt(ROLLOUT.policy)
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
 
 
 async def test_a_rollout_whose_stable_revision_is_not_whole_is_not_adopted_either(replica):
@@ -160,7 +161,7 @@ async def test_a_candidate_that_comes_later_makes_its_epoch_whole(replica):
     await replica.adopt(without(ROLLOUT.policy, CANDIDATE))
     await replica.adopt(ROLLOUT.policy)
 
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
     assert replica.status.problems == ()
 
 
@@ -215,7 +216,7 @@ async def test_another_weight_is_adopted_without_anything_being_loaded_again(rep
     assert (after.compiled, after.trial.compiled) == (before.compiled, before.trial.compiled)
     assert after.trial.compiled is before.trial.compiled
     assert after.trial.exposure == Exposure(weight_basis_points=5000)
-    assert replica.adopted == Adopted(epoch=3, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=3, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=5000)
     assert replica.store.reads == []
 
 
@@ -256,7 +257,7 @@ async def test_an_override_ends_the_trial_at_once_and_without_it_the_trial_goes_
     assert all(policy.compiled.cohort is Cohort.STABLE for policy in replica.snapshot.policies)
 
     await replica.adopt(ROLLOUT.policy)
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
 
 
 async def test_beside_a_revision_that_was_stable_before_nothing_is_tried_out(replica):
@@ -309,7 +310,7 @@ async def test_nothing_is_tried_out_anew_while_an_override_cannot_be_read(replic
     assert (replica.adopted.digest, tried_out(replica)) == (STABLE, None)
     await replica.adopt(ROLLOUT.policy)
 
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
 
 
 async def test_a_candidate_that_was_given_up_does_not_go_on_because_an_override_cannot_be_read(replica):
@@ -345,7 +346,7 @@ async def test_a_candidate_that_is_lost_costs_a_restart_nothing_but_the_trial(re
     assert len(replica.status.problems) == 1, "it is said once"
 
     await replica.adopt(ROLLOUT.policy)
-    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)
+    assert replica.adopted == Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
 
 
 RULED = edits("92%", epoch=2, candidate=content("80%", rules=[RULE]), exposure=PERCENT_5)
@@ -390,7 +391,7 @@ async def test_a_candidate_that_breaks_later_ends_its_trial_and_nothing_else(rep
 
     replica.wait(again)
     await replica.adopt(rollout.policy)
-    assert replica.adopted == Adopted(epoch=2, digest=digest, candidate=broken)
+    assert replica.adopted == Adopted(epoch=2, digest=digest, candidate=broken, rollout=rollout.route.rollout)
 
 
 async def test_looking_again_at_the_same_keeps_the_snapshot(replica):
@@ -400,4 +401,6 @@ async def test_looking_again_at_the_same_keeps_the_snapshot(replica):
     await replica.adopt(replace(ROLLOUT.policy, versions={**ROLLOUT.policy.versions, NOTHING: "v0"}))
 
     assert replica.snapshot is before
-    assert replica.routes.adopted() == {KEY: Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE)}
+    assert replica.routes.adopted() == {
+        KEY: Adopted(epoch=2, digest=STABLE, candidate=CANDIDATE, rollout=NAME, weight=500)
+    }

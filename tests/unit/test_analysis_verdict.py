@@ -1,5 +1,6 @@
 """The verdict of a rollout's analysis."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -34,9 +35,9 @@ def errors(candidate: int) -> list[CohortCounts]:
     ]
 
 
-def run(*metrics: Metric, coverage=ALL_COUNTED, earlier=None, confidence=990_000, **counts):
+def run(*metrics: Metric, coverage=ALL_COUNTED, earlier=None, confidence=990_000, has_cohorts=True, **counts):
     named = {name.replace("_", "-"): each for name, each in counts.items()}
-    return analyse(metrics, named, coverage=coverage, confidence=confidence, earlier=earlier)
+    return analyse(metrics, named, coverage=coverage, confidence=confidence, earlier=earlier, has_cohorts=has_cohorts)
 
 
 @pytest.mark.parametrize(
@@ -236,3 +237,34 @@ def test_an_interval_in_words(metric, interval, text):
 
 def test_figures_in_words():
     assert (figure(BLOCKS, 0.031234), figure(LATENCY, 0.12)) == ("3.12%", "120 ms")
+
+
+@pytest.mark.parametrize("blocks", [MORE, SAME])
+def test_before_there_are_cohorts_metrics_that_compare_them_have_no_say(blocks):
+    found = run(BLOCKS, ERRORS, block_rate=blocks, has_cohorts=False)
+    alone = run(ERRORS, has_cohorts=False)
+
+    assert found.verdict is run(BLOCKS, block_rate=blocks).verdict
+    assert [each.has_say for each in found.metrics] == [True, False]
+    assert (alone.verdict, alone.metrics[0].verdict) == (AnalysisVerdict.PASS, AnalysisVerdict.INCONCLUSIVE)
+    assert (alone.metrics[0].reason, alone.metrics[0].interval) == (Reason.NO_COHORTS, None)
+    assert run(ERRORS).verdict is AnalysisVerdict.ERROR, "once there are, no data is an error"
+
+
+def test_missing_counts_do_not_make_metrics_speak_that_have_no_say():
+    lost = Coverage(stable_made=1000, stable_counted=900, candidate_made=1000, candidate_counted=900)
+    found = run(BLOCKS, ERRORS, block_rate=SAME, has_cohorts=False, coverage=lost)
+
+    assert found.verdict is AnalysisVerdict.INCONCLUSIVE
+    assert [each.reason for each in found.metrics] == [Reason.COUNTS_MISSING, Reason.NO_COHORTS]
+    assert run(ERRORS, has_cohorts=False, coverage=lost).verdict is AnalysisVerdict.PASS
+
+
+def test_counts_that_cannot_be_true_are_an_error_that_names_who_said_them():
+    names = ("gw-1", "x" * 5000, "gw-3", "gw-4", "gw-5")
+    found = run(BLOCKS, block_rate=MORE, coverage=replace(ALL_COUNTED, doubted=names))
+
+    assert (found.verdict, found.metrics[0].reason) == (AnalysisVerdict.ERROR, Reason.COUNTS_DOUBTED)
+    assert found.metrics[0].sentence == (
+        f"block-rate: what gw-1, {'x' * 63}, gw-3 and 2 more counted cannot be true, so that nothing is judged."
+    )

@@ -18,6 +18,7 @@ from baleen_core.assignment import (
     StickyKey,
     is_exposed,
     locate,
+    name_rollout,
     share_of_line,
     sticky_key,
 )
@@ -132,3 +133,16 @@ def test_the_first_key_that_a_request_has_decides_and_kinds_are_told_apart(autho
         len({key(author=author), key(session=author), sticky_key((), author=None, session=None, content_digest=author)})
         == 3
     )
+
+
+@given(salt=st.text(min_size=16, max_size=64), key=st.text(max_size=32))
+def test_the_name_of_a_rollout_is_its_own_and_no_place_of_any_key(salt, key):
+    """Whoever may read the name must not learn where anybody is on the line."""
+    name = name_rollout(salt, "trust-safety", key, "sha256:a", "sha256:b")
+
+    assert len(name) == 32
+    assert name != name_rollout(f"{salt}x", "trust-safety", key, "sha256:a", "sha256:b")
+    assert name != name_rollout(salt, "trust-safety", f"{key}x", "sha256:a", "sha256:b")
+    for kind in StickyKey:
+        message = sticky_key((kind,), author=key or "x", session=key or "x", content_digest=key)
+        assert not name.startswith(f"{locate(salt, message).place:016x}")

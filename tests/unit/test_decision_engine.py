@@ -420,6 +420,25 @@ def test_what_was_cut_off_is_reviewed(limit):
 
 
 @pytest.mark.parametrize(
+    ("about", "stable", "candidate"),
+    [
+        pytest.param(("toxicity",), REVIEW, REVIEW, id="a model of both"),
+        pytest.param(("other",), ALLOW, REVIEW, id="a model of the candidate alone"),
+        pytest.param(("other", "toxicity"), REVIEW, REVIEW, id="each of two models"),
+        pytest.param(("elsewhere",), ALLOW, ALLOW, id="a model of another policy"),
+    ],
+)
+def test_what_a_model_could_not_see_concerns_those_who_look_at_it(about, stable, candidate):
+    wants_more = make_policy(toxicity(), make_category("other", make_threshold("other.score", "50%")))
+    evidence = make_evidence(
+        {TOXIC: 0, "other.score": 0}, type="text", limits=("TextTooLong",), limited={"TextTooLong": about}
+    )
+
+    assert judge(make_policy(toxicity()), evidence).verdict is stable
+    assert judge(wants_more, evidence).verdict is candidate
+
+
+@pytest.mark.parametrize(
     ("score", "coverage", "early_exit", "expected", "reasons"),
     [
         pytest.param(0, 989_999, False, REVIEW, ["Coverage"], id="too little was seen"),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from baleen_core.decision.engine import CompiledPolicy, Sides, judge, wanted_signals
@@ -185,7 +185,8 @@ def test_a_trial_never_changes_what_the_counting_side_alone_would_decide(winner,
     sets = {"floors": (judging[1],), "dry_runs": (judging[2],)}
     alone = decide_by(judging[0], evidence=evidence, **sets)
 
-    decision = decide_by(judging[0], evidence=evidence, **sets, trials=(winner, floor, dry))
+    tried = tuple(replace(sides, exposed=side) for sides, side in zip((winner, floor, dry), exposed, strict=True))
+    decision = decide_by(judging[0], evidence=evidence, **sets, trials=tried)
 
     assert encode(msgspec.structs.replace(decision, trials=())) == encode(alone)
     assert [(each.name, each.group) for each in decision.trials] == [
@@ -193,9 +194,26 @@ def test_a_trial_never_changes_what_the_counting_side_alone_would_decide(winner,
         ("tried", dry.group),
         ("winner", winner.group),
     ]
-    for trial, sides in zip(decision.trials, (floor, dry, winner), strict=True):
+    for trial, sides in zip(decision.trials, (tried[1], tried[2], tried[0]), strict=True):
+        assert trial.failed is judge(counting(sides, sides.exposed), evidence).has_failed
         assert trial.stable_verdict is judge(sides.stable, evidence).verdict
         assert trial.candidate_verdict is judge(sides.candidate, evidence).verdict
+
+
+@law
+@given(policy=policies("p"), evidence=evidences())
+def test_a_policy_judges_as_if_no_model_were_asked_that_it_does_not_look_at(policy, evidence):
+    assume(not evidence.limits or evidence.limited)
+    about = (*evidence.limited.get("TextTooLong", ()), "elsewhere")
+    more = msgspec.structs.replace(
+        evidence,
+        limits=("TextTooLong",),
+        limited={"TextTooLong": about},
+        signals=evidence.signals | {"elsewhere.score": 999_999},
+        missing=evidence.missing | {"elsewhere.gone": Missing.FAILED},
+    )
+
+    assert judge(policy, more) == judge(policy, evidence)
 
 
 @law

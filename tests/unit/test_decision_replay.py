@@ -299,8 +299,9 @@ def test_an_explanation_says_what_both_sides_of_a_rollout_say_and_which_of_them_
     stricter = make_policy(make_category("toxicity", make_threshold(TOXIC, "70%", "75%")))
     candidate = replace(stricter, cohort=Cohort.CANDIDATE)
     evidence = make_evidence({TOXIC: 800_000})
-    judging = candidate if cohort is Cohort.CANDIDATE else stable
-    sides = Sides(stable=stable, candidate=candidate, group=7)
+    is_exposed = cohort is Cohort.CANDIDATE
+    judging = candidate if is_exposed else stable
+    sides = Sides(stable=stable, candidate=candidate, group=7, exposed=is_exposed)
     record = make_record(decide_by(judging, trials=(sides,), evidence=evidence), evidence)
 
     told = explain(record, {each.revision.digest: each for each in (stable, candidate)})

@@ -1,20 +1,24 @@
 """How an edit goes live by steps: the state machine by itself, and in a cluster with people, time and restarts."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from baleen_core.analysis.metrics import MetricType
 from baleen_core.assignment import Exposure
 from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until, Verdict
-from baleen_core.policy_stream import TrialCounts, flip_index
+from baleen_core.policy_stream import LATENCY_BOUNDS, TrialCounts, cell_index, flip_index
+from baleen_core.records import Cohort
 from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
 from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
-from baleen_operator.plan.trial import newest, paired_counts, tally
+from baleen_operator.plan.trial import cohort_counts, latency_counts, newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways, Killed
 from policies import override_manifest
@@ -489,26 +493,60 @@ class Gateway(FixedGateways):
         super().__init__()
         self.stable = ""
         self.process = "one"
+        self.rollouts: set[str] = set()
+        """Those that it was asked for."""
         self.flips = [0] * (64 * 9)
         self.decided = 0
+        self.weights: dict[int, dict[int, int]] = {}
+        self.missed = {"Stable": 0, "Candidate": 0}
+        self.lies: dict[str, Any] = {}
+
+    def begins_anew(self) -> None:
+        """Start again, with nothing counted."""
+        self.process += " and another"
+        self.flips, self.decided, self.weights = [0] * (64 * 9), 0, {}
+
+    def decides(self, count: int) -> None:
+        """Count so many decisions of the candidate, in one group."""
+        self.flips[0] += count
+        self.decided += count
+
+    def divided(self, count: int, side: Cohort, *, weight: int, seconds: float = 0.01, failed: bool = False) -> None:
+        """Count so many decisions in every group, for a side that chance chose."""
+        self.judged(count, Verdict.ALLOW, Verdict.ALLOW)
+        self.decided += 64 * count if side is Cohort.CANDIDATE else 0
+        cells = self.weights.setdefault(weight, {})
+        for group in range(64):
+            index = cell_index(group, side, seconds, failed=failed)
+            cells[index] = cells.get(index, 0) + count
 
     def judged(self, count: int, stable: Verdict, candidate: Verdict) -> None:
         """Count so many decisions in every group."""
         for group in range(64):
             self.flips[flip_index(group, stable, candidate)] += count
 
-    def trial(self, key: Any, candidate: str) -> Any:
+    def trial(self, key: Any, rollout: str) -> Any:
+        self.rollouts.add(rollout)
         cohorts = {"Stable": sum(self.flips) - self.decided, "Candidate": self.decided}
         counts = TrialCounts(
-            stable=self.stable, candidate=candidate, process=self.process, flips=tuple(self.flips), cohorts=cohorts
+            stable=self.stable,
+            candidate="sha256:c",
+            rollout=rollout,
+            process=self.process,
+            flips=tuple(self.flips),
+            cohorts=cohorts,
+            weights={weight: dict(cells) for weight, cells in self.weights.items()},
+            made={side: count + self.missed[side] for side, count in cohorts.items()},
         )
-        return {"gw-1": counts}
+        return {"gw-1": structs.replace(counts, **self.lies)}
 
 
-async def rolling(site: Site, steps: list[dict[str, Any]] | None = None, **analysis: Any) -> Gateway:
+async def rolling(
+    site: Site, steps: list[dict[str, Any]] | None = None, salt: Any = lambda: "salt-of-a-test", **analysis: Any
+) -> Gateway:
     """Bring a rollout with an analysis to where everybody has its candidate, and return the gateway."""
     gateway = Gateway()
-    site.restart(gateways=gateway)
+    site.restart(gateways=gateway, salt=salt)
     plan = {"analysis": ANALYSIS | analysis, "steps": STEPS[:2] if steps is None else steps}
     await site.apply(policy("92%", version="v1", rollout=plan))
     gateway.stable = site.stable
@@ -527,6 +565,21 @@ async def test_a_candidate_that_blocks_too_much_is_rolled_back_with_the_numbers(
     assert "blocks" in site.message("Stalled")
     assert "9.09%" in site.message("Stalled")
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_another_try_of_what_failed_is_another_rollout_for_those_who_count(site):
+    salts = (f"salt {number}" for number in range(1000))
+    gateway = await rolling(site, salt=lambda: next(salts))
+    gateway.judged(100, Verdict.ALLOW, Verdict.BLOCK)
+    await pass_time(site, 5)
+    first, failed = set(gateway.rollouts), site.status["failed"][0]["digest"]
+    gateway.flips = [0] * (64 * 9)
+    await site.apply(override_manifest(approve={"digest": failed}))
+    await pass_time(site, 5)
+
+    assert candidate(site)["digest"] == failed
+    assert len(first) == 1
+    assert len(gateway.rollouts) == 2
 
 
 async def test_a_candidate_that_stops_blocking_is_rolled_back_too(site):
@@ -586,17 +639,16 @@ async def test_a_step_until_so_many_decisions_counts_those_of_the_candidate_alon
     await site.apply(policy("92%", version="v1", rollout={"steps": steps}))
     gateway.stable = site.stable
     await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
-    gateway.decided += 60
+    gateway.decides(60)
     await pass_time(site, 6)
     few = site.status["candidate"]
-    gateway.decided += 1
+    gateway.decides(1)
     await pass_time(site, 0)
     same = site.status["candidate"]
-    gateway.decided -= 1
     gateway.process, gateway.decided = "after a restart", 39
     await pass_time(site, 6)
     still = site.status["candidate"]
-    gateway.decided = 40
+    gateway.decides(1)
     await pass_time(site, 6)
 
     assert (few["step"], few["decisions"]) == ("canary", 60)
@@ -665,6 +717,175 @@ def test_the_columns_of_a_metric_are_those_of_its_table(pairs: list[int]):
     assert (blocks.stable[0], blocks.candidate[0]) == (sum(pairs[6:]), sum(pairs[2::3]))
     assert (reviews.stable[0], reviews.candidate[0]) == (sum(pairs[3:6]), sum(pairs[1::3]))
     assert differ.differing[0] == sum(pairs) - pairs[0] - pairs[4] - pairs[8]
+
+
+# Metrics that compare cohorts
+
+COHORTS = {
+    "intervalSeconds": 1,
+    "metrics": [
+        {"name": "errors", "type": "ErrorRate", "maxIncrease": "1%"},
+        {"name": "latency", "type": "LatencyP99", "maxIncreaseMilliseconds": 20},
+    ],
+}
+
+
+async def test_in_a_shadow_cohorts_are_not_compared_and_hold_nothing(site):
+    await rolling(site, **COHORTS)
+    shadow = site.status
+    await pass_time(site, 61)
+    canary = site.status
+    await pass_time(site, 301)
+
+    assert shadow["candidate"]["step"] == "shadow"
+    assert shadow["analysis"]["verdict"] == "Pass"
+    assert [each["verdict"] for each in shadow["analysis"]["metrics"]] == ["Inconclusive"] * 2
+    # From the first weight on, no data is an error, which holds.
+    assert (canary["candidate"]["step"], canary["analysis"]["verdict"]) == ("canary", "Error")
+    assert site.condition("Reconciling") == ("True", "Holding")
+    assert "no decisions of both arms are counted" in site.message("Reconciling")
+
+
+@pytest.mark.parametrize(
+    ("worse", "told"),
+    [
+        pytest.param({"failed": True}, "errors: 5.88% with the candidate, 0% with stable", id="it fails more often"),
+        pytest.param({"seconds": 0.2}, "latency: 1", id="it is slower"),
+    ],
+)
+async def test_a_candidate_whose_cohort_fares_worse_is_rolled_back(site, worse, told):
+    gateway = await rolling(site, STEPS[1:2], **COHORTS)
+    for side in Cohort:
+        gateway.divided(80, side, weight=500)
+    gateway.divided(5, Cohort.CANDIDATE, weight=500, **worse)
+    await pass_time(site, 5)
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+    assert told in site.message("Stalled")
+
+
+async def test_a_candidate_whose_cohort_fares_alike_at_every_weight_goes_through(site):
+    gateway = await rolling(site, [STEPS[1], STEPS[3]], **COHORTS)
+    gateway.divided(20_000, Cohort.STABLE, weight=500)
+    gateway.divided(1000, Cohort.CANDIDATE, weight=500)
+    await pass_time(site, 301)
+    # By night everything is slower and fails more often, and the candidate has half of it.
+    for side in Cohort:
+        gateway.divided(900, side, weight=5000, seconds=0.2)
+        gateway.divided(100, side, weight=5000, seconds=0.2, failed=True)
+    await pass_time(site, 5)
+    seen = site.status
+    await pass_time(site, 301)
+
+    assert seen["analysis"]["verdict"] == "Pass"
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+@given(st.lists(st.tuples(st.integers(0, 63), st.sampled_from(Cohort), st.floats(0, 20), st.booleans()), max_size=40))
+def test_the_columns_of_cohorts_are_those_of_what_was_decided(made: list[tuple[int, Cohort, float, bool]]):
+    cells = Counter(cell_index(group, side, seconds, failed=failed) for group, side, seconds, failed in made)
+    rates, latencies = cohort_counts(cells), latency_counts(cells)
+
+    for side, decisions, events, histogram in (
+        (Cohort.STABLE, rates.stable_decisions, rates.stable_events, latencies.stable),
+        (Cohort.CANDIDATE, rates.candidate_decisions, rates.candidate_events, latencies.candidate),
+    ):
+        mine = [each for each in made if each[1] is side]
+        assert sum(decisions) == len(mine)
+        assert sum(events) == sum(failed for *_, failed in mine)
+        for group in range(64):
+            assert decisions[group] == sum(column[group] for column in histogram)
+        for bound, column in zip(LATENCY_BOUNDS, accumulate(map(sum, histogram)), strict=True):
+            assert column == sum(seconds <= bound for _, _, seconds, _ in mine)
+
+
+# Counts that are missing, and counts that cannot be true
+
+
+async def test_a_gateway_that_is_gone_has_said_for_good_what_it_counted(site):
+    gateway = await rolling(site, STEPS[:1])
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    gateway.begins_anew()
+    await pass_time(site, 61)
+
+    assert site.condition("Ready") == ("True", "InForce")
+
+
+@pytest.mark.parametrize(
+    ("left", "decided", "verdict", "told"),
+    [
+        pytest.param(9_700, 0.05, "Pass", "", id="few"),
+        pytest.param(5_000, 0.05, "Inconclusive", "off by more than 5% (MAX_MISSING)", id="many in both arms"),
+        pytest.param(9_700, 0.02, "Error", "differs by more than 1% (MAX_UNEQUAL)", id="many of the candidate alone"),
+    ],
+)
+async def test_what_a_gateway_counted_that_is_gone_is_missed_by_an_operator_that_starts_again(
+    site, left, decided, verdict, told
+):
+    gateway = await rolling(site, STEPS[1:2])
+    gateway.judged(10_000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.decided = 32_000
+    await pass_time(site, 5)
+    before = site.status["candidate"]
+    gateway.begins_anew()
+    gateway.judged(left, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.decided = int(64 * left * decided)
+    site.restart(gateways=gateway)
+    await pass_time(site, 5)
+    found = site.status
+
+    assert (before["stableJudged"], before["candidateJudged"]) == (608_000, 32_000)
+    assert found["analysis"]["verdict"] == verdict
+    if told:
+        await pass_time(site, 301)
+        assert told in site.message("Reconciling")
+        assert site.status["candidate"]["candidateJudged"] == 32_000
+    if verdict == "Inconclusive":
+        # What is lost stays lost, however much comes later, and whoever starts again.
+        gateway.divided(5_000, Cohort.STABLE, weight=500)
+        await pass_time(site, 5)
+        site.restart(gateways=gateway)
+        await pass_time(site, 5)
+        assert site.status["candidate"]["stableJudged"] == 608_000 + 64 * 5_000
+        assert site.status["analysis"]["verdict"] != "Pass"
+
+
+async def test_decisions_that_gateways_know_of_and_could_not_count_are_missing(site):
+    gateway = await rolling(site, STEPS[1:2], onInconclusive="Promote")
+    gateway.judged(10_000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.missed["Stable"] = 40_000
+    await pass_time(site, 5)
+
+    assert site.status["analysis"]["verdict"] == "Inconclusive"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param({"flips": (-1, 1, *(0,) * 574)}, id="less than nothing"),
+        pytest.param({"flips": (2**54, *(0,) * 575), "cohorts": {"Stable": 2**54}}, id="absurd"),
+        pytest.param({"made": {"Stable": 1}}, id="more counted than made"),
+        pytest.param({"flips": (5, *(0,) * 575), "cohorts": {"Stable": 5}}, id="less than before"),
+    ],
+)
+async def test_a_gateway_that_lies_holds_the_rollout_and_is_named(site, lie):
+    gateway = await rolling(site, STEPS[1:2], onInconclusive="Promote")
+    gateway.judged(20_000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    honest = site.status["analysis"]
+    gateway.lies = lie
+    await pass_time(site, 301)
+    told = site.condition("Reconciling"), site.message("Reconciling")
+    verdict = site.status["analysis"]["verdict"]
+    gateway.lies = {}
+    await pass_time(site, 5)
+
+    assert (honest["verdict"], verdict) == ("Pass", "Error")
+    assert told[0] == ("True", "Holding")
+    assert "what gw-1 counted cannot be true" in told[1]
+    assert site.condition("Ready") == ("True", "InForce"), "what it had said before counts still"
 
 
 # What must not happen whatever else is wrong

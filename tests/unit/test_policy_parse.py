@@ -448,10 +448,26 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
         ),
         pytest.param({"rollout": {"analysis": {}}}, "spec.rollout.analysis.metrics", "at least one", id="nothing"),
         pytest.param(
-            {"rollout": {"analysis": {"metrics": [{"name": "e", "type": "ErrorRate", "maxIncrease": "1%"}]}}},
+            {"rollout": {"analysis": {"metrics": [{"name": "o", "type": "OverturnRate", "maxIncrease": "1%"}]}}},
             "spec.rollout.analysis.metrics[0].type",
-            "NotYetSupported: a metric of type ErrorRate has no source",
-            id="errors",
+            "NotYetSupported: a metric of type OverturnRate has no source before there is a review queue",
+            id="overturned decisions",
+        ),
+        pytest.param(
+            {
+                "rollout": {
+                    "steps": [{"name": "a", "type": "Shadow"}, {"name": "b", "type": "Weight", "weight": "100%"}],
+                    "analysis": {
+                        "metrics": [
+                            {"name": "b", "type": "BlockRate", "maxIncrease": "1%"},
+                            {"name": "e", "type": "ErrorRate", "maxIncrease": "1%"},
+                        ]
+                    },
+                }
+            },
+            "spec.rollout.analysis.metrics[1].type",
+            "have a step of type Weight above 0% and below 100%",
+            id="cohorts without a weight",
         ),
         pytest.param(
             {"rollout": {"analysis": {"metrics": [{"name": "b", "type": "BlockRate"}]}}},

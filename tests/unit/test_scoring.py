@@ -63,8 +63,10 @@ async def test_the_highest_window_counts_wherever_it_stands(executor):
 async def test_a_text_that_is_too_long_is_judged_as_far_as_it_goes_and_says_so(executor):
     scoring = make_scoring(FixedInference({"words.bad": lambda inputs: has_x(inputs["input_ids"])}), executor, limit=3)
 
-    assert (await scoring.text(["abcdefghijkl"], {"words.bad"})).limits == ()
-    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limits == ("TextTooLong",)
+    assert (await scoring.text(["abcdefghijkl"], {"words.bad"})).limited == {}
+    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limited == {"TextTooLong": ("words",)}
+    both = await scoring.text(["abcdefghijklm"], {"words.bad", "other.bad"})
+    assert both.limited == {"TextTooLong": ("other", "words")}
 
 
 async def test_a_disguise_is_judged_as_it_stands_and_undone(executor):
@@ -198,3 +200,25 @@ async def test_a_model_that_stays_down_is_logged_once_and_again_when_it_answers(
         await scoring.text(["abc"], {"words.bad"})
 
     assert [record.message for record in caplog.records] == ["model failed", "model answers again"]
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        pytest.param({"a", "b"}, 0.0, id="all of them"),
+        pytest.param({"b"}, 0.0, id="the last one"),
+        pytest.param({"a", "not asked"}, 2.0, id="not the last one"),
+        pytest.param(set(), 3.0, id="none of them"),
+    ],
+)
+def test_how_long_others_were_waited_for_is_what_comes_after_the_last_of_ones_own(own, expected):
+    assert Scores(rows=(), missing={}, models=(), seconds={"a": 1.0, "b": 3.0}).seconds_apart(own) == expected
+
+
+async def test_of_every_model_that_was_asked_it_is_known_when_it_had_answered_or_failed(executor):
+    inference = FixedInference(down={"other"})
+    found = await make_scoring(inference, executor).text(["abcd"], {"words.bad", "other.bad", "looks.bad"})
+
+    assert found.seconds.keys() == {"words", "other"}
+    assert min(found.seconds.values()) >= 0
+    assert (await make_scoring(inference, executor).text(["abcd"], set())).seconds_apart({"words"}) == 0

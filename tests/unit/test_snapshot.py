@@ -102,7 +102,7 @@ def rolling_out(exposure: Exposure, *names: str, keys=(StickyKey.AUTHOR, StickyK
         policy = load(name, role=Role.POLICY if name == "wide" else Role.FLOOR)
         compiled = replace(policy.compiled, version="v2", cohort=Cohort.CANDIDATE)
         assignment = Assignment(salt=f"{name}'s salt", keys=keys)
-        trial = LoadedTrial(compiled=compiled, lists=(), exposure=exposure, assignment=assignment)
+        trial = LoadedTrial(compiled=compiled, lists=(), exposure=exposure, assignment=assignment, rollout="this try")
         return replace(policy, trial=trial)
 
     return PolicySnapshot(policies=tuple(map(with_trial, names)))
@@ -132,6 +132,10 @@ def test_of_a_policy_in_a_rollout_one_side_counts_and_both_judge(exposure, tenan
     assert [(trial.stable.cohort, trial.candidate.cohort) for trial in assigned.trials] == [
         (Cohort.STABLE, Cohort.CANDIDATE)
     ] * 2
+    assert {each.exposed for each in assigned.trials} == {expected is Cohort.CANDIDATE}
+    assert {each.rollout for each in assigned.trials} == {"this try"}
+    by_chance = 0 if exposure.is_shadow or tenant in exposure.tenants else exposure.weight_basis_points
+    assert {each.weight for each in assigned.trials} == {by_chance}
     assert len(assigned.policies) == 4
     assert {(each.name, each.cohort) for each in assigned.policies} == {
         (name, cohort) for name in ("wide", "floor") for cohort in Cohort

@@ -26,6 +26,10 @@ PAIRED: Final = frozenset({MetricType.BLOCK_RATE, MetricType.REVIEW_RATE, Metric
 """Those whose counts are `PairedCounts`."""
 
 
+MEASURED: Final = frozenset(MetricType) - {MetricType.OVERTURN_RATE}
+"""Those whose counts come from somewhere."""
+
+
 class Mode(StrEnum):
     """Whether a metric has a say in the verdict of the whole."""
 

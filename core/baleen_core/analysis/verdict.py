@@ -22,6 +22,9 @@ MAX_UNEQUAL: Final = 10_000
 CHANCE: Final = 4.0
 """Standard errors by which chance explains that more is missing in one arm: it does at 1 of 16,000 looks."""
 
+_NAMED: Final = 3
+_NAME_LENGTH: Final = 63
+
 Counts = PairedCounts | Sequence[CohortCounts] | Sequence[LatencyCounts]
 """Of a metric; of cohorts, one for each weight that the candidate has had, in any order."""
 _T = TypeVar("_T", CohortCounts, LatencyCounts)
@@ -45,18 +48,24 @@ class Reason(StrEnum):
     NOT_SURE_YET = "NotSureYet"
     TOO_FEW_UNITS = "TooFewUnits"
     NO_DATA = "NoData"
+    NO_COHORTS = "NoCohorts"
     COUNTS_MISSING = "CountsMissing"
     COUNTS_UNEQUAL = "CountsUnequal"
+    COUNTS_DOUBTED = "CountsDoubted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many decisions each arm is known to have made since the start, and how many of those the counters have."""
+    """How many decisions each arm is known to have made since the start, and how many of those the counters have.
+
+    `doubted` names those who count, but say what cannot be true.
+    """
 
     stable_made: int
     stable_counted: int
     candidate_made: int
     candidate_counted: int
+    doubted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +84,15 @@ class MetricResult:
     reason: Reason
     sentence: str
 
+    @property
+    def has_say(self) -> bool:
+        """Whether it counts for the verdict of the whole."""
+        return self.metric.mode is Mode.ENFORCE and self.reason is not Reason.NO_COHORTS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """The verdict of all metrics that are enforced, and each metric's own."""
+    """The verdict of all metrics that have a say, and each metric's own."""
 
     verdict: AnalysisVerdict
     metrics: tuple[MetricResult, ...]
@@ -91,13 +105,15 @@ def analyse(
     coverage: Coverage,
     confidence: int,
     earlier: Mapping[str, Interval] | None = None,
+    has_cohorts: bool = True,
 ) -> Analysis:
     """Compare a candidate with what is stable, by all that was counted since the rollout's start.
 
     `counts` has those of each metric by its name. `confidence` is in millionths, above 0 and below 1,000,000: with that
     probability all intervals hold the truth at every look, however many there are and whatever is done about them. What
     is left of it is divided among metrics and their two sides. `earlier` has intervals of the last look that was to be
-    trusted, by metric; those of this one lie within.
+    trusted, by metric; those of this one lie within. Until chance has decided for some content which side judges it
+    (not `has_cohorts`), metrics that compare cohorts are Inconclusive and have no say.
 
     It fails when an enforced metric's change is certainly beyond a limit, is an error when one cannot be measured,
     passes when all are certainly within their limits, and is inconclusive otherwise. With counts missing, nothing else
@@ -112,23 +128,36 @@ def analyse(
     before = earlier or {}
     results = tuple(
         _judge(each, counts.get(each.name), alpha=alpha, confidence=confidence, earlier=before.get(each.name))
+        if has_cohorts or each.type in PAIRED
+        else _wait_for_cohorts(each)
         for each in metrics
     )
     if problem := _find_missing(coverage):
         verdict, reason, words = problem
         results = tuple(
-            replace(each, interval=None, verdict=verdict, reason=reason, sentence=f"{each.metric.name}: {words}")
+            each
+            if each.reason is Reason.NO_COHORTS
+            else replace(each, interval=None, verdict=verdict, reason=reason, sentence=f"{each.metric.name}: {words}")
             for each in results
         )
     return Analysis(verdict=_overall(results), metrics=results)
 
 
 def _overall(results: Sequence[MetricResult]) -> AnalysisVerdict:
-    found = {result.verdict for result in results if result.metric.mode is Mode.ENFORCE}
+    found = {result.verdict for result in results if result.has_say}
     for verdict in (AnalysisVerdict.FAIL, AnalysisVerdict.ERROR, AnalysisVerdict.INCONCLUSIVE):
         if verdict in found:
             return verdict
     return AnalysisVerdict.PASS
+
+
+def _wait_for_cohorts(metric: Metric) -> MetricResult:
+    return MetricResult(
+        metric=metric,
+        verdict=AnalysisVerdict.INCONCLUSIVE,
+        reason=Reason.NO_COHORTS,
+        sentence=f"{metric.name}: no content was given to the candidate by weight yet, so that nothing is compared.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +250,11 @@ def _compare(found: Interval, allowed: Interval) -> tuple[AnalysisVerdict, Reaso
 
 def _find_missing(coverage: Coverage) -> tuple[AnalysisVerdict, Reason, str] | None:
     """Return what is wrong with the counters, if anything is."""
+    if coverage.doubted:
+        named = ", ".join(name[:_NAME_LENGTH] for name in coverage.doubted[:_NAMED])
+        more = f" and {len(coverage.doubted) - _NAMED} more" if len(coverage.doubted) > _NAMED else ""
+        words = f"what {named}{more} counted cannot be true, so that nothing is judged."
+        return AnalysisVerdict.ERROR, Reason.COUNTS_DOUBTED, words
     made = (coverage.stable_made, coverage.candidate_made)
     counted = (coverage.stable_counted, coverage.candidate_counted)
     lost = [abs(all_of_them - those) for all_of_them, those in zip(made, counted, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baleen_core.decision.categories import ALLOW, BLOCK, REVIEW, VERDICTS, CompiledCategory, Vote
-from baleen_core.decision.engine import CompiledPolicy
+from baleen_core.decision.engine import CompiledPolicy, find_limits
 from baleen_core.decision.flips import CELLS, FlipMatrix, FlipSummary, Kind, choose_examples, language_key
 from baleen_core.records import DecisionRecord, Evidence, Missing
 
@@ -41,7 +41,7 @@ class Unscored:
 class _Rows:
     """Decisions as arrays: scores (millionths, -1 for none) and codes of what is missing, decisions by signals.
 
-    `language` is the place in `languages` of each row's language.
+    `limited` has the few rows with limits that were hit. `language` is the place in `languages` of each row's language.
     """
 
     ids: Sequence[str]
@@ -49,7 +49,7 @@ class _Rows:
     scores: NDArray[np.int32]
     missing: NDArray[np.int8]
     is_text: Mask
-    has_limit: Mask
+    limited: Mapping[int, Evidence]
     language: NDArray[np.intp]
     languages: Sequence[str | None]
 
@@ -127,7 +127,7 @@ def _rows(stable: CompiledPolicy, candidate: CompiledPolicy, records: Sequence[D
         scores=np.array(scores, np.int32).reshape(shape),
         missing=missing,
         is_text=np.array([evidence.content.type == "text" for evidence in evidences], np.bool_),
-        has_limit=np.array([bool(evidence.limits) for evidence in evidences], np.bool_),
+        limited={row: evidence for row, evidence in enumerate(evidences) if evidence.limits},
         language=np.array([languages.setdefault(each.language, len(languages)) for each in evidences], np.intp),
         languages=tuple(languages),
     )
@@ -161,7 +161,10 @@ class _Judged:
 
 def _judge(policy: CompiledPolicy, rows: _Rows) -> _Judged:
     categories = {each.name: _judge_category(each, rows, policy.on_failure) for each in policy.categories}
-    overall = np.where(rows.has_limit, REVIEW, ALLOW).astype(np.int8)
+    overall = np.full(len(rows.ids), ALLOW, np.int8)
+    for row, evidence in rows.limited.items():
+        if find_limits(policy, evidence):
+            overall[row] = REVIEW
     for severities in categories.values():
         np.maximum(overall, severities, out=overall)
     return _Judged(overall=overall, categories=categories)

@@ -44,6 +44,7 @@ from baleen_core.records import (
 )
 
 _ROLES: Final = tuple(PolicyRole)
+_RULE_ERROR: Final = "RuleError"
 _LIMITS: Final = {
     "AnimationTooLong": "the animation has more frames than are judged",
     "TextTooLong": "the text is longer than what is judged",
@@ -67,11 +68,17 @@ class CompiledPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """Both revisions of a policy in a rollout, for one piece of content; which one counts is among the policies."""
+    """Both revisions of a policy in a rollout, for one piece of content; which one counts is among the policies.
+
+    The other fields are those of `Trial`.
+    """
 
     stable: CompiledPolicy
     candidate: CompiledPolicy
     group: int
+    rollout: str = ""
+    exposed: bool = False
+    weight: int = 0
 
 
 class Effective(Protocol):
@@ -107,6 +114,13 @@ class Judgement:
     @property
     def verdict(self) -> Verdict:
         return VERDICTS[self.severity]
+
+    @property
+    def has_failed(self) -> bool:
+        """Say whether it was made without something that the policy looks at."""
+        if self.cleared:
+            return False
+        return bool(self.failed) or any(reason.type == _RULE_ERROR for _, reason in self.reasons)
 
 
 def compile_policy(name: str, version: str, content: RevisionContent, signals: Collection[str]) -> CompiledPolicy:
@@ -187,6 +201,13 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
     )
 
 
+def find_limits(policy: CompiledPolicy, evidence: Evidence) -> tuple[str, ...]:
+    """Return the limits that were hit and concern a policy: what only others look at is nothing to it."""
+    models = {model_of(signal) for signal in wanted_signals((policy,), evidence.content.type, evidence.language)}
+    about = ((limit, evidence.limited.get(limit, ())) for limit in evidence.limits)
+    return tuple(limit for limit, those in about if not those or models.intersection(those))
+
+
 def model_of(signal: str) -> str:
     """Name the model of a signal."""
     return signal.partition(".")[0]
@@ -219,7 +240,7 @@ def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sight
     if policy.rules:
         _judge_rules(policy, evidence, reasons, failed)
     if evidence.limits:
-        reasons += _judge_limits(evidence)
+        reasons += _judge_limits(policy, evidence)
     clearing = None
     if evidence.lists and policy.lists:
         hits, clearing = _judge_lists(policy, evidence)
@@ -253,17 +274,20 @@ def _try_all(
 
 def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known: Mapping[int, Judgement]) -> Trial:
     """Judge by the side that does not count, too; the one that does has judged already."""
-    verdicts = [
-        (known.get(id(policy)) or _judge(policy, evidence, sightings)).verdict
-        for policy in (sides.stable, sides.candidate)
-    ]
+    stable, candidate = (
+        known.get(id(policy)) or _judge(policy, evidence, sightings) for policy in (sides.stable, sides.candidate)
+    )
     return Trial(
         name=sides.stable.name,
         stable=sides.stable.revision.digest,
         candidate=sides.candidate.revision.digest,
-        stable_verdict=verdicts[0],
-        candidate_verdict=verdicts[1],
+        stable_verdict=stable.verdict,
+        candidate_verdict=candidate.verdict,
         group=sides.group,
+        rollout=sides.rollout,
+        exposed=sides.exposed,
+        weight=sides.weight,
+        failed=(candidate if sides.exposed else stable).has_failed,
     )
 
 
@@ -318,17 +342,17 @@ def _judge_rules(
                 text = rule.reason or f"the rule {rule.name} matches"
                 reasons.append((rule.action.severity, Reason(type="Rule", name=rule.name, text=text)))
             case RuleStatus.ERROR:
-                reasons.append((REVIEW, Reason(type="RuleError", name=rule.name, text=outcome.why)))
+                reasons.append((REVIEW, Reason(type=_RULE_ERROR, name=rule.name, text=outcome.why)))
         if outcome.waits:
             reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
 
 
-def _judge_limits(evidence: Evidence) -> list[tuple[int, Reason]]:
-    """What was not looked at may be anything, so a person looks at it."""
+def _judge_limits(policy: CompiledPolicy, evidence: Evidence) -> list[tuple[int, Reason]]:
+    """What was not looked at may be anything, so a person looks at it, for policies that would have looked."""
     kind = evidence.content.type
     return [
         (REVIEW, Reason(type=limit, name=kind, text=_LIMITS.get(limit, "a limit of what is judged was hit")))
-        for limit in evidence.limits
+        for limit in find_limits(policy, evidence)
     ]
 
 

@@ -21,7 +21,7 @@ from baleen_core.decision.replay import recorded_policies
 from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import format_ratio
-from baleen_core.records import POLICY_SOURCE, Decision, DecisionRecord, Evidence, Missing, PolicyRole, Trial, side_of
+from baleen_core.records import POLICY_SOURCE, DecisionRecord, Evidence, Missing, PolicyRole, Trial, side_of
 
 _SHORT_DIGEST: Final = len("sha256:") + 10
 
@@ -44,7 +44,7 @@ def explain(record: DecisionRecord, policies: Mapping[str, CompiledPolicy]) -> t
         for policy in members:
             sentences += _explain_policy(role, policy, evidence)
     for trial in decision.trials:
-        sentences.append(_explain_trial(trial, decision))
+        sentences.append(_explain_trial(trial))
     if decision.would_be is not None:
         sentences.append(f"With the policies that are only tried out, the decision would be {decision.would_be}.")
     return tuple(sentences)
@@ -85,11 +85,11 @@ def _explain_policy(role: PolicyRole, policy: CompiledPolicy, evidence: Evidence
     yield from _explain_limits(judgement)
 
 
-def _explain_trial(trial: Trial, decision: Decision) -> str:
+def _explain_trial(trial: Trial) -> str:
     return (
         f"A candidate of {trial.name} was being rolled out: Stable ({trial.stable[:_SHORT_DIGEST]}) says "
         f"{trial.stable_verdict}, Candidate ({trial.candidate[:_SHORT_DIGEST]}) says {trial.candidate_verdict}; "
-        f"this content was judged for {side_of(decision, trial)}."
+        f"this content was judged for {side_of(trial)}."
     )
 
 

@@ -58,7 +58,14 @@ def recorded_policies(record: DecisionRecord, policies: Mapping[str, CompiledPol
         floors=in_role(PolicyRole.FLOOR),
         dry_runs=in_role(PolicyRole.DRY_RUN),
         trials=tuple(
-            Sides(stable=side(each, each.stable), candidate=side(each, each.candidate), group=each.group)
+            Sides(
+                stable=side(each, each.stable),
+                candidate=side(each, each.candidate),
+                group=each.group,
+                rollout=each.rollout,
+                exposed=each.exposed,
+                weight=each.weight,
+            )
             for each in trials
         ),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Self
 
-from baleen_core.assignment import Assignment, Exposure, is_exposed, locate, sticky_key
+from baleen_core.assignment import Assignment, Exposure, chance_of, is_exposed, locate, sticky_key
 from baleen_core.decision.engine import CompiledPolicy, Sides, wanted_signals
 from baleen_core.decision.lists import CompiledList, HashList
 from baleen_core.errors import Problem
@@ -50,12 +50,16 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedTrial:
-    """The candidate of a rollout, ready to judge for those whom it is exposed to, and its lists by digest."""
+    """The candidate of a rollout, ready to judge for those whom it is exposed to, and its lists by digest.
+
+    `rollout` names this try of it.
+    """
 
     compiled: CompiledPolicy
     lists: tuple[CompiledList, ...]
     exposure: Exposure
     assignment: Assignment
+    rollout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,9 @@ class InForce:
     rollouts: tuple[tuple[CompiledPolicy, LoadedTrial], ...] = ()
     trials: tuple[Sides, ...] = ()
     _wanted: dict[tuple[ContentType, str | None], frozenset[str]] = field(default_factory=dict, compare=False)
+    _wanted_alone: dict[tuple[ContentType, str | None, tuple[bool, ...]], frozenset[str]] = field(
+        default_factory=dict, compare=False
+    )
 
     def wanted(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
         """Name every signal that any of them would look at; remembered, for there are few languages."""
@@ -99,6 +106,17 @@ class InForce:
             found = wanted_signals(self.policies, content_type=content_type, language=language)
             if len(self._wanted) < MAX_REMEMBERED_LANGUAGES:
                 self._wanted[key] = found
+        return found
+
+    def wanted_alone(self, content_type: ContentType, language: str | None = None) -> frozenset[str]:
+        """Name every signal that those look at which count: as if no other side of a rollout were there; remembered."""
+        key = (content_type, language, tuple([sides.exposed for sides in self.trials]))
+        found = self._wanted_alone.get(key)
+        if found is None:
+            counting = (*self.winners, *self.floors, *self.dry_runs)
+            found = wanted_signals(counting, content_type=content_type, language=language)
+            if len(self._wanted_alone) < MAX_REMEMBERED_LANGUAGES:
+                self._wanted_alone[key] = found
         return found
 
     def assigned(self, context: Context, content_digest: str) -> "InForce":
@@ -116,8 +134,18 @@ class InForce:
                 content_digest=content_digest,
             )
             spot = locate(trial.assignment.salt, key)
-            trials.append(Sides(stable=stable, candidate=trial.compiled, group=spot.group))
-            if is_exposed(trial.exposure, context.tenant, spot.place):
+            exposed = is_exposed(trial.exposure, context.tenant, spot.place)
+            trials.append(
+                Sides(
+                    stable=stable,
+                    candidate=trial.compiled,
+                    group=spot.group,
+                    rollout=trial.rollout,
+                    exposed=exposed,
+                    weight=chance_of(trial.exposure, context.tenant),
+                )
+            )
+            if exposed:
                 chosen[id(stable)] = trial.compiled
 
         def counting(policies: tuple[CompiledPolicy, ...]) -> tuple[CompiledPolicy, ...]:
@@ -132,6 +160,7 @@ class InForce:
             trials=tuple(trials),
             # Both sides look at the same signals, whichever counts.
             _wanted=self._wanted,
+            _wanted_alone=self._wanted_alone,
         )
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from baleen_core.analysis.metrics import PAIRED, Metric, MetricType, Mode
+from baleen_core.analysis.metrics import MEASURED, PAIRED, Metric, MetricType, Mode
 from baleen_core.assignment import DEFAULT_KEYS, FULL, StickyKey
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import (
@@ -130,8 +130,6 @@ _parameter = readable(
 )
 _author_field = pattern(r"[A-Za-z][A-Za-z0-9]*", "a field of an author, such as ageDays", max_length=MAX_NAME_LENGTH)
 _version = text(max_length=MAX_NAME_LENGTH)
-_UNMEASURED: Final = frozenset(MetricType) - PAIRED
-"""What is compared between the cohorts, which nobody counts yet."""
 
 M = TypeVar("M", bound=StrEnum)
 
@@ -230,19 +228,24 @@ def _read_rollout(rollout: Reader) -> tuple[Plan, int]:
             "progressDeadlineSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_PROGRESS_DEADLINE_SECONDS
         ),
         on_deadline=rollout.optional("onDeadline", one_of(OnDeadline), OnDeadline.HOLD),
-        analysis=_read_analysis(rollout.mapping("analysis")) if rollout.has("analysis") else None,
+        analysis=_read_analysis(rollout.mapping("analysis"), steps) if rollout.has("analysis") else None,
     )
     window = rollout.optional("rollbackWindow", integer(0, MAX_ROLLBACK_WINDOW), DEFAULT_ROLLBACK_WINDOW)
     rollout.done()
     return plan, window
 
 
-def _read_analysis(analysis: Reader) -> AnalysisPlan:
+def _read_analysis(analysis: Reader, steps: Sequence[Step]) -> AnalysisPlan:
     readers = analysis.mappings("metrics", limit=MAX_METRICS)
     if analysis.is_mapping and not readers:
         analysis.report("metrics", "is required and has at least one metric")
     metrics = [_read_metric(each) for each in readers]
     report_duplicates(readers, [metric.name if metric else "" for metric in metrics], "name")
+    if steps and not any(0 < step.weight_basis_points < FULL for step in steps):
+        for reader, metric in zip(readers, metrics, strict=True):
+            if metric and metric.type not in PAIRED:
+                message = "compares the candidate's part of the content with the rest"
+                reader.report("type", f"{metric.type} {message}; have a step of type Weight above 0% and below 100%")
     found = AnalysisPlan(
         metrics=tuple(metric for metric in metrics if metric),
         interval_seconds=analysis.optional("intervalSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_ANALYSIS_SECONDS),
@@ -277,9 +280,11 @@ def _read_metric(metric: Reader) -> Metric | None:
 
 
 def _measured(value: object) -> MetricType:
-    if value in _UNMEASURED:
-        raise ValueError(not_yet(f"a metric of type {value} has no source yet; use {', '.join(sorted(PAIRED))}"))
-    return one_of(MetricType)(value)
+    found = one_of(MetricType)(value)
+    if found not in MEASURED:
+        known = ", ".join(sorted(MEASURED))
+        raise ValueError(not_yet(f"a metric of type {found} has no source before there is a review queue; use {known}"))
+    return found
 
 
 def _confidence(value: object) -> int:

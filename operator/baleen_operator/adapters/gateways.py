@@ -106,14 +106,14 @@ class PolledGateways:
             self._hurry.set()
         return found
 
-    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
-        """Return what gateways that answer saw of the rollout of a candidate (its digest), by the gateways' names."""
+    def trial(self, key: Key, rollout: str) -> Mapping[str, TrialCounts]:
+        """Return what gateways that answer saw of a rollout (`PublishedRoute.rollout`), by the gateways' names."""
         self._asked.add(key)
-        if self._tried.get(key) != candidate:
+        if self._tried.get(key) != rollout:
             # From the next look on, gateways that judge by it keep us in a hurry.
-            self._tried[key] = candidate
+            self._tried[key] = rollout
             self._hurry.set()
-        return trials(self._known.values(), f"{key[0]}/{key[1]}", candidate)
+        return trials(self._known.values(), f"{key[0]}/{key[1]}", rollout)
 
     def loads(self) -> Mapping[str, Load | None]:
         """Return the load of each gateway by its address; None for one that does not answer, or does not say it."""
@@ -247,16 +247,15 @@ def count(gateways: Iterable[KnownGateway], policy: str, epoch: int) -> Acknowle
     return Acknowledged(total=total, current=current, stale=tuple(sorted(stale)[:MAX_STALE]))
 
 
-def trials(gateways: Iterable[KnownGateway], policy: str, candidate: str) -> dict[str, TrialCounts]:
-    """Return what is counted of a candidate, by the names of the gateways that answer, judge by it and make sense."""
+def trials(gateways: Iterable[KnownGateway], policy: str, rollout: str) -> dict[str, TrialCounts]:
+    """Return what is counted of a rollout, by the names of the gateways that answer and judge by it.
+
+    Whether it can be true is for others to say.
+    """
     found = (
         (each.replica, each.policies[policy].trial) for each in gateways if each.answers and policy in each.policies
     )
-    return {
-        replica: trial
-        for replica, trial in found
-        if trial is not None and trial.candidate == candidate and trial.is_sound
-    }
+    return {replica: trial for replica, trial in found if trial is not None and trial.rollout == rollout}
 
 
 def addresses(slices: Iterable[Manifest], port: int) -> dict[str, str]:

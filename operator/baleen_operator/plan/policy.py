@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from baleen_core.analysis.metrics import Mode
 from baleen_core.analysis.verdict import Analysis, AnalysisVerdict
 from baleen_core.assignment import Assignment
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_force
@@ -30,7 +29,7 @@ from baleen_operator.plan.history import (
     row_of,
 )
 from baleen_operator.plan.pruning import find_prunable
-from baleen_operator.plan.rollout import ANALYSIS_FAILED, Facts, Outcome, Progress, State, advance, resume
+from baleen_operator.plan.rollout import ANALYSIS_FAILED, Facts, Outcome, Progress, State, advance, has_cohorts, resume
 from baleen_operator.plan.trial import Tally, compare
 from baleen_operator.resources.policy import (
     MAX_FAILED,
@@ -169,8 +168,9 @@ class _Deciding:
         held = self._why_held(verdict)
         valid = verdict if isinstance(verdict, Valid) else None
         by_steps = valid if valid and not held and self._has_steps(valid) else None
-        analysis = self._analysis(by_steps) if by_steps else None
-        progress = self._progress(by_steps, analysis) if by_steps else None
+        state = self._state(by_steps) if by_steps else None
+        analysis = self._analysis(by_steps, state) if by_steps and state else None
+        progress = self._progress(by_steps, state, analysis) if by_steps and state else None
         last = self._last_good()
         # Where only the route is gone, what was stable is routed first, and the rest begins from there.
         comes_back = bool(
@@ -204,20 +204,25 @@ class _Deciding:
         window = base.route.recent_stable[: valid.rollback_window]
         return valid.digest not in window or valid.digest in {each.digest for each in self.seen.status.failed}
 
-    def _analysis(self, valid: Valid) -> Analysis | None:
-        return compare(valid.plan.analysis, self.seen.counted) if valid.plan.analysis else None
+    def _is_routed(self, valid: Valid) -> bool:
+        routed = self.base.route.candidate if self.base else None
+        return routed is not None and routed.digest == valid.digest
 
-    def _progress(self, valid: Valid, analysis: Analysis | None) -> Progress:
+    def _state(self, valid: Valid) -> State:
+        # A status that is older than the route, or newer, says nothing of where it is.
+        known = _read_state(self.seen.status.candidate) if self._is_routed(valid) else None
+        return resume(known, valid.plan, valid.digest, valid.version, self.now)
+
+    def _analysis(self, valid: Valid, state: State) -> Analysis | None:
+        plan = valid.plan.analysis
+        return compare(plan, self.seen.counted, has_cohorts=has_cohorts(valid.plan, state)) if plan else None
+
+    def _progress(self, valid: Valid, state: State, analysis: Analysis | None) -> Progress:
         seen, said = self.seen, self.seen.override or Override()
         approved = said.approve.through_step if said.approve and said.approve.digest == valid.digest else None
-        routed = self.base.route.candidate if self.base else None
-        # A status that is older than the route, or newer, says nothing of where it is.
-        is_routed = routed is not None and routed.digest == valid.digest
-        known = _read_state(seen.status.candidate) if is_routed else None
-        state = resume(known, valid.plan, valid.digest, valid.version, self.now)
         facts = Facts(
             now=self.now,
-            is_everywhere=is_routed and seen.is_adopted,
+            is_everywhere=self._is_routed(valid) and seen.is_adopted,
             missing_at=seen.behind,
             paused=self._why_paused(valid),
             approved=approved,
@@ -593,5 +598,5 @@ def _with_what_is_beside(route: PublishedRoute, other: PublishedRoute) -> Publis
 
 def _worst(analysis: Analysis) -> str:
     """Return the sentence of a metric that made the verdict what it is."""
-    enforced = [each for each in analysis.metrics if each.metric.mode is Mode.ENFORCE]
-    return next((each.sentence for each in enforced if each.verdict is analysis.verdict), "nothing is enforced")
+    heard = [each for each in analysis.metrics if each.has_say]
+    return next((each.sentence for each in heard if each.verdict is analysis.verdict), "nothing is enforced yet")

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from baleen_core.analysis.verdict import AnalysisVerdict
-from baleen_core.assignment import Exposure, say_exposure
+from baleen_core.assignment import FULL, Exposure, say_exposure
 from baleen_core.canonical import canonical_json, digest_of
 from baleen_core.policy.schema import OnDeadline, OnInconclusive, Plan, Step, StepType
 from baleen_operator.plan.conditions import write_time
@@ -197,6 +197,15 @@ def look_seconds(plan: Plan) -> float:
 def _next_look(plan: Plan, step: Step) -> float:
     """Return after how long what was counted may decide something."""
     return look_seconds(plan) if plan.analysis or step.until.decisions else float("inf")
+
+
+def has_cohorts(plan: Plan, state: State) -> bool:
+    """Say whether a step so far lets chance decide which side judges, so that the sides' decisions can be compared."""
+    return any(_divides(step) for step in plan.steps[: _index(plan, state) + 1])
+
+
+def _divides(step: Step) -> bool:
+    return 0 < step.weight_basis_points < FULL
 
 
 def exposure_of(plan: Plan, index: int) -> Exposure:

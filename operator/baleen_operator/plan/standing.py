@@ -342,6 +342,7 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
     verdict, progress, before = decision.verdict, decision.progress, seen.status.candidate
     if progress is not None and progress.outcome is not Outcome.ROLLED_BACK:
         state, exposure = progress.state, progress.exposure
+        rollout, known = _rollout(seen, decision), seen.counted.known
         return Candidate(
             digest=state.digest,
             version=state.version,
@@ -352,6 +353,9 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             pause_time=_write_instant(state.pause_time) if state.pause_time else "",
             decisions=state.decisions,
             weight=format_ratio(exposure.weight_basis_points * (MILLION // FULL)) if not exposure.is_shadow else "",
+            rollout=rollout,
+            stable_judged=known.stable if rollout else 0,
+            candidate_judged=known.candidate if rollout else 0,
         )
     if not isinstance(verdict, Valid):
         routed = decision.route.route.candidate if decision.route else None
@@ -368,6 +372,14 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             )
         )
     return Candidate(digest=verdict.digest, version=verdict.version, start_time=write_time(now))
+
+
+def _rollout(seen: Observed, decision: Decision) -> str:
+    """Name the rollout that an analysis is made of; empty where there is none, or it is of another one now."""
+    before = seen.route.published if seen.route else None
+    if decision.analysis is None or decision.route is None or before is None:
+        return ""
+    return before.rollout if before.rollout == decision.route.rollout else ""
 
 
 def _describe(result: MetricResult) -> Compared:

@@ -1,14 +1,15 @@
 """What gateways counted of a rollout, put together: since it began, whoever came and went, and what it says."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from baleen_core.analysis.counts import GROUPS, PairedCounts
-from baleen_core.analysis.metrics import MetricType
-from baleen_core.analysis.verdict import Analysis, Coverage, analyse
+from baleen_core.analysis.counts import GROUPS, CohortCounts, LatencyCounts, PairedCounts
+from baleen_core.analysis.metrics import PAIRED, MetricType
+from baleen_core.analysis.verdict import Analysis, Counts, Coverage, analyse
 from baleen_core.policy.schema import AnalysisPlan, Verdict
-from baleen_core.policy_stream import TrialCounts, flip_index
+from baleen_core.policy_stream import LATENCY_BOUNDS, TrialCounts, flip_index, read_cell
 from baleen_core.records import Cohort
 
 Processes = Mapping[str, TrialCounts]
@@ -20,16 +21,52 @@ _EVENTS: Final = {MetricType.BLOCK_RATE: Verdict.BLOCK, MetricType.REVIEW_RATE: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """How many decisions each side made."""
+
+    stable: int = 0
+    candidate: int = 0
+
+    def beyond(self, others: "Known") -> "Known":
+        """Return how many more these are than others, for each side."""
+        return Known(stable=max(0, self.stable - others.stable), candidate=max(0, self.candidate - others.candidate))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What was counted of a rollout: decisions by `flip_index`, and how many of them the candidate decided."""
+    """What was counted of a rollout: decisions by `flip_index`, and how many of them the candidate decided.
+
+    `weights` are those of `TrialCounts`. `made` are decisions of each side that gateways know of, `lost` those that
+    gateways knew of which are gone. `doubted` names gateways whose counts cannot be true.
+    """
 
     flips: tuple[int, ...] = NOTHING
     exposed: int = 0
+    weights: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    made: Known = Known()
+    lost: Known = Known()
+    doubted: tuple[str, ...] = ()
 
     @property
     def decisions(self) -> int:
         """Return how many decisions both sides judged."""
         return sum(self.flips)
+
+    @property
+    def known(self) -> Known:
+        """Return how many decisions of each side are known of, counted or not."""
+        return Known(stable=self.made.stable + self.lost.stable, candidate=self.made.candidate + self.lost.candidate)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Return what of the decisions that are known of is counted."""
+        return Coverage(
+            stable_made=self.known.stable,
+            stable_counted=self.decisions - self.exposed,
+            candidate_made=self.known.candidate,
+            candidate_counted=self.exposed,
+            doubted=self.doubted,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,36 +79,62 @@ class Flip:
 
 
 def newest(before: Processes, said: Iterable[TrialCounts]) -> Processes:
-    """Return what each process said last; one that is gone has said it for good, unless too many came and went."""
+    """Return what each process said last; one that is gone has said it for good, unless too many came and went.
+
+    What cannot be true is passed over, see `find_doubted`.
+    """
     found = dict(before)
     for each in said:
-        if each.is_sound:
+        if is_believable(before, each):
             found.pop(each.process, None)
             found[each.process] = each
     return dict(list(found.items())[-MAX_PROCESSES:])
 
 
+def is_believable(before: Processes, said: TrialCounts) -> bool:
+    """Say whether counts can be true by themselves, and after what the same process said before."""
+    known = before.get(said.process)
+    return said.is_sound and (known is None or said.follows(known))
+
+
+def find_doubted(before: Processes, said: Mapping[str, TrialCounts]) -> tuple[str, ...]:
+    """Name those, of gateways by name, who say what cannot be true."""
+    return tuple(sorted(name for name, each in said.items() if not is_believable(before, each)))
+
+
 def tally(processes: Processes, baseline: Processes) -> Tally:
     """Add up what was counted since a baseline; a process that is not in it has counted nothing before."""
     flips, exposed = list(NOTHING), 0
+    made: Counter[Cohort] = Counter()
+    weights: dict[int, Counter[int]] = {}
     for name, each in processes.items():
         before = baseline.get(name)
         for index, count in enumerate(each.flips):
             flips[index] += max(0, count - (before.flips[index] if before else 0))
         decided = each.cohorts.get(Cohort.CANDIDATE, 0)
         exposed += max(0, decided - (before.cohorts.get(Cohort.CANDIDATE, 0) if before else 0))
-    return Tally(flips=tuple(flips), exposed=exposed)
+        for side in Cohort:
+            made[side] += max(0, each.made_by(side) - (before.made_by(side) if before else 0))
+        for weight, cells in each.weights.items():
+            earlier = before.weights.get(weight, {}) if before else {}
+            added = weights.setdefault(weight, Counter())
+            for cell, count in cells.items():
+                added[cell] += max(0, count - earlier.get(cell, 0))
+    known = Known(stable=made[Cohort.STABLE], candidate=made[Cohort.CANDIDATE])
+    return Tally(flips=tuple(flips), exposed=exposed, weights=weights, made=known)
 
 
-def compare(plan: AnalysisPlan, found: Tally) -> Analysis:
-    """Say what the counts tell of the candidate.
-
-    Whoever counts is who decides, so that no decision is known of that is not counted.
-    """
-    made = found.decisions
-    coverage = Coverage(stable_made=made, stable_counted=made, candidate_made=made, candidate_counted=made)
-    counts = {each.name: paired_counts(each.type, found.flips) for each in plan.metrics}
-    return analyse(plan.metrics, counts, coverage=coverage, confidence=plan.confidence)
+def compare(plan: AnalysisPlan, found: Tally, *, has_cohorts: bool = True) -> Analysis:
+    """Say what the counts tell of the candidate; `has_cohorts` as in `analyse`."""
+    counts: dict[str, Counts] = {}
+    for each in plan.metrics:
+        if each.type in PAIRED:
+            counts[each.name] = paired_counts(each.type, found.flips)
+        elif each.type is MetricType.LATENCY_P99:
+            counts[each.name] = tuple(map(latency_counts, found.weights.values()))
+        else:
+            counts[each.name] = tuple(map(cohort_counts, found.weights.values()))
+    return analyse(plan.metrics, counts, coverage=found.coverage, confidence=plan.confidence, has_cohorts=has_cohorts)
 
 
 def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:
@@ -93,6 +156,35 @@ def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:
         stable=column({pair: pair[0] is event for pair in pairs}),
         candidate=column({pair: pair[1] is event for pair in pairs}),
         differing=column({pair: (pair[0] is event) != (pair[1] is event) for pair in pairs}),
+    )
+
+
+def cohort_counts(cells: Mapping[int, int]) -> CohortCounts:
+    """Return decisions and failures of both cohorts; `cells` are counts by `cell_index` of one weight."""
+    decisions = {side: [0] * GROUPS for side in Cohort}
+    failures = {side: [0] * GROUPS for side in Cohort}
+    for index, count in cells.items():
+        group, side, _, has_failed = read_cell(index)
+        decisions[side][group] += count
+        failures[side][group] += count if has_failed else 0
+    return CohortCounts(
+        stable_decisions=tuple(decisions[Cohort.STABLE]),
+        stable_events=tuple(failures[Cohort.STABLE]),
+        candidate_decisions=tuple(decisions[Cohort.CANDIDATE]),
+        candidate_events=tuple(failures[Cohort.CANDIDATE]),
+    )
+
+
+def latency_counts(cells: Mapping[int, int]) -> LatencyCounts:
+    """Return histograms of both cohorts; `cells` are counts by `cell_index` of one weight."""
+    found = {side: [[0] * GROUPS for _ in LATENCY_BOUNDS] for side in Cohort}
+    for index, count in cells.items():
+        group, side, bucket, _ = read_cell(index)
+        found[side][bucket][group] += count
+    return LatencyCounts(
+        bounds=LATENCY_BOUNDS,
+        stable=tuple(map(tuple, found[Cohort.STABLE])),
+        candidate=tuple(map(tuple, found[Cohort.CANDIDATE])),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from baleen_core.policy.schema import Plan
 from baleen_operator.plan.acceptance import Refused, Verdict
-from baleen_operator.plan.trial import Processes
+from baleen_operator.plan.trial import Known, Processes
 from baleen_operator.resources.policy import Meaning
 
 MAX_POLICIES: Final = 20_000
@@ -52,16 +52,21 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What gateways had counted of a candidate's rollout when it began, and at the last look, with its time.
+    """What gateways had counted of a rollout (`PublishedRoute.rollout`) when it began, and at the last look, its time.
 
-    `plan` is the one that it goes by, for as long as what the policy says cannot be read.
+    `plan` is the one that it goes by, for as long as what the policy says cannot be read. `doubted` names gateways that
+    said at that look what cannot be true. `judged` are the decisions that were known of before this operator began;
+    once all gateways had answered, those of them that nobody says any more are `lost`.
     """
 
-    candidate: str
+    rollout: str
     plan: Plan
     baseline: Processes
     processes: Processes
     time: datetime
+    doubted: tuple[str, ...] = ()
+    judged: Known = field(default_factory=Known)
+    lost: Known | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from baleen_core.checking import Place
 from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
-from baleen_core.policy.in_force import Override, Route, in_force, parse_override
+from baleen_core.policy.in_force import Override, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Plan, Revision, Role, Scope
@@ -25,6 +25,7 @@ from baleen_core.resources import (
     ROUTE_KIND,
     SHARD_KEY,
     VERSION,
+    PublishedRoute,
     list_object_name,
     read_route,
     revision_name,
@@ -40,10 +41,11 @@ from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owne
 from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
 from baleen_operator.plan.rollout import look_seconds
 from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
-from baleen_operator.plan.trial import Tally, newest, tally
+from baleen_operator.plan.trial import Known, Tally, find_doubted, newest, tally
 from baleen_operator.reconcile.memory import Counted, Judged
 from baleen_operator.reconcile.ports import Key, Manifest, Outcome, Ports
 from baleen_operator.resources.policy import (
+    Candidate,
     KeptRevision,
     Meaning,
     Status,
@@ -175,36 +177,45 @@ class _Reconciling:
             seen = replace(
                 seen, is_adopted=said.has_looked and said.current >= said.total, behind=", ".join(said.stale)
             )
-            seen = self._count(seen, published.route)
+            seen = self._count(seen, published)
         seen = replace(seen, whole=await self._find_whole(seen, sources))
         if seen.head is None and seen.route is not None and seen.route.published is not None:
             seen = replace(seen, is_covered=self._is_covered(seen.route.published.type, seen.route.published.scope))
         return seen
 
-    def _count(self, seen: Observed, route: Route) -> Observed:
+    def _count(self, seen: Observed, published: PublishedRoute) -> Observed:
         """Take in what gateways counted of a rollout; what was not seen while nobody looked is no news.
 
         They are asked each second. What they say is taken in less often, so that not each of their answers is a status.
         """
-        assert route.candidate is not None, "something is rolled out"
-        digest, status, now = route.candidate.digest, seen.status.candidate, self.ports.clock()
+        rollout, candidate = published.rollout, published.route.candidate
+        assert candidate is not None, "something is rolled out"
+        digest, status, now = candidate.digest, seen.status.candidate, self.ports.clock()
         known = self.ports.memory.counted.get(self.key)
-        known = known if known and known.candidate == digest else None
+        known = known if known and known.rollout == rollout else None
         said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
         plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
         has_begun = status is not None and status.digest == digest and bool(status.step_time)
         if known and has_begun and (now - known.time).total_seconds() < look_seconds(plan):
-            return replace(seen, known_plan=plan, counted=tally(known.processes, known.baseline))
-        trials = [
-            each
-            for each in self.ports.gateways.trial(self.key, digest).values()
-            if (each.stable, each.candidate) == (route.stable, digest)
-        ]
-        processes = newest(known.processes if known and has_begun else {}, trials)
+            return replace(seen, known_plan=plan, counted=_add_up(known))
+        before, trials = known.processes if known and has_begun else {}, self.ports.gateways.trial(self.key, rollout)
+        processes, doubted = newest(before, trials.values()), find_doubted(before, trials)
         baseline = known.baseline if known and has_begun else {} if has_begun else processes
-        self.counted = Counted(candidate=digest, plan=plan, baseline=baseline, processes=processes, time=now)
+        found = Counted(
+            rollout=rollout,
+            plan=plan,
+            baseline=baseline,
+            processes=processes,
+            time=now,
+            doubted=doubted,
+            judged=known.judged if known and has_begun else _read_judged(status, rollout) if has_begun else Known(),
+            lost=known.lost if known and has_begun else None,
+        )
         news = tally(processes, known.processes) if known and has_begun else Tally()
-        return replace(seen, known_plan=plan, counted=tally(processes, baseline), news=news)
+        counted = _add_up(found)
+        # Gateways that were not asked yet have lost nothing.
+        self.counted = replace(found, lost=counted.lost) if seen.is_adopted and has_begun else found
+        return replace(seen, known_plan=plan, counted=counted, news=news)
 
     async def _judge(self, sources: _Sources) -> Verdict:
         """Check the policy, unless all that a verdict is made of is as it was."""
@@ -650,6 +661,20 @@ class _Reconciling:
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)
+
+
+def _read_judged(candidate: Candidate | None, rollout: str) -> Known:
+    """Return how many decisions of this try of a rollout were known of when the status was written."""
+    if candidate is None or candidate.rollout != rollout:
+        return Known()
+    return Known(stable=candidate.stable_judged, candidate=candidate.candidate_judged)
+
+
+def _add_up(counted: Counted) -> Tally:
+    """Return what was counted since the beginning, with what is known to be missing of it."""
+    found = tally(counted.processes, counted.baseline)
+    lost = counted.judged.beyond(found.made) if counted.lost is None else counted.lost
+    return replace(found, lost=lost, doubted=counted.doubted)
 
 
 def _compare(stable: Manifest, candidate: Revision, categories: Sequence[str]) -> Refused | bool:

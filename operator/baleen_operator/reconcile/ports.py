@@ -107,8 +107,8 @@ class Gateways(Protocol):
     def acknowledged(self, key: Key, epoch: int) -> Acknowledged:
         """Say who adopted this epoch, or a later one, of a policy's route; a gateway that does not answer is behind."""
 
-    def trial(self, key: Key, candidate: str) -> Mapping[str, TrialCounts]:
-        """Return what gateways that answer saw of the rollout of a candidate (its digest), by the gateways' names."""
+    def trial(self, key: Key, rollout: str) -> Mapping[str, TrialCounts]:
+        """Return what gateways that answer saw of a rollout (`PublishedRoute.rollout`), by the gateways' names."""
 
 
 class Clock(Protocol):

@@ -75,7 +75,8 @@ class Named:
 class Candidate:
     """A revision that is on its way, and how far: by which plan, in which step, since when, with what weight.
 
-    Times are RFC 3339 in UTC; without a step it waits to begin.
+    Times are RFC 3339 in UTC; without a step it waits to begin. `rollout` names the try (`PublishedRoute.rollout`), of
+    which so many decisions by each side are known.
     """
 
     digest: str
@@ -87,6 +88,9 @@ class Candidate:
     pause_time: str = ""
     decisions: int = 0
     weight: str = ""
+    rollout: str = ""
+    stable_judged: int = 0
+    candidate_judged: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,13 +366,23 @@ def _read_named(value: object) -> Named | None:
 
 def _read_candidate(value: object) -> Candidate | None:
     said = _mapping(value)
-    digest, decisions = _said(said.get("digest")), said.get("decisions", 0)
+    digest = _said(said.get("digest"))
     if not digest:
         return None
-    words = {each: _said(said.get(_spell(each))) for each in ("version", "plan", "step", "weight")}
+    words = {each: _said(said.get(_spell(each))) for each in ("version", "plan", "step", "weight", "rollout")}
     times = {each: _instant(said.get(_spell(each))) for each in ("start_time", "step_time", "pause_time")}
-    is_count = isinstance(decisions, int) and not isinstance(decisions, bool) and decisions >= 0
-    return Candidate(digest=digest, decisions=decisions if is_count else 0, **words, **times)
+    return Candidate(
+        digest=digest,
+        decisions=_count(said.get("decisions")),
+        stable_judged=_count(said.get("stableJudged")),
+        candidate_judged=_count(said.get("candidateJudged")),
+        **words,
+        **times,
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def _read_failed(items: object) -> Iterable[Failed]:

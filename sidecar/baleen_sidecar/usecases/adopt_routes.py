@@ -260,8 +260,9 @@ class AdoptRoutes:
         policy = await self._first_whole(look, route, override, must_stay=must_stay)
         if policy is not None:
             policy = await self._with_trial(look, route, override, policy)
-        trial = policy.trial.compiled if policy and policy.trial else None
-        candidate, candidate_version = (trial.revision.digest, trial.version) if trial else ("", "")
+        trial = policy.trial if policy else None
+        tried = trial.compiled if trial else None
+        candidate, candidate_version = (tried.revision.digest, tried.version) if tried else ("", "")
         digest, version = (policy.candidate.revision.digest, policy.candidate.version) if policy else ("", "")
         standing = _standing(policy, look, override)
         failures = failures + 1 if look.problems else 0
@@ -288,7 +289,14 @@ class AdoptRoutes:
                 problems=tuple(look.problems),
                 epoch=route.epoch,
             ),
-            adopted=Adopted(epoch=route.epoch, digest=digest, pending=look.pending, candidate=candidate),
+            adopted=Adopted(
+                epoch=route.epoch,
+                digest=digest,
+                pending=look.pending,
+                candidate=candidate,
+                rollout=trial.rollout if trial else "",
+                weight=trial.exposure.weight_basis_points if trial else 0,
+            ),
             reason=reason_for(standing, digest, override),
             whole=look.whole,
             expires_at=None if must_stay else _expiry(override, look.now),
@@ -358,7 +366,13 @@ class AdoptRoutes:
                 loaded = await self._loader.load(identity, look.offered.get(routed.digest))
             compiled, lists = replace(loaded.compiled, cohort=Cohort.CANDIDATE), loaded.lists
         _check_place(route, compiled.revision)
-        look.trial = LoadedTrial(compiled=compiled, lists=lists, exposure=routed.exposure, assignment=routed.assignment)
+        look.trial = LoadedTrial(
+            compiled=compiled,
+            lists=lists,
+            exposure=routed.exposure,
+            assignment=routed.assignment,
+            rollout=route.rollout,
+        )
         return look.trial
 
     async def _first_whole(

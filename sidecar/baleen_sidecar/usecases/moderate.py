@@ -13,16 +13,16 @@ from typing import Literal, TypeVar
 from msgspec import structs
 from PIL import Image
 
-from baleen_core.decision.engine import decide
+from baleen_core.decision.engine import decide, model_of
 from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
-from baleen_core.records import ContentFacts, Context, Decision, DecisionRecord, Durability, Evidence, ListHit
+from baleen_core.records import ContentFacts, ContentType, Context, DecisionRecord, Durability, Evidence, ListHit
 from baleen_core.textnorm import clean, count_links, deobfuscate
 from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
 from baleen_sidecar.usecases.moderate_video import judge_frames
-from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.scoring import Scores, Scoring
 
 T = TypeVar("T")
 MediaKind = Literal["image", "video"]
@@ -97,7 +97,7 @@ class Moderate:
         durability: Durability,
         shell: Shell,
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
-        on_decision: Callable[[Decision], None] = lambda decision: None,
+        on_decision: Callable[[DecisionRecord], None] = lambda record: None,
     ) -> None:
         """`degraded` names what, beside models, is not as it should be now; every decision says so.
 
@@ -147,10 +147,13 @@ class Moderate:
             missing=dict(scores.missing),
             language=language,
             lists=found.hits,
-            limits=scores.limits,
+            limits=tuple(scores.limited),
+            limited=dict(scores.limited),
             models=scores.models,
         )
-        return await self._conclude(in_force, evidence, caller)
+        return await self._conclude(
+            in_force, evidence, caller, apart=_seconds_apart(in_force, scores, "text", language)
+        )
 
     def _read_text(self, text: str, digest: str, in_force: InForce) -> _ReadText:
         plain, undone = clean(text), deobfuscate(text)
@@ -192,13 +195,15 @@ class Moderate:
         # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
         async with self._pictures:
             picture = await self._shell.in_thread(lambda: self._images.decode(data))
-            evidence = await self._still(picture, facts, in_force, context)
-        return await self._conclude(in_force, evidence, caller)
+            evidence, apart = await self._still(picture, facts, in_force, context)
+        return await self._conclude(in_force, evidence, caller, apart=apart)
 
-    async def _still(self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context) -> Evidence:
+    async def _still(
+        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context
+    ) -> tuple[Evidence, float]:
         pdq = await self._pdq(picture) if in_force.needs_pdq else None
         scores = await self._scoring.pictures([picture], in_force.wanted("image"))
-        return Evidence(
+        evidence = Evidence(
             content=facts,
             context=context,
             signals=scores.highest(),
@@ -206,10 +211,12 @@ class Moderate:
             lists=find_hits(in_force.lists, text=None, digest=facts.digest, pdq=pdq),
             models=scores.models,
         )
+        return evidence, _seconds_apart(in_force, scores, "image")
 
     async def _moving(
         self, data: bytes, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
     ) -> DecisionRecord:
+        apart: list[float] = []
         evidence = await judge_frames(
             self._frames,
             self._scoring,
@@ -217,13 +224,15 @@ class Moderate:
             data,
             Evidence(content=facts, context=context),
             pdq=self._pdq,
+            on_scores=lambda scores: apart.append(_seconds_apart(in_force, scores, facts.type)),
         )
-        return await self._conclude(in_force, evidence, caller)
+        return await self._conclude(in_force, evidence, caller, apart=sum(apart))
 
     async def _pdq(self, picture: Image.Image) -> bytes:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
-    async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller) -> DecisionRecord:
+    async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller, *, apart: float) -> DecisionRecord:
+        """Decide and put on record; `apart` are seconds for models that only sides want which do not count."""
         if degraded := self._degraded():
             evidence = structs.replace(evidence, degraded=degraded)
         decision = decide(in_force, evidence)
@@ -234,12 +243,13 @@ class Moderate:
             evidence=evidence,
             decision=decision,
             latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
+            apart_microseconds=int(apart * 1e6),
             request_id=caller.request_id,
             durability=self._durability,
             keep_days=in_force.keep_days,
         )
         await self._log.append(record)
-        self._on_decision(decision)
+        self._on_decision(record)
         return record
 
     def _in_force(self, context: Context) -> InForce:
@@ -262,6 +272,13 @@ class Moderate:
                 yield
         except TimeoutError:
             raise DeadlineExceeded(f"the deadline of {caller.deadline_seconds:g} s passed before a decision") from None
+
+
+def _seconds_apart(in_force: InForce, scores: Scores, content_type: ContentType, language: str | None = None) -> float:
+    """Return how long was waited for models that only sides of rollouts want which do not count."""
+    if not in_force.trials or not scores.seconds:
+        return 0.0
+    return scores.seconds_apart({model_of(each) for each in in_force.wanted_alone(content_type, language)})
 
 
 def primary_language(tag: str | None) -> str | None:

@@ -89,10 +89,12 @@ async def judge_frames(
     start: Evidence,
     *,
     pdq: Callable[[Image.Image], Awaitable[bytes]],
+    on_scores: Callable[[Scores], None] = lambda scores: None,
 ) -> Evidence:
     """Sample `data` at the policies' frame rate and score every frame; stop at a block where all policies let us.
 
-    Returns `start` with the frames' scores, the highest of each signal, list hits and the coverage.
+    Returns `start` with the frames' scores, the highest of each signal, list hits and the coverage. `on_scores` hears
+    of the scores of each group of frames.
 
     Raises:
         ContentError: not decodable at all, or over a limit.
@@ -107,7 +109,9 @@ async def judge_frames(
     async with aclosing(decoder.frames(data, frames_per_minute=frames_per_minute)) as items:
         async for group in _groups(items, watch):
             fresh = watch.fresh(group)
-            watch.add(group, fresh, await scoring.pictures(fresh, wanted))
+            scores = await scoring.pictures(fresh, wanted)
+            on_scores(scores)
+            watch.add(group, fresh, scores)
             for picture in fresh if in_force.needs_pdq else ():
                 found = await pdq(picture)
                 # A picture's digest means nothing inside a video; only what it looks like can be listed.

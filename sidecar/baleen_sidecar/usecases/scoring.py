@@ -32,12 +32,22 @@ INLINE_TEXT_LENGTH = 8 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all."""
+    """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all.
+
+    `limited` names for each of the limits that were hit the models which it kept from seeing everything. `seconds` says
+    after how long each model had answered, or failed.
+    """
 
     rows: tuple[Mapping[str, int], ...]
     missing: Mapping[str, Missing]
     models: tuple[ModelIdentity, ...]
-    limits: tuple[str, ...] = ()
+    limited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds_apart(self, models: Collection[str]) -> float:
+        """Return for how long other models than these were waited for once all of these had answered."""
+        last = max((each for name, each in self.seconds.items() if name in models), default=0.0)
+        return max(self.seconds.values(), default=last) - last
 
     def highest(self) -> dict[str, int]:
         """Return each signal's highest score over all rows."""
@@ -53,9 +63,11 @@ class _Answers:
     """Collects what the models say while they are asked at the same time."""
 
     rows: list[dict[str, int]]
+    begun: float
     missing: dict[str, Missing] = field(default_factory=dict)
     models: list[ModelIdentity] = field(default_factory=list)
-    limits: set[str] = field(default_factory=set)
+    limited: dict[str, set[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def freeze(self) -> Scores:
         self.models.sort(key=lambda identity: identity.name)
@@ -63,7 +75,8 @@ class _Answers:
             rows=tuple(self.rows),
             missing=self.missing,
             models=tuple(self.models),
-            limits=tuple(sorted(self.limits)),
+            limited={limit: tuple(sorted(models)) for limit, models in sorted(self.limited.items())},
+            seconds=self.seconds,
         )
 
 
@@ -92,7 +105,7 @@ class Scoring:
 
     async def text(self, variants: Sequence[str], wanted: Collection[str]) -> Scores:
         """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts."""
-        answers = _Answers(rows=[{}])
+        answers = _Answers(rows=[{}], begun=_now())
         chosen = self._choose(wanted, "text", answers)
         if not chosen:
             return answers.freeze()
@@ -103,7 +116,7 @@ class Scoring:
 
     async def pictures(self, pictures: Sequence[Image.Image], wanted: Collection[str]) -> Scores:
         """Score pictures (RGB), a row each."""
-        answers = _Answers(rows=[{} for _ in pictures])
+        answers = _Answers(rows=[{} for _ in pictures], begun=_now())
         chosen = self._choose(wanted, "image", answers)
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
@@ -146,7 +159,7 @@ class Scoring:
                 windows = await self._off_loop(partial(recipe.windows, variant, limit=self._text_limit_windows))
             rows.update(dict.fromkeys(windows.rows))
             if windows.truncated:
-                answers.limits.add(TEXT_TOO_LONG)
+                answers.limited.setdefault(TEXT_TOO_LONG, set()).add(loaded.model.name)
         # Rows of like length share a batch: padding is computed like any other token.
         ordered = sorted(rows, key=len)
         with self._failing(loaded, answers):
@@ -184,9 +197,15 @@ class Scoring:
         else:
             if self._failed and self._failed.pop(loaded.model.name, None) is not None:
                 log.info("model answers again", extra={"model": loaded.model.name})
+        finally:
+            answers.seconds[loaded.model.name] = _now() - answers.begun
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _offer(model: Model, loaded: LoadedModel | None) -> _Offer:

@@ -3,22 +3,31 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from baleen_core.assignment import GROUPS
+from baleen_core.assignment import FULL, GROUPS
 from baleen_core.decision.replay import judging_revisions
 from baleen_core.errors import IntegrityError, InvalidError
 from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
-from baleen_core.records import Decision, DecisionRecord
+from baleen_core.records import DecisionRecord, PolicyRole
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
-MAX_SCOPES: Final = 10_000
-"""Of so many revisions is remembered where they bind."""
+MAX_REVISIONS: Final = 10_000
+"""Of so many revisions is remembered what they say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Where a revision binds, and for how many days it wants decisions to be kept."""
+
+    scope: Scope
+    keep_days: int | None
 
 
 class TakeRecords:
@@ -31,7 +40,7 @@ class TakeRecords:
         may_read: Callable[[str, Scope], bool],
         *,
         count: Callable[[str, int], None] = lambda result, number: None,
-        on_decision: Callable[[Decision], None] = lambda decision: None,
+        on_decision: Callable[[DecisionRecord], None] = lambda record: None,
     ) -> None:
         """`may_read` says whether a namespace gets policies of a scope: it may decide by those, and for their tenants.
 
@@ -43,7 +52,7 @@ class TakeRecords:
         self._may_read = may_read
         self._count = count
         self._on_decision = on_decision
-        self._scopes: dict[str, Scope] = {}
+        self._revisions: dict[str, _Known] = {}
 
     async def take(
         self, records: Sequence[DecisionRecord], revisions: Mapping[str, str], *, namespace: str, origin: str
@@ -81,18 +90,21 @@ class TakeRecords:
         refusal = _find_fault(record) or self._find_claim(record.evidence.context.tenant, namespace)
         if refusal is not None:
             return refusal
+        terms: dict[str, int | None] = {}
         for digest, (name, _) in judging_revisions(record.decision).items():
             if digest in lacks:
                 continue
             try:
-                scope = self._scopes.get(digest) or await self._find_scope(name, digest, revisions, namespace)
+                known = self._revisions.get(digest) or await self._find(name, digest, revisions, namespace)
             except (IntegrityError, InvalidError) as exc:
                 return Refusal(message=f"policy {name[:100]!r}: {exc}")
-            if scope is None:
+            if known is None:
                 lacks[digest] = None
-            elif not self._may_read(namespace, scope):
+            elif not self._may_read(namespace, known.scope):
                 return Refusal(message=f"{NOT_GRANTED}: namespace {namespace} may not decide by {digest}")
-        return None
+            else:
+                terms[digest] = known.keep_days
+        return None if lacks else _find_long_term(record, terms)
 
     def _find_claim(self, tenant: str | None, namespace: str) -> Refusal | None:
         if self._may_read(namespace, Scope(tenant=tenant)):
@@ -100,8 +112,8 @@ class TakeRecords:
         message = f"{NOT_GRANTED}: namespace {namespace} may not speak for tenant {tenant!r}"
         return Refusal(field="context.tenant", message=message)
 
-    async def _find_scope(self, name: str, digest: str, revisions: Mapping[str, str], namespace: str) -> Scope | None:
-        """Return where a revision binds; None when it is neither here nor sent. One that was sent is kept.
+    async def _find(self, name: str, digest: str, revisions: Mapping[str, str], namespace: str) -> "_Known | None":
+        """Return what a revision says; None when it is neither here nor sent. One that was sent is kept.
 
         Raises:
             IntegrityError, PolicyError: what was sent is not that revision.
@@ -110,15 +122,16 @@ class TakeRecords:
         if kept is None and digest not in revisions:
             return None
         revision = kept or Revision(digest=digest, content=revisions[digest])
-        scope = (await asyncio.to_thread(read_revision, revision)).scope
+        content = await asyncio.to_thread(read_revision, revision)
+        known = _Known(scope=content.scope, keep_days=content.policy.retention.decisions_days)
         if kept is None:
-            if not self._may_read(namespace, scope):
-                return scope
+            if not self._may_read(namespace, known.scope):
+                return known
             await self._store.put_revision(name, revision)
-        if len(self._scopes) >= MAX_SCOPES:
-            self._scopes.clear()
-        self._scopes[digest] = scope
-        return scope
+        if len(self._revisions) >= MAX_REVISIONS:
+            self._revisions.clear()
+        self._revisions[digest] = known
+        return known
 
     async def _append(self, record: DecisionRecord, origin: str) -> Refusal | None:
         try:
@@ -127,8 +140,21 @@ class TakeRecords:
             # Whose it is, and what it says, is not the caller's business.
             return Refusal(message="another decision has this id")
         if is_new:
-            self._on_decision(record.decision)
+            self._on_decision(record)
         return None
+
+
+def _find_long_term(record: DecisionRecord, terms: Mapping[str, int | None]) -> Refusal | None:
+    """Refuse what is to be kept for longer than the policies say that judged; `terms` are by digest."""
+    counting = (ref.digest for ref in record.decision.policies if ref.role is not PolicyRole.DRY_RUN)
+    longest = max((terms.get(digest) or 0 for digest in counting), default=0)
+    if record.keep_days is None or record.keep_days <= longest:
+        return None
+    asked = f"ask for {longest} at most" if longest else "ask for none"
+    return Refusal(
+        field="keep_days",
+        message=f"it is to be kept for {record.keep_days} days, and the policies that judged {asked}",
+    )
 
 
 def _find_fault(record: DecisionRecord) -> Refusal | None:
@@ -143,6 +169,10 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message="the time is not in RFC 3339")
     if any(not 0 <= each.group < GROUPS for each in record.decision.trials):
         return Refusal(message=f"the group of a trial is not one of {GROUPS}")
+    if any(not 0 <= each.weight <= FULL for each in record.decision.trials):
+        return Refusal(message=f"the weight of a trial is not from 0 to {FULL}")
+    if not 0 <= record.apart_microseconds <= record.latency_microseconds:
+        return Refusal(message="its time apart is not a part of its latency")
     if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
         return Refusal(
             message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"

@@ -183,13 +183,13 @@ class PolicyStream:
         settings: StreamSettings,
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
-        trial: Callable[[str, str], TrialCounts | None] = lambda stable, candidate: None,
+        trial: Callable[[str, str, str], TrialCounts | None] = lambda rollout, stable, candidate: None,
         load: Callable[[], Load | None] = lambda: None,
         copies: Copies | None = None,
     ) -> None:
         """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
 
-        `trial` says what was seen of a rollout, by the digests of its sides.
+        `trial` says what was seen of a rollout, by its name and the digests of its sides.
         `copies` are of its state, where it keeps one.
         """
         self._source = source
@@ -499,18 +499,21 @@ class PolicyStream:
             raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} is not the operator's")
         adopted = self._adopted()
         self._standings.enforce(adopted, self._broadcast.scope_of)
-        candidates = {"/".join(key): each.candidate for key, each in adopted.items() if each.candidate}
+        rollouts = {"/".join(key): each for key, each in adopted.items() if each.candidate}
         policies = {
             name: structs.replace(
                 enforced,
                 decisions=dict(self._decisions(enforced.digest)),
-                trial=self._trial(enforced.digest, candidates[name]) if name in candidates else None,
+                trial=self._find_trial(rollouts.get(name)),
             )
             for name, enforced in self._standings.report().items()
         }
         answer = Convergence(replica=self._settings.replica, policies=policies, load=self._load())
         body = _ENCODER.encode(answer)
         await respond(request.send, 200, b"application/json", body, request.request_id)
+
+    def _find_trial(self, found: Adopted | None) -> TrialCounts | None:
+        return None if found is None else self._trial(found.rollout, found.digest, found.candidate)
 
 
 class _ListCache:
