@@ -159,8 +159,21 @@ def test_policies_say_that_a_candidate_is_there(roll_out) -> None:
 
     candidate = listed["candidate"]
     assert candidate == binding["candidate"] == read["candidate"]
-    assert candidate == {"digest": candidate["digest"], "version": "v2", "weight": 0.1234, "shadow": False}
+    assert candidate == {
+        "digest": candidate["digest"],
+        "version": "v2",
+        "weight": 0.1234,
+        "tenants": [],
+        "shadow": False,
+    }
     assert candidate["digest"] not in (listed["digest"], binding["digest"])
+
+
+def test_policies_say_for_which_tenants_a_candidate_judges(roll_out) -> None:
+    running, _ = roll_out(Exposure(tenants=("staff", "beta")))
+    (listed,) = running.client.get("/v1/policies").json()["policies"]
+
+    assert (listed["candidate"]["weight"], listed["candidate"]["tenants"]) == (0.0, ["staff", "beta"])
 
 
 def test_without_a_rollout_there_is_no_candidate(start_sidecar: StartSidecar) -> None:

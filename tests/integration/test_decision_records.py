@@ -192,12 +192,12 @@ async def test_a_decision_in_a_rollout_brings_both_revisions_and_counts_once(tmp
     candidate = ROLLOUT.revisions[-1][1]
     async with serving(tmp_path) as made:
         first = await send(made, tried(1))
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        counted = made.rollouts.of("acme", ROLLOUT.route.route.stable, candidate.digest)
         assert (first.json()["lacks"], sum(counted.flips)) == ([candidate.digest], 0)
 
         for batch in ([tried(1)], [tried(1), tried(2)], [tried(1), tried(2)]):
             assert refusals(await send(made, *batch, revisions={candidate.digest: candidate.content})) == {}
-        counted = made.rollouts.of(ROLLOUT.route.route.stable, candidate.digest)
+        counted = made.rollouts.of("acme", ROLLOUT.route.route.stable, candidate.digest)
 
         assert (counted.flips[5 * 9 + 2], sum(counted.flips), counted.cohorts) == (2, 2, {"Stable": 2})
         assert await made.store.get_revision(candidate.digest) == candidate
@@ -210,15 +210,17 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         tried(2, group=-1),
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
+        tried(5, name="n" * 254),
     ]
     async with serving(tmp_path) as made:
         await made.store.put_revision("acme", ROLLOUT.revisions[-1][1])
         found = refusals(await send(made, *wrong))
 
         assert found.keys() == {each.id for each in wrong}
+        assert found[tried(5).id] == "the name of a trial's policy is longer than 253 characters"
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
-        counted = made.rollouts.of(trial.stable, trial.candidate)
+        counted = made.rollouts.of(trial.name, trial.stable, trial.candidate)
         assert sum(counted.flips) == 0
 
 

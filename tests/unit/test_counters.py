@@ -71,7 +71,7 @@ def test_what_both_sides_said_is_counted_by_group_and_who_judged():
         decision(BLOCK, "a"),
     ):
         counts.count(each)
-    found = counts.of("a", "b")
+    found = counts.of("p", "a", "b")
 
     expected = [0] * (64 * 9)
     expected[3 * 9 + 2], expected[63 * 9 + 6], expected[4] = 2, 1, 1
@@ -91,24 +91,28 @@ def test_every_place_in_the_counts_is_for_one_group_and_one_pair_of_verdicts():
     assert places == list(range(GROUPS * VERDICT_PAIRS))
 
 
-def test_two_policies_that_say_the_same_are_one_rollout_in_which_a_decision_counts_once():
+def test_two_policies_that_say_the_same_have_each_a_rollout_of_their_own():
     made = tried(ALLOW, BLOCK, group=3)
     (trial,) = made.trials
+    other = structs.replace(trial, name="q", group=5)
     counts = RolloutCounts("process-1")
-    counts.count(structs.replace(made, trials=(trial, structs.replace(trial, name="q"))))
+    counts.count(structs.replace(made, trials=(trial, other)))
+    counts.count(structs.replace(made, trials=(other,)))
 
-    assert sum(counts.of("a", "b").flips) == 1
-    assert counts.of("a", "b").cohorts == {"Stable": 1}
+    found = {name: counts.of(name, "a", "b") for name in "pq"}
+    assert {name: sum(each.flips) for name, each in found.items()} == {"p": 1, "q": 2}
+    assert found["q"].flips[flip_index(5, ALLOW, BLOCK)] == 2
+    assert all(each.is_sound for each in found.values())
 
 
 def test_a_rollout_in_which_nothing_was_decided_has_zeros_and_asking_keeps_nothing():
     counts = RolloutCounts("process-1", limit=1)
     counts.count(tried(ALLOW, ALLOW))
 
-    assert counts.of("x", "y") == TrialCounts(
+    assert counts.of("p", "x", "y") == TrialCounts(
         stable="x", candidate="y", process="process-1", flips=(0,) * 64 * 9, cohorts={}
     )
-    assert sum(counts.of("a", "b").flips) == 1
+    assert sum(counts.of("p", "a", "b").flips) == 1
 
 
 def test_rollouts_are_told_apart_by_both_sides_and_the_oldest_make_room():
@@ -116,12 +120,12 @@ def test_rollouts_are_told_apart_by_both_sides_and_the_oldest_make_room():
     for sides in ("ab", "ac", "ab", "bc"):
         counts.count(tried(ALLOW, ALLOW, sides=sides))
 
-    assert [sum(counts.of(*sides).flips) for sides in ("ab", "ac", "bc")] == [2, 0, 1]
-    assert [counts.of(*sides).cohorts for sides in ("ab", "ac", "bc")] == [{"Stable": 2}, {}, {"Stable": 1}]
+    assert [sum(counts.of("p", *sides).flips) for sides in ("ab", "ac", "bc")] == [2, 0, 1]
+    assert [counts.of("p", *sides).cohorts for sides in ("ab", "ac", "bc")] == [{"Stable": 2}, {}, {"Stable": 1}]
 
 
 def test_counts_that_are_none_are_known():
-    sound = RolloutCounts("process-1").of("a", "b")
+    sound = RolloutCounts("process-1").of("p", "a", "b")
 
     assert not structs.replace(sound, flips=sound.flips[1:]).is_sound
     assert not structs.replace(sound, flips=(-1, *sound.flips[1:])).is_sound

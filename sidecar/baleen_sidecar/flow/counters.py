@@ -17,6 +17,9 @@ MAX_ROLLOUTS: Final = 1_000
 K = TypeVar("K")
 C = TypeVar("C")
 
+Rollout = tuple[str, str, str]
+"""The name of a policy, as decisions have it, and the digests of what is stable and of the candidate."""
+
 
 class DecisionCounts:
     """Counts since the process began, by digest and decision."""
@@ -36,25 +39,25 @@ class DecisionCounts:
 
 
 class RolloutCounts:
-    """Counts since the process began, by rollout: the digests of both of its sides."""
+    """Counts since the process began, by rollout: the name of its policy and the digests of both of its sides."""
 
     def __init__(self, process: str, limit: int = MAX_ROLLOUTS) -> None:
         """`process` names this process, and no other that was before it."""
         self._process = process
         self._limit = limit
-        self._flips: OrderedDict[tuple[str, str], Counter[int]] = OrderedDict()
-        self._cohorts: OrderedDict[tuple[str, str], Counter[str]] = OrderedDict()
+        self._flips: OrderedDict[Rollout, Counter[int]] = OrderedDict()
+        self._cohorts: OrderedDict[Rollout, Counter[str]] = OrderedDict()
 
     def count(self, decision: Decision) -> None:
-        """Count a decision for every rollout that it was made in: once, though two policies may say the same."""
-        for rollout, trial in {(each.stable, each.candidate): each for each in decision.trials}.items():
+        """Count a decision once for every rollout that it was made in."""
+        for rollout, trial in {(each.name, each.stable, each.candidate): each for each in decision.trials}.items():
             place = flip_index(trial.group, trial.stable_verdict, trial.candidate_verdict)
             _find(self._flips, rollout, self._limit)[place] += 1
             _find(self._cohorts, rollout, self._limit)[side_of(decision, trial).value] += 1
 
-    def of(self, stable: str, candidate: str) -> TrialCounts:
+    def of(self, policy: str, stable: str, candidate: str) -> TrialCounts:
         """Return what was counted for a rollout; nothing but zeros for one that nothing was decided in."""
-        rollout = stable, candidate
+        rollout = policy, stable, candidate
         flips = self._flips.get(rollout, Counter())
         return TrialCounts(
             stable=stable,

@@ -17,6 +17,8 @@ from baleen_core.records import Decision, DecisionRecord
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+MAX_NAME: Final = 253
+"""What Kubernetes allows; counts are kept by the name."""
 MAX_SCOPES: Final = 10_000
 """Of so many revisions is remembered where they bind."""
 
@@ -143,6 +145,8 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message="the time is not in RFC 3339")
     if any(not 0 <= each.group < GROUPS for each in record.decision.trials):
         return Refusal(message=f"the group of a trial is not one of {GROUPS}")
+    if any(len(each.name) > MAX_NAME for each in record.decision.trials):
+        return Refusal(message=f"the name of a trial's policy is longer than {MAX_NAME} characters")
     if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
         return Refusal(
             message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"

@@ -183,13 +183,13 @@ class PolicyStream:
         settings: StreamSettings,
         chance: Callable[[int], bytes],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
-        trial: Callable[[str, str], TrialCounts | None] = lambda stable, candidate: None,
+        trial: Callable[[str, str, str], TrialCounts | None] = lambda policy, stable, candidate: None,
         load: Callable[[], Load | None] = lambda: None,
         copies: Copies | None = None,
     ) -> None:
         """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
 
-        `trial` says what was seen of a rollout, by the digests of its sides.
+        `trial` says what was seen of a rollout, by the name of its policy and the digests of its sides.
         `copies` are of its state, where it keeps one.
         """
         self._source = source
@@ -504,7 +504,9 @@ class PolicyStream:
             name: structs.replace(
                 enforced,
                 decisions=dict(self._decisions(enforced.digest)),
-                trial=self._trial(enforced.digest, candidates[name]) if name in candidates else None,
+                trial=self._trial(name.rpartition("/")[2], enforced.digest, candidates[name])
+                if name in candidates
+                else None,
             )
             for name, enforced in self._standings.report().items()
         }
