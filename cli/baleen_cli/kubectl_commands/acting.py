@@ -62,7 +62,7 @@ class Intent:
     """What to change in our part of an override, how it is taken back, and what must come of it.
 
     `digest` is of the revision that it is about (empty: of none); `is_pinned`, `is_rejected` and `is_approved` say what
-    must hold of it then, `is_paused` what must hold of the override (None: either). `told` is the answer's first line, and
+    must hold of it then, `is_paused` what must hold of the override (None: either). `told` is the answer's first line,
     `qualify` what is added to it of how the policy stands then: what others say may keep some of it from holding.
     """
 
