@@ -236,6 +236,7 @@ def test_performance_has_each_revision_with_what_it_decided_and_what_it_says(rol
     )
     assert 1 <= found["seconds"] < 60
     assert (stable["digest"], candidate["digest"]) == (listed["digest"], listed["candidate"]["digest"])
+    assert (found["in_force"], found["candidate"]) == (stable["digest"], candidate["digest"])
     assert (stable["decisions"], stable["as_candidate"]) == (3, 0)
     assert (candidate["decisions"], candidate["as_candidate"], candidate["version"]) == (1, 1, "v2")
     assert stable["shares"] == {"allow": 1.0, "review": 0.0, "block": 0.0}

@@ -120,8 +120,8 @@ def test_approve_says_what_others_approved_and_why_it_waits_still(baleen, contro
 
     assert ended.status == 0, ended.errors
     assert (
-        "the candidate, is approved through all its steps; test approved it through step canary, which holds again once "
-        "that is applied\n"
+        "the candidate, is approved through all its steps; test approved it through step canary, which holds again "
+        "once that is applied\n"
     ) in ended.output
     assert spec == {"approve": {"digest": digest}}
     assert f"through step sign-off; {rolling.stable[:17]} (v1) is pinned, and so it waits still\n" in pinned.output

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
 
 from baleen_core.decision import performance
 from baleen_core.decision.performance import (
@@ -14,37 +13,11 @@ from baleen_core.decision.performance import (
     summarize_performance,
 )
 from baleen_core.policy.schema import Verdict
-from baleen_core.records import CategoryResult, Cohort, Missing, PolicyRef, PolicyRole, Trial
-from decision_records import make_record
+from baleen_core.records import Cohort, Missing
+from judged_records import ALLOW, BLOCK, REVIEW, decided, ref, tried
 
-ALLOW, REVIEW, BLOCK = Verdict
 verdicts = st.sampled_from(Verdict)
 names = st.sampled_from(["community", "kids"])
-
-
-def ref(digest, *, name="community", cohort=Cohort.STABLE, version="v1", role=PolicyRole.WINNER):
-    return PolicyRef(role=role, name=name, type="Moderation", version=version, digest=digest, cohort=cohort)
-
-
-def decided(verdict=ALLOW, *refs, trials=(), categories=(), degraded=(), language="en", latency=8_512, missing=None):
-    made = make_record()
-    results = tuple(CategoryResult(name=name, score=1, decision=said, signals={}) for name, said in categories)
-    decision = structs.replace(
-        made.decision, decision=verdict, policies=refs, trials=trials, categories=results, degraded=degraded
-    )
-    evidence = structs.replace(made.evidence, language=language, missing=missing or {})
-    return structs.replace(made, decision=decision, evidence=evidence, latency_microseconds=latency)
-
-
-def tried(stable_verdict, candidate_verdict, *, name="community", stable="a", candidate="b"):
-    return Trial(
-        name=name,
-        stable=stable,
-        candidate=candidate,
-        stable_verdict=stable_verdict,
-        candidate_verdict=candidate_verdict,
-        group=3,
-    )
 
 
 records = st.builds(

@@ -63,10 +63,13 @@ class LookedBack(StrEnum):
 class Surveyed:
     """How the revisions of a policy did in the last `seconds`, by the `decisions` that it had a part in then.
 
-    `scanned` decisions were looked at for that.
+    `scanned` decisions were looked at for that. `in_force` is the digest that is here now, and `candidate` what judges
+    beside it; empty where there is none.
     """
 
     policy: Key
+    in_force: str
+    candidate: str
     found: Performance
     decisions: int
     scanned: int
@@ -152,6 +155,8 @@ class Survey:
         spent = float(seconds) if ended is LookedBack.WINDOW else (now - work.oldest).total_seconds()
         return Surveyed(
             policy=(status.namespace, status.name),
+            in_force=status.digest or "",
+            candidate=self._candidate(status),
             found=work.found,
             decisions=work.counted,
             scanned=scanned,
@@ -175,7 +180,12 @@ class Survey:
             StateError: the log or the store cannot be read.
         """
         status = find_status(self._policies(), name)
-        stable, candidate = sides or self._sides(status)
+        stable, candidate = sides or (status.digest or "", self._candidate(status))
+        if not candidate:
+            raise NotFound(
+                f"nothing of the policy {status.namespace}/{status.name} is rolled out now; name both digests of an "
+                "earlier rollout as `from` and `to`"
+            )
         with self._alone():
             work = _FlipsWork(status.name, await self._compiled(stable), await self._compiled(candidate))
             ended, scanned = await self._walk(work, decisions, is_wanted)
@@ -189,14 +199,10 @@ class Survey:
             ended=ended,
         )
 
-    def _sides(self, status: PolicyStatus) -> tuple[str, str]:
-        for loaded in self._policies().policies:
-            if (loaded.candidate.namespace, loaded.candidate.name) == (status.namespace, status.name) and loaded.trial:
-                return loaded.candidate.revision.digest, loaded.trial.compiled.revision.digest
-        raise NotFound(
-            f"nothing of the policy {status.namespace}/{status.name} is rolled out now; name both digests of an "
-            "earlier rollout as `from` and `to`"
-        )
+    def _candidate(self, status: PolicyStatus) -> str:
+        key = (status.namespace, status.name)
+        loaded = (each for each in self._policies().policies if (each.candidate.namespace, each.candidate.name) == key)
+        return next((each.trial.compiled.revision.digest for each in loaded if each.trial is not None), "")
 
     async def _compiled(self, digest: str) -> CompiledPolicy:
         kept = await self._store.get_revision(digest)

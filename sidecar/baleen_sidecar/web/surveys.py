@@ -52,10 +52,13 @@ class RevisionAnswer(Struct, frozen=True, kw_only=True):
 class PerformanceAnswer(Struct, frozen=True, kw_only=True):
     """How the revisions of a policy did in the last `seconds`: by the newest `decisions` that it had a part in.
 
-    `scanned` decisions of all policies were looked at; `ended` says why no more.
+    `scanned` decisions of all policies were looked at; `ended` says why no more. `in_force` is the digest that is here
+    now, and `candidate` what judges beside it; empty where there is none.
     """
 
     policy: str
+    in_force: str
+    candidate: str
     seconds: float
     decisions: int
     scanned: int
@@ -114,6 +117,8 @@ def to_performance_answer(surveyed: Surveyed) -> PerformanceAnswer:
     """Turn a survey into what the caller sees; the revision with most decisions comes first."""
     return PerformanceAnswer(
         policy="/".join(surveyed.policy),
+        in_force=surveyed.in_force,
+        candidate=surveyed.candidate,
         seconds=round(surveyed.seconds, 3),
         decisions=surveyed.decisions,
         scanned=surveyed.scanned,
