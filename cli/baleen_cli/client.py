@@ -19,16 +19,16 @@ TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
 
 
 class Client:
-    """A sidecar at `url`, which is shown the API key with each request; empty: none.
+    """A sidecar at `url`, which `option` named, and which is shown the API key with each request; empty: none.
 
     Raises:
         ContentError: it is not an address, or not a whole key.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, api_key: str = "", *, option: str = "--url") -> None:
         self.url = url.rstrip("/")
         if not _is_address(self.url):
-            problem = Problem(field="--url", message=f"{url!r} is not an address such as http://127.0.0.1:8080")
+            problem = Problem(field=option, message=f"{url!r} is not an address such as http://127.0.0.1:8080")
             raise ContentError([problem])
         check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -12,7 +12,7 @@ from kubernetes.client import ApiClient, Configuration
 import baleen_cli.cluster as cluster_module
 from baleen_cli.cluster import Cluster
 from baleen_cli.kubectl_commands.adding import add_flips, add_simulations
-from baleen_cli.kubectl_commands.gateways import Gateways, call
+from baleen_cli.kubectl_commands.gateways import Gateways, call, find_gateways
 from baleen_cli.kubectl_commands.simulating import choose_sides, read_gate
 from baleen_cli.kubectl_commands.top import CANDIDATE, STABLE, top_rows
 from baleen_core.decision.backtest import Backtest, BacktestGate, judge_backtest, merge_backtests
@@ -232,6 +232,11 @@ def test_a_gateway_sends_nobody_elsewhere_with_the_key(api_server):
     assert len(api_server["asked"]) == 1
 
 
+def test_what_is_no_address_of_a_gateway_is_named_as_the_option_is():
+    with pytest.raises(ContentError, match=r"--gateway: 'gateway-0' is not an address such as"):
+        find_gateways(Cluster(ApiClient(Configuration()), "default"), "baleen-system", ["gateway-0"])
+
+
 NO_LIMITS: dict[str, str | None] = {"maxFlipRate": None, "maxNewBlocks": None}
 
 
@@ -270,9 +275,11 @@ def test_a_limit_that_is_none_is_named():
 async def test_flips_are_those_of_the_rollout_under_way_or_of_the_last_that_failed():
     site = await rolling(122)
     candidate = site.route["candidate"]["digest"]
-    under_way, named = choose_sides(facts_of(site), "", ""), choose_sides(facts_of(site), "v1", candidate[:20])
+    under_way, named = (
+        choose_sides(facts_of(site), *sides, site.clock.now) for sides in (("", ""), ("v1", candidate[:20]))
+    )
     ending = await rolling(61, rollout={"progressDeadlineSeconds": 60, "onDeadline": "RollBack"})
-    failed = choose_sides(facts_of(ending), "", "")
+    failed = choose_sides(facts_of(ending), "", "", ending.clock.now)
 
     assert under_way == named == (site.stable, candidate)
     assert "candidate" not in ending.route
@@ -284,7 +291,7 @@ async def test_where_nothing_was_rolled_out_both_sides_have_to_be_named():
     await site.apply(policy("92%", version="v1"))
 
     with pytest.raises(NotFound, match=r"name both sides of a rollout: sha256:\w+ \(v1\)"):
-        choose_sides(facts_of(site), "", "")
+        choose_sides(facts_of(site), "", "", site.clock.now)
 
 
 def performance(site: Any, *records: Any, seconds: float = 10, **fields: Any) -> PerformanceAnswer:

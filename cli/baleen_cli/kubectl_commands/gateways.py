@@ -117,7 +117,7 @@ def find_gateways(cluster: Cluster, namespace: str, addresses: Sequence[str] | N
     """
     key = os.environ.get(KEY_VARIABLE, "")
     if addresses:
-        return Gateways(by_name={each: Client(each, key).ask for each in addresses})
+        return Gateways(by_name={each: Client(each, key, option="--gateway").ask for each in addresses})
     if not key:
         message = (
             "is not set; gateways ask for a key of no tenant, with the role admin (and review, to explain decisions): "

@@ -1,6 +1,7 @@
 """`kubectl baleen simulate | flips`: what an author's file would change, and on what the sides of a rollout differ."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -119,7 +120,7 @@ def flips(
         raise typer.BadParameter("name both sides of a rollout, or neither for the one under way")
     cluster = open_cluster(context, namespace, kube_context, kubeconfig)
     facts = read_facts(cluster, name)
-    stable, candidate = choose_sides(facts, old, new)
+    stable, candidate = choose_sides(facts, old, new, clock())
     path = f"/v1/policies/{facts.namespace}.{facts.name}/flips?from={stable}&to={candidate}&decisions={decisions}"
     answers = find_gateways(cluster, system_namespace, gateway).ask_all(
         lambda ask: call(ask, "GET", path, RolloutFlipsAnswer)
@@ -134,7 +135,7 @@ def flips(
     lines([_by_whom(answers)])
 
 
-def choose_sides(facts: Facts, old: str, new: str) -> tuple[str, str]:
+def choose_sides(facts: Facts, old: str, new: str, now: datetime) -> tuple[str, str]:
     """Return the digests of a rollout's sides: those that are named, those of the one under way, or of the last failed.
 
     Raises:
@@ -142,7 +143,7 @@ def choose_sides(facts: Facts, old: str, new: str) -> tuple[str, str]:
     """
     if old:
         return find_digest(old, facts, facts.known), find_digest(new, facts, facts.known)
-    stable, rollout = facts.route.route.stable if facts.route else "", find_rollout(facts, clock())
+    stable, rollout = facts.route.route.stable if facts.route else "", find_rollout(facts, now)
     tried = rollout.digest if rollout and rollout.exposure is not None else ""
     if not tried and facts.status.failed:
         tried = max(facts.status.failed, key=lambda each: each.time).digest
