@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from baleen_core.api_keys import is_key
-from baleen_core.errors import ContentError, Problem, UpstreamError
+from baleen_core.errors import BaleenError, ContentError, Problem, UpstreamError
 from baleen_sidecar.web.errors import ProblemDetails
 
 TIMEOUT_SECONDS: Final = 120.0
@@ -19,21 +19,18 @@ TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
 
 
 class Client:
-    """A sidecar at `url`, which is shown the API key with each request; empty: none.
+    """A sidecar at `url`, which `option` named, and which is shown the API key with each request; empty: none.
 
     Raises:
         ContentError: it is not an address, or not a whole key.
     """
 
-    def __init__(self, url: str, api_key: str = "") -> None:
+    def __init__(self, url: str, api_key: str = "", *, option: str = "--url") -> None:
         self.url = url.rstrip("/")
         if not _is_address(self.url):
-            problem = Problem(field="--url", message=f"{url!r} is not an address such as http://127.0.0.1:8080")
+            problem = Problem(field=option, message=f"{url!r} is not an address such as http://127.0.0.1:8080")
             raise ContentError([problem])
-        if api_key and not is_key(api_key):
-            # Not shown: most of it may be right.
-            problem = Problem(field=KEY_VARIABLE, message="is no whole API key: a part is missing, or was changed")
-            raise ContentError([problem])
+        check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT_SECONDS, trust_env=False, headers=headers)
 
@@ -81,18 +78,57 @@ class Client:
         except httpx.HTTPError:
             return False
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | ProblemDetails:
+        """Call a route, and return its answer or what it says is wrong.
+
+        Raises:
+            UpstreamError: it did not answer as a sidecar does.
+        """
+        return self._ask(lambda: self._http.request(method, path, json=body))
+
     def _read(self, call: Callable[[], httpx.Response]) -> dict[str, Any]:
+        answer = self._ask(call)
+        if isinstance(answer, ProblemDetails):
+            raise to_error(answer)
+        return answer
+
+    def _ask(self, call: Callable[[], httpx.Response]) -> dict[str, Any] | ProblemDetails:
         try:
             response = call()
-            if response.is_success:
-                return msgspec.json.decode(response.content, type=dict[str, Any])
-            problem = msgspec.json.decode(response.content, type=ProblemDetails)
+            return read_answer(response.status_code, response.content)
         except (httpx.HTTPError, ValueError) as exc:
             raise UpstreamError(f"{self.url} did not answer as a sidecar does: {exc}") from exc
-        if response.is_server_error:
-            raise UpstreamError(f"{problem.status} {problem.title}: {problem.detail}")
-        fields = [Problem(field=error.field, message=error.message) for error in problem.errors]
-        raise ContentError(fields or [Problem(field=f"{problem.status} {problem.title}", message=problem.detail)])
+
+
+def read_answer(status: int, content: bytes) -> dict[str, Any] | ProblemDetails:
+    """Read what a sidecar answers.
+
+    Raises:
+        ValueError: no sidecar answers so.
+    """
+    if 200 <= status < 300:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    return msgspec.json.decode(content, type=ProblemDetails)
+
+
+def to_error(problem: ProblemDetails) -> BaleenError:
+    """Turn what a sidecar says is wrong into an error of ours."""
+    if problem.status >= 500:
+        return UpstreamError(f"{problem.status} {problem.title}: {problem.detail}")
+    fields = [Problem(field=error.field, message=error.message) for error in problem.errors]
+    return ContentError(fields or [Problem(field=f"{problem.status} {problem.title}", message=problem.detail)])
+
+
+def check_key(api_key: str) -> None:
+    """Check that what is shown as a key is a whole one; empty is none.
+
+    Raises:
+        ContentError: it is not.
+    """
+    if api_key and not is_key(api_key):
+        # Not shown: most of it may be right.
+        message = "is no whole API key: a part is missing, or was changed"
+        raise ContentError([Problem(field=KEY_VARIABLE, message=message)])
 
 
 def _is_address(url: str) -> bool:

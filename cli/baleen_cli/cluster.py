@@ -28,6 +28,10 @@ CORE_PLURALS: Final = {"ConfigMap": "configmaps", "Pod": "pods", "Secret": "secr
 PAGE_SIZE: Final = 500
 TIMEOUT_SECONDS: Final = (5, 30)
 """To connect, and to wait for an answer."""
+POD_TIMEOUT_SECONDS: Final = (5, 60)
+"""A gateway looks through its log for up to 30 seconds."""
+LIMIT_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""The longest answer of a pod that is read."""
 
 Manifest = Mapping[str, Any]
 # The package says that it is typed; this part of it is not.
@@ -108,6 +112,49 @@ class Cluster:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": resource_version}}
         query = {"dryRun": "All"} if dry_run else {}
         self._call("delete", "DELETE", kind, namespace, name, body=body, query=query)
+
+    def ask_pod(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: Manifest | None = None,
+    ) -> tuple[int, bytes]:
+        """Send a request to a pod through the API server, and return status and body as the pod gave them.
+
+        The API server passes headers on, but for Authorization, which is its own.
+
+        Raises:
+            ClusterError: the API server refused, did not answer or did not reach the pod, or the answer has more than
+            LIMIT_ANSWER_BYTES.
+        """
+        root = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}:{port}/proxy"
+        request = self._api.param_serialize(
+            method=method,
+            resource_path=root + path,
+            header_params={"Accept": "application/json", "Content-Type": "application/json", **headers},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        what = f"{'create' if method == 'POST' else 'get'} pods/proxy {pod!r}"
+        try:
+            response: Any = self._api.call_api(*request, _request_timeout=POD_TIMEOUT_SECONDS)
+            status, data = int(response.status), response.response.read(LIMIT_ANSWER_BYTES + 1)
+        except (HTTPError, ApiException, OSError) as exc:
+            raise ClusterError(f"cannot {what}: API server {self.server} does not answer: {_reason(exc)}") from exc
+        if len(data) > LIMIT_ANSWER_BYTES:
+            raise ClusterError(f"cannot {what}: the answer has more than the limit of {LIMIT_ANSWER_BYTES} bytes")
+        answer = _read(data)
+        if answer.get("kind") == "Status" and answer.get("apiVersion") == "v1":
+            # A gateway answers with no such thing: this is the API server's own.
+            if status == 404:
+                raise ClusterError(f"cannot {what}: {answer.get('message')}")
+            raise self._refused(status, answer, f"{what} in namespace {namespace}", "Pod")
+        return status, data
 
     def _write(
         self, verb: str, method: str, kind: str, namespace: str, name: str, *, body: Manifest, query: Mapping[str, str]

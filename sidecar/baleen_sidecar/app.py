@@ -38,6 +38,7 @@ from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
+from baleen_sidecar.usecases.survey import Survey
 from baleen_sidecar.web.door import Door
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -52,7 +53,7 @@ from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
 from baleen_sidecar.web.openapi import answer, build_openapi
-from baleen_sidecar.web.routes import decisions, operations, policies, simulations, subjects
+from baleen_sidecar.web.routes import decisions, operations, policies, simulations, subjects, surveys
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,16 @@ def build_rest(
         monotonic_seconds=ports.shell.monotonic_seconds,
     )
     app.include_router(simulations.build_router(simulate))
+    survey = Survey(
+        ports.policies,
+        lambda: ports.models().signals,
+        ports.history,
+        ports.store,
+        executor=ports.shell.executor,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        wall_seconds=ports.shell.wall_seconds,
+    )
+    app.include_router(surveys.build_router(survey))
     app.include_router(
         operations.build_router(
             health,
@@ -177,8 +188,8 @@ def build_rest(
         )
     )
     _answer_errors(app, ports.shell.chance)
-    answers = decisions.ANSWERS | subjects.ANSWERS | policies.ANSWERS | simulations.ANSWERS | operations.ANSWERS
-    document = build_openapi(app, answers)
+    parts = (decisions, subjects, policies, simulations, surveys, operations)
+    document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

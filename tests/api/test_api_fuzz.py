@@ -38,6 +38,8 @@ OPERATIONS = (
     "GET /v1/policies",
     "GET /v1/policies/{name}",
     "GET /v1/policies/{name}/diff",
+    "GET /v1/policies/{name}/flips",
+    "GET /v1/policies/{name}/performance",
     "POST /v1/policies/{name}/simulate",
     "GET /v1/status",
     "DELETE /v1/subjects/{author}",

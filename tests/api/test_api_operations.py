@@ -196,6 +196,8 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/policies",
         "/v1/policies/{name}",
         "/v1/policies/{name}/diff",
+        "/v1/policies/{name}/flips",
+        "/v1/policies/{name}/performance",
         "/v1/policies/{name}/simulate",
         "/v1/status",
         "/v1/subjects/{author}",
@@ -268,6 +270,8 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     client.get(f"/v1/policies/{policy}")
     client.get(f"/v1/policies/{policy}/diff", params={"from": digest, "to": digest})
     client.post(f"/v1/policies/{policy}/simulate", json={"policy": DRAFT})
+    client.get(f"/v1/policies/{policy}/flips", params={"from": digest, "to": digest})
+    client.get(f"/v1/policies/{policy}/performance")
 
 
 def send_everything(client: httpx.Client) -> None:

@@ -109,6 +109,24 @@ def test_approving_keeps_what_else_is_said_there_whoever_said_it(baleen, control
     assert spec_of(control_plane, namespace) == {"reject": [other], "paused": True}
 
 
+def test_approve_says_what_others_approved_and_why_it_waits_still(baleen, control_plane, namespace, rolling):
+    digest = publish(control_plane, namespace, rolling)
+    narrower = override(namespace, "community", approve={"digest": digest, "throughStep": "canary"})
+    put(control_plane, narrower)
+    ended = baleen("approve", "community")
+    spec = spec_of(control_plane, namespace)
+    put(control_plane, override(namespace, "community", pin={"digest": rolling.stable}))
+    pinned = baleen("approve", "community", "--step", "sign-off")
+
+    assert ended.status == 0, ended.errors
+    assert (
+        "the candidate, is approved through all its steps; test approved it through step canary, which holds again "
+        "once that is applied\n"
+    ) in ended.output
+    assert spec == {"approve": {"digest": digest}}
+    assert f"through step sign-off; {rolling.stable[:17]} (v1) is pinned, and so it waits still\n" in pinned.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

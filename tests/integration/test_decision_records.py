@@ -286,12 +286,14 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         structs.replace(tried(6), apart_microseconds=10**9),
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
+        tried(7, name="n" * 254),
     ]
     async with serving(tmp_path) as made:
         await made.store.put_revision("acme", ROLLOUT.revisions[-1][1])
         found = refusals(await send(made, *wrong))
 
         assert found.keys() == {each.id for each in wrong}
+        assert found[tried(7).id] == "the name of a trial's policy is longer than 253 characters"
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
         counted = made.rollouts.of(trial.rollout, trial.stable, trial.candidate)

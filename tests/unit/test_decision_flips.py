@@ -2,8 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from baleen_core.decision.engine import judge
+from baleen_core.decision.engine import Sides, judge
 from baleen_core.decision.flips import (
     MAX_EXAMPLES,
     NO_LANGUAGE,
@@ -12,11 +13,23 @@ from baleen_core.decision.flips import (
     FlipSummary,
     Rejudged,
     merge_flips,
+    rejudge_trial,
     rejudged,
     summarize,
 )
 from baleen_core.policy.schema import ListType, Verdict
-from evidence import SEXUAL, TOXIC, make_category, make_evidence, make_hit, make_list, make_policy, make_threshold
+from evidence import (
+    SEXUAL,
+    TOXIC,
+    decide_by,
+    make_category,
+    make_evidence,
+    make_hit,
+    make_list,
+    make_policy,
+    make_record,
+    make_threshold,
+)
 
 ALLOW, REVIEW, BLOCK = Verdict
 severities = st.integers(0, 2)
@@ -126,3 +139,22 @@ def test_the_known_good_has_no_category_that_blocks():
     found = rejudged("d-1", (stable, judge(stable, evidence)), (candidate, judge(candidate, evidence)), language=None)
 
     assert (found.before, found.after, found.categories) == (2, 0, {"toxicity": (2, 0)})
+
+
+TOXICITY = make_category("toxicity", make_threshold(TOXIC, "70%", "92%"))
+STRICTER = make_category("toxicity", make_threshold(TOXIC, "50%", "60%"))
+
+
+@given(score=st.integers(0, 1_000_000), group=st.integers(0, 63))
+def test_what_the_sides_of_a_rollout_said_is_what_they_say_again_of_the_evidence(score, group):
+    stable, candidate = make_policy(TOXICITY), make_policy(STRICTER)
+    evidence = make_evidence({TOXIC: score}, type="text", language="en")
+    decision = decide_by(stable, evidence=evidence, trials=(Sides(stable=stable, candidate=candidate, group=group),))
+    record = make_record(decision, evidence)
+    found = rejudge_trial(record, decision.trials[0], stable, candidate)
+
+    assert (found.before, found.after) == (judge(stable, evidence).severity, judge(candidate, evidence).severity)
+    assert found.categories == {"toxicity": (found.before, found.after)}
+    assert (found.id, found.language, found.group) == (record.id, "en", group)
+    erased = rejudge_trial(structs.replace(record, erased=True), decision.trials[0], stable, candidate)
+    assert (erased.before, erased.after, erased.categories) == (found.before, found.after, {})

@@ -97,7 +97,14 @@ def test_while_one_key_takes_over_from_another_both_open() -> None:
     roles=st.frozensets(st.sampled_from(KeyRole), min_size=1),
     tenant=st.none() | st.just("acme"),
     path=st.sampled_from(
-        [*(f"/v1/{name}" for name in RIGHTS), "/v1/policies/x/diff", "/v1/policies/x/simulate", "/v1/status", "/v1/new"]
+        [
+            *(f"/v1/{name}" for name in RIGHTS),
+            "/v1/policies/x/diff",
+            "/v1/policies/x/simulate",
+            "/v1/policies/x/flips",
+            "/v1/status",
+            "/v1/new",
+        ]
     ),
 )
 def test_a_key_opens_what_its_roles_and_its_tenant_are_for_and_nothing_else(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from baleen_cli.kubectl_commands.comparing import choose_two
-from baleen_cli.kubectl_commands.facts import Facts, candidates, make_facts, with_override
+from baleen_cli.kubectl_commands.facts import candidates, with_override
 from baleen_cli.kubectl_commands.overrides import approved, paused, pinned, rejected, unapproved, unpaused
 from baleen_cli.kubectl_commands.rollouts import (
     describe_rollout,
@@ -25,51 +25,13 @@ from baleen_cli.kubectl_commands.watching import View, watch_view
 from baleen_cli.kubectl_commands.words import NEXT_BY_REASON, describe_place, explain_digest, explain_policy
 from baleen_core.errors import BaleenError, ClusterError, NotFound
 from baleen_core.records import Context
-from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, REVISION_KIND, ROUTE_KIND
+from baleen_core.resources import POLICY_KIND
 from baleen_operator.plan import rollout as machine
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways
 from policies import override_manifest
 from policy_site import KEY, Site, pass_time, policy
-
-STEPS: list[dict[str, Any]] = [
-    {"name": "shadow", "type": "Shadow", "until": {"seconds": 60}},
-    {"name": "staff", "type": "Match", "match": {"tenants": ["staff", "beta"]}, "until": {"seconds": 60}},
-    {"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 60}},
-    {"name": "sign-off", "type": "Approval"},
-    {"name": "half", "type": "Weight", "weight": "50%", "until": {"seconds": 60}},
-    {"name": "last-look", "type": "Approval"},
-]
-
-
-def stepped(block: str, version: str, **spec: Any) -> dict[str, Any]:
-    return policy(block, version=version, rollout={"steps": STEPS} | spec.pop("rollout", {}), **spec)
-
-
-async def rolling(seconds: float = 0, **spec: Any) -> Site:
-    """Return a site whose v2 began to be rolled out beside v1, and went on for so long at most in each step."""
-    site = Site()
-    await site.apply(stepped("92%", "v1"))
-    await site.apply(stepped("80%", "v2", **spec))
-    while seconds > 0:
-        await pass_time(site, min(seconds, 61))
-        seconds -= 61
-    return site
-
-
-def facts_of(site: Site) -> Facts:
-    written = site.written()
-    policies, routes, overrides = (
-        {(each["metadata"]["namespace"], each["metadata"]["name"]): each for each in written[kind]}
-        for kind in (POLICY_KIND, ROUTE_KIND, OVERRIDE_KIND)
-    )
-    return make_facts(
-        *KEY,
-        policy=policies.get(KEY),
-        route=routes.get(KEY),
-        override=overrides.get(KEY),
-        revisions=written[REVISION_KIND],
-    )
+from rolling_site import STEPS, facts_of, rolling, stepped
 
 
 def rollout_of(site: Site) -> Any:

@@ -17,7 +17,8 @@ import typer
 from baleen_cli.client import KEY_VARIABLE, Client
 from baleen_cli.commands.policy import StateOption
 from baleen_cli.commands.policy_files import ModelsOption, checked_policy, read_documents, served_models
-from baleen_cli.console import coloured, lines, note, output, table
+from baleen_cli.console import lines, note, output, table
+from baleen_cli.flip_tables import print_simulation
 from baleen_core.decision.backtest import BacktestGate
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
@@ -36,7 +37,6 @@ from baleen_sidecar.usecases.simulate import (
     MAX_DECISIONS,
     SCANNED_PER_DECISION,
     Draft,
-    Ended,
     Simulate,
 )
 from baleen_sidecar.web.simulations import to_simulation_answer
@@ -81,7 +81,7 @@ def run_backtest(
     if as_json:
         lines([json.dumps(answer, ensure_ascii=False)])
     else:
-        _print_answer(answer)
+        print_simulation(answer)
     gate_answer = answer.get("gate")
     if gate_answer and gate_answer["verdict"] != "Pass":
         raise PolicyError(f"{gate_answer['verdict']} ({gate_answer['reason']}): {gate_answer['message']}")
@@ -214,33 +214,3 @@ def _read_rate(option: str, text: str) -> int:
         return parse_ratio(text)
     except ValueError as exc:
         raise ContentError([Problem(field=option, message=str(exc))]) from None
-
-
-def _print_answer(answer: Mapping[str, Any]) -> None:
-    shown = table("IN FORCE", "CANDIDATE", "DECISIONS", "FOR EXAMPLE")
-    for flip in answer["flips"]:
-        shown.add_row(coloured(flip["from"]), coloured(flip["to"]), f"{flip['count']:,}", flip["examples"][0])
-    if answer["flips"]:
-        output.print(shown)
-    for column, rows in (("CATEGORY", answer["categories"]), ("LANGUAGE", answer["languages"])):
-        changed = [row for row in rows if row["flips"]]
-        if changed:
-            parts = table(column, "FLIPS", "NEW BLOCKS", "NEW ALLOWS", "OF")
-            for row in changed:
-                counts = (row[name] for name in ("flips", "new_blocks", "new_allows", "compared"))
-                parts.add_row(row["name"], *(f"{count:,}" for count in counts))
-            output.print(parts)
-    lines(
-        [
-            f"{answer['compared']:,} decisions compared: {answer['flip_rate']:.2%} come out differently, "
-            f"{answer['new_block_rate']:.2%} newly blocked, {answer['new_allow_rate']:.2%} newly allowed"
-        ]
-    )
-    for name, count in answer["signals_missing"].items():
-        note(f"{count:,} could not be compared, for want of scores of {name}")
-    for name, count in answer["lists_missing"].items():
-        note(f"{count:,} could not be compared, since the list {name} was not looked up then")
-    if answer["ended"] not in (Ended.ENOUGH, Ended.END_OF_LOG):
-        note(f"stopped before there were enough decisions: {answer['ended']}")
-    if answer.get("gate", {}).get("verdict") == "Pass":
-        lines([f"Pass: {answer['gate']['message']}"])

@@ -1,4 +1,4 @@
 """One module for each group of `kubectl baleen` commands, and what they decide as plain functions beside them.
 
-`facts`, `overrides` and `words` call nothing and know no clock; the others read their options, call, and print.
+`adding`, `facts`, `overrides` and `words` call nothing and know no clock; the others read options, call, and print.
 """

@@ -48,7 +48,7 @@ from baleen_cli.kubectl_commands.rollouts import (
     steps_to_approve,
 )
 from baleen_core.errors import InvalidError, NotFound, Problem, Stale
-from baleen_core.policy.in_force import Override
+from baleen_core.policy.in_force import Approval, Override
 from baleen_core.policy.schema import Plan, Step
 from baleen_core.reading import unknown_name
 from baleen_core.resources import OVERRIDE_KIND
@@ -62,7 +62,8 @@ class Intent:
     """What to change in our part of an override, how it is taken back, and what must come of it.
 
     `digest` is of the revision that it is about (empty: of none); `is_pinned`, `is_rejected` and `is_approved` say what
-    must hold of it then, `is_paused` what must hold of the override (None: either). `told` is the answer's first line.
+    must hold of it then, `is_paused` what must hold of the override (None: either). `told` is the answer's first line,
+    `qualify` what is added to it of how the policy stands then: what others say may keep some of it from holding.
     """
 
     change: Change
@@ -70,6 +71,7 @@ class Intent:
     undo: str
     reason: str = ""
     told: str = ""
+    qualify: Callable[[Facts], str] = lambda after: ""
     is_pinned: bool | None = None
     is_rejected: bool | None = None
     is_approved: bool | None = None
@@ -202,7 +204,7 @@ def approve(
             return _take_approval_back(facts)
         rollout = _candidate(facts, meant[0] if meant else digest, now)
         meant[:] = [rollout.digest]
-        return _approve(facts, rollout, step)
+        return _approve(facts, rollout, step, now)
 
     _override(open_cluster(context, namespace, kube_context, kubeconfig), name, decide, dry_run, output_format)
 
@@ -273,27 +275,49 @@ def _candidate(facts: Facts, wanted: str, now: datetime) -> Rollout:
     return rollout
 
 
-def _approve(facts: Facts, rollout: Rollout, step: str) -> Intent:
+def _approve(facts: Facts, rollout: Rollout, step: str, now: datetime) -> Intent:
     plan = read_plan(facts.policy)
     if plan is None:
         raise NotFound(f"what {facts.key} says now is not valid, so its steps are not known; correct it first")
-    failed = facts.failed(rollout.digest)
+    failed = facts.failed(rollout.digest) is not None
     through = _find_through(facts, plan, rollout, step)
     if not through and not failed:
         names = ", ".join(each.name for each in plan.steps)
         steps = f"its steps are {names}" if names else "it has no steps"
         until = f" up to step {step}" if step else ""
         raise NotFound(f"nothing of {facts.key} needs an approval{until}: {describe_rollout(rollout)}; {steps}")
-    how_far = f"through step {step}" if step else "through all its steps"
-    told = f"{facts.named(rollout.digest)}, the candidate, is approved {how_far}"
-    waits = "; it is paused, and so waits still" if _is_paused(facts) else ""
     return Intent(
         change=approved(rollout.digest, through=step),
         digest=rollout.digest,
         undo=f"kubectl baleen approve {facts.name} -n {facts.namespace} --remove",
-        told=told + ("; it failed, and begins again at the first" if failed else "") + waits,
+        told=f"{facts.named(rollout.digest)}, the candidate, is approved",
+        qualify=lambda after: _tell_how_far(facts, after, rollout.digest, now),
         is_approved=True,
     )
+
+
+def _tell_how_far(before: Facts, after: Facts, digest: str, now: datetime) -> str:
+    """Say through which step a candidate is approved by its override as it is then, and what it waits for still."""
+    said, earlier = after.override or Override(), (before.override or Override()).approve
+    words = _through(said.approve)
+    if after.failed(digest):
+        words += "; it failed, and begins again at the first"
+    others = others_saying(before.override_manifest, "approve", None, but=FIELD_MANAGER)
+    if others and earlier != said.approve:
+        # An approval is one value: ours took the place of theirs, until whatever keeps theirs in Git applies it again.
+        whose = "it" if earlier is not None and earlier.digest == digest else "another revision"
+        words += f"; {', '.join(others)} approved {whose}{_through(earlier)}, which holds again once that is applied"
+    if _is_paused(after):
+        return f"{words}; it is paused, and so waits still"
+    if said.pin and not said.pin.is_over(now):
+        return f"{words}; {after.named(said.pin.digest)} is pinned, and so it waits still"
+    if after.route and after.route.route.stable in said.reject:
+        return f"{words}; what is stable is rejected, and so it waits still"
+    return words
+
+
+def _through(approval: Approval | None) -> str:
+    return f" through step {approval.through_step}" if approval and approval.through_step else " through all its steps"
 
 
 def _find_through(facts: Facts, plan: Plan, rollout: Rollout, step: str) -> tuple[Step, ...]:
@@ -391,8 +415,8 @@ def _override(cluster: Cluster, name: str, decide: Decide, dry_run: bool, output
         print_object(without_managed_fields(written or gone), output_format)
         return
     before, digest = facts.in_force(now), after.in_force(now)
-    if intent.told:
-        lines([f"{facts.key}: {intent.told}{' (dry run)' if dry_run else ''}"])
+    if told := intent.told + intent.qualify(after):
+        lines([f"{facts.key}: {told}{' (dry run)' if dry_run else ''}"])
     if digest is None:
         lines([f"{facts.key}: nothing is in force, as before"])
     elif before == digest:

@@ -12,6 +12,7 @@ from baleen_cli.cluster import Cluster
 from baleen_cli.console import lines
 from baleen_cli.kubectl_commands.facts import (
     Facts,
+    Manifest,
     find_digest,
     short,
 )
@@ -34,7 +35,7 @@ from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import Policy, RevisionContent
 from baleen_core.resources import POLICY_KIND
 from baleen_sidecar.adapters.resources import read_file
-from baleen_sidecar.usecases.policy_documents import Documents, sort_documents
+from baleen_sidecar.usecases.policy_documents import Document, Documents, sort_documents
 
 
 def show_diff(
@@ -87,6 +88,17 @@ def read_policy_file(file: Path, name: str) -> tuple[str, Policy, Mapping[Place,
     Raises:
         PolicyError: the file cannot be read, or its policy is not valid. NotFound: it has no such policy, or several.
     """
+    manifest, documents = read_policy_documents(file, name)
+    contents = sort_documents(Documents(documents=documents)).contents
+    return str(manifest["metadata"].get("namespace") or ""), parse_policy(manifest), contents
+
+
+def read_policy_documents(file: Path, name: str) -> tuple[Manifest, tuple[Document, ...]]:
+    """Read an author's policy as it is written, and all that is in the same file.
+
+    Raises:
+        PolicyError: the file cannot be read. NotFound: it has no such policy, or several.
+    """
     try:
         documents = tuple(read_file(file, str(file)))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
@@ -99,7 +111,7 @@ def read_policy_file(file: Path, name: str) -> tuple[str, Policy, Mapping[Place,
         what = f"no policy {name!r}" if name and not named else f"{len(named)} policies"
         raise NotFound(f"{file} has {what}; name one of those that it has: {names}")
     (manifest,) = named.values()
-    return str(manifest["metadata"].get("namespace") or ""), parse_policy(manifest), found.contents
+    return manifest, documents
 
 
 def choose_two(facts: Facts, old: str, new: str, now: datetime) -> tuple[RevisionContent | None, RevisionContent]:

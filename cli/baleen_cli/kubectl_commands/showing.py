@@ -1,12 +1,14 @@
 """`kubectl baleen get | history | effective | explain`: look, and change nothing."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
+from msgspec import Struct, to_builtins
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -21,6 +23,13 @@ from baleen_cli.kubectl_commands.facts import (
     row_in_force,
     short,
     without_managed_fields,
+)
+from baleen_cli.kubectl_commands.gateways import (
+    DEFAULT_SYSTEM,
+    GatewayOption,
+    SystemOption,
+    call,
+    find_gateways,
 )
 from baleen_cli.kubectl_commands.options import (
     AllOption,
@@ -43,12 +52,23 @@ from baleen_cli.kubectl_commands.rollouts import (
 )
 from baleen_cli.kubectl_commands.watching import View, watch_view
 from baleen_cli.kubectl_commands.words import describe_place, explain_digest, explain_policy
+from baleen_core.policy.schema import Verdict
 from baleen_core.policy.scope import Candidate, resolve
 from baleen_core.records import Context
+from baleen_core.resources import POLICY_KIND
 from baleen_operator.resources.policy import Row
 
+DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 PlaceOption = Annotated[str | None, typer.Option(help="Where the content comes from")]
 COLOURS = {"True": "green", "False": "red", "Unknown": "yellow"}
+
+
+class Explained(Struct, frozen=True):
+    """A decision in sentences, as gateways explain it."""
+
+    id: str
+    decision: Verdict
+    explanation: tuple[str, ...]
 
 
 def get(
@@ -170,13 +190,17 @@ def effective(
 
 def explain(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A policy's name, or a revision's digest (or its beginning)")],
+    name: Annotated[
+        str, typer.Argument(help="A policy's name, a revision's digest (or its beginning), or a decision's id")
+    ],
     namespace: NamespaceOption = "",
+    system_namespace: SystemOption = DEFAULT_SYSTEM,
+    gateway: GatewayOption = None,
     kube_context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
     output_format: OutputOption = None,
 ) -> None:
-    """Say in words what is in force, why what was written last is not, and what to do next."""
+    """Say in words what is in force, why what was written last is not, and what to do next; or why a decision is so."""
     cluster, now = open_cluster(context, namespace, kube_context, kubeconfig), clock()
     said: list[str] = []
     policies = []
@@ -187,6 +211,17 @@ def explain(
         ]
         said += [line for digest in matching for line in explain_digest(facts, digest, now)]
         policies.append(facts)
+    if not policies and DECISION_ID.fullmatch(name) and cluster.get(POLICY_KIND, cluster.namespace, name) is None:
+        answers = find_gateways(cluster, system_namespace, gateway).ask_all(
+            lambda ask: call(ask, "GET", f"/v1/decisions/{name}/explain", Explained)
+        )
+        # One has it on record; that others have not is how it should be.
+        found = next(iter(answers.answers.values()))
+        if output_format:
+            print_object({"items": [to_builtins(found)], "explanation": list(found.explanation)}, output_format)
+        else:
+            lines(found.explanation)
+        return
     if not policies:
         policies = [read_facts(cluster, name)]
         said = explain_policy(policies[0], now)

@@ -8,13 +8,14 @@ using bottom-k sketches", 2007), which no order and no chance has a say in.
 import hashlib
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from baleen_core.decision.categories import ALLOW, BLOCK, VERDICTS
-from baleen_core.decision.engine import CompiledPolicy, Judgement
+from baleen_core.decision.engine import CompiledPolicy, Judgement, judge
 from baleen_core.policy.parse import LANGUAGES
 from baleen_core.policy.schema import Verdict
+from baleen_core.records import DecisionRecord, Trial
 
 MAX_EXAMPLES: Final = 10
 """Ids that are kept for each kind of flip."""
@@ -117,6 +118,20 @@ def rejudged(
         language=language,
         group=group,
     )
+
+
+def rejudge_trial(record: DecisionRecord, trial: Trial, stable: CompiledPolicy, candidate: CompiledPolicy) -> Rejudged:
+    """Put side by side what both sides of a rollout said of a decision on record.
+
+    Altogether it is what they said then. By category it is what they say of the evidence, which has all that either
+    wanted; of a decision whose personal part was erased nobody knows that any more.
+    """
+    before, after, language = trial.stable_verdict.severity, trial.candidate_verdict.severity, record.evidence.language
+    if record.erased:
+        return Rejudged(id=record.id, before=before, after=after, categories={}, language=language, group=trial.group)
+    sides = ((each, judge(each, record.evidence)) for each in (stable, candidate))
+    found = rejudged(record.id, *sides, language=language, group=trial.group)
+    return replace(found, before=before, after=after)
 
 
 def summarize(decisions: Iterable[Rejudged]) -> FlipSummary:

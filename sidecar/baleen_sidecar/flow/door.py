@@ -29,8 +29,8 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "policies": Right(role=KeyRole.REVIEW, is_of_all_tenants=True),
 }
 """By what follows /v1/ in the path."""
-SIMULATE: Final = "/simulate"
-"""At the end of a policy's path: it takes work, and says how decisions of all tenants would come out."""
+OF_THE_LOG: Final = ("/simulate", "/performance", "/flips")
+"""Ends of a policy's path: they take work, and say how decisions of all tenants come out."""
 ANY_OTHER: Final = Right(role=KeyRole.ADMIN, is_of_all_tenants=True)
 """Of what is not named above: nothing is within reach of more callers because somebody forgot it."""
 
@@ -43,7 +43,7 @@ def is_open(path: str) -> bool:
 def right_for(path: str) -> Right:
     """Return what a path that is not open needs."""
     parts = path.split("/", 3)
-    if parts[1:3] == ["v1", "policies"] and parts[-1].endswith(SIMULATE):
+    if parts[1:3] == ["v1", "policies"] and parts[-1].endswith(OF_THE_LOG):
         return ANY_OTHER
     return RIGHTS.get(parts[2], ANY_OTHER) if len(parts) > 2 and parts[1] == "v1" else ANY_OTHER
 

@@ -18,6 +18,8 @@ from baleen_core.records import DecisionRecord, PolicyRole
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
+MAX_NAME: Final = 253
+"""What Kubernetes allows."""
 MAX_REVISIONS: Final = 10_000
 """Of so many revisions is remembered what they say."""
 
@@ -173,6 +175,8 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message=f"the weight of a trial is not from 0 to {FULL}")
     if not 0 <= record.apart_microseconds <= record.latency_microseconds:
         return Refusal(message="its time apart is not a part of its latency")
+    if any(len(each.name) > MAX_NAME for each in record.decision.trials):
+        return Refusal(message=f"the name of a trial's policy is longer than {MAX_NAME} characters")
     if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
         return Refusal(
             message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"

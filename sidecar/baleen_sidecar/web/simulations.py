@@ -1,13 +1,13 @@
 """The JSON of a simulation: what is asked, and what is answered; rates are 0 to 1 with six places."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from baleen_core.decision.backtest import Backtest, BacktestGate, GateReason, GateResult, GateVerdict
-from baleen_core.decision.flips import FlipMatrix
+from baleen_core.decision.flips import FlipMatrix, FlipSummary
 from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import MILLION, parse_ratio
@@ -125,33 +125,68 @@ def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
         flip_rate=found.flip_rate / MILLION,
         new_block_rate=found.new_block_rate / MILLION,
         new_allow_rate=found.new_allow_rate / MILLION,
-        matrix=_matrix(found.flips.overall),
-        flips=_flips(found),
-        categories=_by_name(found.flips.categories),
-        languages=_by_name(found.flips.languages),
+        matrix=to_matrix(found.flips.overall),
+        flips=flips_by_kind(found.flips),
+        categories=flips_by_name(found.flips.categories),
+        languages=flips_by_name(found.flips.languages),
         signals_missing=dict(sorted(found.signals.items())),
         lists_missing=dict(sorted(found.lists.items())),
         gate=_gate(simulation.gate),
     )
 
 
-def _flips(found: Backtest) -> tuple[FlipAnswer, ...]:
+def flips_by_kind(flips: FlipSummary) -> tuple[FlipAnswer, ...]:
+    """Return each kind of flip with its count and examples, the most frequent first."""
     return tuple(
-        FlipAnswer(before, after, count, found.flips.examples.get((before, after), ()))
-        for (before, after), count in found.flips.overall.kinds()
+        FlipAnswer(before, after, count, flips.examples.get((before, after), ()))
+        for (before, after), count in flips.overall.kinds()
     )
 
 
-def _by_name(matrices: Mapping[str, FlipMatrix]) -> tuple[FlipsAnswer, ...]:
+def flips_by_name(matrices: Mapping[str, FlipMatrix]) -> tuple[FlipsAnswer, ...]:
+    """Return the flips of each category or language, in the order of their names."""
     return tuple(
-        FlipsAnswer(name, each.total, each.flips, each.new_blocks, each.new_allows, _matrix(each))
+        FlipsAnswer(name, each.total, each.flips, each.new_blocks, each.new_allows, to_matrix(each))
         for name, each in sorted(matrices.items())
     )
 
 
-def _matrix(each: FlipMatrix) -> Matrix:
+def to_matrix(each: FlipMatrix) -> Matrix:
+    """Return counts as rows and columns."""
     a, b, c, d, e, f, g, h, i = each.counts
     return (a, b, c), (d, e, f), (g, h, i)
+
+
+def to_backtest(answer: SimulationAnswer) -> Backtest:
+    """Turn an answer back into what was found."""
+    return Backtest(
+        flips=to_summary(answer.matrix, answer.flips, answer.categories, answer.languages),
+        unknown=answer.unknown,
+        signals=answer.signals_missing,
+        lists=answer.lists_missing,
+        elsewhere=answer.elsewhere,
+    )
+
+
+def to_summary(
+    matrix: Matrix,
+    flips: Iterable[FlipAnswer],
+    categories: Iterable[FlipsAnswer],
+    languages: Iterable[FlipsAnswer],
+    groups: Iterable[FlipsAnswer] = (),
+) -> FlipSummary:
+    """Turn the parts of an answer back into what was counted, so that those of several gateways can be added up."""
+    return FlipSummary(
+        overall=_from_matrix(matrix),
+        categories={each.name: _from_matrix(each.matrix) for each in categories},
+        languages={each.name: _from_matrix(each.matrix) for each in languages},
+        groups={int(each.name): _from_matrix(each.matrix) for each in groups},
+        examples={(each.from_, each.to): each.examples for each in flips},
+    )
+
+
+def _from_matrix(matrix: Matrix) -> FlipMatrix:
+    return FlipMatrix(counts=tuple(count for row in matrix for count in row))
 
 
 def _gate(result: GateResult | None) -> GateAnswer | None:

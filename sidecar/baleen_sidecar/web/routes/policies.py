@@ -34,12 +34,13 @@ class ScopeAnswer(Struct, frozen=True, omit_defaults=True):
 class CandidateAnswer(Struct, frozen=True):
     """A revision that is rolled out beside the one in force: how much of the content it judges, 0 to 1.
 
-    In a `shadow` it judges all of it, and nothing that it says counts.
+    It judges all content of `tenants`. In a `shadow` it judges all of it, and nothing that it says counts.
     """
 
     digest: str
     version: str
     weight: float
+    tenants: tuple[str, ...]
     shadow: bool
 
 
@@ -199,6 +200,7 @@ def _candidate(trial: LoadedTrial | None) -> CandidateAnswer | None:
         trial.compiled.revision.digest,
         trial.compiled.version,
         exposure.weight_basis_points / FULL,
+        exposure.tenants,
         exposure.is_shadow,
     )
 

@@ -1,0 +1,105 @@
+"""Add up what several gateways have on record, as if it had been one log."""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import reduce
+from typing import Any, Protocol, TypeVar
+
+from baleen_core.decision.backtest import BacktestGate, judge_backtest, merge_backtests
+from baleen_core.decision.flips import merge_flips
+from baleen_core.errors import UpstreamError
+from baleen_sidecar.usecases.simulate import Simulation
+from baleen_sidecar.usecases.survey import TrialFlips
+from baleen_sidecar.web.simulations import SimulationAnswer, to_backtest, to_simulation_answer, to_summary
+from baleen_sidecar.web.surveys import RolloutFlipsAnswer, to_flips_answer
+
+
+class _Compared(Protocol):
+    """An answer about two revisions of a policy."""
+
+    @property
+    def policy(self) -> str:
+        """Namespace and name."""
+
+    @property
+    def stable(self) -> str:
+        """The digest of the one."""
+
+    @property
+    def candidate(self) -> str:
+        """The digest of the other."""
+
+    @property
+    def ended(self) -> Any:
+        """Why it looked no further back."""
+
+
+A = TypeVar("A", bound=_Compared)
+T = TypeVar("T")
+
+# A log that ended says nothing where another one had more.
+_LEAST_FIRST = ("TimeLimit", "ScanLimit", "Abandoned", "Enough", "Window", "EndOfLog")
+
+
+def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate | None) -> SimulationAnswer:
+    """Add up simulations of one draft, and hold all of it to the gate.
+
+    Raises:
+        UpstreamError: they did not compare the same revisions.
+    """
+    one = _same(answers)
+    found = reduce(merge_backtests, map(to_backtest, answers.values()))
+    namespace, _, name = one.policy.partition("/")
+    return to_simulation_answer(
+        Simulation(
+            policy=(namespace, name),
+            stable=one.stable,
+            candidate=one.candidate,
+            found=found,
+            ended=_ended(answers.values()),
+            gate=None if gate is None else judge_backtest(gate, found),
+        )
+    )
+
+
+def add_flips(answers: Mapping[str, RolloutFlipsAnswer]) -> RolloutFlipsAnswer:
+    """Add up the flips of one rollout.
+
+    Raises:
+        UpstreamError: they are of several.
+    """
+    one, found = _same(answers), list(answers.values())
+    parts = (to_summary(each.matrix, each.flips, each.categories, each.languages, each.groups) for each in found)
+    namespace, _, name = one.policy.partition("/")
+    return to_flips_answer(
+        TrialFlips(
+            policy=(namespace, name),
+            stable=one.stable,
+            candidate=one.candidate,
+            found=reduce(merge_flips, parts),
+            erased=_total(found, lambda each: each.erased),
+            scanned=_total(found, lambda each: each.scanned),
+            ended=_ended(found),
+        )
+    )
+
+
+def _same(answers: Mapping[str, A]) -> A:
+    """Return one of the answers, all of which are about the same revisions."""
+    by_sides: dict[tuple[str, str], list[str]] = {}
+    for name, each in answers.items():
+        by_sides.setdefault((each.stable, each.candidate), []).append(name)
+    if len(by_sides) > 1:
+        found = "; ".join(
+            f"{', '.join(sorted(names))}: {stable[:17]} and {candidate[:17]}"
+            for (stable, candidate), names in sorted(by_sides.items())
+        )
+        raise UpstreamError(f"gateways do not compare the same revisions ({found}): try again once they have converged")
+    return next(iter(answers.values()))
+
+
+def _ended(answers: Collection[A]) -> Any:
+    return min((each.ended for each in answers), key=lambda ended: _LEAST_FIRST.index(str(ended)))
+
+
+def _total(answers: Collection[T], count: Callable[[T], int]) -> int:
+    return sum(map(count, answers))
