@@ -99,11 +99,13 @@ class Gateway:
         log: Any = None,
         store: Any = None,
         copies: Any = None,
+        compare: Any = None,
         **settings: Any,
     ) -> None:
         self.source = source or FedSource()
         self.tokens = tokens or KnownTokens()
         self.copies = copies
+        self.compare = compare
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
@@ -184,6 +186,7 @@ class Gateway:
             trial=self.rollouts.of,
             load=self._load,
             copies=self.copies,
+            compare=self.compare,
         )
 
     async def _read_file(self, sha256: str) -> bytes | None:

@@ -18,13 +18,14 @@ from baleen_cli.client import KEY_VARIABLE, Client
 from baleen_cli.commands.policy import StateOption
 from baleen_cli.commands.policy_files import ModelsOption, checked_policy, read_documents, served_models
 from baleen_cli.console import coloured, lines, note, output, table
-from baleen_core.decision.backtest import BacktestGate
+from baleen_core.decision.backtest import Ended
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
 from baleen_core.decision.suggest import Suggestion, suggest
 from baleen_core.errors import ContentError, NotFound, PolicyError, Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import MAX_BACKTEST_DECISIONS, BacktestGate
 from baleen_core.policy.scope import matches
 from baleen_core.ratio import format_ratio, parse_ratio
 from baleen_core.records import Evidence, decode_record
@@ -33,10 +34,8 @@ from baleen_sidecar.usecases.loading import Identity, PolicyLoader
 from baleen_sidecar.usecases.policy_documents import sort_documents
 from baleen_sidecar.usecases.simulate import (
     DEFAULT_DECISIONS,
-    MAX_DECISIONS,
     SCANNED_PER_DECISION,
     Draft,
-    Ended,
     Simulate,
 )
 from baleen_sidecar.web.simulations import to_simulation_answer
@@ -50,7 +49,7 @@ File = Annotated[
 Url = Annotated[
     str | None, typer.Option(help="Ask this sidecar or gateway, which has its own log; else --state is read")
 ]
-Decisions = Annotated[int, typer.Option(help="Compare so many, the newest", min=1, max=MAX_DECISIONS)]
+Decisions = Annotated[int, typer.Option(help="Compare so many, the newest", min=1, max=MAX_BACKTEST_DECISIONS)]
 Limit = Annotated[str | None, typer.Option(help="Fail above this part, such as 2%")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
@@ -240,6 +239,8 @@ def _print_answer(answer: Mapping[str, Any]) -> None:
         note(f"{count:,} could not be compared, for want of scores of {name}")
     for name, count in answer["lists_missing"].items():
         note(f"{count:,} could not be compared, since the list {name} was not looked up then")
+    if erased := answer.get("erased", 0):
+        note(f"{erased:,} could not be compared, since they were erased on request")
     if answer["ended"] not in (Ended.ENOUGH, Ended.END_OF_LOG):
         note(f"stopped before there were enough decisions: {answer['ended']}")
     if answer.get("gate", {}).get("verdict") == "Pass":
