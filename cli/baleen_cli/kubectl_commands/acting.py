@@ -41,6 +41,7 @@ from baleen_cli.kubectl_commands.overrides import (
 )
 from baleen_cli.kubectl_commands.reading import read_facts
 from baleen_cli.kubectl_commands.rollouts import (
+    AT_GATE,
     Rollout,
     describe_rollout,
     find_rollout,
@@ -279,7 +280,8 @@ def _approve(facts: Facts, rollout: Rollout, step: str) -> Intent:
         raise NotFound(f"what {facts.key} says now is not valid, so its steps are not known; correct it first")
     failed = facts.failed(rollout.digest)
     through = _find_through(facts, plan, rollout, step)
-    if not through and not failed:
+    is_at_gate = not rollout.step and rollout.reason in AT_GATE
+    if not through and not failed and not is_at_gate:
         names = ", ".join(each.name for each in plan.steps)
         steps = f"its steps are {names}" if names else "it has no steps"
         until = f" up to step {step}" if step else ""
@@ -291,7 +293,9 @@ def _approve(facts: Facts, rollout: Rollout, step: str) -> Intent:
         change=approved(rollout.digest, through=step),
         digest=rollout.digest,
         undo=f"kubectl baleen approve {facts.name} -n {facts.namespace} --remove",
-        told=told + ("; it failed, and begins again at the first" if failed else "") + waits,
+        told=told
+        + ("; it failed, and begins again at the first" if failed else "; it passes its gate" if is_at_gate else "")
+        + waits,
         is_approved=True,
     )
 
