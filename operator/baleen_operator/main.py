@@ -23,7 +23,7 @@ import kopf
 from baleen_core.errors import ClusterError, InvalidError
 from baleen_core.resources import DEPLOYMENT_KIND, PLURALS, POLICY_KIND, ROUTE_KIND
 from baleen_operator.adapters.api import ApiServer
-from baleen_operator.adapters.backtests import GatewayBacktests
+from baleen_operator.adapters.backtests import GatewayBacktests, TriedBacktests
 from baleen_operator.adapters.certificates import CertificateRules, Certificates
 from baleen_operator.adapters.crds import find_problems
 from baleen_operator.adapters.election import Election
@@ -58,6 +58,8 @@ T = TypeVar("T")
 EXIT_SETTINGS: Final = 2
 EXIT_LEASE_LOST: Final = 3
 
+TRY_SECONDS: Final = 2.0
+"""How long gateways may take to judge their logs for somebody who only tries an edit."""
 WAIT_SECONDS: Final = 2.0
 """How often something that has to be there before the work begins is looked for."""
 SETTLE_SECONDS: Final = 2.0
@@ -203,6 +205,8 @@ async def serve_webhooks(
     )
     mirror = Mirror()
     cluster = KubeCluster(api, mirror, events, may_write=lambda: False)
+    # Its own, since a replica that stands by follows no gateway.
+    gateways = poll_gateways(settings, cluster, metrics, on_change=lambda keys: None)
     webhooks = Webhooks(
         rules=settings.injection_rules,
         grants=settings.grants,
@@ -210,6 +214,7 @@ async def serve_webhooks(
         models=ListedModels(cluster, mirror, tuple(settings.namespaces)),
         metrics=metrics,
         off_loop=off_loop,
+        backtest=TriedBacktests(cluster, gateways, off_loop=off_loop, seconds=TRY_SECONDS),
     )
     async with webhook_server(settings.host, settings.webhook_port, certificates.context, webhooks) as port:
         logger.info("answering API servers", extra={"host": settings.host, "port": port})

@@ -20,17 +20,21 @@ from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import BacktestGate
 from baleen_core.policy_stream import BACKTESTS_PATH, BacktestQuestion, BacktestRevision, BacktestShare
 from baleen_core.records import DecisionRecord
+from baleen_core.resources import POLICY_KIND
 from baleen_operator.adapters import backtests as module
 from baleen_operator.adapters import gateways as polling
-from baleen_operator.adapters.backtests import GatewayBacktests
+from baleen_operator.adapters.backtests import GatewayBacktests, TriedBacktests
 from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
 from baleen_operator.metrics import Metrics
+from baleen_operator.plan.admission import read_review
 from baleen_operator.plan.gate import Asked, Question
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
 from baleen_sidecar.usecases.simulate import Simulate
 from evidence import decide_by, make_evidence
 from gateways import Gateway, gateway
+from memory_cluster import run_here
 from policies import policy_manifest
+from policy_site import Site, policy
 from store_files import make_database
 from waiting import until
 
@@ -258,3 +262,90 @@ async def test_whoever_hangs_up_has_nothing_judged_for_it(tmp_path: Path) -> Non
         await until(lambda: bool(ended))
 
     assert ended == [Ended.ABANDONED]
+
+
+# For somebody who only tries
+
+
+async def stored() -> Site:
+    """A policy in force that has a gate."""
+    site = Site()
+    await site.apply(policy("90%", version="v1", gates={"backtest": {"decisions": 20, "maxNewBlocks": "5%"}}))
+    return site
+
+
+def tried(site: Site, edit: dict[str, Any], **old: Any) -> Any:
+    """What an API server asks of an edit that it will not store."""
+    before = site.find(POLICY_KIND) | old
+    request = {"uid": "1", "namespace": KEY[0], "object": edit, "oldObject": before, "dryRun": True}
+    whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return read_review(msgspec.json.encode(whole))
+
+
+def trying(site: Site, folder: Path, *urls: str, seconds: float = 5.0) -> TriedBacktests:
+    """Try backtests as a replica does that follows no gateway."""
+    token = folder / "operator-token"
+    token.write_text("operator-token")
+    polled = PolledGateways(
+        GatewayPlaces(urls=urls), None, Metrics(), token_file=token, timeout_seconds=5, on_change=lambda keys: None
+    )  # type: ignore[arg-type]
+    return TriedBacktests(site.cluster, polled, off_loop=run_here, seconds=seconds)  # type: ignore[arg-type]
+
+
+async def test_whoever_only_tries_is_told_what_the_logs_say(tmp_path: Path) -> None:
+    site = await stored()
+    strict = policy("50%", version="v2", gates={})
+    async with logged(tmp_path / "one", 10, above=4) as one, logged(tmp_path / "two", 15) as two:
+        backtest = trying(site, tmp_path, one.url, two.url)
+        failed = await backtest(tried(site, strict))
+        fine = await backtest(tried(site, policy("80%", version="v2")))
+        same = await backtest(tried(site, policy("90%", version="v2")))
+
+    # The gate of what is stable counts, though the edit has none.
+    assert failed.startswith(
+        "gates.backtest: Fail (TooManyNewBlocks): 20% of 20 logged decisions would be newly blocked"
+    )
+    assert fine.startswith("gates.backtest: Pass (WithinLimits)")
+    assert same == ""
+
+
+async def test_a_stranger_who_does_not_know_the_policy_learns_nothing_of_the_log(tmp_path: Path) -> None:
+    site = await stored()
+    guess = policy("85%", version="v1", gates={"backtest": {"decisions": 20, "maxNewBlocks": "5%"}})
+    asked = 0
+    async with logged(tmp_path / "one", 30, above=4) as one:
+
+        async def compare(*_: Any, **__: Any) -> Any:
+            nonlocal asked
+            asked += 1
+
+        await one.stop()
+        one.compare = compare
+        await one.start()
+        told = await trying(site, tmp_path, one.url)(tried(site, policy("50%", version="v2"), spec=guess["spec"]))
+
+    assert told == "the backtest could not be asked: what is stored is another policy by now"
+    assert asked == 0
+
+
+async def test_what_cannot_be_asked_in_time_or_at_once_is_said(tmp_path: Path) -> None:
+    site, strict = await stored(), policy("50%", version="v2")
+    gone = await trying(site, tmp_path, "http://127.0.0.1:1")(tried(site, strict))
+    source = {"type": "ConfigMap", "name": "known", "key": "digests"}
+    listed = policy("50%", version="v2")
+    listed["spec"]["policy"]["lists"] = [{"name": "known", "type": "Terms", "action": "Block", "source": source}]
+    lists = await trying(site, tmp_path)(tried(site, listed))
+    async with logged(tmp_path / "one", 30, limit_seconds=0.0) as slow:
+        late = await trying(site, tmp_path, slow.url)(tried(site, strict))
+    backtest = trying(site, tmp_path)
+    backtest._is_busy = True
+    busy = await backtest(tried(site, strict))
+
+    for told, said in (
+        (gone, "did not answer"),
+        (lists, "once the policy is applied"),
+        (late, "judged 0"),
+        (busy, "being"),
+    ):
+        assert told.startswith("the backtest could not be asked: ")
+        assert said in told

@@ -148,6 +148,9 @@ class MemoryCluster:
     async def read(self, target: Target, namespace: str, name: str) -> Manifest | None:
         return self.find(target.kind, namespace, name)
 
+    async def look_for(self, target: Target, namespace: str, name: str) -> Manifest | None:
+        return self.find(target.kind, namespace, name)
+
     async def select(self, target: Target, namespace: str, labels: Mapping[str, str]) -> Sequence[Manifest]:
         return [
             each

@@ -11,24 +11,36 @@ import aiohttp
 import msgspec
 from msgspec import structs
 
-from baleen_core.decision.backtest import Backtest, Ended, merge_backtests
+from baleen_core.decision.backtest import Backtest, Ended, judge_backtest, merge_backtests
 from baleen_core.decision.backtest_share import next_shares, read_share
+from baleen_core.errors import BaleenError
+from baleen_core.policy.gates import stricter_backtest
+from baleen_core.policy.revision import make_revision
+from baleen_core.policy.schema import Policy
 from baleen_core.policy_stream import (
     BACKTESTS_PATH,
     MAX_BACKTEST_SECONDS,
     BacktestQuestion,
+    BacktestRevision,
     BacktestShare,
 )
+from baleen_core.resources import POLICY_KIND, REVISION_KIND, ROUTE_KIND, read_route, revision_name
 from baleen_operator.adapters.gateways import PolledGateways, read_bounded
+from baleen_operator.adapters.kube import KubeCluster
+from baleen_operator.plan import admission
+from baleen_operator.plan.admission import read_edit
 from baleen_operator.plan.conditions import shorten
 from baleen_operator.plan.gate import Asked, Question
-from baleen_operator.reconcile.ports import Key
+from baleen_operator.reconcile.policy import TARGETS
+from baleen_operator.reconcile.ports import Key, OffLoop
+from baleen_operator.resources.policy import stored_revision
 
 logger = logging.getLogger(__name__)
 
 MAX_SHARE_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 3
 MAX_REASON: Final = 300
+NOT_ASKED: Final = "the backtest could not be asked"
 GRACE_SECONDS: Final = 5.0
 """How much longer than it may judge a gateway may take to answer."""
 _ENCODER: Final = msgspec.json.Encoder()
@@ -130,6 +142,73 @@ class GatewayBacktests:
         names = {url: name for url, (name, _) in known.items()}
         headers = await self._gateways.authorization()
         return await add_up(session, replace_seconds(content, self._seconds), names, headers)
+
+
+class TriedBacktests:
+    """Backtests for dry runs: each replica may ask, one at a time, in little time, and a problem is an answer too.
+
+    Whoever reaches the webhooks may ask them. An answer says something of what is logged, so it is for those alone who
+    show the policy as it is stored, and so may read it.
+    """
+
+    def __init__(self, cluster: KubeCluster, gateways: PolledGateways, *, off_loop: OffLoop, seconds: float) -> None:
+        self._cluster = cluster
+        self._gateways = gateways
+        self._off_loop = off_loop
+        self._seconds = seconds
+        self._is_busy = False
+
+    async def __call__(self, asked: admission.Asked) -> str:
+        """Say what logged decisions say of an edit; nothing where no gate would ask about it."""
+        edit = await self._off_loop(lambda: read_edit(asked))
+        if edit is None or not any(each.gates.backtest for each in edit):
+            return ""
+        if self._is_busy:
+            return f"{NOT_ASKED}: another one is being asked"
+        self._is_busy = True
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._try(asked, *edit)
+        except (BaleenError, aiohttp.ClientError, OSError) as exc:
+            return f"{NOT_ASKED}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
+        finally:
+            self._is_busy = False
+
+    async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> str:
+        key = (before.namespace, before.name)
+        stored = await self._cluster.look_for(TARGETS[POLICY_KIND], *key)
+        route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
+        if stored is None or asked.old_object is None or stored.get("spec") != asked.old_object.get("spec"):
+            return f"{NOT_ASKED}: what is stored is another policy by now"
+        if route is None:
+            return ""
+        if after.content.lists or before.content.lists:
+            return f"{NOT_ASKED}: lists are read once the policy is applied"
+        published = read_route(route)
+        stable, gate = published.route.stable, stricter_backtest(after.gates.backtest, published.backtest)
+        revision = await self._off_loop(lambda: make_revision(after, {}))
+        if gate is None or revision.digest in (stable, *published.route.recent_stable):
+            return ""
+        kept = await self._cluster.look_for(TARGETS[REVISION_KIND], key[0], revision_name(key[1], stable))
+        if kept is None:
+            return f"{NOT_ASKED}: the stable revision is not there"
+        said = stored_revision(kept)
+        content = BacktestQuestion(
+            policy="/".join(key),
+            stable=BacktestRevision(digest=said.digest, content=said.content),
+            candidate=BacktestRevision(digest=revision.digest, content=revision.content),
+            decisions=gate.decisions,
+            seconds=self._seconds,
+        )
+        names = await self._gateways.look_up()
+        if names is None:
+            return f"{NOT_ASKED}: the gateways could not be looked up"
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            answer = await add_up(session, content, names, await self._gateways.authorization())
+        if answer.found is None:
+            return f"{NOT_ASKED}: {answer.problem}"
+        result = judge_backtest(gate, answer.found, bound=answer.bound)
+        return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
 
 
 def replace_seconds(content: BacktestQuestion, seconds: float) -> BacktestQuestion:

@@ -125,6 +125,11 @@ class PolledGateways:
             return None
         return {url: (gateway.replica, gateway.answers) for url, gateway in self._known.items()}
 
+    async def look_up(self) -> Mapping[str, str] | None:
+        """Look for gateways, unless that was just done, and return their names by their addresses; None: it failed."""
+        await self._find()
+        return {url: gateway.replica for url, gateway in self._known.items()} if self._is_found else None
+
     def forget(self, key: Key) -> None:
         """Stop following a policy that has no route any more."""
         self._behind.pop(key, None)
