@@ -322,9 +322,13 @@ async def test_a_stranger_who_does_not_know_the_policy_learns_nothing_of_the_log
         await one.stop()
         one.compare = compare
         await one.start()
-        told = await trying(site, tmp_path, one.url)(tried(site, policy("50%", version="v2"), spec=guess["spec"]))
+        backtest, edit = trying(site, tmp_path, one.url), policy("50%", version="v2")
+        other = await backtest(tried(site, edit, spec=guess["spec"]))
+        # What can be guessed is not enough.
+        guessed = await backtest(tried(site, edit, metadata={"name": KEY[1], "uid": "guessed"}))
+        without = await backtest(tried(site, edit, metadata={"name": KEY[1]}))
 
-    assert told == "the backtest could not be asked: what is stored is another policy by now"
+    assert {other, guessed, without} == {"the backtest could not be asked: what is stored is another policy by now"}
     assert asked == 0
 
 

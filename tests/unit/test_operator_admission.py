@@ -17,6 +17,7 @@ from baleen_operator.plan.admission import (
     Asked,
     admit_pod,
     admit_policy,
+    names_backtest,
     read_edit,
     read_review,
     say_in_parts,
@@ -233,6 +234,7 @@ def test_no_edit_is_too_odd_to_be_looked_at(before: dict[str, Any], after: dict[
     asking = asked(after, oldObject=before, dryRun=True)
 
     assert read_edit(asking) is None or asking.object is not None
+    assert names_backtest(asking) in (True, False)
     assert read_edit(asked(policy(policy=rules("content.links > 3")), oldObject=before)) is None
 
 

@@ -28,11 +28,11 @@ from baleen_core.resources import POLICY_KIND, REVISION_KIND, ROUTE_KIND, read_r
 from baleen_operator.adapters.gateways import PolledGateways, read_bounded
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.plan import admission
-from baleen_operator.plan.admission import read_edit
+from baleen_operator.plan.admission import names_backtest, read_edit
 from baleen_operator.plan.conditions import shorten
 from baleen_operator.plan.gate import Asked, Question
 from baleen_operator.reconcile.policy import TARGETS
-from baleen_operator.reconcile.ports import Key, OffLoop
+from baleen_operator.reconcile.ports import Key, Manifest, OffLoop
 from baleen_operator.resources.policy import stored_revision
 
 logger = logging.getLogger(__name__)
@@ -160,15 +160,16 @@ class TriedBacktests:
 
     async def __call__(self, asked: admission.Asked) -> str:
         """Say what logged decisions say of an edit; nothing where no gate would ask about it."""
-        edit = await self._off_loop(lambda: read_edit(asked))
-        if edit is None or not any(each.gates.backtest for each in edit):
+        if not names_backtest(asked):
             return ""
+        # Before anything is read: whoever asks at once with others must not cost more than they do.
         if self._is_busy:
             return f"{NOT_ASKED}: another one is being asked"
         self._is_busy = True
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._try(asked, *edit)
+                edit = await self._off_loop(lambda: read_edit(asked))
+                return await self._try(asked, *edit) if edit else ""
         except (BaleenError, aiohttp.ClientError, OSError) as exc:
             return f"{NOT_ASKED}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
         finally:
@@ -177,9 +178,9 @@ class TriedBacktests:
     async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> str:
         key = (before.namespace, before.name)
         stored = await self._cluster.look_for(TARGETS[POLICY_KIND], *key)
-        route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
-        if stored is None or asked.old_object is None or stored.get("spec") != asked.old_object.get("spec"):
+        if stored is None or asked.old_object is None or not _are_one(stored, asked.old_object):
             return f"{NOT_ASKED}: what is stored is another policy by now"
+        route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
         if route is None:
             return ""
         if after.content.lists or before.content.lists:
@@ -209,6 +210,12 @@ class TriedBacktests:
             return f"{NOT_ASKED}: {answer.problem}"
         result = judge_backtest(gate, answer.found, bound=answer.bound)
         return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
+
+
+def _are_one(stored: Manifest, shown: Manifest) -> bool:
+    """Say whether what was shown is what is stored; its uid nobody can guess."""
+    uids = [dict(each.get("metadata") or {}).get("uid") for each in (stored, shown)]
+    return bool(uids[0]) and uids[0] == uids[1] and stored.get("spec") == shown.get("spec")
 
 
 def replace_seconds(content: BacktestQuestion, seconds: float) -> BacktestQuestion:

@@ -142,6 +142,14 @@ def read_edit(asked: Asked) -> tuple[Policy, Policy] | None:
     return read[0], read[1]
 
 
+def names_backtest(asked: Asked) -> bool:
+    """Say whether a policy, as it was or is to be, names a gate of logged decisions, valid or not."""
+    found: list[Any] = [asked.object, asked.old_object]
+    for name in ("spec", "gates", "backtest"):
+        found = [each.get(name) if isinstance(each, Mapping) else None for each in found]
+    return any(each is not None for each in found)
+
+
 def say_in_parts(message: str) -> tuple[str, ...]:
     """Cut a message that is longer than a warning may be, between its words."""
     parts, rest = [], message
