@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from baleen_cli.console import coloured, lines, note, output, table
-from baleen_sidecar.usecases.simulate import Ended
+from baleen_core.decision.backtest import Ended
 
 
 def print_simulation(answer: Mapping[str, Any]) -> None:
@@ -25,6 +25,8 @@ def print_simulation(answer: Mapping[str, Any]) -> None:
         note(f"{count:,} could not be compared, for want of scores of {name}")
     for name, count in answer["lists_missing"].items():
         note(f"{count:,} could not be compared, since the list {name} was not looked up then")
+    if erased := answer.get("erased", 0):
+        note(f"{erased:,} could not be compared, since they were erased on request")
     if answer["ended"] not in (Ended.ENOUGH, Ended.END_OF_LOG):
         note(f"stopped before there were enough decisions: {answer['ended']}")
     if answer.get("gate", {}).get("verdict") == "Pass":

@@ -8,13 +8,14 @@ are ignored, so that a gateway and its sidecars may be of different releases.
 from bisect import bisect_left
 from collections.abc import Mapping
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from baleen_core.assignment import FULL, GROUPS
 from baleen_core.errors import Problem
-from baleen_core.policy.schema import MAX_STEPS, Verdict
+from baleen_core.policy.schema import MAX_BACKTEST_DECISIONS, MAX_CATEGORIES, MAX_STEPS, Verdict
 from baleen_core.records import Cohort
 from baleen_core.resources import PublishedPolicy
 
@@ -29,6 +30,8 @@ FILES_PATH: Final = "/v1/model-files/"
 ACKNOWLEDGEMENTS_PATH: Final = "/v1/acknowledgements"
 CONVERGENCE_PATH: Final = "/v1/convergence"
 RECORDS_PATH: Final = "/v1/decision-records"
+BACKTESTS_PATH: Final = "/v1/backtests"
+"""For the operator: a BacktestQuestion is answered by a BacktestShare, by the log of the gateway that is asked."""
 SNAPSHOT_PATH: Final = "/v1/state-snapshot"
 """A consistent copy of the gateway's database, for those who keep backups; SHA256_HEADER has its digest."""
 SHA256_HEADER: Final = "x-baleen-sha256"
@@ -42,6 +45,10 @@ MAX_RECORDS: Final = 500
 """How many decisions are taken at once."""
 MAX_RECORDS_BYTES: Final = 8 * 1024 * 1024
 """The longest body that brings decisions, with the revisions that it brings along."""
+MAX_BACKTEST_BYTES: Final = 16 * 1024 * 1024
+"""The longest question: two revisions of 1 MiB, each of which JSON may write twice as long, and lists."""
+MAX_BACKTEST_SECONDS: Final = 30.0
+"""How long a gateway may judge its log again for one question."""
 MAX_STALE: Final = 10
 """How many stale sidecars are named for a policy."""
 MAX_COUNT: Final = 2**53
@@ -282,3 +289,54 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     refused: dict[str, Refusal] = {}
     lacks: tuple[str, ...] = ()
+
+
+class BacktestRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision: its digest, and the canonical JSON that it names."""
+
+    digest: Annotated[str, Meta(max_length=71)]
+    content: Annotated[str, Meta(max_length=2**20)]
+
+
+class BacktestQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Judge again, by both revisions, at most so many decisions of a policy (`namespace/name`), in so many seconds.
+
+    `lists` are texts of lists of digests, by their digests, that a gateway may not have yet.
+    """
+
+    policy: Annotated[str, Meta(max_length=512)]
+    stable: BacktestRevision
+    candidate: BacktestRevision
+    decisions: Annotated[int, Meta(ge=1, le=MAX_BACKTEST_DECISIONS)]
+    seconds: Annotated[float, Meta(gt=0, le=MAX_BACKTEST_SECONDS)] = MAX_BACKTEST_SECONDS
+    lists: Annotated[dict[str, str], Meta(max_length=64)] = {}
+
+
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Counts = Annotated[tuple[Count, ...], Meta(min_length=VERDICT_PAIRS, max_length=VERDICT_PAIRS)]
+"""Decisions from verdict to verdict, as in `flips.FlipMatrix`."""
+Name = Annotated[str, Meta(max_length=256)]
+
+
+class BacktestExamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids of some decisions that go from one verdict to another."""
+
+    from_: Verdict
+    to: Verdict
+    ids: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=10)]
+
+
+class BacktestShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway's log says of two revisions: the fields of a `backtest.Backtest`, and why it `ended`."""
+
+    replica: Annotated[str, Meta(max_length=253)]
+    ended: Annotated[str, Meta(max_length=32)]
+    overall: Counts
+    categories: Annotated[dict[Name, Counts], Meta(max_length=2 * MAX_CATEGORIES)] = {}
+    languages: Annotated[dict[Name, Counts], Meta(max_length=1000)] = {}
+    examples: Annotated[tuple[BacktestExamples, ...], Meta(max_length=VERDICT_PAIRS)] = ()
+    unknown: Count = 0
+    erased: Count = 0
+    elsewhere: Count = 0
+    signals: Annotated[dict[Name, Count], Meta(max_length=10_000)] = {}
+    lists: Annotated[dict[Name, Count], Meta(max_length=1000)] = {}

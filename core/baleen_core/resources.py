@@ -11,16 +11,18 @@ from typing import Any, Final
 from baleen_core.assignment import DEFAULT_KEYS, FULL, Assignment, Exposure, StickyKey, name_rollout
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate
-from baleen_core.policy.parse import digest, place, read_header, read_scope, type_word
+from baleen_core.policy.parse import digest, place, read_backtest, read_header, read_scope, type_word
 from baleen_core.policy.schema import (
     API_VERSION,
     MAX_CATEGORIES,
     MAX_ROLLBACK_WINDOW,
     MAX_TENANTS,
+    BacktestGate,
     Revision,
     Role,
     Scope,
 )
+from baleen_core.ratio import format_ratio
 from baleen_core.reading import Reader, boolean, integer, name, one_of, text
 
 GROUP: Final = "moderation.baleen.dev"
@@ -62,7 +64,8 @@ class PublishedRoute:
 
     `version` is of the stable revision; `time` (RFC 3339, UTC) says since when, `reason` why, `by` whose edit it was,
     and `stable_epoch` with which epoch it became stable (0: with this one). `created` is when the policy was created,
-    which decides between policies of one scope. `never_loosen` names categories that its next content may not soften.
+    which decides between policies of one scope. `never_loosen` names categories that its next content may not soften,
+    `backtest` is the gate of logged decisions that it must pass.
     """
 
     namespace: str
@@ -79,6 +82,7 @@ class PublishedRoute:
     by: str = ""
     stable_epoch: int = 0
     never_loosen: tuple[str, ...] = ()
+    backtest: BacktestGate | None = None
 
     @property
     def rollout(self) -> str:
@@ -201,8 +205,8 @@ def write_route(route: PublishedRoute) -> dict[str, Any]:
         "stableEpoch": route.stable_epoch,
     }
     kept = {field: value for field, value in spec.items() if value not in ("", [], 0)}
-    if route.never_loosen:
-        kept["gates"] = {"neverLoosen": list(route.never_loosen)}
+    if gates := _write_gates(route):
+        kept["gates"] = gates
     if route.route.candidate is not None:
         kept |= _write_candidate(route.route.candidate)
     return {
@@ -211,6 +215,17 @@ def write_route(route: PublishedRoute) -> dict[str, Any]:
         "metadata": {"name": route.name, "namespace": route.namespace, "labels": dict(MANAGED_BY)},
         "spec": kept,
     }
+
+
+def _write_gates(route: PublishedRoute) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    if route.never_loosen:
+        written["neverLoosen"] = list(route.never_loosen)
+    if (gate := route.backtest) is not None:
+        limits = {"maxFlipRate": gate.max_flip_rate, "maxNewBlocks": gate.max_new_blocks}
+        said = {field: format_ratio(limit) for field, limit in limits.items() if limit is not None}
+        written["backtest"] = {"decisions": gate.decisions, **said}
+    return written
 
 
 def _write_candidate(candidate: RoutedCandidate) -> dict[str, Any]:
@@ -259,6 +274,7 @@ def read_route(manifest: Mapping[str, Any]) -> PublishedRoute:
     top = Reader(manifest, "", problems)
     read_header(top, kind=ROUTE_KIND)
     metadata, spec = top.mapping("metadata", required=True), top.mapping("spec", required=True)
+    gates = spec.mapping("gates")
     found = PublishedRoute(
         namespace=metadata.required("namespace", name, ""),
         name=metadata.required("name", name, ""),
@@ -277,7 +293,8 @@ def read_route(manifest: Mapping[str, Any]) -> PublishedRoute:
         reason=spec.optional("reason", _TEXT, ""),
         by=spec.optional("by", _TEXT, ""),
         stable_epoch=spec.optional("stableEpoch", integer(1, 2**53), 0),
-        never_loosen=spec.mapping("gates").values("neverLoosen", name, limit=MAX_CATEGORIES),
+        never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES),
+        backtest=read_backtest(gates.mapping("backtest")) if gates.has("backtest") else None,
     )
     if spec.required("policy", name, found.name) != found.name:
         spec.report("policy", f"is not the route's own name {found.name!r}")

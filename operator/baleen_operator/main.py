@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ import kopf
 from baleen_core.errors import ClusterError, InvalidError
 from baleen_core.resources import DEPLOYMENT_KIND, PLURALS, POLICY_KIND, ROUTE_KIND
 from baleen_operator.adapters.api import ApiServer
+from baleen_operator.adapters.backtests import GatewayBacktests, TriedBacktests
 from baleen_operator.adapters.certificates import CertificateRules, Certificates
 from baleen_operator.adapters.crds import find_problems
 from baleen_operator.adapters.election import Election
@@ -47,7 +48,7 @@ from baleen_operator.reconcile.gateway_scaling import Scaled, ScalingPorts, Work
 from baleen_operator.reconcile.model_deployment import reconcile_model_deployment
 from baleen_operator.reconcile.model_ports import ModelPorts
 from baleen_operator.reconcile.policy import reconcile_policy
-from baleen_operator.reconcile.ports import Ports
+from baleen_operator.reconcile.ports import Key, Ports
 from baleen_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ T = TypeVar("T")
 EXIT_SETTINGS: Final = 2
 EXIT_LEASE_LOST: Final = 3
 
+TRY_SECONDS: Final = 2.0
+"""How long gateways may take to judge their logs for somebody who only tries an edit."""
 WAIT_SECONDS: Final = 2.0
 """How often something that has to be there before the work begins is looked for."""
 SETTLE_SECONDS: Final = 2.0
@@ -201,15 +204,17 @@ async def serve_webhooks(
         off_loop=off_loop,
     )
     mirror = Mirror()
+    cluster = KubeCluster(api, mirror, events, may_write=lambda: False)
+    # Its own, since a replica that stands by follows no gateway.
+    gateways = poll_gateways(settings, cluster, metrics, on_change=lambda keys: None)
     webhooks = Webhooks(
         rules=settings.injection_rules,
         grants=settings.grants,
         namespaces=settings.namespaces,
-        models=ListedModels(
-            KubeCluster(api, mirror, events, may_write=lambda: False), mirror, tuple(settings.namespaces)
-        ),
+        models=ListedModels(cluster, mirror, tuple(settings.namespaces)),
         metrics=metrics,
         off_loop=off_loop,
+        backtest=TriedBacktests(cluster, gateways, off_loop=off_loop, seconds=TRY_SECONDS),
     )
     async with webhook_server(settings.host, settings.webhook_port, certificates.context, webhooks) as port:
         logger.info("answering API servers", extra={"host": settings.host, "port": port})
@@ -251,6 +256,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
             outcome = await reconcile_policy(task[1], ports)
         if mirror.get(ROUTE_KIND, task[1]) is None:
             gateways.forget(task[1])
+            backtests.forget(task[1])
         work.add(((POLICY_KIND, each) for each in outcome.affected), urgent=True)
         if not mirror.reads_secrets(task[1]):
             return outcome.requeue_seconds
@@ -271,25 +277,20 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
     )
     intake = Intake(mirror, metrics, work.add)
     mirror.on_change = intake.on_change
-    gateways = PolledGateways(
-        GatewayPlaces(
-            urls=settings.gateway_urls,
-            namespace=settings.gateway_namespace,
-            service=settings.gateway_service,
-            port=settings.gateway_port,
-        ),
+    gateways = poll_gateways(
+        settings,
         cluster,
         metrics,
-        token_file=settings.gateway_token_file,
-        timeout_seconds=settings.gateway_timeout_seconds,
         on_change=lambda keys: work.add(((POLICY_KIND, key) for key in keys), urgent=False),
-        # Each round of scaling needs answers that are newer than the round before.
-        news_seconds=settings.gateway_scale_seconds if settings.gateway_workload else math.inf,
+    )
+    backtests = GatewayBacktests(
+        gateways, clock=now, on_change=lambda keys: work.add(((POLICY_KIND, key) for key in keys), urgent=True)
     )
     ports = Ports(
         seen=mirror,
         cluster=cluster,
         gateways=gateways,
+        backtests=backtests,
         clock=now,
         off_loop=Threads(),
         salt=new_salt,
@@ -319,8 +320,30 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         work=work,
         intake=intake,
         gateways=gateways,
+        backtests=backtests,
         model_files=model_files,
         scaling=scaling_ports(settings, cluster, gateways),
+    )
+
+
+def poll_gateways(
+    settings: Settings, cluster: KubeCluster, metrics: Metrics, *, on_change: Callable[[Collection[Key]], None]
+) -> PolledGateways:
+    """Return what knows the gateways."""
+    return PolledGateways(
+        GatewayPlaces(
+            urls=settings.gateway_urls,
+            namespace=settings.gateway_namespace,
+            service=settings.gateway_service,
+            port=settings.gateway_port,
+        ),
+        cluster,
+        metrics,
+        token_file=settings.gateway_token_file,
+        timeout_seconds=settings.gateway_timeout_seconds,
+        on_change=on_change,
+        # Each round of scaling needs answers that are newer than the round before.
+        news_seconds=settings.gateway_scale_seconds if settings.gateway_workload else math.inf,
     )
 
 
@@ -353,6 +376,7 @@ class Operator:
     work: Work
     intake: Intake
     gateways: PolledGateways
+    backtests: GatewayBacktests
     model_files: FolderModelFiles
     scaling: ScalingPorts | None = None
     watch_problem: str = ""
@@ -375,6 +399,7 @@ class Operator:
             self.intake.everything()
             self.working = group.create_task(self.work.run())
             group.create_task(self.gateways.run())
+            group.create_task(self.backtests.run())
             if self.scaling is not None:
                 group.create_task(self._keep_scaling(self.scaling))
             group.create_task(self._keep_listing())

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import Counter, Gauge
 
+from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
@@ -38,6 +39,7 @@ from baleen_sidecar.usecases.follow_published import FollowPublished
 from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import ServeModels
 from baleen_sidecar.usecases.ship_decisions import ShipDecisions
+from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.exposition import MetricsPage
 from baleen_sidecar.web.policy_stream import PolicyStream, ReadFile, StreamSettings
@@ -135,7 +137,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             copies=Copies(parts.state.path),
         )
         followed = await stack.enter_async_context(
-            _open_api_server(cluster, env, own, parts, _reading(models, files))
+            _open_api_server(cluster, env, own, parts, _reading(models, files), _comparing(parts, models))
             if cluster.is_gateway
             else _open_gateway(cluster, settings.durability, parts)
         )
@@ -195,6 +197,18 @@ def _reading(models: ServeModels, files: FolderModelFiles) -> ReadFile:
     return read
 
 
+def _comparing(parts: Parts, models: ServeModels) -> Simulate:
+    """Judge the log again for the operator, whatever is in force here."""
+    return Simulate(
+        PolicySnapshot,
+        lambda: models.current().expected,
+        parts.log,
+        parts.store,
+        executor=parts.executor,
+        monotonic_seconds=time.monotonic,
+    )
+
+
 async def _serve(served: Sequence[Served], followed: _Followed) -> None:
     await run_servers(*served)
     await followed.finish()
@@ -211,7 +225,7 @@ async def _until_served(serving: Awaitable[None], tasks: tuple[Task, ...]) -> No
 
 @asynccontextmanager
 async def _open_api_server(
-    cluster: ClusterSettings, env: Mapping[str, str], own: _Own, parts: Parts, read_file: ReadFile
+    cluster: ClusterSettings, env: Mapping[str, str], own: _Own, parts: Parts, read_file: ReadFile, simulate: Simulate
 ) -> AsyncIterator[_Followed]:
     """Follow the API server, and pass on what it says on a second port."""
     access = (
@@ -250,6 +264,7 @@ async def _open_api_server(
             trial=own.rollouts.of,
             load=own.load,
             copies=own.copies,
+            compare=simulate.compare,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,

@@ -142,7 +142,7 @@ class ClusterSettings:
     stream_address: str = ""
     """Where sidecars reach the stream of this very replica, such as http://10.244.0.7:8081; empty: as they came."""
     operators: tuple[str, ...] = ("baleen-system/baleen-operator",)
-    """The ServiceAccounts (comma-separated, namespace/name) that may ask a gateway who enforces what."""
+    """The ServiceAccounts (comma-separated, namespace/name) that may ask a gateway for convergence and backtests."""
     backup_accounts: tuple[str, ...] = ()
     """The ServiceAccounts (comma-separated, namespace/name) that may have a copy of a gateway's whole state."""
     drain_seconds: float = 0.0

@@ -30,7 +30,7 @@ from baleen_operator.plan.actions import Action, Emit
 from baleen_operator.reconcile.policy import reconcile_policy
 from baleen_operator.reconcile.ports import Manifest, Ports
 from control_plane import ControlPlane
-from memory_cluster import FixedGateways, run_here
+from memory_cluster import FixedBacktests, FixedGateways, run_here
 
 pytestmark = pytest.mark.cluster
 
@@ -98,6 +98,7 @@ async def operating(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
             seen=mirror,
             cluster=cluster,
             gateways=FixedGateways(),
+            backtests=FixedBacktests(),
             clock=lambda: datetime.now(UTC),
             off_loop=run_here,
             salt=lambda: "salt-of-a-test",

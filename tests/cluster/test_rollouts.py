@@ -193,6 +193,8 @@ def test_the_demo_shows_what_it_says_and_leaves_nothing_running():
     for said in (
         "did you mean",
         "Unproven",
+        "would be newly blocked",
+        "above maxNewBlocks (40%)",
         "it has increased by more",
         "somebody to approve",
         "git revert",

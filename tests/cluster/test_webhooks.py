@@ -143,6 +143,7 @@ def test_policies_are_judged_before_they_are_stored(asking: Asking):
     )
     waiting = policy(namespace, "Review", name="waiting")
     waiting["spec"]["policy"]["categories"] = [{"name": "x", "signals": [{"name": "image-safety.x", "review": "50%"}]}]
+    gates = {"backtest": {"decisions": 5, "maxNewBlocks": "1%"}}
     asking.configure()
     with asking.operator() as operator:
 
@@ -152,14 +153,15 @@ def test_policies_are_judged_before_they_are_stored(asking: Asking):
         refused = [asking.apply(each, "--dry-run=server") for each in (typo, failing)]
         by_schema = asking.apply(wrong, "--dry-run=server")
         taken, warned = asking.apply(waiting, "--dry-run=server")
-        stored = asking.apply(policy(namespace, "Review"))
+        stored = asking.apply(policy(namespace, "Review", gates=gates))
         before = asked()
         plane.wait_for_condition("modpol", "community", "Accepted", namespace)
         plane.kubectl("label", "modpol", "community", "-n", namespace, "team=safety")
-        paused = asking.apply(policy(namespace, "Review", paused=True))
+        paused = asking.apply(policy(namespace, "Review", gates=gates, paused=True))
         unasked = asked()
         changed = asking.apply(typo)
         kept = plane.get_json("modpol", "community", namespace)["spec"]["policy"]["rules"][0]["when"]
+        _, tried = asking.apply(policy(namespace, "Block"), "--dry-run=server")
         plane.kubectl("delete", "modpol", "community", "-n", namespace)
         refusals = operator.metric("baleen_operator_admission_requests_total", webhook="policies", allowed="false")
 
@@ -177,7 +179,10 @@ def test_policies_are_judged_before_they_are_stored(asking: Asking):
         assert unasked == before
         assert not changed[0]
         assert kept == "content.links > 1"
-        assert asked() == before + 1
+        assert "Warning: changes rules[links].action: Review → Block" in tried
+        # The gate in force counts, and here no gateway is known.
+        assert "Warning: gates.backtest: Inconclusive (TooFewDecisions): 0 decisions of this policy" in tried
+        assert asked() == before + 2
         assert refusals == 3
 
 

@@ -347,7 +347,10 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                 },
                 "assignment": {"keys": ["Author", "Session", "Content"], "salt": "c2FsdA=="},
                 "stableEpoch": 7,
-                "gates": {"neverLoosen": ["sexual"]},
+                "gates": {
+                    "backtest": {"decisions": 5000, "maxFlipRate": "2%", "maxNewBlocks": "0.5%"},
+                    "neverLoosen": ["sexual"],
+                },
                 "version": "v1.4.0",
                 "time": "2026-01-02T00:00:00Z",
                 "reason": "Promoted",
@@ -457,6 +460,17 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
                 "message": "too slow",
                 "time": "2026-01-02T00:00:00Z",
                 "wasApproved": True,
+            }
+        ],
+        "backtests": [
+            {
+                "candidate": OTHER_DIGEST,
+                "stable": DIGEST,
+                "gate": "decisions 5000, maxFlipRate 2%",
+                "verdict": "Fail",
+                "reason": "TooManyFlips",
+                "message": "too many",
+                "time": "2026-01-02T00:00:00Z",
             }
         ],
         "analysis": {
@@ -570,6 +584,9 @@ RULES: Final[Mapping[tuple[str, str], Samples]] = {
     ("ModerationOverride", "metadata.name must be the name of the policy"): Samples(good=_NAMED, bad=_BROKEN_NAME),
     ("ModerationOverride", "pin.digest is rejected too"): Samples(
         good={"reject": []}, bad={"reject": [OTHER_DIGEST, DIGEST]}
+    ),
+    ("ModerationPolicy", "has no limit, so it would stop nothing"): Samples(
+        good={"maxFlipRate": None}, bad={"maxFlipRate": None, "maxNewBlocks": None}
     ),
     ("ModerationPolicy", "must be above 0% and below 100%"): Samples(good="99.99%", bad="100.0%"),
     ("ModerationPolicy", "a metric of type FlipRate has maxIncrease only"): Samples(

@@ -101,11 +101,13 @@ class Gateway:
         log: Any = None,
         store: Any = None,
         copies: Any = None,
+        compare: Any = None,
         **settings: Any,
     ) -> None:
         self.source = source or FedSource()
         self.tokens = tokens or KnownTokens()
         self.copies = copies
+        self.compare = compare
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
@@ -187,6 +189,7 @@ class Gateway:
             trial=self.rollouts.of,
             load=self._load,
             copies=self.copies,
+            compare=self.compare,
         )
 
     def _count_claimed(self, record: DecisionRecord) -> None:

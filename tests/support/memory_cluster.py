@@ -6,6 +6,7 @@ operator at once, or, while `is_lagging`, only after `catch_up`. What the operat
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from baleen_core.checking import texts_of
 from baleen_core.errors import ClusterError, Stale
 from baleen_core.model.schema import Model
 from baleen_core.policy.schema import ListSourceType, Scope
-from baleen_core.policy_stream import TrialCounts
+from baleen_core.policy_stream import BacktestQuestion, TrialCounts
 from baleen_core.resources import (
     GROUP,
     POLICY_KIND,
@@ -22,6 +23,7 @@ from baleen_core.resources import (
     ROUTE_KIND,
 )
 from baleen_operator.plan.actions import Action, Apply, ApplyStatus, Delete, Emit, Target
+from baleen_operator.plan.gate import Asked, Question
 from baleen_operator.reconcile.ports import Acknowledged, Key, Manifest, Ports
 
 T = TypeVar("T")
@@ -144,6 +146,9 @@ class MemoryCluster:
         return None if found is None else deepcopy(found["metadata"])
 
     async def read(self, target: Target, namespace: str, name: str) -> Manifest | None:
+        return self.find(target.kind, namespace, name)
+
+    async def look_for(self, target: Target, namespace: str, name: str) -> Manifest | None:
         return self.find(target.kind, namespace, name)
 
     async def select(self, target: Target, namespace: str, labels: Mapping[str, str]) -> Sequence[Manifest]:
@@ -270,6 +275,30 @@ class FixedGateways:
         return {name: counts for name, counts in self.trials.items() if counts.rollout == rollout}
 
 
+class FixedBacktests:
+    """Gateways whose logs say what a test tells them to, once they are asked."""
+
+    def __init__(self) -> None:
+        self.told: Asked = Asked()
+        self.questions: list[tuple[Question, BacktestQuestion]] = []
+
+    def asked(self, key: Key) -> Asked:
+        return self.told
+
+    def ask(self, key: Key, question: Question, content: BacktestQuestion) -> None:
+        if self.told.under_way == question:
+            return
+        self.questions.append((question, content))
+        self.told = replace(self.told, under_way=question)
+
+    def answer(self, now: datetime, **said: Any) -> None:
+        """Answer the question that is under way."""
+        question = self.told.under_way
+        assert question is not None, "nobody asks"
+        tries = self.told.tries + 1 if self.told.question == question else 1
+        self.told = Asked(question=question, time=now, tries=tries, **said)
+
+
 class TickingClock:
     """A clock that goes on by a second each time it is asked."""
 
@@ -292,6 +321,7 @@ def make_ports(cluster: MemoryCluster, clock: TickingClock | None = None, **othe
         seen=cluster,
         cluster=cluster,
         gateways=others.pop("gateways", FixedGateways()),
+        backtests=others.pop("backtests", FixedBacktests()),
         clock=clock or TickingClock(),
         off_loop=run_here,
         salt=others.pop("salt", lambda: "salt-of-a-test"),

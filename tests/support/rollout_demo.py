@@ -40,7 +40,9 @@ ANALYSIS: Final = {
         {"name": "flip-rate", "type": "FlipRate", "maxIncrease": "10%"},
     ],
 }
+GATES: Final = {"neverLoosen": ["toxicity"], "backtest": {"decisions": 180, "maxNewBlocks": "40%"}}
 EVERY_LINK: Final = {"when": "content.links > 0", "action": "Block"}
+TWO_LINKS: Final = {"when": "content.links > 1", "action": "Block"}
 WAIT_SECONDS: Final = 60.0
 
 
@@ -98,7 +100,7 @@ class Demo:
             "spec": {
                 "version": version,
                 "policy": {"categories": categories, "rules": rules},
-                "gates": {"neverLoosen": ["toxicity"]},
+                "gates": GATES,
                 "rollout": {"steps": STEPS, "analysis": ANALYSIS},
             },
         }
@@ -157,7 +159,8 @@ def show(demo: Demo, operator: RunningOperator) -> None:
     edits: Sequence[tuple[str, Mapping[str, Any], tuple[str, str]]] = (
         ("v2: a typo", {"when": "content.linkz > 3"}, ("Accepted", "Invalid")),
         ("v2: a softer threshold", {"block": "97%"}, ("Accepted", "GateFailed")),
-        ("v2: block every link", {"more": EVERY_LINK}, ("Stalled", "AnalysisFailed")),
+        ("v2: block every link", {"more": EVERY_LINK}, ("Stalled", "GateFailed")),
+        ("v2: block two links", {"more": TWO_LINKS}, ("Stalled", "AnalysisFailed")),
     )
     for what, edit, reason in edits:
         begun = time.monotonic()
@@ -242,6 +245,9 @@ def main() -> int:
             demo.say("v1: review more than 3 links", "the first policy goes live at once")
             for load in loads:
                 traffic.enter_context(load)
+            for load in loads:
+                # So that there is something to judge again.
+                load.wait_for(25)
             show(demo, operator)
         answered = [each for load in loads for each in load.answered]
         failed = sum(each.status != 200 for each in answered)

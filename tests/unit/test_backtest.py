@@ -9,7 +9,6 @@ from msgspec import structs
 
 from baleen_core.decision.backtest import (
     Backtest,
-    BacktestGate,
     Comparison,
     GateReason,
     GateVerdict,
@@ -23,7 +22,7 @@ from baleen_core.decision.engine import judge
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, summarize
 from baleen_core.decision.lists import compile_list
 from baleen_core.policy.lists import read_list
-from baleen_core.policy.schema import ListType, PolicyList, Scope, Verdict
+from baleen_core.policy.schema import BacktestGate, ListType, PolicyList, Scope, Verdict
 from baleen_core.records import DecisionRecord, Missing
 from decision_strategies import evidences, policies
 from evidence import (
@@ -393,3 +392,16 @@ def test_a_looser_gate_never_stops_what_a_stricter_one_lets_pass(flips, blocks, 
 
     if judge_backtest(strict, found).verdict is GateVerdict.PASS:
         assert judge_backtest(loose, found).verdict is GateVerdict.PASS
+
+
+def test_what_was_erased_is_named_as_such():
+    policy = make_policy(LOOSE)
+    records = logged(policy, *texts(*[0] * 20))
+    gone = [structs.replace(each, erased=True) if number < 4 else each for number, each in enumerate(records)]
+
+    found = backtest(Comparison(stable=policy, candidate=policy), gone)
+    said = judge_backtest(BacktestGate(decisions=16), found)
+
+    assert (found.compared, found.unknown, found.erased) == (16, 4, 4)
+    assert (said.verdict, said.reason) == (GateVerdict.INCONCLUSIVE, GateReason.DECISIONS_ERASED)
+    assert "4 of them since they were erased on request" in said.message

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
+from baleen_cli.kubectl_commands.acting import _approve
 from baleen_cli.kubectl_commands.comparing import choose_two
 from baleen_cli.kubectl_commands.facts import candidates, with_override
 from baleen_cli.kubectl_commands.overrides import approved, paused, pinned, rejected, unapproved, unpaused
 from baleen_cli.kubectl_commands.rollouts import (
+    AT_GATE,
     describe_rollout,
     find_rollout,
     find_rollouts,
@@ -23,12 +25,13 @@ from baleen_cli.kubectl_commands.rollouts import (
 from baleen_cli.kubectl_commands.showing import as_object, show_policies
 from baleen_cli.kubectl_commands.watching import View, watch_view
 from baleen_cli.kubectl_commands.words import NEXT_BY_REASON, describe_place, explain_digest, explain_policy
+from baleen_core.decision.backtest import Backtest
 from baleen_core.errors import BaleenError, ClusterError, NotFound
 from baleen_core.records import Context
 from baleen_core.resources import POLICY_KIND
 from baleen_operator.plan import rollout as machine
 from baleen_operator.reconcile.ports import Acknowledged
-from memory_cluster import FixedGateways
+from memory_cluster import FixedBacktests, FixedGateways
 from policies import override_manifest
 from policy_site import KEY, Site, pass_time, policy
 from rolling_site import STEPS, facts_of, rolling, stepped
@@ -168,6 +171,27 @@ def test_there_is_something_to_do_for_every_reason_of_a_rollout():
 
     assert len(reasons) >= 6
     assert reasons - NEXT_BY_REASON.keys() == set()
+
+
+async def test_a_candidate_at_its_gate_can_be_approved_and_explained():
+    site = await rolling()
+    site.restart(backtests=FixedBacktests())
+    gates = {"backtest": {"decisions": 9, "maxNewBlocks": "1%"}}
+    await site.apply(stepped("70%", "v3", gates=gates))
+    seen = {}
+    for said in ({}, {"problem": "gw-1 does not answer"}, {"found": Backtest()}):
+        if said:
+            await pass_time(site, 3)
+            site.ports.backtests.answer(site.clock(), **said)
+            await site.reconcile()
+        seen[rollout_of(site).reason] = "\n".join(explain_policy(facts_of(site), site.clock.now))
+    intent = _approve(facts_of(site), rollout_of(site), "")
+
+    assert seen.keys() == AT_GATE - {"GateFailed"}
+    for reason, words in seen.items():
+        assert "waiting to begin, judging nobody" in words
+        assert f"  Next: {NEXT_BY_REASON[reason]}" in words
+    assert intent.told.endswith("is approved through all its steps; it passes its gate")
 
 
 async def test_explain_names_an_approval_and_how_to_take_it_back():

@@ -17,7 +17,10 @@ from baleen_operator.plan.admission import (
     Asked,
     admit_pod,
     admit_policy,
+    names_backtest,
+    read_edit,
     read_review,
+    say_in_parts,
     write_review,
 )
 from baleen_operator.plan.injection import InjectionRules
@@ -176,3 +179,68 @@ def test_the_answer_is_what_api_servers_read():
         "allowed": False,
         "status": {"code": 422, "reason": "Invalid", "message": "spec.x: no"},
     }
+
+
+def edited(before: dict[str, Any], after: dict[str, Any], **more: Any) -> Asked:
+    """Ask about an edit: what was said and is to be said beside the rules."""
+    old, new = (policy(policy=rules("content.links > 3") | each) for each in (before, after))
+    return asked(new, oldObject=old, **more)
+
+
+TOXIC, SOFTER = (
+    {"name": "toxicity", "signals": [{"name": "toxicity.toxic", "block": block}], "onSignalMissing": "Ignore"}
+    for block in ("80%", "90%")
+)
+
+
+def test_whoever_only_tries_is_told_what_changes_and_others_are_not():
+    edit = {"categories": [TOXIC]}, {"categories": [SOFTER]}
+
+    assert admit_policy(edited(*edit), MODELS, OPEN).warnings == ()
+    assert admit_policy(edited(*edit, dryRun=False), MODELS, OPEN).warnings == ()
+    assert admit_policy(edited(*edit, dryRun=True), MODELS, OPEN).warnings == (
+        "changes categories[toxicity].signals[toxicity.toxic].block: 80% → 90%",
+    )
+
+
+def test_of_many_changes_some_are_told_and_the_others_counted():
+    many = {"parameters": {f"p{number}": "1" for number in range(15)}}
+    told = admit_policy(edited({}, many, dryRun=True), MODELS, OPEN)
+
+    assert len(told.warnings) == 11
+    assert told.warnings[-1] == "and 5 more changes"
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["the gate stays", "the edit takes it out"])
+def test_an_edit_that_may_loosen_what_is_protected_is_told_so_and_left_to_the_operator(keeps):
+    asking = edited({"categories": [TOXIC]}, {"categories": [SOFTER]})
+    assert asking.old_object is not None
+    assert asking.object is not None
+    asking.old_object["spec"]["gates"] = {"neverLoosen": ["toxicity"]}
+    if keeps:
+        asking.object["spec"]["gates"] = {"neverLoosen": ["toxicity"]}
+    told = admit_policy(asking, MODELS, OPEN)
+
+    assert told.allowed
+    (warning,) = told.warnings
+    assert warning.startswith("by gates.neverLoosen this may be refused: spec.policy.categories[0].signals[0].block")
+
+
+@given(
+    st.dictionaries(st.sampled_from(["metadata", "spec", "kind"]), anything, max_size=3),
+    st.dictionaries(st.sampled_from(["metadata", "spec", "kind"]), anything, max_size=3),
+)
+def test_no_edit_is_too_odd_to_be_looked_at(before: dict[str, Any], after: dict[str, Any]):
+    asking = asked(after, oldObject=before, dryRun=True)
+
+    assert read_edit(asking) is None or asking.object is not None
+    assert names_backtest(asking) in (True, False)
+    assert read_edit(asked(policy(policy=rules("content.links > 3")), oldObject=before)) is None
+
+
+@given(st.text(alphabet="ab ", max_size=900))
+def test_a_long_message_is_told_in_parts_of_which_nothing_is_lost(message: str):
+    parts = say_in_parts(message)
+
+    assert max(map(len, parts)) <= MAX_WARNING
+    assert "".join(parts).replace(" ", "") == message.replace(" ", "")

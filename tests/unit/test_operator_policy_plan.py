@@ -52,6 +52,8 @@ from baleen_operator.resources.policy import (
 )
 from policies import policy_manifest
 
+LATER = {"metrics": [{"name": "slower", "type": "LatencyP99", "maxIncreaseMilliseconds": 1}]}
+
 A, B, C, D = ("sha256:" + letter * 64 for letter in "abcd")
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -248,7 +250,7 @@ def test_what_is_valid_comes_with_the_content_of_its_revision():
             id="a signal that a model which is served does not have",
         ),
         pytest.param(policy_manifest({}), (model(),), "Invalid", id="nothing said"),
-        pytest.param(policy_manifest(gates={"backtest": {}}), (model(),), "NotYetSupported", id="not built"),
+        pytest.param(policy_manifest(rollout={"analysis": LATER}), (model(),), "NotYetSupported", id="not built"),
         pytest.param(policy_manifest(LISTED), (model(),), "ListMissing", id="a list"),
         pytest.param({"kind": "ModerationPolicy"}, (), "Invalid", id="no policy at all"),
     ],

@@ -27,6 +27,8 @@ from memory_cluster import FixedGateways, Killed, make_ports
 from policies import override_manifest, policy_manifest
 from policy_site import KEY, SPACE, Site, config_map, model, policy, with_list
 
+LATER = {"metrics": [{"name": "slower", "type": "LatencyP99", "maxIncreaseMilliseconds": 1}]}
+
 
 @pytest.fixture
 def site() -> Site:
@@ -132,7 +134,8 @@ async def test_the_same_content_by_another_version_has_a_row_of_its_own(site):
     ("spec", "reason"),
     [
         pytest.param({"block": "920%"}, "Invalid", id="a threshold"),
-        pytest.param({"gates": {"backtest": {"decisions": 9}}}, "NotYetSupported", id="gates"),
+        pytest.param({"rollout": {"analysis": LATER}}, "NotYetSupported", id="a metric of later"),
+        pytest.param({"gates": {"backtest": {"decisions": 9}}}, "Invalid", id="a gate without a limit"),
         pytest.param(
             {"tests": [{"name": "x", "expect": "Allow", "signals": {"toxicity.toxic": "99%"}}]},
             "TestsFailed",

@@ -19,6 +19,7 @@ from baleen_operator.adapters.certificates import make_pair
 from baleen_operator.adapters.webhooks import ListedModels, Webhooks, webhook_server
 from baleen_operator.main import Threads
 from baleen_operator.metrics import Metrics
+from baleen_operator.plan.admission import Asked
 from baleen_operator.plan.injection import InjectionRules
 
 POD = {"metadata": {}, "spec": {"containers": [{"name": "app"}]}}
@@ -27,6 +28,25 @@ POD = {"metadata": {}, "spec": {"containers": [{"name": "app"}]}}
 def review(found: Any = POD) -> bytes:
     request = {"uid": "1", "namespace": "shop", "object": found}
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+
+
+async def quickly() -> str:
+    return "gates.backtest: Fail"
+
+
+async def never() -> str:
+    await asyncio.sleep(60)
+    return "too late"
+
+
+async def broken() -> str:
+    raise RuntimeError("a fault")
+
+
+TRIED = {"quickly": quickly, "never": never, "broken": broken}
+"""What becomes of a backtest, by the question's id."""
+RULE = {"name": "links", "when": "content.links > 3", "action": "Review"}
+POLICY = {"metadata": {"name": "community"}, "spec": {"policy": {"rules": [RULE]}}}
 
 
 class Slowed:
@@ -56,8 +76,19 @@ async def client(slowed: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncCli
     async def models() -> tuple[()]:
         return ()
 
+    async def backtest(asked: Asked) -> str:
+        return await TRIED[asked.uid]()
+
     rules, metrics = InjectionRules(image="sidecar"), Metrics()
-    webhooks = Webhooks(rules=rules, grants=Grants(), namespaces=(), models=models, metrics=metrics, off_loop=slowed)
+    webhooks = Webhooks(
+        rules=rules,
+        grants=Grants(),
+        namespaces=(),
+        models=models,
+        metrics=metrics,
+        off_loop=slowed,
+        backtest=backtest,
+    )
     trust = ssl.create_default_context(cadata=made.authority.decode())
     async with webhook_server("127.0.0.1", 0, context, webhooks) as port:
         async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trust, trust_env=False) as client:
@@ -122,3 +153,28 @@ async def test_models_are_those_of_a_while_ago_when_the_api_server_does_not_answ
     cluster.answers = False
 
     assert (first, second, await models()) == (None, ("a model",), ("a model",))
+
+
+@pytest.mark.parametrize(
+    ("uid", "dry_run", "told"),
+    [
+        pytest.param("quickly", True, "gates.backtest: Fail", id="it says something"),
+        pytest.param("never", True, "the backtest could not be asked: there was no time left", id="it takes too long"),
+        pytest.param("broken", True, "the backtest could not be asked: by a fault", id="it fails"),
+        pytest.param("broken", False, "", id="it is no dry run"),
+    ],
+)
+async def test_whatever_becomes_of_a_backtest_a_policy_is_admitted_in_time(
+    client: httpx.AsyncClient, slowed: Slowed, monkeypatch: pytest.MonkeyPatch, uid: str, dry_run: bool, told: str
+):
+    monkeypatch.setattr(tested, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(tested, "SPARE_SECONDS", 0.9)
+    slowed.go.set()
+    asking = json.loads(review(POLICY))
+    asking["request"] |= {"uid": uid, "dryRun": dry_run}
+    answer = await client.post("/policies", json=asking)
+
+    assert answer.status_code == 200
+    response = answer.json()["response"]
+    assert response["allowed"]
+    assert [each.startswith(told) for each in response.get("warnings", [])] == ([True] if told else [])

@@ -432,7 +432,21 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
 @pytest.mark.parametrize(
     ("spec", "field", "message"),
     [
-        pytest.param({"gates": {"backtest": {}}}, "spec.gates.backtest", "NotYetSupported: `gates.b", id="backtest"),
+        pytest.param(
+            {"gates": {"backtest": {"decisions": 9}}}, "spec.gates.backtest", "give maxFlipRate", id="backtest"
+        ),
+        pytest.param(
+            {"gates": {"backtest": {"decisions": 100_001, "maxFlipRate": "2%"}}},
+            "spec.gates.backtest.decisions",
+            "from 1 to 100000",
+            id="more than one backtest compares",
+        ),
+        pytest.param(
+            {"gates": {"backtest": {"decisions": 9, "maxFlipRate": "2%", "maxNewBlock": "1%"}}},
+            "spec.gates.backtest.maxNewBlock",
+            "did you mean 'maxNewBlocks'?",
+            id="an unknown limit",
+        ),
         pytest.param({"gates": {"neverLoosen": ["A b"]}}, "spec.gates.neverLoosen[0]", "lower-case", id="a gate"),
         pytest.param(
             {"gates": {"neverLoosen": ["toxicty"]}},
@@ -647,6 +661,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "spec.policy.categories[1].signals[0].block",
         "spec.policy.categories[1].onLanguageUnsupported",
         "spec.policy.rules[0].action",
+        "spec.gates.backtest.decisions",
         "spec.gates.backtest",
         "spec.version",
     ]

@@ -248,3 +248,16 @@ def test_what_is_proven_is_never_softer_whatever_comes(data: st.DataObject):
         return judge(make_policy(*content.categories, **fields), evidence).severity
 
     assert severity(after) >= severity(before)
+
+
+@pytest.mark.parametrize("required", [Require.ANY, Require.ALL])
+@pytest.mark.parametrize("kept", [0, 1], ids=["none is left", "one is left"])
+def test_to_have_all_agree_is_no_way_to_take_thresholds_away(required: Require, kept: int):
+    before, levels = BASE.categories[0], ["85%" if number < kept else None for number in range(2)]
+    signals = tuple(make_threshold(signal, "50%", level) for signal, level in zip((ONE, TWO), levels, strict=True))
+    stable = replace(BASE, categories=(replace(before, require=Requirement(block=required)),))
+    after = replace(before, signals=signals, require=Requirement(block=Require.ALL))
+
+    problems = find_unproven(stable, replace(stable, categories=(after,)), ["sexual"])
+
+    assert [each.field for each in problems if each.field.endswith(".block") and "it was" in each.message]

@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from baleen_core.decision.backtest import Ended, GateReason
+from baleen_core.errors import ContentError, Overloaded
+from baleen_core.policy.lists import canonical_list, read_list
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.revision import make_revision
+from baleen_core.policy.schema import BacktestGate, ListType
+from baleen_core.policy_stream import BacktestQuestion, BacktestRevision
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.policy_documents import Document, Documents
-from baleen_sidecar.usecases.simulate import Draft, Ended, Simulate
+from baleen_sidecar.usecases.simulate import Draft, Simulate
 from evidence import decide_by, make_evidence, make_model
 from policies import policy_manifest
 
@@ -127,3 +134,86 @@ async def test_after_a_failure_the_next_simulation_runs(site):
     site.log.newest = newest
 
     assert (await site.simulate.run("community", Draft(policy=manifest("20%")))).found.compared == 1
+
+
+@pytest.mark.parametrize(
+    ("decisions", "elsewhere", "tick", "said"),
+    [
+        pytest.param(5, 0, 0.0, "no more than `decisions` (5) are compared", id="fewer were asked for"),
+        pytest.param(5, 60, 0.0, "no more than the newest 50 of the log are looked at", id="most are of others"),
+        pytest.param(20, 0, 20.0, "no more could be judged in 30 s", id="the time was over"),
+        pytest.param(20, 0, 0.0, "wait until more are logged", id="the log has no more"),
+    ],
+)
+async def test_a_gate_that_found_too_few_says_what_kept_it_from_more(site, decisions, elsewhere, tick, said):
+    await site.decide(*[400_000] * (15 if elsewhere == 0 else 3))
+    await site.decide(*[400_000] * elsewhere, elsewhere=True)
+    site.tick = tick
+    gate = BacktestGate(decisions=20, max_flip_rate=1)
+
+    found = await site.simulate.run("community", Draft(policy=manifest("50%")), decisions=decisions, gate=gate)
+
+    assert found.gate is not None
+    assert found.gate.reason is GateReason.TOO_FEW_DECISIONS
+    assert said in found.gate.message
+
+
+def question(stable: str, candidate: str, **more: Any) -> BacktestQuestion:
+    """Ask about two revisions of the policy, neither of which need be in force."""
+    sides = [make_revision(parse_policy(manifest(review)), {}) for review in (stable, candidate)]
+    before, after = (BacktestRevision(digest=each.digest, content=each.content) for each in sides)
+    return BacktestQuestion(
+        policy="default/community", **({"stable": before, "candidate": after, "decisions": 9} | more)
+    )
+
+
+async def test_two_revisions_are_compared_whatever_is_in_force(site):
+    await site.decide(*[400_000] * 12)
+
+    found, ended = await site.simulate.compare(question("45%", "35%"))
+
+    assert (found.compared, found.flips.overall.flips, ended) == (9, 9, Ended.ENOUGH)
+
+
+async def test_a_revision_that_is_not_what_its_digest_names_is_compared_with_nothing(site):
+    asked = question("45%", "35%")
+    forged = structs.replace(asked.candidate, content=asked.stable.content)
+
+    with pytest.raises(ContentError, match=r"^candidate: "):
+        await site.simulate.compare(structs.replace(asked, candidate=forged))
+
+
+async def test_lists_of_digests_come_with_the_question_or_are_on_record(site):
+    await site.decide(*[400_000] * 3)
+    digest = make_evidence({SCORE: 0}).content.digest
+    banned, other = (read_list(ListType.DIGEST, each) for each in (digest, "e" * 64))
+    source = {"type": "ConfigMap", "name": "known", "key": "digests"}
+    listed = manifest("45%")
+    listed["spec"]["policy"]["lists"] = [{"name": "known", "type": "Digest", "action": "Block", "source": source}]
+    revision = make_revision(parse_policy(listed), {"known": banned})
+    asked = structs.replace(
+        question("45%", "45%"), candidate=BacktestRevision(digest=revision.digest, content=revision.content)
+    )
+
+    unknown, _ = await site.simulate.compare(asked)
+    brought, _ = await site.simulate.compare(structs.replace(asked, lists={banned.digest: canonical_list(banned)}))
+    await site.store.put_list(banned.digest, canonical_list(banned))
+    on_record, _ = await site.simulate.compare(asked)
+
+    assert (unknown.unknown, unknown.lists) == (3, {"known": 3})
+    assert brought.flips.overall.new_blocks == on_record.flips.overall.new_blocks == 3
+    with pytest.raises(ContentError, match=f"lists.{banned.digest}: is the list {other.digest}"):
+        await site.simulate.compare(structs.replace(asked, lists={banned.digest: canonical_list(other)}))
+
+
+async def test_one_question_is_answered_at_a_time(site):
+    await site.decide(*[400_000] * 100)
+
+    async def is_wanted() -> bool:
+        with pytest.raises(Overloaded):
+            await site.simulate.compare(question("45%", "35%"))
+        return False
+
+    found, ended = await site.simulate.compare(question("45%", "35%", decisions=100), is_wanted=is_wanted)
+
+    assert (found.compared, ended) == (0, Ended.ABANDONED)

@@ -19,13 +19,13 @@ from baleen_cli.commands.policy import StateOption
 from baleen_cli.commands.policy_files import ModelsOption, checked_policy, read_documents, served_models
 from baleen_cli.console import lines, note, output, table
 from baleen_cli.flip_tables import print_simulation
-from baleen_core.decision.backtest import BacktestGate
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus, Standing
 from baleen_core.decision.suggest import Suggestion, suggest
 from baleen_core.errors import ContentError, NotFound, PolicyError, Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import MAX_BACKTEST_DECISIONS, BacktestGate
 from baleen_core.policy.scope import matches
 from baleen_core.ratio import format_ratio, parse_ratio
 from baleen_core.records import Evidence, decode_record
@@ -34,7 +34,6 @@ from baleen_sidecar.usecases.loading import Identity, PolicyLoader
 from baleen_sidecar.usecases.policy_documents import sort_documents
 from baleen_sidecar.usecases.simulate import (
     DEFAULT_DECISIONS,
-    MAX_DECISIONS,
     SCANNED_PER_DECISION,
     Draft,
     Simulate,
@@ -50,7 +49,7 @@ File = Annotated[
 Url = Annotated[
     str | None, typer.Option(help="Ask this sidecar or gateway, which has its own log; else --state is read")
 ]
-Decisions = Annotated[int, typer.Option(help="Compare so many, the newest", min=1, max=MAX_DECISIONS)]
+Decisions = Annotated[int, typer.Option(help="Compare so many, the newest", min=1, max=MAX_BACKTEST_DECISIONS)]
 Limit = Annotated[str | None, typer.Option(help="Fail above this part, such as 2%")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON")]
 

@@ -41,6 +41,7 @@ from baleen_cli.kubectl_commands.overrides import (
 )
 from baleen_cli.kubectl_commands.reading import read_facts
 from baleen_cli.kubectl_commands.rollouts import (
+    AT_GATE,
     Rollout,
     describe_rollout,
     find_rollout,
@@ -281,7 +282,7 @@ def _approve(facts: Facts, rollout: Rollout, step: str, now: datetime) -> Intent
         raise NotFound(f"what {facts.key} says now is not valid, so its steps are not known; correct it first")
     failed = facts.failed(rollout.digest) is not None
     through = _find_through(facts, plan, rollout, step)
-    if not through and not failed:
+    if not through and not failed and not _is_at_gate(rollout):
         names = ", ".join(each.name for each in plan.steps)
         steps = f"its steps are {names}" if names else "it has no steps"
         until = f" up to step {step}" if step else ""
@@ -291,21 +292,27 @@ def _approve(facts: Facts, rollout: Rollout, step: str, now: datetime) -> Intent
         digest=rollout.digest,
         undo=f"kubectl baleen approve {facts.name} -n {facts.namespace} --remove",
         told=f"{facts.named(rollout.digest)}, the candidate, is approved",
-        qualify=lambda after: _tell_how_far(facts, after, rollout.digest, now),
+        qualify=lambda after: _tell_how_far(facts, after, rollout, now),
         is_approved=True,
     )
 
 
-def _tell_how_far(before: Facts, after: Facts, digest: str, now: datetime) -> str:
+def _is_at_gate(rollout: Rollout) -> bool:
+    return not rollout.step and rollout.reason in AT_GATE
+
+
+def _tell_how_far(before: Facts, after: Facts, rollout: Rollout, now: datetime) -> str:
     """Say through which step a candidate is approved by its override as it is then, and what it waits for still."""
     said, earlier = after.override or Override(), (before.override or Override()).approve
     words = _through(said.approve)
-    if after.failed(digest):
+    if after.failed(rollout.digest):
         words += "; it failed, and begins again at the first"
+    elif _is_at_gate(rollout):
+        words += "; it passes its gate"
     others = others_saying(before.override_manifest, "approve", None, but=FIELD_MANAGER)
     if others and earlier != said.approve:
         # An approval is one value: ours took the place of theirs, until whatever keeps theirs in Git applies it again.
-        whose = "it" if earlier is not None and earlier.digest == digest else "another revision"
+        whose = "it" if earlier is not None and earlier.digest == rollout.digest else "another revision"
         words += f"; {', '.join(others)} approved {whose}{_through(earlier)}, which holds again once that is applied"
     if _is_paused(after):
         return f"{words}; it is paused, and so waits still"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from typing import Any, Protocol, TypeVar
 
-from baleen_core.decision.backtest import BacktestGate, judge_backtest, merge_backtests
+from baleen_core.decision.backtest import Ended, judge_backtest, merge_backtests
 from baleen_core.decision.flips import merge_flips
 from baleen_core.errors import UpstreamError
+from baleen_core.policy.schema import BacktestGate
 from baleen_sidecar.usecases.simulate import Simulation
 from baleen_sidecar.usecases.survey import TrialFlips
 from baleen_sidecar.web.simulations import SimulationAnswer, to_backtest, to_simulation_answer, to_summary
@@ -39,6 +40,13 @@ T = TypeVar("T")
 # A log that ended says nothing where another one had more.
 _LEAST_FIRST = ("TimeLimit", "ScanLimit", "Abandoned", "Enough", "Window", "EndOfLog")
 
+_BOUNDS: Mapping[str, str] = {
+    Ended.ENOUGH: "no more than --decisions were compared at each gateway; ask for more",
+    Ended.SCAN_LIMIT: "a gateway looks at no more for that many --decisions; ask for more, or want fewer",
+    Ended.TIME_LIMIT: "a gateway could judge no more in the time for it; want fewer",
+}
+"""What kept from finding more decisions, and how to get them."""
+
 
 def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate | None) -> SimulationAnswer:
     """Add up simulations of one draft, and hold all of it to the gate.
@@ -49,14 +57,15 @@ def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate 
     one = _same(answers)
     found = reduce(merge_backtests, map(to_backtest, answers.values()))
     namespace, _, name = one.policy.partition("/")
+    ended = _ended(answers.values())
     return to_simulation_answer(
         Simulation(
             policy=(namespace, name),
             stable=one.stable,
             candidate=one.candidate,
             found=found,
-            ended=_ended(answers.values()),
-            gate=None if gate is None else judge_backtest(gate, found),
+            ended=ended,
+            gate=None if gate is None else judge_backtest(gate, found, bound=_BOUNDS.get(str(ended), "")),
         )
     )
 

@@ -65,6 +65,10 @@ class Rollout:
         return say_exposure(self.exposure if self.exposure is not None and self.is_judging else Exposure())
 
 
+AT_GATE: Final = frozenset({"GateFailed", "GateInconclusive", "GateUnanswered", "Backtesting"})
+"""Why a candidate does not begin that an approval lets through."""
+
+
 def find_rollout(facts: Facts, now: datetime) -> Rollout | None:
     """Return the candidate of a policy, or None when what it says is stable, rejected, or not known yet."""
     route, said = facts.route, facts.override

@@ -34,12 +34,11 @@ from baleen_cli.kubectl_commands.options import (
 )
 from baleen_cli.kubectl_commands.reading import read_facts
 from baleen_cli.kubectl_commands.rollouts import find_rollout
-from baleen_core.decision.backtest import BacktestGate
 from baleen_core.errors import ContentError, NotFound, PolicyError, Problem
 from baleen_core.policy.parse import parse_policy
-from baleen_core.policy.schema import Verdict
+from baleen_core.policy.schema import MAX_BACKTEST_DECISIONS, BacktestGate, Verdict
 from baleen_core.ratio import parse_ratio
-from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS, MAX_DECISIONS
+from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS
 from baleen_sidecar.web.simulations import SimulationAnswer
 from baleen_sidecar.web.surveys import RolloutFlipsAnswer
 
@@ -48,7 +47,8 @@ ANY_NUMBER: Final = 1
 """Of decisions, where limits are named and a number is not."""
 
 DecisionsOption = Annotated[
-    int, typer.Option(help="Look at so many of the policy, the newest of each gateway", min=1, max=MAX_DECISIONS)
+    int,
+    typer.Option(help="Look at so many of the policy, the newest of each gateway", min=1, max=MAX_BACKTEST_DECISIONS),
 ]
 LimitOption = Annotated[str | None, typer.Option(help="Fail above this part, such as 2%; else as gates.backtest says")]
 
@@ -84,7 +84,7 @@ def simulate(
     body = {
         "policy": _placed(manifest, cluster.namespace),
         "contents": list(_contents(cluster, manifest, [each.body for each in documents])),
-        "decisions": min(asked, MAX_DECISIONS),
+        "decisions": min(asked, MAX_BACKTEST_DECISIONS),
     }
     path = f"/v1/policies/{cluster.namespace}.{manifest['metadata']['name']}/simulate"
     answers = find_gateways(cluster, system_namespace, gateway).ask_all(

@@ -39,8 +39,12 @@ NEXT_BY_REASON: Final[Mapping[str, str]] = {
     "end it with `kubectl baleen reject`",
     "DeadlineExceeded": "apply other content, or give the same more time with `rollout.progressDeadlineSeconds`, and "
     "its steps begin again; what was rolled back is also tried again by `kubectl baleen approve`",
-    "GateFailed": "take back what makes the named categories softer; their names come out of `gates.neverLoosen` by an "
-    "edit of its own, which must be in force first",
+    "Backtesting": "wait: the gateways judge what they logged again by it",
+    "GateFailed": "change what it says; what `gates` asks for is changed by an edit of its own, which must be in force "
+    "first. What logged decisions stopped `kubectl baleen approve` lets through as it is",
+    "GateInconclusive": "wait until more is logged, or let it through with `kubectl baleen approve`",
+    "GateUnanswered": "wait; when that does not help, look at the gateways that are named, or let it through with "
+    "`kubectl baleen approve`",
     "Holding": "wait until its step is over; `kubectl baleen pause` keeps it there, `kubectl baleen reject` ends it",
     "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
     "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",

@@ -23,7 +23,7 @@ from baleen_core.decision.columns import fits_columns, is_columnar, summarize_co
 from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, max_distance_of, wanted_signals
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, merge_flips, rejudged, summarize
 from baleen_core.decision.lists import CompiledList, find_hits
-from baleen_core.policy.schema import ListType, PolicyList, RevisionContent, Verdict
+from baleen_core.policy.schema import BacktestGate, ListType, PolicyList, RevisionContent, Verdict
 from baleen_core.policy.scope import matches
 from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.records import ContentType, DecisionRecord, Evidence, Missing
@@ -53,7 +53,8 @@ class Backtest:
     """What became of logged decisions: flips of those that were compared, and how many could not be.
 
     `unknown` are those that the evidence says too little of, `signals` and `lists` for how many of them each signal or
-    list (by its name) was wanting. `elsewhere` are those that the policy had no part in, or would have none in.
+    list (by its name) was wanting, `erased` how many of them were erased on request. `elsewhere` are those that the
+    policy had no part in, or would have none in.
     """
 
     flips: FlipSummary = field(default_factory=FlipSummary)
@@ -61,6 +62,7 @@ class Backtest:
     signals: Mapping[str, int] = field(default_factory=dict)
     lists: Mapping[str, int] = field(default_factory=dict)
     elsewhere: int = 0
+    erased: int = 0
 
     @property
     def compared(self) -> int:
@@ -86,15 +88,6 @@ class Backtest:
         return count * MILLION // self.compared if self.compared else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BacktestGate:
-    """How many decisions must be compared, and which part (millionths) may flip or be newly blocked; None is any."""
-
-    decisions: int
-    max_flip_rate: int | None = None
-    max_new_blocks: int | None = None
-
-
 class GateVerdict(StrEnum):
     """What a gate says of a backtest."""
 
@@ -112,6 +105,22 @@ class GateReason(StrEnum):
     TOO_FEW_DECISIONS = "TooFewDecisions"
     SIGNALS_MISSING = "SignalsMissing"
     LISTS_NOT_LOOKED_UP = "ListsNotLookedUp"
+    DECISIONS_ERASED = "DecisionsErased"
+
+
+class Ended(StrEnum):
+    """Why whoever judges a log again looked no further back."""
+
+    ENOUGH = "Enough"
+    """As many decisions were compared as were asked for."""
+    END_OF_LOG = "EndOfLog"
+    """There are no earlier decisions."""
+    SCAN_LIMIT = "ScanLimit"
+    """So many decisions were looked at as are for each that was asked for."""
+    TIME_LIMIT = "TimeLimit"
+    """The time for it was over."""
+    ABANDONED = "Abandoned"
+    """Nobody wants to know any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +162,7 @@ def backtest_one_by_one(comparison: Comparison, records: Iterable[DecisionRecord
     """Judge decisions again with the engine alone: what `backtest` says, slower."""
     wanted = _Wanted(comparison)
     compared: list[Rejudged] = []
-    elsewhere = unknown = 0
+    elsewhere = unknown = erased = 0
     signals: dict[str, int] = {}
     lists: dict[str, int] = {}
     for record in records:
@@ -165,10 +174,13 @@ def backtest_one_by_one(comparison: Comparison, records: Iterable[DecisionRecord
             compared.append(found)
             continue
         unknown += 1
+        erased += record.erased
         for names, counts in ((found.signals, signals), (found.lists, lists)):
             for name in names:
                 counts[name] = counts.get(name, 0) + 1
-    return Backtest(flips=summarize(compared), unknown=unknown, signals=signals, lists=lists, elsewhere=elsewhere)
+    return Backtest(
+        flips=summarize(compared), unknown=unknown, signals=signals, lists=lists, elsewhere=elsewhere, erased=erased
+    )
 
 
 def merge_backtests(one: Backtest, other: Backtest) -> Backtest:
@@ -179,19 +191,22 @@ def merge_backtests(one: Backtest, other: Backtest) -> Backtest:
         signals=_add(one.signals, other.signals),
         lists=_add(one.lists, other.lists),
         elsewhere=one.elsewhere + other.elsewhere,
+        erased=one.erased + other.erased,
     )
 
 
-def judge_backtest(gate: BacktestGate, found: Backtest) -> GateResult:
-    """Say whether a candidate may go on.
+def judge_backtest(gate: BacktestGate, found: Backtest, *, bound: str = "") -> GateResult:
+    """Say whether a candidate may go on; `bound` is what kept from looking further back, if the log goes on there.
 
     With too few decisions, or too many of which nothing is known, nothing is said either way, unless the limits are
     broken even if none of the unknown ones flipped.
     """
     if found.compared + found.unknown < gate.decisions or not found.compared + found.unknown:
+        of = f"{_count(found.compared + found.unknown, 'decision')} of this policy"
         message = (
-            f"the log has {_count(found.compared + found.unknown, 'decision')} of this policy, and "
-            f"{gate.decisions:,} are wanted: wait until more are logged, or want fewer"
+            f"{of} were found, and {gate.decisions:,} are wanted: {bound}"
+            if bound
+            else f"the log has {of}, and {gate.decisions:,} are wanted: wait until more are logged, or want fewer"
         )
         return _inconclusive(GateReason.TOO_FEW_DECISIONS, message)
     if failure := _find_failure(gate, found, of=found.compared + found.unknown):
@@ -253,6 +268,12 @@ def _explain_unknown(found: Backtest) -> GateResult:
         return ", ".join(f"{name} (for {count:,})" for count, name in ordered)
 
     of = f"{found.unknown:,} of {_count(found.compared + found.unknown, 'logged decision')}"
+    if found.erased > max((0, *found.signals.values(), *found.lists.values())):
+        message = (
+            f"{of} cannot be judged again, {found.erased:,} of them since they were erased on request: wait until more "
+            "are logged, or want fewer"
+        )
+        return _inconclusive(GateReason.DECISIONS_ERASED, message)
     if max(found.signals.values(), default=0) >= max(found.lists.values(), default=0):
         message = (
             f"{of} have no scores of signals that are needed: {told(found.signals)}. Their models were not asked then: "

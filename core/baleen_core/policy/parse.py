@@ -15,6 +15,7 @@ from baleen_core.policy.schema import (
     DEFAULT_PROGRESS_DEADLINE_SECONDS,
     DEFAULT_REVISION_HISTORY,
     DEFAULT_ROLLBACK_WINDOW,
+    MAX_BACKTEST_DECISIONS,
     MAX_CATEGORIES,
     MAX_LISTS,
     MAX_METRICS,
@@ -33,6 +34,7 @@ from baleen_core.policy.schema import (
     MAX_TENANTS,
     MAX_TESTS,
     AnalysisPlan,
+    BacktestGate,
     Category,
     Enforcement,
     Gates,
@@ -207,13 +209,27 @@ def _read_spec(spec: Reader, *, name: str, namespace: str) -> Policy:
 
 
 def _read_gates(gates: Reader, categories: Collection[str]) -> Gates:
-    gates.refuse("backtest", not_yet("`gates.backtest` is not built yet; leave it out: no decision is judged again"))
-    found = Gates(never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES))
+    backtest = gates.mapping("backtest") if gates.has("backtest") else None
+    found = Gates(
+        never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES),
+        backtest=read_backtest(backtest) if backtest else None,
+    )
+    if backtest:
+        if backtest.is_mapping and not (backtest.has("maxFlipRate") or backtest.has("maxNewBlocks")):
+            backtest.report("", "has no limit, so it would stop nothing; give maxFlipRate, maxNewBlocks or both")
+        backtest.done()
     for each in found.never_loosen:
         if categories and each not in categories:
             gates.report("neverLoosen", unknown_name(each, categories, "category"))
     gates.done()
     return found
+
+
+def read_backtest(backtest: Reader) -> BacktestGate | None:
+    """Read a gate of logged decisions; None, with its problem, where there are not so many."""
+    decisions = backtest.required("decisions", integer(1, MAX_BACKTEST_DECISIONS), 0)
+    limits = [backtest.optional(each, ratio, None) for each in ("maxFlipRate", "maxNewBlocks")]
+    return BacktestGate(decisions=decisions, max_flip_rate=limits[0], max_new_blocks=limits[1]) if decisions else None
 
 
 def _read_rollout(rollout: Reader) -> tuple[Plan, int]:

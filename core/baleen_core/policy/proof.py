@@ -134,11 +134,10 @@ def _compare_votes(before: Category, after: Category, kind: str, field: str) -> 
         yield _unproven(f"{field}.require.{kind}", "it was Any")
     elif required_after is Require.ALL and new.keys() - old.keys():
         yield _unproven(f"{field}.signals", f"more signals than before must agree to {kind}")
-    if required_before is Require.ALL and required_after is Require.ALL and not new:
-        yield _unproven(f"{field}.signals", f"none of them leads to {kind} any more")
     for index, each in enumerate(after.signals):
         was, now = old.get(each.signal), new.get(each.signal)
-        if was is not None and now is None and required_after is Require.ANY:
+        # Also where all must agree: of those that are left, none may apply to the content.
+        if was is not None and now is None:
             yield _unproven(f"{field}.signals[{index}].{kind}", f"it was {format_ratio(was)}")
         elif was is not None and now is not None and now > was:
             yield _unproven(f"{field}.signals[{index}].{kind}", f"{format_ratio(now)} is above {format_ratio(was)}")

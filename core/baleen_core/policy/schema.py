@@ -297,11 +297,28 @@ class Plan:
     analysis: AnalysisPlan | None = None
 
 
+MAX_BACKTEST_DECISIONS: Final = 100_000
+"""Decisions that one backtest may compare."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestGate:
+    """How many decisions must be compared, and which part (millionths) may flip or be newly blocked; None is any."""
+
+    decisions: int
+    max_flip_rate: int | None = None
+    max_new_blocks: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """What a change must pass before it goes live at all; `never_loosen` names categories that it may not soften."""
+    """What a change must pass before it goes live at all.
+
+    `never_loosen` names categories that it may not soften; by `backtest` logged decisions are judged again.
+    """
 
     never_loosen: tuple[str, ...] = ()
+    backtest: BacktestGate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,17 @@ class PolledGateways:
         """Return the load of each gateway by its address; None for one that does not answer, or does not say it."""
         return {url: gateway.load if gateway.answers else None for url, gateway in self._known.items()}
 
+    def known(self) -> Mapping[str, tuple[str, bool]] | None:
+        """Return each gateway by its address: its name, and whether it answers; None before they were looked up."""
+        if not self._has_looked:
+            return None
+        return {url: (gateway.replica, gateway.answers) for url, gateway in self._known.items()}
+
+    async def look_up(self) -> Mapping[str, str] | None:
+        """Look for gateways, unless that was just done, and return their names by their addresses; None: it failed."""
+        await self._find()
+        return {url: gateway.replica for url, gateway in self._known.items()} if self._is_found else None
+
     def forget(self, key: Key) -> None:
         """Stop following a policy that has no route any more."""
         self._behind.pop(key, None)
@@ -157,7 +168,7 @@ class PolledGateways:
 
     async def _look(self, session: aiohttp.ClientSession) -> None:
         changed = await self._find()
-        headers = await self._authorization()
+        headers = await self.authorization()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ask(session, url, headers)) for url in self._known]
         for task in tasks:
@@ -188,7 +199,8 @@ class PolledGateways:
         self._known = {url: self._known.get(url) or KnownGateway(replica=name) for url, name in found.items()}
         return set(self._asked)
 
-    async def _authorization(self) -> dict[str, str]:
+    async def authorization(self) -> dict[str, str]:
+        """Return the header that shows who asks."""
         if self._token_file is None:
             return {}
         try:
@@ -223,13 +235,23 @@ async def _fetch(session: aiohttp.ClientSession, url: str, headers: Mapping[str,
     async with session.get(url + CONVERGENCE_PATH, headers=headers, allow_redirects=False) as response:
         if response.status != 200:
             raise ValueError(f"status {response.status}")
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(1 << 16):
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise ValueError(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+        body = await read_bounded(response, MAX_ANSWER_BYTES)
     # A decoding error is a ValueError.
-    return msgspec.json.decode(bytes(body), type=Convergence)
+    return msgspec.json.decode(body, type=Convergence)
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """Read an answer.
+
+    Raises:
+        ValueError: it is longer than it may be.
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > limit_bytes:
+            raise ValueError(f"its answer is longer than {limit_bytes} bytes")
+    return bytes(body)
 
 
 def count(gateways: Iterable[KnownGateway], policy: str, epoch: int) -> Acknowledged:

@@ -73,6 +73,11 @@ class KubeCluster:
         data = await self._api.request(call_on(target, "get", namespace, name, subresource="scale"))
         return None if data is None else decode_object(data)
 
+    async def look_for(self, target: Target, namespace: str, name: str) -> Manifest | None:
+        """Return an object of a kind that may be listed, though not read one by one; None when it is not there."""
+        found = [item async for items, _ in self.list_all(target, namespace, name=name) for item in items]
+        return found[0] if found else None
+
     async def select(self, target: Target, namespace: str, labels: Mapping[str, str]) -> Sequence[Manifest]:
         """Return the objects of a namespace that have all these labels, in the order of their names."""
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
@@ -97,7 +102,7 @@ class KubeCluster:
         return None
 
     async def list_all(
-        self, target: Target, namespace: str = "", *, labels: str = ""
+        self, target: Target, namespace: str = "", *, labels: str = "", name: str = ""
     ) -> AsyncIterator[tuple[Sequence[Manifest], str]]:
         """Yield all objects of a namespace (empty: of all) in pages, each with the version of the whole list.
 
@@ -105,7 +110,8 @@ class KubeCluster:
             ClusterError: refused, no answer, no such kind, or the list changed too much underneath.
         """
         call = call_on(target, "list", namespace)
-        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        selectors = {"labelSelector": labels, "fieldSelector": f"metadata.name={name}" if name else ""}
+        query = {"limit": str(PAGE)} | {each: said for each, said in selectors.items() if said}
         while True:
             data = await self._api.request(call, query=query)
             if data is None:

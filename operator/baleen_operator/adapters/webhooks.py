@@ -1,7 +1,8 @@
 """The webhooks that the API server asks, over HTTPS: on each replica, whether it leads or not.
 
 Whoever reaches the port may ask, since API servers show no certificate of their own. So an answer says nothing that
-the question did not bring along, but for the names of models, and no question can cost much.
+the question did not bring along, but for the names of models, and no question can cost much. Only whoever shows a
+policy as it is stored, and so may read it, is told what logged decisions say of an edit of it.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from baleen_core.errors import ClusterError, ContentError
 from baleen_core.model.schema import Model
@@ -21,7 +23,15 @@ from baleen_core.resources import DEPLOYMENT_KIND
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.adapters.mirror import Mirror
 from baleen_operator.metrics import Metrics
-from baleen_operator.plan.admission import Answer, Asked, admit_pod, admit_policy, read_review, write_review
+from baleen_operator.plan.admission import (
+    Answer,
+    Asked,
+    admit_pod,
+    admit_policy,
+    read_review,
+    say_in_parts,
+    write_review,
+)
 from baleen_operator.plan.injection import InjectionRules
 from baleen_operator.reconcile.ports import OffLoop
 
@@ -33,12 +43,16 @@ MAX_BYTES: Final = 4 << 20
 """What an API server can store, twice, since an update comes with what was there, and some more."""
 ANSWER_SECONDS: Final = 4.0
 """An API server waits for five."""
+SPARE_SECONDS: Final = 0.5
+"""How much of that is left when whoever only tries is answered."""
 MAX_AT_ONCE: Final = 64
 MODELS_AGE_SECONDS: Final = 5.0
 MODELS_READ_SECONDS: Final = 2.0
 END_SECONDS: Final = 2.0
 
 Judge = Callable[[Asked], Answer]
+Try = Callable[[Asked], Awaitable[str]]
+"""What somebody who only tries wants to know, in words; it takes its time."""
 
 
 class ListedModels:
@@ -77,7 +91,10 @@ class Webhooks:
         models: Callable[[], Awaitable[Sequence[Model] | None]],
         metrics: Metrics,
         off_loop: OffLoop,
+        backtest: Try | None = None,
     ) -> None:
+        """`backtest` says what logged decisions say of an edit."""
+        self._backtest = backtest
         self._rules = rules
         self._grants = grants
         self._namespaces = namespaces
@@ -92,7 +109,7 @@ class Webhooks:
 
     async def policies(self, request: web.Request) -> web.Response:
         """Judge a policy."""
-        return await self._answer("policies", request, self._policy_judge)
+        return await self._answer("policies", request, self._policy_judge, self._backtest)
 
     async def _pod_judge(self) -> Judge:
         return lambda asked: admit_pod(asked, self._rules)
@@ -102,12 +119,20 @@ class Webhooks:
         return lambda asked: admit_policy(asked, models, self._grants, self._namespaces)
 
     async def _answer(
-        self, webhook: str, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]
+        self,
+        webhook: str,
+        request: web.Request,
+        find_judge: Callable[[], Awaitable[Judge]],
+        tell: Try | None = None,
     ) -> web.Response:
-        allowed = "none"
+        allowed, began = "none", time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer, body = await self._in_turn(request, find_judge)
+                asked, answer, body = await self._in_turn(request, find_judge)
+            if tell is not None and asked.dry_run and answer.allowed:
+                words = await _within(ANSWER_SECONDS - SPARE_SECONDS - (time.monotonic() - began), tell(asked))
+                answer = replace(answer, warnings=(*answer.warnings, *say_in_parts(words))) if words else answer
+                body = write_review(asked, answer)
             allowed = str(answer.allowed).lower()
             return web.Response(body=body, content_type="application/json")
         except ContentError as exc:
@@ -123,7 +148,9 @@ class Webhooks:
         finally:
             self._metrics.admission_requests.labels(webhook, allowed).inc()
 
-    async def _in_turn(self, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]) -> tuple[Answer, bytes]:
+    async def _in_turn(
+        self, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]
+    ) -> tuple[Asked, Answer, bytes]:
         await self._places.acquire()
         try:
             data, judge = await request.read(), await find_judge()
@@ -136,17 +163,29 @@ class Webhooks:
         work.add_done_callback(self._leave)
         return await asyncio.shield(work)
 
-    def _leave(self, work: "asyncio.Future[tuple[Answer, bytes]]") -> None:
+    def _leave(self, work: "asyncio.Future[tuple[Asked, Answer, bytes]]") -> None:
         self._places.release()
         if not work.cancelled():
             # Whoever asked may be gone, and nobody misses what it raised.
             work.exception()
 
 
-def _judge(data: bytes, judge: Judge) -> tuple[Answer, bytes]:
+def _judge(data: bytes, judge: Judge) -> tuple[Asked, Answer, bytes]:
     asked = read_review(data)
     answer = judge(asked)
-    return answer, write_review(asked, answer)
+    return asked, answer, write_review(asked, answer)
+
+
+async def _within(seconds: float, words: Awaitable[str]) -> str:
+    """Return the words if they come in time: what is not known keeps nobody from an answer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await words
+    except TimeoutError:
+        return "the backtest could not be asked: there was no time left"
+    except Exception:
+        logger.error("a backtest for a dry run failed", exc_info=True)
+        return "the backtest could not be asked: by a fault of the webhook's own; its log says more"
 
 
 @asynccontextmanager

@@ -6,10 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-from baleen_core.errors import ContentError
+from baleen_core.errors import ContentError, PolicyError
 from baleen_core.model.schema import Model
+from baleen_core.policy.diff import diff
 from baleen_core.policy.grants import Grants
-from baleen_core.policy.schema import API_VERSION
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.proof import find_unproven
+from baleen_core.policy.schema import API_VERSION, Policy, RevisionContent
 from baleen_core.resources import POLICY_KIND
 from baleen_operator.plan.acceptance import judge_text
 from baleen_operator.plan.conditions import MAX_MESSAGE, say_problems, shorten
@@ -19,15 +22,19 @@ REVIEW_VERSION: Final = "admission.k8s.io/v1"
 REVIEW_KIND: Final = "AdmissionReview"
 MAX_WARNING: Final = 256
 """What is longer than that the API server may cut."""
+MAX_CHANGES: Final = 10
+"""How many changes, and how many ways to be softer, are named."""
 _UNPROCESSABLE: Final = 422
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is asked about; `object` is as it would be stored."""
+    """What is asked about: `object` as it would be stored, `old_object` as it is stored. A `dry_run` stores nothing."""
 
     uid: str
     namespace: str = ""
     object: dict[str, Any] | None = None
+    old_object: dict[str, Any] | None = None
+    dry_run: bool | None = None
 
 
 class _Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -111,17 +118,82 @@ def admit_policy(
         raise ContentError("request.object has no metadata")
     if namespaces and asked.namespace not in namespaces:
         return Answer(allowed=True, warnings=(f"no operator looks after namespace {asked.namespace}",))
-    # The namespace is that of the address, whatever the object says.
-    manifest = {
-        "apiVersion": API_VERSION,
-        "kind": POLICY_KIND,
-        **found,
-        "metadata": {**metadata, "namespace": asked.namespace},
-    }
+    manifest = _as_policy(found, metadata, asked.namespace)
     verdict = judge_text(manifest, models, grants)
     if verdict.problems:
         return Answer(allowed=False, message=f"{verdict.reason}: {say_problems(verdict.problems)}")
-    return Answer(allowed=True, warnings=verdict.warnings)
+    return Answer(allowed=True, warnings=(*verdict.warnings, *_tell_of_edit(asked, manifest)))
+
+
+def read_edit(asked: Asked) -> tuple[Policy, Policy] | None:
+    """Return what a policy said and what it is to say; None where there was none, or one of them is not valid."""
+    found, before = asked.object, asked.old_object
+    if found is None or before is None:
+        return None
+    read = []
+    for each in (before, found):
+        metadata = each.get("metadata")
+        try:
+            read.append(
+                parse_policy(_as_policy(each, metadata if isinstance(metadata, Mapping) else {}, asked.namespace))
+            )
+        except PolicyError:
+            return None
+    return read[0], read[1]
+
+
+def names_backtest(asked: Asked) -> bool:
+    """Say whether a policy, as it was or is to be, names a gate of logged decisions, valid or not."""
+    found: list[Any] = [asked.object, asked.old_object]
+    for name in ("spec", "gates", "backtest"):
+        found = [each.get(name) if isinstance(each, Mapping) else None for each in found]
+    return any(each is not None for each in found)
+
+
+def say_in_parts(message: str) -> tuple[str, ...]:
+    """Cut a message that is longer than a warning may be, between its words."""
+    parts, rest = [], message
+    while len(rest) > MAX_WARNING:
+        at = rest.rfind(" ", 0, MAX_WARNING)
+        at = at if at > 0 else MAX_WARNING
+        parts.append(rest[:at])
+        rest = rest[at:].lstrip()
+    return (*parts, rest)
+
+
+def _tell_of_edit(asked: Asked, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what an edit may make softer that must not be, and, where nothing is to be stored, what it changes.
+
+    What was said before need not be what is stable, and what was stable a while ago may come back. So whether the edit
+    goes live is for the operator to say.
+    """
+    edit = read_edit(asked)
+    if edit is None:
+        return ()
+    before, after = edit
+    protected = sorted({*before.gates.never_loosen, *after.gates.never_loosen})
+    unproven = find_unproven(before.content, after.content, protected)
+    warnings = [f"by gates.neverLoosen this may be refused: {each}" for each in unproven[:MAX_CHANGES]]
+    if asked.dry_run:
+        changes = diff(_as_content(before), _as_content(after))
+        warnings += [f"changes {each}" for each in changes[:MAX_CHANGES]]
+        if len(changes) > MAX_CHANGES:
+            warnings.append(f"and {len(changes) - MAX_CHANGES} more changes")
+    return tuple(warnings)
+
+
+def _as_content(policy: Policy) -> RevisionContent:
+    return RevisionContent(digest="", type=policy.type, role=policy.role, scope=policy.scope, policy=policy.content)
+
+
+def _as_policy(found: Mapping[str, Any], metadata: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    """Return a manifest; the namespace is that of the address, whatever the object says."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": POLICY_KIND,
+        **found,
+        "metadata": {**metadata, "namespace": namespace},
+    }
 
 
 def _object_of(asked: Asked) -> Mapping[str, Any]:

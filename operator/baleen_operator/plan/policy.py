@@ -7,11 +7,13 @@ from typing import Final
 
 from baleen_core.analysis.verdict import Analysis, AnalysisVerdict
 from baleen_core.assignment import Assignment
+from baleen_core.policy.gates import stricter_backtest
 from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_force
 from baleen_core.policy.schema import Plan, Role
 from baleen_core.resources import MAX_RECENT, PublishedRoute
 from baleen_operator.plan.acceptance import INVALID, Refused, Valid, Verdict
 from baleen_operator.plan.conditions import name_revision, shorten, write_time
+from baleen_operator.plan.gate import Asked, GateLook, Gating, Question, look, records_after
 from baleen_operator.plan.history import (
     APPLIED,
     OVERRIDE_ENDED,
@@ -34,6 +36,7 @@ from baleen_operator.plan.trial import Tally, compare
 from baleen_operator.resources.policy import (
     MAX_FAILED,
     MAX_SAID,
+    Backtested,
     Candidate,
     Failed,
     Head,
@@ -47,6 +50,7 @@ OVERRIDE_INVALID: Final = "OverrideInvalid"
 MODELS_UNAVAILABLE: Final = "ModelsUnavailable"
 PAUSED: Final = "Paused"
 FAILED: Final = "Failed"
+GATED: Final = "Gated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ class Observed:
     says whether another policy binds the same type and scope. With an `override_problem` its Override says something
     that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is
     known enforces the route that is there, and `behind` who does not. `counted` is what gateways counted of the rollout
-    that is under way, `news` what of it is new since the last look.
+    that is under way, `news` what of it is new since the last look. `asked` is what came of asking for its backtest.
     """
 
     namespace: str
@@ -88,6 +92,7 @@ class Observed:
     known_plan: Plan = field(default_factory=Plan)
     counted: Tally = field(default_factory=Tally)
     news: Tally = field(default_factory=Tally)
+    asked: Asked = field(default_factory=Asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,8 @@ class Decision:
     """What should be, and how that differs from what is.
 
     `route` is what the route should say (None: there is none, or it cannot be put right), `is_new` whether it says
-    something else now, and `writes_route` whether anything of it must be written. `held` says why valid content waits.
+    something else now, and `writes_route` whether anything of it must be written. `held` says why valid content waits,
+    `gate` how its gate stands where it has one to pass, and `backtests` are all such results that are to be kept.
     `owed` are the rows of revisions, by digest, that must be written before the route is; `overriding` is the row of
     what an Override brought about, written after it.
     """
@@ -116,6 +122,8 @@ class Decision:
     progress: Progress | None = None
     analysis: Analysis | None = None
     failed: tuple[Failed, ...] = ()
+    gate: GateLook | None = None
+    backtests: tuple[Backtested, ...] = ()
     again: bool = False
     """Whether more is to be decided once this is done."""
 
@@ -167,20 +175,26 @@ class _Deciding:
         verdict = self._with_history(seen.verdict)
         held = self._why_held(verdict)
         valid = verdict if isinstance(verdict, Valid) else None
+        question = self._question(valid) if valid and not held else None
+        gate = look(question, seen.status.backtests, seen.asked, self.now) if question else None
+        if gate is not None and gate.gating is not Gating.OPEN:
+            held = GATED
         by_steps = valid if valid and not held and self._has_steps(valid) else None
         state = self._state(by_steps) if by_steps else None
         analysis = self._analysis(by_steps, state) if by_steps and state else None
         progress = self._progress(by_steps, state, analysis) if by_steps and state else None
         last = self._last_good()
         # Where only the route is gone, what was stable is routed first, and the rest begins from there.
+        begins_beside = valid is not None and bool(valid.plan.steps or valid.gates.backtest)
         comes_back = bool(
-            valid and valid.plan.steps and self.base is None and last is not None and last.digest != valid.digest
+            valid and begins_beside and self.base is None and last is not None and last.digest != valid.digest
         )
         goes_live = valid is not None and not held and (progress is None or progress.outcome is Outcome.PROMOTED)
         goes_live = goes_live and not comes_back
         goal = valid.meaning if valid and goes_live else last
+        kept = records_after(seen.status.backtests, gate.record if gate else None)
         if goal is None:
-            return self._around(verdict, held, None)
+            return replace(self._around(verdict, held, None), backtests=kept)
         candidate = None if goes_live else self._candidate(valid, held, progress)
         decision = self._around(verdict, held, self._route_to(goal, valid if goes_live else None, candidate))
         return replace(
@@ -188,8 +202,11 @@ class _Deciding:
             progress=None if goes_live else progress,
             analysis=None if goes_live else analysis,
             failed=self._failed(progress),
+            gate=gate,
+            backtests=kept,
             # Where nobody is known, nobody will say that they have what was just routed.
             again=decision.again
+            or bool(gate and gate.again)
             or (comes_back and decision.is_new)
             or bool(progress and (progress.again or (candidate and decision.is_new))),
         )
@@ -201,8 +218,24 @@ class _Deciding:
         base = self.base
         if base is None or not valid.plan.steps or valid.digest == base.route.stable:
             return False
+        return not self._returns(valid, base)
+
+    def _returns(self, valid: Valid, base: PublishedRoute) -> bool:
+        """Say whether content was stable a while ago and did not fail, so that it may come back at once."""
         window = base.route.recent_stable[: valid.rollback_window]
-        return valid.digest not in window or valid.digest in {each.digest for each in self.seen.status.failed}
+        return valid.digest in window and valid.digest not in {each.digest for each in self.seen.status.failed}
+
+    def _question(self, valid: Valid) -> Question | None:
+        """Return what must be answered before content begins; what has begun, or is approved, has no gate before it."""
+        base, said = self.base, self.seen.override
+        if base is None or valid.digest == base.route.stable or self._returns(valid, base):
+            return None
+        if base.route.candidate is not None and base.route.candidate.digest == valid.digest:
+            return None
+        if said is not None and said.approve is not None and said.approve.digest == valid.digest:
+            return None
+        gate = stricter_backtest(valid.gates.backtest, base.backtest)
+        return None if gate is None else Question(candidate=valid.digest, stable=base.route.stable, gate=gate)
 
     def _is_routed(self, valid: Valid) -> bool:
         routed = self.base.route.candidate if self.base else None
@@ -406,6 +439,7 @@ class _Deciding:
             by=base.by if base else "",
             stable_epoch=base.stable_epoch if base else 0,
             never_loosen=valid.gates.never_loosen if valid else base.never_loosen if base else (),
+            backtest=valid.gates.backtest if valid else base.backtest if base else None,
         )
         if wanted == base:
             return base
@@ -593,7 +627,7 @@ def _read_state(candidate: Candidate | None) -> State | None:
 def _with_what_is_beside(route: PublishedRoute, other: PublishedRoute) -> PublishedRoute:
     """Return a route with all of another one that says nothing of what is stable."""
     beside = replace(route.route, candidate=other.route.candidate)
-    return replace(route, route=beside, never_loosen=other.never_loosen)
+    return replace(route, route=beside, never_loosen=other.never_loosen, backtest=other.backtest)
 
 
 def _worst(analysis: Analysis) -> str:

@@ -16,11 +16,13 @@ from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.reading import unknown_name
 from baleen_core.resources import ALLOW_DELETE_ANNOTATION
-from baleen_operator.plan.acceptance import INVALID, Refused, Valid
+from baleen_operator.plan.acceptance import GATE_FAILED, INVALID, Refused, Valid
 from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, write_time
+from baleen_operator.plan.gate import Gating
 from baleen_operator.plan.history import APPLIED, PINNED, PROMOTED, REJECTED, RESTORED, RETURNED, row_of
 from baleen_operator.plan.policy import (
     FAILED,
+    GATED,
     MODELS_UNAVAILABLE,
     OVERRIDE_INVALID,
     PAUSED,
@@ -40,6 +42,9 @@ ROUTE_RESTORED: Final = "RouteRestored"
 DELETION_HELD: Final = "DeletionHeld"
 SETTLED: Final = "Settled"
 STEP: Final = "RolloutStep"
+GATE_INCONCLUSIVE: Final = "GateInconclusive"
+GATE_UNANSWERED: Final = "GateUnanswered"
+BACKTESTING: Final = "Backtesting"
 MAX_KNOWN: Final = 10
 NO_EFFECT_MARK: Final = "; ModerationOverride: spec."
 
@@ -109,6 +114,7 @@ def make_status(
         stable=None if effective is None else Named(digest=effective, version=_version(seen, decision, effective)),
         candidate=_candidate(seen, decision, now),
         failed=decision.failed,
+        backtests=decision.backtests,
         verdict=decision.analysis.verdict.value if decision.analysis else "",
         compared=tuple(map(_describe, decision.analysis.metrics)) if decision.analysis else (),
         flips=tuple((each.from_.value, each.to.value, each.count) for each in find_flips(seen.counted))
@@ -216,6 +222,8 @@ def _of_status(seen: Observed, status: Status) -> list[Notice]:
         if after is not None and is_wrong and not notices and _says(before) != _says(after):
             notices.append(Notice(reason=after.reason, message=after.message, is_warning=True))
     before, after = ready
+    if not notices and after is not None and after.reason == GATE_INCONCLUSIVE and _says(before) != _says(after):
+        notices.append(Notice(reason=GATE_INCONCLUSIVE, message=after.message, is_warning=True))
     was = before.message if before is not None else ""
     if not notices and after is not None and NO_EFFECT_MARK in after.message and after.message != was:
         notices.append(Notice(reason="NoEffect", message=after.message, is_warning=True))
@@ -251,6 +259,8 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
             message=f"{name} is rejected by its ModerationOverride; write other content, or take it out of spec.reject",
             is_stalled=True,
         )
+    if decision.held == GATED:
+        return _at_gate(name, decision)
     if decision.held == FAILED:
         failed = next(each for each in decision.failed if each.digest == verdict.digest)
         again = (
@@ -279,8 +289,34 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
     return _Standing(reason=IN_FORCE, message=f"{name} is in force", is_ready=True)
 
 
+def _at_gate(name: str, decision: Decision) -> _Standing:
+    """Say why a candidate does not begin, and what its author, or the person on call, can do."""
+    gate = decision.gate
+    assert gate is not None, "what is gated has a gate"
+    approve = "name its digest in spec.approve of its ModerationOverride"
+    match gate.gating:
+        case Gating.FAILED:
+            message = (
+                f"{name} was stopped by gates.backtest: {gate.message}. The gate of what is stable counts, "
+                f"too, so a limit is raised by an edit of its own, before; to let this through as it is, {approve}"
+            )
+            return _Standing(reason=GATE_FAILED, message=message, is_stalled=True)
+        case Gating.INCONCLUSIVE:
+            message = f"{name} is held by gates.backtest, which is asked again: {gate.message}; not to wait, {approve}"
+            return _Standing(reason=GATE_INCONCLUSIVE, message=message)
+        case Gating.UNANSWERED:
+            message = (
+                f"{name} is held by gates.backtest, which is asked again: the gateways could not answer: "
+                f"{gate.message}; not to wait, {approve}"
+            )
+            return _Standing(reason=GATE_UNANSWERED, message=message)
+    return _Standing(reason=BACKTESTING, message=f"{name} is at gates.backtest: {gate.message}")
+
+
 def _accepted(decision: Decision) -> Finding:
-    verdict = decision.verdict
+    verdict, gate = decision.verdict, decision.gate
+    if isinstance(verdict, Valid) and gate is not None and gate.gating is Gating.FAILED:
+        return Finding(type="Accepted", holds=False, reason=GATE_FAILED, message=f"gates.backtest: {gate.message}")
     if isinstance(verdict, Valid) and decision.held != MODELS_UNAVAILABLE:
         name = name_revision(verdict.digest, verdict.version)
         return Finding(type="Accepted", holds=True, reason="Valid", message=f"{name} is valid")

@@ -15,6 +15,7 @@ from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Plan, Revision, Role, Scope
 from baleen_core.policy.scope import SCOPE_CONFLICT
+from baleen_core.policy_stream import BacktestQuestion, BacktestRevision
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
     GROUP,
@@ -61,6 +62,8 @@ from baleen_operator.resources.policy import (
 
 SECRET_POLL_SECONDS: Final = 30.0
 """Secrets are read and never watched."""
+MAX_BACKTEST_LIST_BYTES: Final = 4 * 1024 * 1024
+"""Lists of digests that are sent along with a question; others were not looked up, as far as a backtest knows."""
 TARGETS: Final[Mapping[str, Target]] = {
     kind: Target(group=GROUP, version=VERSION, plural=plural, kind=kind) for kind, plural in PLURALS.items()
 }
@@ -117,6 +120,7 @@ class _Reconciling:
         decision = decide(seen, now)
         writes = await self._find_writes(seen, decision, sources)
         rivals = self._rivals(seen, decision, now)
+        content = await self._find_content(decision, sources)
         status = self._status(seen, decision, writes, rivals, now)
         notices = find_notices(seen, decision, status)
         if self.counted is not None:
@@ -125,6 +129,8 @@ class _Reconciling:
         elif decision.route is None or decision.route.route.candidate is None:
             self.ports.memory.counted.drop(self.key)
         await self._act(seen, decision, writes, status, notices)
+        if content is not None and decision.gate is not None and decision.gate.question is not None:
+            self.ports.backtests.ask(self.key, decision.gate.question, content)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -170,6 +176,7 @@ class _Reconciling:
             override_problem=override_problem,
             revisions=await self._read_revisions(verdict),
             salt=self.ports.salt(),
+            asked=self.ports.backtests.asked(self.key),
         )
         published = seen.route.published if seen.route else None
         if published is not None and published.route.candidate is not None:
@@ -411,6 +418,31 @@ class _Reconciling:
             return replace(shard, there=None)
         return replace(shard, is_wrong=dict(found) != {SHARD_KEY: shard.text})
 
+    async def _find_content(self, decision: Decision, sources: _Sources) -> BacktestQuestion | None:
+        """Write down what gateways need to judge by a candidate that is at its gate: both sides, and its new lists."""
+        question = decision.gate.question if decision.gate else None
+        if question is None:
+            return None
+        stable = self.ports.seen.get(REVISION_KIND, (self.namespace, revision_name(self.name, question.stable)))
+        material = self.material or (await self._judge_anew(sources))[1]
+        if stable is None or material is None or material.revision.digest != question.candidate:
+            raise Stale(f"{self.namespace}/{self.name}: what its policy is checked by changed meanwhile")
+        before, after = stored_revision(stable), material.revision
+        policy = (await self.ports.off_loop(partial(read_revision, after))).policy
+        digests, room = {}, MAX_BACKTEST_LIST_BYTES
+        for digest in (each.digest or "" for each in policy.lists if each.type is ListType.DIGEST):
+            # What is stable names too, gateways have.
+            if digest not in before.content and len(material.texts[digest]) <= room:
+                digests[digest] = material.texts[digest]
+                room -= len(material.texts[digest])
+        return BacktestQuestion(
+            policy=f"{self.namespace}/{self.name}",
+            stable=BacktestRevision(digest=before.digest, content=before.content),
+            candidate=BacktestRevision(digest=after.digest, content=after.content),
+            decisions=question.gate.decisions,
+            lists=digests,
+        )
+
     # Other policies
 
     def _rivals(self, seen: Observed, decision: Decision, now: datetime) -> dict[Key, str]:
@@ -525,7 +557,8 @@ class _Reconciling:
             notices = [*notices, *await self._write_revision(seen, decision, each, versions)]
         for digest, rows in decision.owed.items():
             await self._write_rows(seen.revisions[digest], write_rows(rows), versions)
-        if decision.failed != seen.status.failed:
+        is_told_first = (decision.failed, decision.backtests) != (seen.status.failed, seen.status.backtests)
+        if is_told_first:
             # Killed after the route alone, nobody would know that it failed, and it would be tried again.
             await self._write_status(seen, status)
         await self._write_route(seen, decision)
@@ -535,7 +568,7 @@ class _Reconciling:
             await self._write_rows(kept, write_rows(rows[-MAX_ACTIVATIONS:]), versions)
         for prunable in decision.prunable:
             await self._delete(REVISION_KIND, prunable.name, prunable.uid)
-        if decision.failed == seen.status.failed:
+        if not is_told_first:
             await self._write_status(seen, status)
         await self._tell(notices)
 
@@ -658,6 +691,8 @@ class _Reconciling:
             waits.append((datetime.fromisoformat(pin.expire_time) - now).total_seconds())
         if decision.progress is not None and decision.progress.wait_seconds is not None:
             waits.append(decision.progress.wait_seconds)
+        if decision.gate is not None and decision.gate.wait_seconds is not None:
+            waits.append(decision.gate.wait_seconds)
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)

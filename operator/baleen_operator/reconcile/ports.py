@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 from baleen_core.model.schema import Model
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import ListSourceType, Scope
-from baleen_core.policy_stream import TrialCounts
+from baleen_core.policy_stream import BacktestQuestion, TrialCounts
 from baleen_operator.plan.actions import Action, Target
+from baleen_operator.plan.gate import Asked, Question
 from baleen_operator.reconcile.memory import Memory
 
 T = TypeVar("T")
@@ -111,6 +112,16 @@ class Gateways(Protocol):
         """Return what gateways that answer saw of a rollout (`PublishedRoute.rollout`), by the gateways' names."""
 
 
+class Backtests(Protocol):
+    """What the gateways' decision logs say of candidates; asked in the background, so that nobody waits here."""
+
+    def asked(self, key: Key) -> Asked:
+        """Return what came of asking about a policy; it is worked on again when that changes."""
+
+    def ask(self, key: Key, question: Question, content: BacktestQuestion) -> None:
+        """Ask, unless this very question is under way; `content` is what gateways are told."""
+
+
 class Clock(Protocol):
     """The wall clock."""
 
@@ -139,6 +150,7 @@ class Ports:
     seen: Seen
     cluster: Cluster
     gateways: Gateways
+    backtests: Backtests
     clock: Clock
     off_loop: OffLoop
     salt: Salt

@@ -26,6 +26,8 @@ BY_ANNOTATION: Final = f"{GROUP}/by"
 MAX_HISTORY: Final = 10
 MAX_FAILED: Final = 10
 MAX_SAID: Final = 256
+MAX_BACKTESTS: Final = 10
+MAX_GATE_MESSAGE: Final = 1024
 
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -108,6 +110,24 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backtested:
+    """What a gate (in words) said of a candidate beside a stable revision, and when; both are named by digest."""
+
+    candidate: str
+    stable: str
+    gate: str
+    verdict: str = ""
+    reason: str = ""
+    message: str = ""
+    time: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Return what it is about."""
+        return self.candidate, self.stable, self.gate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """A metric of the analysis in words and figures for people; without data its figures are empty."""
 
@@ -139,6 +159,7 @@ class Status:
     stable: Named | None = None
     candidate: Candidate | None = None
     failed: tuple[Failed, ...] = ()
+    backtests: tuple[Backtested, ...] = ()
     verdict: str = ""
     compared: tuple[Compared, ...] = ()
     flips: tuple[tuple[str, str, int], ...] = ()
@@ -298,6 +319,7 @@ def read_status(manifest: Manifest) -> Status:
         stable=_read_named(status.get("stable")),
         candidate=_read_candidate(status.get("candidate")),
         failed=tuple(_read_failed(status.get("failed"))),
+        backtests=tuple(_read_backtests(status.get("backtests"))),
         convergence=Convergence(converged_time=_said(convergence.get("convergedTime"))),
         history=read_rows(status.get("history")),
         conditions=tuple(_read_conditions(status.get("conditions"))),
@@ -313,6 +335,8 @@ def write_status(status: Status) -> dict[str, Any]:
         written["candidate"] = _write_fields(status.candidate)
     if status.failed:
         written["failed"] = [_write_fields(each) for each in status.failed]
+    if status.backtests:
+        written["backtests"] = [_write_fields(each) for each in status.backtests]
     if status.verdict:
         written["analysis"] = {"verdict": status.verdict, "metrics": [_write_fields(each) for each in status.compared]}
     if status.flips:
@@ -393,6 +417,15 @@ def _read_failed(items: object) -> Iterable[Failed]:
             yield Failed(digest=digest, was_approved=said.get("wasApproved") is True, **words)
 
 
+def _read_backtests(items: object) -> Iterable[Backtested]:
+    for each in items if isinstance(items, list) else ():
+        said = _mapping(each)
+        words = {field.name: _said(said.get(field.name)) for field in fields(Backtested) if field.name != "message"}
+        if all(words[name] for name in ("candidate", "stable", "gate")):
+            message = said.get("message")
+            yield Backtested(message=message[:MAX_GATE_MESSAGE] if isinstance(message, str) else "", **words)
+
+
 def _instant(value: object) -> str:
     """Return a time as it is written, or nothing where it is none."""
     said = _said(value)
@@ -402,7 +435,7 @@ def _instant(value: object) -> str:
         return ""
 
 
-def _write_fields(value: Named | Candidate | Failed | Compared) -> dict[str, Any]:
+def _write_fields(value: Named | Candidate | Failed | Backtested | Compared) -> dict[str, Any]:
     written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
     return {name: item for name, item in written.items() if item not in ("", 0, False)}
 

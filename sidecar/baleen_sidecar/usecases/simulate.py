@@ -5,18 +5,18 @@ pages requests go first, and whoever does not want to know any more is noticed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from baleen_core.checking import check_policy
 from baleen_core.decision.backtest import (
     Backtest,
-    BacktestGate,
     Comparison,
+    Ended,
     GateResult,
     backtest,
     judge_backtest,
@@ -29,6 +29,7 @@ from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
 from baleen_core.errors import (
     BaleenError,
     ContentError,
+    IntegrityError,
     InvalidError,
     NotFound,
     Overloaded,
@@ -38,16 +39,16 @@ from baleen_core.errors import (
 )
 from baleen_core.model.schema import Model
 from baleen_core.model.signals import find_offers
+from baleen_core.policy.lists import read_list
 from baleen_core.policy.revision import make_revision, read_revision
-from baleen_core.policy.schema import ListType
+from baleen_core.policy.schema import BacktestGate, ListContent, ListType, Revision, RevisionContent
+from baleen_core.policy_stream import BacktestQuestion
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
 from baleen_sidecar.usecases.policy_documents import Document, Documents, sort_documents
 from baleen_sidecar.usecases.read_policies import find_status
 
 DEFAULT_DECISIONS: Final = 5_000
-MAX_DECISIONS: Final = 100_000
-"""Decisions that one simulation may compare."""
 SCANNED_PER_DECISION: Final = 10
 """Decisions that are looked at for each that is to be compared: in most of them other policies may have judged."""
 SIMULATION_SECONDS: Final = 30.0
@@ -56,21 +57,6 @@ PAGE_ROWS: Final = 100
 BUSY_SECONDS: Final = 5
 
 T = TypeVar("T")
-
-
-class Ended(StrEnum):
-    """Why a simulation looked no further back."""
-
-    ENOUGH = "Enough"
-    """It compared as many decisions as were asked for."""
-    END_OF_LOG = "EndOfLog"
-    """There are no earlier decisions."""
-    SCAN_LIMIT = "ScanLimit"
-    """It looked at SCANNED_PER_DECISION decisions for each that was asked for."""
-    TIME_LIMIT = "TimeLimit"
-    """It took SIMULATION_SECONDS."""
-    ABANDONED = "Abandoned"
-    """Nobody wants to know any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +81,14 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scan:
-    """One walk back through the log: what it compares, and how many decisions.
+    """One walk back through the log: what it compares, how many decisions, and for how many seconds.
 
     `looked_up` is that of the comparison, and grows with every revision that is met.
     """
 
     comparison: Comparison
     decisions: int
+    limit_seconds: float
     looked_up: dict[str, Mapping[str, int]]
 
     @property
@@ -114,7 +101,7 @@ async def _always() -> bool:
 
 
 class Simulate:
-    """Compares a draft of a policy with the revision of it that is in force; one at a time."""
+    """Compares a policy with what may come after it, on the decisions on record; one at a time."""
 
     def __init__(
         self,
@@ -148,7 +135,9 @@ class Simulate:
         gate: BacktestGate | None = None,
         is_wanted: Callable[[], Awaitable[bool]] = _always,
     ) -> Simulation:
-        """Judge at most so many decisions again; `is_wanted` is asked between two pages.
+        """Judge at most so many decisions again, by a draft and by what is in force.
+
+        `is_wanted` is asked between two pages.
 
         Raises:
             NotFound: there is no such policy, or no revision of it in force to compare with.
@@ -156,25 +145,59 @@ class Simulate:
             Overloaded: another simulation is under way.
             StateError: the log cannot be read.
         """
-        loaded = self._in_force(name)
-        if self._is_busy:
-            raise Overloaded("another simulation is under way; one runs at a time", retry_after_seconds=BUSY_SECONDS)
-        self._is_busy = True
-        try:
-            models, looked_up = self._models(), dict[str, Mapping[str, int]]()
-            comparison = await self._off_loop(lambda: replace(_compare(loaded, draft, models), looked_up=looked_up))
-            scan = _Scan(comparison=comparison, decisions=decisions, looked_up=looked_up)
+        loaded, models = self._in_force(name), self._models()
+        with self._alone():
+            comparison = await self._off_loop(lambda: _compare(loaded, draft, models))
+            scan = _scan(comparison, decisions, self._limit_seconds)
             found, ended = await self._scan(scan, is_wanted)
-        finally:
-            self._is_busy = False
         return Simulation(
             policy=(loaded.candidate.namespace, loaded.candidate.name),
             stable=comparison.stable.revision.digest,
             candidate=comparison.candidate.revision.digest,
             found=found,
             ended=ended,
-            gate=None if gate is None else judge_backtest(gate, found),
+            gate=None if gate is None else judge_backtest(gate, found, bound=_bound(scan, ended)),
         )
+
+    async def compare(
+        self, question: BacktestQuestion, *, is_wanted: Callable[[], Awaitable[bool]] = _always
+    ) -> tuple[Backtest, Ended]:
+        """Judge decisions again by two revisions, whether either is in force here or not.
+
+        Raises:
+            ContentError: a revision or a list is not what its digest names, or cannot be read by this release.
+            Overloaded: another question is being answered.
+            StateError: the log cannot be read.
+        """
+        models = self._models()
+        with self._alone():
+            sides = await self._off_loop(lambda: _read_sides(question))
+            lists = await self._find_lists(question, sides)
+            comparison = await self._off_loop(lambda: _compare_sides(question.policy, sides, lists, models))
+            seconds = min(question.seconds, self._limit_seconds)
+            return await self._scan(_scan(comparison, question.decisions, seconds), is_wanted)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._is_busy:
+            raise Overloaded("another simulation is under way; one runs at a time", retry_after_seconds=BUSY_SECONDS)
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+
+    async def _find_lists(
+        self, question: BacktestQuestion, sides: tuple[RevisionContent, RevisionContent]
+    ) -> dict[str, str]:
+        """Return the texts of the lists of digests that either side names, as they came along or are on record."""
+        found = {}
+        for each in (each for side in sides for each in side.policy.lists if each.type is ListType.DIGEST):
+            digest = each.digest or ""
+            text = question.lists.get(digest) or await self._store.get_list(digest)
+            if text is not None:
+                found[digest] = text
+        return found
 
     def _in_force(self, name: str) -> LoadedPolicy:
         snapshot = self._policies()
@@ -187,7 +210,7 @@ class Simulate:
 
     async def _scan(self, scan: _Scan, is_wanted: Callable[[], Awaitable[bool]]) -> tuple[Backtest, Ended]:
         found, scanned, before = Backtest(), 0, None
-        give_up = self._monotonic_seconds() + self._limit_seconds
+        give_up = self._monotonic_seconds() + scan.limit_seconds
         while found.compared < scan.decisions:
             if not await is_wanted():
                 return found, Ended.ABANDONED
@@ -222,6 +245,64 @@ class Simulate:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _scan(comparison: Comparison, decisions: int, limit_seconds: float) -> _Scan:
+    looked_up: dict[str, Mapping[str, int]] = {}
+    return _Scan(
+        comparison=replace(comparison, looked_up=looked_up),
+        decisions=decisions,
+        limit_seconds=limit_seconds,
+        looked_up=looked_up,
+    )
+
+
+def _bound(scan: _Scan, ended: Ended) -> str:
+    """Say what kept from finding more decisions, and how to get them; nothing where the log has no more."""
+    match ended:
+        case Ended.ENOUGH:
+            return f"no more than `decisions` ({scan.decisions:,}) are compared; ask for as many as the gate wants"
+        case Ended.SCAN_LIMIT:
+            looked_at = scan.decisions * SCANNED_PER_DECISION
+            return (
+                f"no more than the newest {looked_at:,} of the log are looked at, {SCANNED_PER_DECISION} for each of "
+                "`decisions`, and in the others this policy had no part; ask for more `decisions`, or want fewer"
+            )
+        case Ended.TIME_LIMIT:
+            return f"no more could be judged in {scan.limit_seconds:g} s; want fewer"
+    return ""
+
+
+def _read_sides(question: BacktestQuestion) -> tuple[RevisionContent, RevisionContent]:
+    found = []
+    for field, said in (("stable", question.stable), ("candidate", question.candidate)):
+        try:
+            found.append(read_revision(Revision(digest=said.digest, content=said.content)))
+        except (IntegrityError, PolicyError) as exc:
+            raise ContentError([Problem(field=field, message=str(exc))]) from exc
+    return found[0], found[1]
+
+
+def _compare_sides(
+    policy: str, sides: tuple[RevisionContent, RevisionContent], texts: Mapping[str, str], models: Sequence[Model]
+) -> Comparison:
+    offers, name = find_offers(models), policy.partition("/")[2]
+    return Comparison(
+        stable=compile_policy(name, "", sides[0], offers),
+        candidate=compile_policy(name, "", sides[1], offers),
+        offers=offers,
+        lists=tuple(compile_list(_read_digests(digest, text)) for digest, text in texts.items()),
+    )
+
+
+def _read_digests(digest: str, text: str) -> ListContent:
+    try:
+        found = read_list(ListType.DIGEST, text)
+    except PolicyError as exc:
+        raise ContentError([Problem(field=f"lists.{digest}", message=str(exc))]) from exc
+    if found.digest != digest:
+        raise ContentError([Problem(field=f"lists.{digest}", message=f"is the list {found.digest}")])
+    return found
 
 
 def _compare(loaded: LoadedPolicy, draft: Draft, models: Sequence[Model]) -> Comparison:

@@ -17,15 +17,19 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
+from baleen_core.decision.backtest import Backtest, Ended
+from baleen_core.decision.backtest_share import write_share
 from baleen_core.errors import BaleenError, ContentError, LimitExceeded, NotFound, Overloaded, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import MAX_LIST_BYTES, ListType
 from baleen_core.policy_stream import (
     ACKNOWLEDGEMENTS_PATH,
+    BACKTESTS_PATH,
     CONVERGENCE_PATH,
     FILES_PATH,
     HEARTBEAT_SECONDS,
     LISTS_PATH,
+    MAX_BACKTEST_BYTES,
     MAX_RECORDS,
     MAX_RECORDS_BYTES,
     RECORDS_PATH,
@@ -34,6 +38,7 @@ from baleen_core.policy_stream import (
     SNAPSHOT_PATH,
     STREAM_PATH,
     Acknowledgement,
+    BacktestQuestion,
     Convergence,
     Heartbeat,
     Hello,
@@ -66,6 +71,7 @@ OPERATOR: Final = ("baleen-system", "baleen-operator")
 _ENCODER: Final = msgspec.json.Encoder()
 _ACKNOWLEDGEMENT: Final = msgspec.json.Decoder(Acknowledgement)
 _RECORDS: Final = msgspec.json.Decoder(RecordBatch)
+_QUESTION: Final = msgspec.json.Decoder(BacktestQuestion)
 
 ReadList = Callable[[str, str, ListType], Awaitable[str | None]]
 """Namespace, digest and type of a list to its canonical text; None when it is not there."""
@@ -83,6 +89,19 @@ class Followed(Protocol):
     @property
     def problem(self) -> str:
         """Say what keeps the source from being followed now; empty when it is followed."""
+
+
+class Compare(Protocol):
+    """Judges the decision log again by two revisions."""
+
+    async def __call__(
+        self, question: BacktestQuestion, *, is_wanted: Callable[[], Awaitable[bool]]
+    ) -> tuple[Backtest, Ended]:
+        """Answer; `is_wanted` is asked every few milliseconds.
+
+        Raises:
+            ContentError: the question is wrong. Overloaded: another one is being answered. StateError: no log.
+        """
 
 
 class Copy(Protocol):
@@ -121,7 +140,7 @@ class StreamSettings:
     """Where sidecars reach this very replica, such as http://10.244.0.7:8081; empty: where they reach any."""
     grants: Grants = field(default_factory=Grants)
     operators: frozenset[tuple[str, str]] = frozenset({OPERATOR})
-    """Namespaces and names of the ServiceAccounts that may ask for the convergence."""
+    """Namespaces and names of the ServiceAccounts that may ask for the convergence, and for backtests."""
     backup_accounts: frozenset[tuple[str, str]] = frozenset()
     """Namespaces and names of the ServiceAccounts that may have a copy of the whole state."""
     limit_streams: int = 2_000
@@ -186,11 +205,12 @@ class PolicyStream:
         trial: Callable[[str, str, str], TrialCounts | None] = lambda rollout, stable, candidate: None,
         load: Callable[[], Load | None] = lambda: None,
         copies: Copies | None = None,
+        compare: Compare | None = None,
     ) -> None:
         """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
 
         `trial` says what was seen of a rollout, by its name and the digests of its sides.
-        `copies` are of its state, where it keeps one.
+        `copies` are of its state, where it keeps one; `compare` answers where the decision log is.
         """
         self._source = source
         self._authenticator = authenticator
@@ -202,6 +222,7 @@ class PolicyStream:
         self._trial = trial
         self._load = load
         self._copies = copies
+        self._compare = compare
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
@@ -217,6 +238,7 @@ class PolicyStream:
             ACKNOWLEDGEMENTS_PATH: ("POST", self._acknowledge),
             CONVERGENCE_PATH: ("GET", self._report),
             RECORDS_PATH: ("POST", self._record),
+            BACKTESTS_PATH: ("POST", self._backtest),
             SNAPSHOT_PATH: ("GET", self._copy),
         }
 
@@ -493,10 +515,25 @@ class PolicyStream:
             await request.send({"type": "http.response.body", "body": b""})
         log.info("state copied", extra={"caller": f"{caller.namespace}/{caller.name}", "bytes": copy.size_bytes})
 
-    async def _report(self, request: _Request) -> None:
-        caller = request.caller
+    async def _backtest(self, request: _Request) -> None:
+        self._admit_operator(request.caller)
+        if self._compare is None:
+            raise NotFound("there is no decision log here")
+        data = await request.body.read("backtest", MAX_BACKTEST_BYTES)
+        try:
+            question = _QUESTION.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise ContentError([Problem(field="", message=f"the question cannot be read: {exc}")]) from None
+        found, ended = await self._compare(question, is_wanted=lambda: _is_there(request.receive))
+        body = _ENCODER.encode(write_share(self._settings.replica, found, ended))
+        await respond(request.send, 200, b"application/json", body, request.request_id)
+
+    def _admit_operator(self, caller: ServiceAccount) -> None:
         if (caller.namespace, caller.name) not in self._settings.operators:
             raise _Refused(403, f"ServiceAccount {caller.namespace}/{caller.name} is not the operator's")
+
+    async def _report(self, request: _Request) -> None:
+        self._admit_operator(request.caller)
         adopted = self._adopted()
         self._standings.enforce(adopted, self._broadcast.scope_of)
         rollouts = {"/".join(key): each for key, each in adopted.items() if each.candidate}
@@ -571,6 +608,15 @@ def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
 async def _send_piece(send: Send, piece: bytes) -> None:
     # Waits while the connection's buffer is full; the protocol ends a connection that stays so.
     await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def _is_there(receive: Receive) -> bool:
+    """Say whether a caller whose request was read whole still waits for the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            message: Message = await receive()
+            return bool(message["type"] != "http.disconnect")
+    return True
 
 
 async def _until_gone(receive: Receive, sending: asyncio.Task[Any]) -> None:

@@ -6,19 +6,19 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from baleen_core.decision.backtest import Backtest, BacktestGate, GateReason, GateResult, GateVerdict
+from baleen_core.decision.backtest import Backtest, Ended, GateReason, GateResult, GateVerdict
 from baleen_core.decision.flips import FlipMatrix, FlipSummary
 from baleen_core.errors import ContentError, Problem
-from baleen_core.policy.schema import Verdict
+from baleen_core.policy.schema import MAX_BACKTEST_DECISIONS, BacktestGate, Verdict
 from baleen_core.ratio import MILLION, parse_ratio
-from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS, MAX_DECISIONS, Draft, Ended, Simulation
+from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS, Draft, Simulation
 from baleen_sidecar.web.schemas import decode_body
 
 LIMIT_BYTES: Final = 4 * 1024 * 1024
 """The largest request: a policy with its lists."""
 MAX_CONTENTS: Final = 64
 
-Decisions = Annotated[int, Meta(ge=1, le=MAX_DECISIONS)]
+Decisions = Annotated[int, Meta(ge=1, le=MAX_BACKTEST_DECISIONS)]
 Ratio = Annotated[str, Meta(max_length=16, description="A percentage such as 2%, or a decimal such as 0.02")]
 
 
@@ -73,9 +73,9 @@ class GateAnswer(Struct, frozen=True):
 class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What differs between the revision in force (`stable`) and the candidate, over the decisions on record.
 
-    `unknown` decisions could not be compared: for want of scores of `signals_missing`, or since `lists_missing` were
-    not looked up. In `elsewhere` the policy had no part. `matrix` has a row for each verdict of the revision in force,
-    and in it a column for each of the candidate: Allow, Review, Block.
+    `unknown` decisions could not be compared: for want of scores of `signals_missing`, since `lists_missing` were not
+    looked up, or since they were `erased`. In `elsewhere` the policy had no part. `matrix` has a row for each verdict
+    of the revision in force, and in it a column for each of the candidate: Allow, Review, Block.
     """
 
     policy: str
@@ -94,6 +94,7 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     languages: tuple[FlipsAnswer, ...]
     signals_missing: dict[str, int]
     lists_missing: dict[str, int]
+    erased: int = 0
     gate: GateAnswer | None = None
 
 
@@ -131,6 +132,7 @@ def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
         languages=flips_by_name(found.flips.languages),
         signals_missing=dict(sorted(found.signals.items())),
         lists_missing=dict(sorted(found.lists.items())),
+        erased=found.erased,
         gate=_gate(simulation.gate),
     )
 
@@ -165,6 +167,7 @@ def to_backtest(answer: SimulationAnswer) -> Backtest:
         signals=answer.signals_missing,
         lists=answer.lists_missing,
         elsewhere=answer.elsewhere,
+        erased=answer.erased,
     )
 
 

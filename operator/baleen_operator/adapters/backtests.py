@@ -1,0 +1,309 @@
+"""Has the gateways judge their logs again: one question at a time, each gateway over its share, all added up."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+import aiohttp
+import msgspec
+from msgspec import structs
+
+from baleen_core.decision.backtest import Backtest, Ended, judge_backtest, merge_backtests
+from baleen_core.decision.backtest_share import next_shares, read_share
+from baleen_core.errors import BaleenError
+from baleen_core.policy.gates import stricter_backtest
+from baleen_core.policy.revision import make_revision
+from baleen_core.policy.schema import Policy
+from baleen_core.policy_stream import (
+    BACKTESTS_PATH,
+    MAX_BACKTEST_SECONDS,
+    BacktestQuestion,
+    BacktestRevision,
+    BacktestShare,
+)
+from baleen_core.resources import POLICY_KIND, REVISION_KIND, ROUTE_KIND, read_route, revision_name
+from baleen_operator.adapters.gateways import PolledGateways, read_bounded
+from baleen_operator.adapters.kube import KubeCluster
+from baleen_operator.plan import admission
+from baleen_operator.plan.admission import names_backtest, read_edit
+from baleen_operator.plan.conditions import shorten
+from baleen_operator.plan.gate import Asked, Question
+from baleen_operator.reconcile.policy import TARGETS
+from baleen_operator.reconcile.ports import Key, Manifest, OffLoop
+from baleen_operator.resources.policy import stored_revision
+
+logger = logging.getLogger(__name__)
+
+MAX_SHARE_BYTES: Final = 4 * 1024 * 1024
+MAX_NAMED: Final = 3
+MAX_REASON: Final = 300
+NOT_ASKED: Final = "the backtest could not be asked"
+GRACE_SECONDS: Final = 5.0
+"""How much longer than it may judge a gateway may take to answer."""
+_ENCODER: Final = msgspec.json.Encoder()
+_SHARE: Final = msgspec.json.Decoder(BacktestShare)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What all logs say together and what kept from looking further back; or the `problem` that kept them from it."""
+
+    found: Backtest | None = None
+    bound: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one gateway was asked and said."""
+
+    name: str
+    found: Backtest = field(default_factory=Backtest)
+    ended: Ended = Ended.END_OF_LOG
+    problem: str = ""
+
+
+class GatewayBacktests:
+    """Asks in the background; `on_change` hears of each policy whose question was answered, or cannot be."""
+
+    def __init__(
+        self,
+        gateways: PolledGateways,
+        *,
+        clock: Callable[[], datetime],
+        on_change: Callable[[Collection[Key]], None],
+        seconds: float = MAX_BACKTEST_SECONDS,
+    ) -> None:
+        """`seconds` are for one question, however many gateways there are."""
+        self._gateways = gateways
+        self._clock = clock
+        self._on_change = on_change
+        self._seconds = seconds
+        self._waiting: dict[Key, tuple[Question, BacktestQuestion]] = {}
+        self._told: dict[Key, Asked] = {}
+        self._woken = asyncio.Event()
+
+    def asked(self, key: Key) -> Asked:
+        """Return what came of asking about a policy."""
+        return self._told.get(key, Asked())
+
+    def ask(self, key: Key, question: Question, content: BacktestQuestion) -> None:
+        """Ask when it is its turn; another question about the same policy is forgotten for it."""
+        before = self.asked(key)
+        if before.under_way == question:
+            return
+        self._waiting[key] = (question, content)
+        self._told[key] = replace(before, under_way=question)
+        self._woken.set()
+
+    def forget(self, key: Key) -> None:
+        """Drop what is known about a policy."""
+        self._waiting.pop(key, None)
+        self._told.pop(key, None)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                while self._waiting:
+                    key = next(iter(self._waiting))
+                    question, content = self._waiting.pop(key)
+                    self._note(key, question, await self._answer(session, content))
+
+    def _note(self, key: Key, question: Question, answer: Answer) -> None:
+        before = self._told.get(key)
+        if before is None:
+            return
+        if answer.problem:
+            extra = {"policy": "/".join(key), "reason": answer.problem}
+            logger.warning("the gateways could not judge a policy by their logs", extra=extra)
+        self._told[key] = Asked(
+            under_way=None if before.under_way == question else before.under_way,
+            question=question,
+            found=answer.found,
+            bound=answer.bound,
+            problem=answer.problem,
+            tries=before.tries + 1 if before.question == question else 1,
+            time=self._clock(),
+        )
+        self._on_change({key})
+
+    async def _answer(self, session: aiohttp.ClientSession, content: BacktestQuestion) -> Answer:
+        known = self._gateways.known()
+        if known is None:
+            return Answer(problem="they were not looked up yet")
+        if silent := [name for name, answers in known.values() if not answers]:
+            return Answer(problem="; ".join(f"{name} does not answer" for name in silent[:MAX_NAMED]))
+        names = {url: name for url, (name, _) in known.items()}
+        headers = await self._gateways.authorization()
+        return await add_up(session, replace_seconds(content, self._seconds), names, headers)
+
+
+class TriedBacktests:
+    """Backtests for dry runs: each replica may ask, one at a time, in little time, and a problem is an answer too.
+
+    Whoever reaches the webhooks may ask them. An answer says something of what is logged, so it is for those alone who
+    show the policy as it is stored, and so may read it.
+    """
+
+    def __init__(self, cluster: KubeCluster, gateways: PolledGateways, *, off_loop: OffLoop, seconds: float) -> None:
+        self._cluster = cluster
+        self._gateways = gateways
+        self._off_loop = off_loop
+        self._seconds = seconds
+        self._is_busy = False
+
+    async def __call__(self, asked: admission.Asked) -> str:
+        """Say what logged decisions say of an edit; nothing where no gate would ask about it."""
+        if not names_backtest(asked):
+            return ""
+        # Before anything is read: whoever asks at once with others must not cost more than they do.
+        if self._is_busy:
+            return f"{NOT_ASKED}: another one is being asked"
+        self._is_busy = True
+        try:
+            async with asyncio.timeout(self._seconds):
+                edit = await self._off_loop(lambda: read_edit(asked))
+                return await self._try(asked, *edit) if edit else ""
+        except (BaleenError, aiohttp.ClientError, OSError) as exc:
+            return f"{NOT_ASKED}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
+        finally:
+            self._is_busy = False
+
+    async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> str:
+        key = (before.namespace, before.name)
+        stored = await self._cluster.look_for(TARGETS[POLICY_KIND], *key)
+        if stored is None or asked.old_object is None or not _are_one(stored, asked.old_object):
+            return f"{NOT_ASKED}: what is stored is another policy by now"
+        route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
+        if route is None:
+            return ""
+        if after.content.lists or before.content.lists:
+            return f"{NOT_ASKED}: lists are read once the policy is applied"
+        published = read_route(route)
+        stable, gate = published.route.stable, stricter_backtest(after.gates.backtest, published.backtest)
+        revision = await self._off_loop(lambda: make_revision(after, {}))
+        if gate is None or revision.digest in (stable, *published.route.recent_stable):
+            return ""
+        kept = await self._cluster.look_for(TARGETS[REVISION_KIND], key[0], revision_name(key[1], stable))
+        if kept is None:
+            return f"{NOT_ASKED}: the stable revision is not there"
+        said = stored_revision(kept)
+        content = BacktestQuestion(
+            policy="/".join(key),
+            stable=BacktestRevision(digest=said.digest, content=said.content),
+            candidate=BacktestRevision(digest=revision.digest, content=revision.content),
+            decisions=gate.decisions,
+            seconds=self._seconds,
+        )
+        names = await self._gateways.look_up()
+        if names is None:
+            return f"{NOT_ASKED}: the gateways could not be looked up"
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            answer = await add_up(session, content, names, await self._gateways.authorization())
+        if answer.found is None:
+            return f"{NOT_ASKED}: {answer.problem}"
+        result = judge_backtest(gate, answer.found, bound=answer.bound)
+        return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
+
+
+def _are_one(stored: Manifest, shown: Manifest) -> bool:
+    """Say whether what was shown is what is stored; its uid nobody can guess."""
+    uids = [dict(each.get("metadata") or {}).get("uid") for each in (stored, shown)]
+    return bool(uids[0]) and uids[0] == uids[1] and stored.get("spec") == shown.get("spec")
+
+
+def replace_seconds(content: BacktestQuestion, seconds: float) -> BacktestQuestion:
+    """Return a question that is to be answered in so many seconds, or in fewer."""
+    return structs.replace(content, seconds=min(seconds, content.seconds))
+
+
+async def add_up(
+    session: aiohttp.ClientSession, content: BacktestQuestion, names: Mapping[str, str], headers: Mapping[str, str]
+) -> Answer:
+    """Ask gateways, which are called by the `names` of their addresses, until there are enough decisions or no more.
+
+    The question's seconds are for all of it.
+    """
+    if not names:
+        return Answer(found=Backtest(), bound="no gateway is known whose log could be judged")
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + content.seconds
+    parts: dict[str, _Part] = {}
+    shares = next_shares(content.decisions, names, ())
+    while shares:
+        left = give_up - loop.time()
+        if left <= 0:
+            return Answer(problem=f"they had not judged enough decisions in {content.seconds:g} s; want fewer")
+        questions = {url: structs.replace(content, decisions=share, seconds=left) for url, share in shares.items()}
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                url: group.create_task(_ask(session, url, names[url], question, headers))
+                for url, question in questions.items()
+            }
+        parts |= {url: task.result() for url, task in tasks.items()}
+        if problems := [f"{each.name} {each.problem}" for each in parts.values() if each.problem]:
+            return Answer(problem="; ".join(problems[:MAX_NAMED]))
+        found = [(url, each.found.compared, each.ended is Ended.ENOUGH) for url, each in parts.items()]
+        shares = next_shares(content.decisions, names, found)
+    total = Backtest()
+    for part in parts.values():
+        total = merge_backtests(total, part.found)
+    return Answer(found=total, bound=_bound(parts.values()))
+
+
+def _bound(parts: Collection[_Part]) -> str:
+    if not any(part.ended is Ended.SCAN_LIMIT for part in parts):
+        return ""
+    return (
+        "no more than ten decisions of a log are looked at for each that is wanted, and in the others this policy had "
+        "no part; want fewer"
+    )
+
+
+async def _ask(
+    session: aiohttp.ClientSession, url: str, name: str, question: BacktestQuestion, headers: Mapping[str, str]
+) -> _Part:
+    try:
+        share = await _post(session, url, question, headers)
+        found, ended = read_share(share)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+        reason = shorten(str(exc) or type(exc).__name__, MAX_REASON)
+        return _Part(name=name, problem=f"did not answer as it should: {reason}")
+    if ended in (Ended.TIME_LIMIT, Ended.ABANDONED):
+        judged = f"judged {found.compared + found.unknown:,} decisions in {question.seconds:g} s"
+        return _Part(name=name, problem=f"{judged}, of {question.decisions:,} that were wanted of it; want fewer")
+    if found.compared > question.decisions or (ended is Ended.ENOUGH and found.compared < question.decisions):
+        # Whoever says more than it was asked for would outweigh the others.
+        return _Part(name=name, problem=f"says {found.compared:,} decisions, asked for {question.decisions:,}")
+    return _Part(name=name, found=found, ended=ended)
+
+
+async def _post(
+    session: aiohttp.ClientSession, url: str, question: BacktestQuestion, headers: Mapping[str, str]
+) -> BacktestShare:
+    async with session.post(
+        url + BACKTESTS_PATH,
+        data=_ENCODER.encode(question),
+        headers={**headers, "Content-Type": "application/json"},
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=question.seconds + GRACE_SECONDS),
+    ) as response:
+        body = await read_bounded(response, MAX_SHARE_BYTES)
+        if response.status != 200:
+            raise ValueError(f"status {response.status}{_detail(body)}")
+    # A decoding error is a ValueError.
+    return _SHARE.decode(body)
+
+
+def _detail(body: bytes) -> str:
+    try:
+        detail = msgspec.json.decode(body).get("detail")
+    except (ValueError, AttributeError):
+        return ""
+    return f": {detail}" if isinstance(detail, str) else ""

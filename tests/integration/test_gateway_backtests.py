@@ -1,0 +1,355 @@
+"""Backtests over real connections: gateways with logs of their own, and the operator that adds up what they say."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+
+from baleen_core.decision.backtest import Ended
+from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import BacktestGate
+from baleen_core.policy_stream import BACKTESTS_PATH, BacktestQuestion, BacktestRevision, BacktestShare
+from baleen_core.records import DecisionRecord
+from baleen_core.resources import POLICY_KIND
+from baleen_operator.adapters import backtests as module
+from baleen_operator.adapters import gateways as polling
+from baleen_operator.adapters.backtests import GatewayBacktests, TriedBacktests
+from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
+from baleen_operator.metrics import Metrics
+from baleen_operator.plan.admission import read_review
+from baleen_operator.plan.gate import Asked, Question
+from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
+from baleen_sidecar.usecases.simulate import Simulate
+from evidence import decide_by, make_evidence
+from gateways import Gateway, gateway
+from memory_cluster import run_here
+from policies import policy_manifest
+from policy_site import Site, policy
+from store_files import make_database
+from waiting import until
+
+KEY = ("trust-safety", "community")
+TOXIC = "toxicity.toxic"
+
+
+def revision(block: str) -> BacktestRevision:
+    """What a policy says that blocks from there on."""
+    content = {"categories": [{"name": "insult", "signals": [{"name": TOXIC, "block": block}]}]}
+    made = make_revision(parse_policy(policy_manifest(content)), {})
+    return BacktestRevision(digest=made.digest, content=made.content)
+
+
+STABLE, CANDIDATE = revision("90%"), revision("50%")
+CONTENT = BacktestQuestion(policy="/".join(KEY), stable=STABLE, candidate=CANDIDATE, decisions=60)
+QUESTION = Question(
+    candidate=CANDIDATE.digest, stable=STABLE.digest, gate=BacktestGate(decisions=60, max_new_blocks=50_000)
+)
+
+
+@asynccontextmanager
+async def logged(folder: Path, decisions: int, *, above: int = 0, **simulated: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway that decided so often, some of it on what the candidate would block."""
+    await asyncio.to_thread(folder.mkdir)
+    database = make_database(folder)
+    compiled = compile_policy("community", "", read_revision(STABLE), {})  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as executor:
+        async with SqliteDecisionLog(database) as log:
+            async with asyncio.TaskGroup() as group:
+                for number in range(decisions):
+                    evidence = make_evidence(
+                        {TOXIC: 700_000 if number < above else 100_000}, type="text", language="en"
+                    )
+                    decision = decide_by(compiled, evidence=evidence)
+                    name = f"{folder.name}-{number}"
+                    group.create_task(
+                        log.append(DecisionRecord(id=name, time="", evidence=evidence, decision=decision))
+                    )
+            simulate = Simulate(
+                PolicySnapshot,
+                lambda: (),
+                log,
+                SqliteRevisionStore(database),
+                executor=executor,
+                monotonic_seconds=monotonic,
+                **simulated,
+            )
+            async with gateway(compare=simulate.compare) as made:
+                yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "EAGER_SECONDS", 0.02)
+    monkeypatch.setattr(polling, "IDLE_SECONDS", 0.05)
+
+
+@asynccontextmanager
+async def asking(folder: Path, *urls: str, **more: Any) -> AsyncIterator[Callable[[], Any]]:
+    """Poll these gateways as the operator does; yields what asks them all and returns what came of it."""
+    token = folder / "operator-token"
+    token.write_text("operator-token")
+    polled = PolledGateways(
+        GatewayPlaces(urls=urls), None, Metrics(), token_file=token, timeout_seconds=5, on_change=lambda keys: None
+    )  # type: ignore[arg-type]
+    heard: list[Any] = []
+    backtests = GatewayBacktests(polled, clock=lambda: datetime.now(UTC), on_change=heard.append, **more)
+    running = [asyncio.ensure_future(each.run()) for each in (polled, backtests)]
+
+    async def ask() -> Asked:
+        before = len(heard)
+        backtests.ask(KEY, QUESTION, CONTENT)
+        assert backtests.asked(KEY).under_way == QUESTION
+        await until(lambda: len(heard) > before)
+        assert heard[-1] == {KEY}
+        return backtests.asked(KEY)
+
+    try:
+        await until(lambda: polled.known() is not None)
+        await until(lambda: all(answers or not urls for _, answers in (polled.known() or {}).values()) or more)
+        yield ask
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_all_logs_together_answer_each_over_its_share(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        small = await stack.enter_async_context(logged(tmp_path / "small", 10, above=10))
+        large = await stack.enter_async_context(logged(tmp_path / "large", 200, above=200))
+        asked = await (await stack.enter_async_context(asking(tmp_path, small.url, large.url)))()
+
+    assert (asked.question, asked.under_way, asked.problem, asked.tries) == (QUESTION, None, "", 1)
+    # What the small log has not, the large one gives.
+    assert asked.found.compared == 60
+    assert asked.found.flips.overall.new_blocks == 60
+    assert asked.found.flips.categories["insult"].new_blocks == 60
+    assert any(each.startswith("small-") for ids in asked.found.flips.examples.values() for each in ids)
+
+
+async def test_logs_that_are_too_short_together_say_what_they_have(tmp_path: Path) -> None:
+    async with (
+        logged(tmp_path / "one", 7) as one,
+        logged(tmp_path / "two", 5) as two,
+        asking(tmp_path, one.url, two.url) as ask,
+    ):
+        asked = await ask()
+
+    assert (asked.found.compared, asked.bound, asked.problem) == (12, "", "")
+
+
+async def test_without_a_gateway_there_is_no_decision(tmp_path: Path) -> None:
+    async with asking(tmp_path) as ask:
+        asked = await ask()
+
+    assert (asked.found.compared, asked.problem) == (0, "")
+    assert "no gateway is known" in asked.bound
+
+
+async def test_a_gateway_that_is_away_or_is_too_slow_is_no_answer_and_is_named(tmp_path: Path) -> None:
+    async with (
+        logged(tmp_path / "one", 100) as one,
+        logged(tmp_path / "two", 100, limit_seconds=0.0) as slow,
+        asking(tmp_path, one.url, slow.url) as ask,
+    ):
+        late = await ask()
+        await slow.stop()
+        gone = await ask()
+        await slow.start()
+
+    assert late.found is None
+    assert "gateway-1 judged 0 decisions in" in late.problem
+    assert (gone.found, gone.tries) == (None, 2)
+    assert "answer" in gone.problem
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        pytest.param({"overall": (10_000, *[0] * 8)}, "no more than", id="more than it was asked for"),
+        pytest.param({"overall": (1, *[0] * 8), "ended": "Enough"}, "asked for 60", id="enough that are too few"),
+        pytest.param({"overall": (-1, *[0] * 8)}, "Expected `int` >= 0", id="nonsense"),
+        pytest.param({"overall": (9, *[0] * 8), "languages": {}}, "the languages", id="what contradicts itself"),
+    ],
+)
+async def test_a_gateway_that_says_what_cannot_be_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], problem: str
+) -> None:
+    share = BacktestShare(replica="gateway-1", ended="EndOfLog", overall=(0,) * 9)
+    lie = msgspec.to_builtins(share) | {"languages": {"en": said["overall"]}} | said
+
+    async def answer(*_: Any) -> BacktestShare:
+        return msgspec.json.decode(msgspec.json.encode(lie), type=BacktestShare)
+
+    async with logged(tmp_path / "one", 1) as one, asking(tmp_path, one.url) as ask:
+        monkeypatch.setattr(module, "_post", answer)
+        asked = await ask()
+
+    assert asked.found is None
+    assert asked.problem.startswith("gateway-1 ")
+    assert problem in asked.problem or "says 10,000 decisions, asked for 60" in asked.problem
+
+
+@pytest.mark.parametrize(
+    ("token", "body", "status", "said"),
+    [
+        pytest.param("shop-token", CONTENT, 403, "shop/default is not the operator's", id="a sidecar"),
+        pytest.param("backup-token", CONTENT, 403, "is not the operator's", id="another account of ours"),
+        pytest.param("nobody", CONTENT, 401, "nobody's", id="nobody"),
+        pytest.param("operator-token", {"policy": "a/b"}, 422, "the question cannot be read", id="half a question"),
+        pytest.param(
+            "operator-token", {**msgspec.to_builtins(CONTENT), "decisions": 100_001}, 422, "<= 100000", id="too many"
+        ),
+        pytest.param(
+            "operator-token", {**msgspec.to_builtins(CONTENT), "seconds": 31}, 422, "<= 30.0", id="for too long"
+        ),
+        pytest.param(
+            "operator-token",
+            {**msgspec.to_builtins(CONTENT), "stable": {"digest": STABLE.digest, "content": "{}"}},
+            422,
+            "stable",
+            id="a forged revision",
+        ),
+        pytest.param("operator-token", "x" * 17_000_000, 413, "16777216 bytes", id="too large"),
+    ],
+)
+async def test_who_may_not_ask_or_asks_for_too_much_is_refused(
+    tmp_path: Path, token: str, body: Any, status: int, said: str
+) -> None:
+    async with logged(tmp_path / "one", 3) as one, one.client(token) as client:
+        answer = await client.post(BACKTESTS_PATH, content=msgspec.json.encode(body))
+
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
+async def test_where_there_is_no_log_nobody_is_answered() -> None:
+    async with gateway() as made, made.client("operator-token") as client:
+        answer = await client.post(BACKTESTS_PATH, content=msgspec.json.encode(CONTENT))
+
+    assert answer.status_code == 404
+    assert "no decision log" in answer.json()["detail"]
+
+
+async def test_whoever_hangs_up_has_nothing_judged_for_it(tmp_path: Path) -> None:
+    ended: list[Ended] = []
+    async with logged(tmp_path / "one", 2000, page_rows=1) as one:
+        compare = one.compare
+
+        async def noted(question: BacktestQuestion, **more: Any) -> Any:
+            found = await compare(question, **more)
+            ended.append(found[1])
+            return found
+
+        await one.stop()
+        one.compare = noted
+        await one.start()
+        async with one.client("operator-token") as client:
+            body = msgspec.json.encode(msgspec.structs.replace(CONTENT, decisions=100_000))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.post(BACKTESTS_PATH, content=body)
+        await until(lambda: bool(ended))
+
+    assert ended == [Ended.ABANDONED]
+
+
+# For somebody who only tries
+
+
+async def stored() -> Site:
+    """A policy in force that has a gate."""
+    site = Site()
+    await site.apply(policy("90%", version="v1", gates={"backtest": {"decisions": 20, "maxNewBlocks": "5%"}}))
+    return site
+
+
+def tried(site: Site, edit: dict[str, Any], **old: Any) -> Any:
+    """What an API server asks of an edit that it will not store."""
+    before = site.find(POLICY_KIND) | old
+    request = {"uid": "1", "namespace": KEY[0], "object": edit, "oldObject": before, "dryRun": True}
+    whole = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return read_review(msgspec.json.encode(whole))
+
+
+def trying(site: Site, folder: Path, *urls: str, seconds: float = 5.0) -> TriedBacktests:
+    """Try backtests as a replica does that follows no gateway."""
+    token = folder / "operator-token"
+    token.write_text("operator-token")
+    polled = PolledGateways(
+        GatewayPlaces(urls=urls), None, Metrics(), token_file=token, timeout_seconds=5, on_change=lambda keys: None
+    )  # type: ignore[arg-type]
+    return TriedBacktests(site.cluster, polled, off_loop=run_here, seconds=seconds)  # type: ignore[arg-type]
+
+
+async def test_whoever_only_tries_is_told_what_the_logs_say(tmp_path: Path) -> None:
+    site = await stored()
+    strict = policy("50%", version="v2", gates={})
+    async with logged(tmp_path / "one", 10, above=4) as one, logged(tmp_path / "two", 15) as two:
+        backtest = trying(site, tmp_path, one.url, two.url)
+        failed = await backtest(tried(site, strict))
+        fine = await backtest(tried(site, policy("80%", version="v2")))
+        same = await backtest(tried(site, policy("90%", version="v2")))
+
+    # The gate of what is stable counts, though the edit has none.
+    assert failed.startswith(
+        "gates.backtest: Fail (TooManyNewBlocks): 20% of 20 logged decisions would be newly blocked"
+    )
+    assert fine.startswith("gates.backtest: Pass (WithinLimits)")
+    assert same == ""
+
+
+async def test_a_stranger_who_does_not_know_the_policy_learns_nothing_of_the_log(tmp_path: Path) -> None:
+    site = await stored()
+    guess = policy("85%", version="v1", gates={"backtest": {"decisions": 20, "maxNewBlocks": "5%"}})
+    asked = 0
+    async with logged(tmp_path / "one", 30, above=4) as one:
+
+        async def compare(*_: Any, **__: Any) -> Any:
+            nonlocal asked
+            asked += 1
+
+        await one.stop()
+        one.compare = compare
+        await one.start()
+        backtest, edit = trying(site, tmp_path, one.url), policy("50%", version="v2")
+        other = await backtest(tried(site, edit, spec=guess["spec"]))
+        # What can be guessed is not enough.
+        guessed = await backtest(tried(site, edit, metadata={"name": KEY[1], "uid": "guessed"}))
+        without = await backtest(tried(site, edit, metadata={"name": KEY[1]}))
+
+    assert {other, guessed, without} == {"the backtest could not be asked: what is stored is another policy by now"}
+    assert asked == 0
+
+
+async def test_what_cannot_be_asked_in_time_or_at_once_is_said(tmp_path: Path) -> None:
+    site, strict = await stored(), policy("50%", version="v2")
+    gone = await trying(site, tmp_path, "http://127.0.0.1:1")(tried(site, strict))
+    source = {"type": "ConfigMap", "name": "known", "key": "digests"}
+    listed = policy("50%", version="v2")
+    listed["spec"]["policy"]["lists"] = [{"name": "known", "type": "Terms", "action": "Block", "source": source}]
+    lists = await trying(site, tmp_path)(tried(site, listed))
+    async with logged(tmp_path / "one", 30, limit_seconds=0.0) as slow:
+        late = await trying(site, tmp_path, slow.url)(tried(site, strict))
+    backtest = trying(site, tmp_path)
+    backtest._is_busy = True
+    busy = await backtest(tried(site, strict))
+
+    for told, said in (
+        (gone, "did not answer"),
+        (lists, "once the policy is applied"),
+        (late, "judged 0"),
+        (busy, "being"),
+    ):
+        assert told.startswith("the backtest could not be asked: ")
+        assert said in told
