@@ -45,7 +45,7 @@ GATE = BacktestGate(decisions=10, max_flip_rate=300_000)
 
 
 def simulation(found: Backtest, **fields: Any) -> Any:
-    named = {"policy": KEY, "stable": A, "candidate": B, "ended": Ended.ENOUGH, "gate": None}
+    named = {"policy": KEY, "stable": A, "candidate": B, "ended": Ended.END_OF_LOG, "gate": None}
     return to_simulation_answer(Simulation(found=found, **{**named, **fields}))
 
 
@@ -71,6 +71,16 @@ def test_simulations_of_several_logs_are_the_simulation_of_one_that_has_all(foun
     added = add_simulations({f"gateway-{n}": simulation(part) for n, part in enumerate(parts)}, GATE)
 
     assert added == simulation(whole, gate=judge_backtest(GATE, whole))
+
+
+@pytest.mark.parametrize("ended", [Ended.ENOUGH, Ended.SCAN_LIMIT, Ended.TIME_LIMIT])
+def test_where_one_log_goes_on_too_few_decisions_are_no_reason_to_wait(ended):
+    answers = {"one": simulation(Backtest(elsewhere=1)), "other": simulation(Backtest(elsewhere=1), ended=ended)}
+
+    found = add_simulations(answers, GATE).gate
+
+    assert found.message.startswith("0 decisions of this policy were found, and 10 are wanted: ")
+    assert "wait" not in found.message
 
 
 def _fields(each: Rejudged) -> dict[str, Any]:

@@ -185,13 +185,14 @@ async def test_a_candidate_at_its_gate_can_be_approved_and_explained():
             site.ports.backtests.answer(site.clock(), **said)
             await site.reconcile()
         seen[rollout_of(site).reason] = "\n".join(explain_policy(facts_of(site), site.clock.now))
-    intent = _approve(facts_of(site), rollout_of(site), "")
+    intent = _approve(facts_of(site), rollout_of(site), "", site.clock.now)
 
     assert seen.keys() == AT_GATE - {"GateFailed"}
     for reason, words in seen.items():
         assert "waiting to begin, judging nobody" in words
         assert f"  Next: {NEXT_BY_REASON[reason]}" in words
-    assert intent.told.endswith("is approved through all its steps; it passes its gate")
+    assert intent.told.endswith("is approved")
+    assert intent.qualify(facts_of(site)) == " through all its steps; it passes its gate"
 
 
 async def test_explain_names_an_approval_and_how_to_take_it_back():

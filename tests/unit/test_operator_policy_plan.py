@@ -52,7 +52,7 @@ from baleen_operator.resources.policy import (
 )
 from policies import policy_manifest
 
-LATER = {"metrics": [{"name": "slower", "type": "LatencyP99", "maxIncreaseMilliseconds": 1}]}
+LATER = {"metrics": [{"name": "overturned", "type": "OverturnRate", "maxIncrease": "1%"}]}
 
 A, B, C, D = ("sha256:" + letter * 64 for letter in "abcd")
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

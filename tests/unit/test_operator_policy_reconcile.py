@@ -27,7 +27,7 @@ from memory_cluster import FixedGateways, Killed, make_ports
 from policies import override_manifest, policy_manifest
 from policy_site import KEY, SPACE, Site, config_map, model, policy, with_list
 
-LATER = {"metrics": [{"name": "slower", "type": "LatencyP99", "maxIncreaseMilliseconds": 1}]}
+LATER = {"metrics": [{"name": "overturned", "type": "OverturnRate", "maxIncrease": "1%"}]}
 
 
 @pytest.fixture
