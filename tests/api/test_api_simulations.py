@@ -255,7 +255,7 @@ def test_one_simulation_runs_at_a_time_and_requests_are_answered_meanwhile(start
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert "one runs at a time" in refused.json()["detail"]
     assert decided.status_code == 200
-    assert (answers[0]["ended"], answers[0]["elsewhere"], history.pages) == ("ScanLimit", 10_000, 100)
+    assert (answers[0]["ended"], answers[0]["elsewhere"], history.pages) == ("ScanLimit", 100_000, 1_000)
 
 
 def test_whoever_hangs_up_ends_a_simulation(start_sidecar: StartSidecar) -> None:

@@ -26,6 +26,7 @@ from baleen_sidecar.ports import Adopted
 from baleen_sidecar.settings import Durability
 from baleen_sidecar.testing import MemoryDecisionLog
 from decision_records import make_record
+from evidence import make_evidence
 from gateways import Gateway, gateway
 from publishing import STRICTER, Publication, publication
 from store_files import make_database
@@ -287,6 +288,9 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
         tried(7, name="n" * 254),
+        structs.replace(tried(8), evidence=make_evidence({"a.b": 2**40})),
+        structs.replace(tried(9), evidence=make_evidence({"a.b": -1})),
+        structs.replace(tried(10), latency_microseconds=10**400),
     ]
     async with serving(tmp_path) as made:
         await made.store.put_revision("acme", ROLLOUT.revisions[-1][1])
@@ -294,6 +298,8 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
 
         assert found.keys() == {each.id for each in wrong}
         assert found[tried(7).id] == "the name of a trial's policy is longer than 253 characters"
+        assert found[tried(8).id] == found[tried(9).id] == "a score is not from 0 to 1,000,000"
+        assert found[tried(10).id] == "its latency is above 86,400,000,000 microseconds"
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")
         assert await made.log.count() == 0
         counted = made.rollouts.of(trial.rollout, trial.stable, trial.candidate)

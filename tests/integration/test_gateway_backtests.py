@@ -15,6 +15,7 @@ import pytest
 from baleen_core.decision.backtest import Ended
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import PolicySnapshot
+from baleen_core.errors import Overloaded
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import BacktestGate
@@ -198,6 +199,54 @@ async def test_a_gateway_that_says_what_cannot_be_is_no_answer(
     assert asked.found is None
     assert asked.problem.startswith("gateway-1 ")
     assert problem in asked.problem or "says 10,000 decisions, asked for 60" in asked.problem
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem"),
+    [
+        pytest.param(RecursionError("maximum depth"), "gateway-1 did not answer as it should: maximum", id="too deep"),
+        pytest.param(KeyError("ours"), "they could not be asked, by a fault of the operator's own", id="our fault"),
+    ],
+)
+async def test_whatever_comes_of_a_question_the_next_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, problem: str
+) -> None:
+    async def fail(*_: Any) -> BacktestShare:
+        raise failure
+
+    async with logged(tmp_path / "one", 60) as one, asking(tmp_path, one.url) as ask:
+        with monkeypatch.context() as broken:
+            broken.setattr(module, "_post", fail)
+            asked = await ask()
+        again = await ask()
+
+    assert asked.found is None
+    assert asked.problem.startswith(problem)
+    assert again.found.compared == 60
+
+
+async def test_a_gateway_that_answers_somebody_else_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    busy = 2
+    async with logged(tmp_path / "one", 60) as one:
+        compare = one.compare
+
+        async def turned_away(question: BacktestQuestion, **more: Any) -> Any:
+            nonlocal busy
+            busy -= 1
+            if busy >= 0:
+                raise Overloaded("another simulation is under way; one runs at a time", retry_after_seconds=5)
+            return await compare(question, **more)
+
+        await one.stop()
+        one.compare = turned_away
+        await one.start()
+        async with asking(tmp_path, one.url) as ask:
+            asked = await ask()
+
+    assert (busy, asked.problem, asked.found.compared) == (-1, "", 60)
 
 
 @pytest.mark.parametrize(

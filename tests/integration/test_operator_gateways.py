@@ -131,6 +131,7 @@ async def test_a_gateway_that_stops_to_answer_is_behind_and_counts_again_when_it
         pytest.param(b"<html>", id="no JSON"),
         pytest.param(b'{"replica": "x", "policies": {"a/b": {"epoch": "many"}}}', id="another shape"),
         pytest.param(b"x" * 3000, id="too long"),
+        pytest.param(b"[" * 2000, id="too deep"),
     ],
 )
 async def test_an_answer_that_is_nonsense_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch):

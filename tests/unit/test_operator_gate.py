@@ -80,6 +80,12 @@ def test_a_question_is_asked_again_later_each_time():
     assert [waits(tries, found=FEW) for tries in (1, 2, 9)] == [30, 60, 600]
 
 
+def test_a_clock_that_was_put_back_keeps_no_question_from_being_asked():
+    asked = Asked(question=QUESTION, found=FEW, time=START + timedelta(days=1), tries=3)
+
+    assert look(QUESTION, (), asked, START).question == QUESTION
+
+
 def test_an_answer_to_another_question_is_none():
     stale = Asked(question=replace(QUESTION, stable="sha256:" + "c" * 64), found=GOOD, time=START, tries=1)
 

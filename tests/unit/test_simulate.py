@@ -46,6 +46,7 @@ class Site:
             monotonic_seconds=lambda: next(self.clock) * self.tick,
             page_rows=10,
             limit_seconds=30.0,
+            min_scanned=30,
         )
 
     async def put_in_force(self, policy: dict[str, Any]) -> None:
@@ -94,6 +95,25 @@ async def test_what_others_decided_is_passed_over_up_to_a_limit(site):
 
     assert (four.found.compared, four.found.elsewhere, four.ended) == (0, 40, Ended.SCAN_LIMIT)
     assert (five.found.compared, five.found.elsewhere, five.ended) == (1, 49, Ended.SCAN_LIMIT)
+
+
+@pytest.mark.parametrize("decisions", [1, 2, 3])
+async def test_however_few_are_wanted_enough_are_looked_at_to_find_them(site, decisions):
+    for _ in range(3):
+        await site.decide(400_000)
+        await site.decide(*[400_000] * 9, elsewhere=True)
+
+    found = await site.simulate.run("community", Draft(policy=manifest("20%")), decisions=decisions)
+
+    assert (found.found.compared, found.ended) == (decisions, Ended.ENOUGH)
+
+
+async def test_of_a_page_no_more_are_compared_than_are_wanted(site):
+    await site.decide(*[400_000] * 25)
+
+    found = await site.simulate.run("community", Draft(policy=manifest("20%")), decisions=13)
+
+    assert (found.found.compared, found.ended) == (13, Ended.ENOUGH)
 
 
 async def test_a_simulation_takes_no_longer_than_it_may(site):

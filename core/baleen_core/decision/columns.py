@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from baleen_core.decision.categories import ALLOW, BLOCK, REVIEW, VERDICTS, CompiledCategory, Vote
 from baleen_core.decision.engine import CompiledPolicy, find_limits
 from baleen_core.decision.flips import CELLS, FlipMatrix, FlipSummary, Kind, choose_examples, language_key
+from baleen_core.ratio import MILLION
 from baleen_core.records import DecisionRecord, Evidence, Missing
 
 Severities = NDArray[np.int8]
@@ -65,8 +66,9 @@ def is_columnar(policy: CompiledPolicy) -> bool:
 
 
 def fits_columns(evidence: Evidence) -> bool:
-    """Say whether evidence is of content that is seen all at once."""
-    return not evidence.frames and evidence.video is None
+    """Say whether evidence is of content that is seen all at once, with scores that a column can hold."""
+    at_once = not evidence.frames and evidence.video is None
+    return at_once and all(0 <= score <= MILLION for score in evidence.signals.values())
 
 
 def summarize_columns(

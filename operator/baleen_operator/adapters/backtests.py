@@ -43,6 +43,8 @@ MAX_REASON: Final = 300
 NOT_ASKED: Final = "the backtest could not be asked"
 GRACE_SECONDS: Final = 5.0
 """How much longer than it may judge a gateway may take to answer."""
+BUSY_SECONDS: Final = 1.0
+"""How long a gateway is left alone that answers somebody else."""
 _ENCODER: Final = msgspec.json.Encoder()
 _SHARE: Final = msgspec.json.Decoder(BacktestShare)
 
@@ -64,6 +66,10 @@ class _Part:
     found: Backtest = field(default_factory=Backtest)
     ended: Ended = Ended.END_OF_LOG
     problem: str = ""
+
+
+class _Busy(ValueError):
+    """A gateway that can answer later."""
 
 
 class GatewayBacktests:
@@ -113,7 +119,15 @@ class GatewayBacktests:
                 while self._waiting:
                     key = next(iter(self._waiting))
                     question, content = self._waiting.pop(key)
-                    self._note(key, question, await self._answer(session, content))
+                    self._note(key, question, await self._try(session, content))
+
+    async def _try(self, session: aiohttp.ClientSession, content: BacktestQuestion) -> Answer:
+        try:
+            return await self._answer(session, content)
+        except Exception:
+            # Ended, it would end the operator, and the next one that leads would ask the same.
+            logger.exception("the gateways could not be asked about a policy", extra={"policy": content.policy})
+            return Answer(problem="they could not be asked, by a fault of the operator's own, which its log has")
 
     def _note(self, key: Key, question: Question, answer: Answer) -> None:
         before = self._told.get(key)
@@ -260,9 +274,10 @@ async def add_up(
 def _bound(parts: Collection[_Part]) -> str:
     if not any(part.ended is Ended.SCAN_LIMIT for part in parts):
         return ""
+    judged = sum(part.found.compared + part.found.unknown for part in parts)
+    looked_at = judged + sum(part.found.elsewhere for part in parts)
     return (
-        "no more than ten decisions of a log are looked at for each that is wanted, and in the others this policy had "
-        "no part; want fewer"
+        f"no more than {looked_at:,} of the logs are looked at, and in the others this policy had no part; want fewer"
     )
 
 
@@ -270,9 +285,9 @@ async def _ask(
     session: aiohttp.ClientSession, url: str, name: str, question: BacktestQuestion, headers: Mapping[str, str]
 ) -> _Part:
     try:
-        share = await _post(session, url, question, headers)
+        share = await _post_when_free(session, url, question, headers)
         found, ended = read_share(share)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as exc:
         reason = shorten(str(exc) or type(exc).__name__, MAX_REASON)
         return _Part(name=name, problem=f"did not answer as it should: {reason}")
     if ended in (Ended.TIME_LIMIT, Ended.ABANDONED):
@@ -282,6 +297,22 @@ async def _ask(
         # Whoever says more than it was asked for would outweigh the others.
         return _Part(name=name, problem=f"says {found.compared:,} decisions, asked for {question.decisions:,}")
     return _Part(name=name, found=found, ended=ended)
+
+
+async def _post_when_free(
+    session: aiohttp.ClientSession, url: str, question: BacktestQuestion, headers: Mapping[str, str]
+) -> BacktestShare:
+    """Ask again, for as long as the question's seconds last, where somebody else's question is being answered."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + question.seconds
+    while True:
+        try:
+            left = give_up - loop.time()
+            return await _post(session, url, structs.replace(question, seconds=left), headers)
+        except _Busy:
+            if give_up - loop.time() <= BUSY_SECONDS:
+                raise
+            await asyncio.sleep(BUSY_SECONDS)
 
 
 async def _post(
@@ -296,7 +327,8 @@ async def _post(
     ) as response:
         body = await read_bounded(response, MAX_SHARE_BYTES)
         if response.status != 200:
-            raise ValueError(f"status {response.status}{_detail(body)}")
+            failure = _Busy if response.status == 503 else ValueError
+            raise failure(f"status {response.status}{_detail(body)}")
     # A decoding error is a ValueError.
     return _SHARE.decode(body)
 
@@ -304,6 +336,6 @@ async def _post(
 def _detail(body: bytes) -> str:
     try:
         detail = msgspec.json.decode(body).get("detail")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
     return f": {detail}" if isinstance(detail, str) else ""

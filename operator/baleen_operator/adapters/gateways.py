@@ -215,7 +215,7 @@ class PolledGateways:
         answered_before = gateway.answers
         try:
             answer = await _fetch(session, url, headers)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as exc:
             gateway.failures += 1
             gateway.asked = True
             if answered_before == gateway.answers:

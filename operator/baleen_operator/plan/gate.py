@@ -97,8 +97,11 @@ def look(question: Question, known: Sequence[Backtested], asked: Asked, now: dat
         return replace(seen, question=question)
     first, last = UNANSWERED_SECONDS if asked.found is None else INCONCLUSIVE_SECONDS
     pause = min(last, first * 2 ** min(max(0, asked.tries - 1), 10))
-    wait = pause - (now - asked.time).total_seconds()
-    return replace(seen, wait_seconds=wait) if wait > 0 else replace(seen, question=question)
+    spent = (now - asked.time).total_seconds()
+    # A clock that was put back says nothing of how long it was.
+    if 0 <= spent < pause:
+        return replace(seen, wait_seconds=pause - spent)
+    return replace(seen, question=question)
 
 
 def find_record(question: Question, known: Sequence[Backtested]) -> Backtested | None:

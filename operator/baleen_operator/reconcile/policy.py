@@ -203,7 +203,7 @@ class _Reconciling:
         said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
         plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
         has_begun = status is not None and status.digest == digest and bool(status.step_time)
-        if known and has_begun and (now - known.time).total_seconds() < look_seconds(plan):
+        if known and has_begun and 0 <= (now - known.time).total_seconds() < look_seconds(plan):
             return replace(seen, known_plan=plan, counted=_add_up(known))
         before, trials = known.processes if known and has_begun else {}, self.ports.gateways.trial(self.key, rollout)
         processes, doubted = newest(before, trials.values()), find_doubted(before, trials)

@@ -51,6 +51,8 @@ from baleen_sidecar.usecases.read_policies import find_status
 DEFAULT_DECISIONS: Final = 5_000
 SCANNED_PER_DECISION: Final = 10
 """Decisions that are looked at for each that is to be compared: in most of them other policies may have judged."""
+MIN_SCANNED: Final = 100_000
+"""So many are looked at however few are to be compared, so that a policy with little traffic finds its own."""
 SIMULATION_SECONDS: Final = 30.0
 PAGE_ROWS: Final = 100
 """Judged at once in a few milliseconds, for which a request may have to wait."""
@@ -88,8 +90,14 @@ class _Scan:
 
     comparison: Comparison
     decisions: int
+    max_scanned: int
     limit_seconds: float
     looked_up: dict[str, Mapping[str, int]]
+
+    @property
+    def mention(self) -> bytes:
+        """Return what no decision lacks that the policy had a part in: looked for sooner than a record is read."""
+        return f'"name":"{self.comparison.stable.name}"'.encode()
 
     @property
     def has_lists(self) -> bool:
@@ -114,6 +122,7 @@ class Simulate:
         monotonic_seconds: Callable[[], float],
         page_rows: int = PAGE_ROWS,
         limit_seconds: float = SIMULATION_SECONDS,
+        min_scanned: int = MIN_SCANNED,
     ) -> None:
         """`models` returns those that are served, or will be."""
         self._policies = policies
@@ -124,6 +133,7 @@ class Simulate:
         self._monotonic_seconds = monotonic_seconds
         self._page_rows = page_rows
         self._limit_seconds = limit_seconds
+        self._min_scanned = min_scanned
         self._is_busy = False
 
     async def run(
@@ -148,7 +158,7 @@ class Simulate:
         loaded, models = self._in_force(name), self._models()
         with self._alone():
             comparison = await self._off_loop(lambda: _compare(loaded, draft, models))
-            scan = _scan(comparison, decisions, self._limit_seconds)
+            scan = self._begin(comparison, decisions, self._limit_seconds)
             found, ended = await self._scan(scan, is_wanted)
         return Simulation(
             policy=(loaded.candidate.namespace, loaded.candidate.name),
@@ -175,7 +185,7 @@ class Simulate:
             lists = await self._find_lists(question, sides)
             comparison = await self._off_loop(lambda: _compare_sides(question.policy, sides, lists, models))
             seconds = min(question.seconds, self._limit_seconds)
-            return await self._scan(_scan(comparison, question.decisions, seconds), is_wanted)
+            return await self._scan(self._begin(comparison, question.decisions, seconds), is_wanted)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -208,6 +218,16 @@ class Simulate:
                 return policy
         raise NotFound(f"no revision of the policy {'/'.join(key)} is in force, so there is nothing to compare with")
 
+    def _begin(self, comparison: Comparison, decisions: int, limit_seconds: float) -> _Scan:
+        looked_up: dict[str, Mapping[str, int]] = {}
+        return _Scan(
+            comparison=replace(comparison, looked_up=looked_up),
+            decisions=decisions,
+            max_scanned=max(self._min_scanned, decisions * SCANNED_PER_DECISION),
+            limit_seconds=limit_seconds,
+            looked_up=looked_up,
+        )
+
     async def _scan(self, scan: _Scan, is_wanted: Callable[[], Awaitable[bool]]) -> tuple[Backtest, Ended]:
         found, scanned, before = Backtest(), 0, None
         give_up = self._monotonic_seconds() + scan.limit_seconds
@@ -216,14 +236,17 @@ class Simulate:
                 return found, Ended.ABANDONED
             if self._monotonic_seconds() >= give_up:
                 return found, Ended.TIME_LIMIT
-            room = scan.decisions * SCANNED_PER_DECISION - scanned
+            room = scan.max_scanned - scanned
             if room <= 0:
                 return found, Ended.SCAN_LIMIT
-            limit = min(self._page_rows, scan.decisions - found.compared, room)
-            page = await self._history.newest(before=before, limit=limit)
+            page = await self._history.newest(before=before, limit=min(self._page_rows, room))
             if not page:
                 return found, Ended.END_OF_LOG
-            found = merge_backtests(found, await self._judge(scan, page))
+            ours = [row for row in page if scan.mention in row.record]
+            found = merge_backtests(found, Backtest(elsewhere=len(page) - len(ours)))
+            while ours and (wanted := scan.decisions - found.compared):
+                found = merge_backtests(found, await self._judge(scan, ours[:wanted]))
+                ours = ours[wanted:]
             scanned, before = scanned + len(page), page[-1].sequence
         return found, Ended.ENOUGH
 
@@ -247,26 +270,15 @@ class Simulate:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-def _scan(comparison: Comparison, decisions: int, limit_seconds: float) -> _Scan:
-    looked_up: dict[str, Mapping[str, int]] = {}
-    return _Scan(
-        comparison=replace(comparison, looked_up=looked_up),
-        decisions=decisions,
-        limit_seconds=limit_seconds,
-        looked_up=looked_up,
-    )
-
-
 def _bound(scan: _Scan, ended: Ended) -> str:
     """Say what kept from finding more decisions, and how to get them; nothing where the log has no more."""
     match ended:
         case Ended.ENOUGH:
             return f"no more than `decisions` ({scan.decisions:,}) are compared; ask for as many as the gate wants"
         case Ended.SCAN_LIMIT:
-            looked_at = scan.decisions * SCANNED_PER_DECISION
             return (
-                f"no more than the newest {looked_at:,} of the log are looked at, {SCANNED_PER_DECISION} for each of "
-                "`decisions`, and in the others this policy had no part; ask for more `decisions`, or want fewer"
+                f"no more than the newest {scan.max_scanned:,} of the log are looked at, and in the others this policy "
+                "had no part; want fewer"
             )
         case Ended.TIME_LIMIT:
             return f"no more could be judged in {scan.limit_seconds:g} s; want fewer"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 from baleen_core.assignment import FULL, GROUPS
@@ -14,12 +15,14 @@ from baleen_core.policy.grants import NOT_GRANTED
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
+from baleen_core.ratio import MILLION
 from baleen_core.records import DecisionRecord, PolicyRole
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
 MAX_NAME: Final = 253
 """What Kubernetes allows."""
+MAX_LATENCY_MICROSECONDS: Final = 24 * 3600 * 1_000_000
 MAX_REVISIONS: Final = 10_000
 """Of so many revisions is remembered what they say."""
 
@@ -173,6 +176,12 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message=f"the group of a trial is not one of {GROUPS}")
     if any(not 0 <= each.weight <= FULL for each in record.decision.trials):
         return Refusal(message=f"the weight of a trial is not from 0 to {FULL}")
+    evidence = record.evidence
+    scores = chain(evidence.signals.values(), *(frame.signals.values() for frame in evidence.frames))
+    if any(not 0 <= score <= MILLION for score in scores):
+        return Refusal(message=f"a score is not from 0 to {MILLION:,}")
+    if record.latency_microseconds > MAX_LATENCY_MICROSECONDS:
+        return Refusal(message=f"its latency is above {MAX_LATENCY_MICROSECONDS:,} microseconds")
     if not 0 <= record.apart_microseconds <= record.latency_microseconds:
         return Refusal(message="its time apart is not a part of its latency")
     if any(len(each.name) > MAX_NAME for each in record.decision.trials):
