@@ -1,3 +1,5 @@
+from math import isfinite
+
 import pytest
 
 from baleen_bench.form import QUICK
@@ -20,4 +22,5 @@ def test_every_benchmark_runs_and_measures_what_it_declares(name):
     measured = {figure.id for figure in outcome.figures}
     assert measured
     assert measured <= set(script.FIGURES)
-    assert all(figure.value > 0 for figure in outcome.figures)
+    # Of so little time nothing may be left to count, where others are busy.
+    assert all(isfinite(figure.value) and figure.value >= 0 for figure in outcome.figures)
