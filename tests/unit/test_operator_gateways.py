@@ -112,5 +112,13 @@ def test_counts_of_a_rollout_are_those_of_the_gateways_that_answer_and_judge_by_
     assert trials(gateways, "n/p", "r") == {"g": some, "h": others}
 
 
+def test_a_gateway_that_calls_itself_as_another_one_hides_nothing_of_it():
+    one, other = counted(3), counted(0, 4)
+
+    found = trials([gateway("g", trying(one)), gateway("g", trying(other))], "n/p", "r")
+
+    assert list(found.values()) == [one, other]
+
+
 def test_a_policy_does_not_differ_by_what_is_counted_of_it_which_changes_all_the_time():
     assert differing({"n/p": trying(counted(1))}, {"n/p": trying(counted(2))}) == set()

@@ -274,10 +274,13 @@ def trials(gateways: Iterable[KnownGateway], policy: str, rollout: str) -> dict[
 
     Whether it can be true is for others to say.
     """
-    found = (
-        (each.replica, each.policies[policy].trial) for each in gateways if each.answers and policy in each.policies
-    )
-    return {replica: trial for replica, trial in found if trial is not None and trial.rollout == rollout}
+    found: dict[str, TrialCounts] = {}
+    for each in gateways:
+        trial = each.policies[policy].trial if each.answers and policy in each.policies else None
+        if trial is not None and trial.rollout == rollout:
+            # Gateways say themselves how they are called: a second one by a name must not hide the first.
+            found[each.replica if each.replica not in found else f"{each.replica} ({len(found) + 1})"] = trial
+    return found
 
 
 def addresses(slices: Iterable[Manifest], port: int) -> dict[str, str]:
