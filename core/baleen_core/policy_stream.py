@@ -327,7 +327,10 @@ class BacktestExamples(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BacktestShare(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway's log says of two revisions: the fields of a `backtest.Backtest`, and why it `ended`."""
+    """What a gateway's log says of two revisions: the fields of a `backtest.Backtest`, and why it `ended`.
+
+    Gateways that share a log have the same `log`, and their shares are of the same decisions; empty: nobody shares it.
+    """
 
     replica: Annotated[str, Meta(max_length=253)]
     ended: Annotated[str, Meta(max_length=32)]
@@ -340,3 +343,4 @@ class BacktestShare(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: Count = 0
     signals: Annotated[dict[Name, Count], Meta(max_length=10_000)] = {}
     lists: Annotated[dict[Name, Count], Meta(max_length=1000)] = {}
+    log: Name = ""

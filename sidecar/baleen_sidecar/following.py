@@ -265,6 +265,7 @@ async def _open_api_server(
             load=own.load,
             copies=own.copies,
             compare=simulate.compare,
+            log_id=parts.log.log_id,
             settings=StreamSettings(
                 replica=cluster.replica or socket.gethostname(),
                 address=cluster.stream_address,

@@ -209,6 +209,13 @@ class DecisionHistory(Protocol):
             StateError: the log cannot be read.
         """
 
+    async def log_id(self) -> str:
+        """Return what all readers of one shared log say alike, and no other log does; empty: nobody shares this one.
+
+        Raises:
+            StateError: the log cannot be read.
+        """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpooledDecision:

@@ -147,6 +147,10 @@ class MemoryDecisionLog:
         ]
         return rows[::-1][:limit]
 
+    async def log_id(self) -> str:
+        """Say that nobody shares this log."""
+        return ""
+
     async def count(self) -> int:
         """Say how many decisions are on record."""
         return len(self._rows)

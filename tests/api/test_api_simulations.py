@@ -224,6 +224,34 @@ def test_a_damaged_record_is_said_to_be(running: RunningSidecar) -> None:
     assert (response.status_code, response.json()["type"]) == (503, "urn:baleen:problem:state")
 
 
+class SharedLog(MemoryDecisionLog):
+    """A log that others read, too."""
+
+    async def log_id(self) -> str:
+        """Return its name."""
+        return "baleen-gateway-0-4f1c"
+
+
+@pytest.mark.parametrize(
+    ("log", "named"),
+    [
+        pytest.param(SharedLog(), (["baleen-gateway-0-4f1c"] * 3), id="a log that others read"),
+        pytest.param(MemoryDecisionLog(), [None, "", ""], id="its own"),
+    ],
+)
+def test_what_is_said_of_the_decisions_on_record_says_of_which_log_they_are(
+    start_sidecar: StartSidecar, log: MemoryDecisionLog, named: list[str | None]
+) -> None:
+    running = start_sidecar(policies={"a.yaml": [draft()]}, ports={"history": log})
+    simulated = simulate(running)
+    digest, path = simulated["stable"], "/v1/policies/community"
+    surveys = [
+        running.client.get(f"{path}/{each}").json() for each in ("performance", f"flips?from={digest}&to={digest}")
+    ]
+
+    assert [each.get("log") for each in (simulated, *surveys)] == named
+
+
 class HeldHistory(MemoryDecisionLog):
     """A log that never ends: whoever reads it waits for a moment and gets a page of decisions of another policy."""
 

@@ -77,6 +77,14 @@ async def test_the_log_is_read_backwards_page_by_page(log: Log) -> None:
     assert pages == [["e", "d"], ["c", "b"], ["a"]]
 
 
+async def test_only_a_log_that_others_may_read_too_has_a_name_and_keeps_it(log: Log) -> None:
+    before = await log.log_id()
+    await log.append(make_record("01-a"))
+
+    assert await log.log_id() == before
+    assert bool(before) is isinstance(log, PostgresDecisionLog)
+
+
 async def test_appending_the_same_record_again_changes_nothing(log: Log) -> None:
     await log.append(make_record("01-a"))
     await log.append(make_record("01-a"))

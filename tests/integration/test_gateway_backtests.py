@@ -9,11 +9,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
-from baleen_core.decision.backtest import Ended
+from baleen_core.decision.backtest import Backtest, Ended
 from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.flips import Rejudged, summarize
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import Overloaded
 from baleen_core.policy.parse import parse_policy
@@ -24,7 +26,7 @@ from baleen_core.records import DecisionRecord
 from baleen_core.resources import POLICY_KIND
 from baleen_operator.adapters import backtests as module
 from baleen_operator.adapters import gateways as polling
-from baleen_operator.adapters.backtests import GatewayBacktests, TriedBacktests
+from baleen_operator.adapters.backtests import Answer, GatewayBacktests, TriedBacktests, add_up
 from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.admission import read_review
@@ -199,6 +201,83 @@ async def test_a_gateway_that_says_what_cannot_be_is_no_answer(
     assert asked.found is None
     assert asked.problem.startswith("gateway-1 ")
     assert problem in asked.problem or "says 10,000 decisions, asked for 60" in asked.problem
+
+
+# Gateways that share a log
+
+
+@asynccontextmanager
+async def reading(
+    log: str, on_record: int, *, found_of_ten: int = 10, asked: list[int] | None = None
+) -> AsyncIterator[Gateway]:
+    """Run one that reads a log and finds so many of ten that it is asked for; `asked` is told what it is asked for."""
+
+    async def compare(question: BacktestQuestion, **_: Any) -> tuple[Backtest, Ended]:
+        if asked is not None:
+            asked.append(question.decisions)
+        count = min(question.decisions * found_of_ten // 10, on_record)
+        found = [Rejudged(id=f"{log}-{n}", before=0, after=2, categories={}, language="en") for n in range(count)]
+        left = Ended.END_OF_LOG if count == on_record else Ended.SCAN_LIMIT
+        return Backtest(flips=summarize(found)), Ended.ENOUGH if count == question.decisions else left
+
+    async def log_id() -> str:
+        return log
+
+    async with gateway(compare=compare, log_id=log_id) as made:
+        yield made
+
+
+async def added_up(wanted: int, *gateways: Gateway) -> Answer:
+    """Ask them as the operator does."""
+    names = {each.url: f"gateway-{number}" for number, each in enumerate(gateways)}
+    async with aiohttp.ClientSession() as session:
+        question = msgspec.structs.replace(CONTENT, decisions=wanted)
+        return await add_up(session, question, names, {"Authorization": "Bearer operator-token"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "compared"),
+    [
+        pytest.param(60, 20, id="each decision counts once, so there are too few"),
+        pytest.param(15, 15, id="one gateway is asked for what the others would have given"),
+        pytest.param(20, 20, id="all of the log"),
+        pytest.param(1, 1, id="fewer than gateways"),
+    ],
+)
+async def test_a_log_that_three_gateways_share_counts_once(wanted: int, compared: int) -> None:
+    async with reading("db", 20) as one, reading("db", 20) as two, reading("db", 20) as three:
+        answer = await added_up(wanted, one, two, three)
+
+    assert answer.problem == answer.bound == ""
+    assert answer.found is not None
+    assert answer.found.compared == answer.found.flips.overall.new_blocks == compared
+
+
+async def test_logs_of_which_one_is_shared_make_up_for_each_other() -> None:
+    shared: list[int] = []
+    own: list[int] = []
+    async with (
+        reading("db", 200, asked=shared) as one,
+        reading("db", 200, asked=shared) as two,
+        reading("", 200, asked=own) as three,
+        reading("", 7) as short,
+    ):
+        answer = await added_up(60, one, two, three, short)
+
+    # A quarter each, and then what is wanting of 37 from both logs that go on.
+    assert (shared, own) == ([15, 15, 27], [15, 27])
+    assert answer.found is not None
+    assert answer.found.compared == 27 + 27 + 7
+
+
+async def test_a_shared_log_is_looked_back_in_as_far_as_all_that_is_wanted_allows() -> None:
+    async with reading("db", 200, found_of_ten=5) as one, reading("db", 200, found_of_ten=5) as two:
+        answer = await added_up(40, one, two)
+
+    # Half of a share of 20, and then of all that was wanted but those.
+    assert answer.found is not None
+    assert answer.found.compared == 20
+    assert "want fewer" in answer.bound
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,18 @@ async def test_each_writer_has_a_chain_of_its_own_and_every_reader_sees_all_deci
     ]
 
 
+async def test_all_readers_of_a_database_say_alike_which_log_it_is_whoever_writes_now(database: Database) -> None:
+    reader = PostgresDecisionReader(database)
+    said = [await reader.log_id()]
+    async with opened(database, "gateway-2") as two, opened(database, "gateway-1") as one:
+        said += [await each.log_id() for each in (reader, one, two)]
+    async with opened(database, "gateway-1") as one:
+        said.append(await one.log_id())
+    reader.close()
+
+    assert said == ["", *["gateway-2"] * 4]
+
+
 async def test_a_chain_goes_on_after_a_restart(database: Database) -> None:
     heads = await write(database, 3)
     heads += await write(database, 3, first=4)

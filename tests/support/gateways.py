@@ -102,12 +102,14 @@ class Gateway:
         store: Any = None,
         copies: Any = None,
         compare: Any = None,
+        log_id: Any = None,
         **settings: Any,
     ) -> None:
         self.source = source or FedSource()
         self.tokens = tokens or KnownTokens()
         self.copies = copies
         self.compare = compare
+        self.log_id = log_id
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Future[Any]] = []
@@ -190,6 +192,7 @@ class Gateway:
             load=self._load,
             copies=self.copies,
             compare=self.compare,
+            log_id=self.log_id or self.log.log_id,
         )
 
     def _count_claimed(self, record: DecisionRecord) -> None:

@@ -37,7 +37,9 @@ backtests = st.builds(
 
 def carried(found: Backtest, ended: Ended) -> tuple[Backtest, Ended]:
     """Send a backtest as JSON, and read it."""
-    return read_share(msgspec.json.decode(msgspec.json.encode(write_share("gw-1", found, ended)), type=BacktestShare))
+    return read_share(
+        msgspec.json.decode(msgspec.json.encode(write_share("gw-1", found, ended, "gw-0-4f")), type=BacktestShare)
+    )
 
 
 @given(backtests, st.sampled_from(Ended))
@@ -54,7 +56,7 @@ def test_shares_add_up_to_what_one_log_would_say(one, other):
 
 
 FOUND = summarize([Rejudged(id="d", before=0, after=2, categories={"hate": (0, 2)}, language="en")])
-SHARE = write_share("gw-1", Backtest(flips=FOUND, unknown=2, signals={"a.b": 2}), Ended.ENOUGH)
+SHARE = write_share("gw-1", Backtest(flips=FOUND, unknown=2, signals={"a.b": 2}), Ended.ENOUGH, "")
 
 
 @pytest.mark.parametrize(

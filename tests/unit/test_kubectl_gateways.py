@@ -115,6 +115,41 @@ def test_what_bounded_one_log_most_bounds_the_whole(ended, whole):
     assert add_simulations(answers, None).ended == whole
 
 
+@given(found=logs, readers=st.integers(1, 3))
+def test_a_log_that_several_gateways_share_counts_once(found, readers):
+    backtests = [
+        Backtest(flips=summarize([Rejudged(**{**_fields(each), "group": None}) for each in log])) for log in found
+    ]
+    names = {f"gateway-{n}": n for n in range(1, len(found))}
+    of_all = {f"reader-{n}": 0 for n in range(readers)} | names
+
+    def ask(answers: Any, which: Any) -> Any:
+        return {name: which(answers[n], log="" if n else "db") for name, n in of_all.items()}
+
+    simulated = add_simulations(ask(backtests, simulation), GATE)
+    flipped = add_flips(ask([summarize(log) for log in found], rollout_flips))
+
+    assert simulated.compared == flipped.compared == sum(map(len, found))
+    assert simulated.matrix == flipped.matrix
+    assert (flipped.erased, flipped.scanned) == (len(found), 7 * len(found))
+    assert simulated.log == flipped.log == ("" if len(found) > 1 else "db")
+    assert simulated.gate.verdict == judge_backtest(GATE, _merged(backtests)).verdict
+
+
+def _merged(found: list[Backtest]) -> Backtest:
+    whole = found[0]
+    for each in found[1:]:
+        whole = merge_backtests(whole, each)
+    return whole
+
+
+def test_gateways_on_one_log_that_have_not_converged_are_not_added_up_either():
+    answers = {"one": simulation(Backtest(), log="db"), "two": simulation(Backtest(), stable=B, log="db")}
+
+    with pytest.raises(UpstreamError, match="do not compare the same revisions"):
+        add_simulations(answers, None)
+
+
 def test_what_is_of_different_revisions_is_not_added_up():
     with pytest.raises(UpstreamError, match=r"\(one, two: sha256:a+ and sha256:b+; three: sha256:b+ and sha256:a+\)"):
         add_flips(
@@ -337,6 +372,22 @@ async def test_what_gateways_decide_is_added_up_for_each_revision():
     assert [row.outcomes for row in rows] == [(20, 10, 0), (0, 0, 1), (1, 0, 0)]
     assert (rows[0].said, rows[1].said, rows[1].weight) == ((21, 0, 0), (0, 0, 21), "5%")
     assert [(row.enforcing, row.answered) for row in rows[:2]] == [(2, 3), (1, 3)]
+
+
+async def test_decisions_of_a_log_that_gateways_share_are_shown_once_and_all_gateways_count():
+    site = await rolling(122)
+    stable, candidate = site.stable, site.route["candidate"]["digest"]
+    log = [*[decided(ALLOW, ref(stable))] * 20, *[decided(BLOCK, ref(candidate, version="v2"))] * 5]
+    shared = [performance(site, *log, log="db"), performance(site, *log, log="db", candidate="")]
+    own = performance(site, *[decided(REVIEW, ref(stable))] * 10)
+    answers = {str(n): {"trust-safety/community": each} for n, each in enumerate([*shared, own])}
+    rows = top_rows(facts_of(site), answers, site.clock.now)
+
+    assert [(row.side, row.outcomes, row.per_second) for row in rows] == [
+        (STABLE, (20, 10, 0), 3.0),
+        (CANDIDATE, (0, 0, 5), 0.5),
+    ]
+    assert [(row.enforcing, row.answered) for row in rows] == [(3, 3), (2, 3)]
 
 
 async def test_a_revision_that_is_in_force_and_decided_nothing_is_shown():

@@ -1,11 +1,12 @@
 """Add up what several gateways have on record, as if it had been one log."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
 from typing import Any, Protocol, TypeVar
 
 from baleen_core.decision.backtest import Ended, judge_backtest, merge_backtests
 from baleen_core.decision.flips import merge_flips
+from baleen_core.decision.logs import one_per_log
 from baleen_core.errors import UpstreamError
 from baleen_core.policy.schema import BacktestGate
 from baleen_sidecar.usecases.simulate import Simulation
@@ -33,6 +34,10 @@ class _Compared(Protocol):
     def ended(self) -> Any:
         """Why it looked no further back."""
 
+    @property
+    def log(self) -> str:
+        """What all that read this log say alike; empty: nobody shares it."""
+
 
 A = TypeVar("A", bound=_Compared)
 T = TypeVar("T")
@@ -49,15 +54,15 @@ _BOUNDS: Mapping[str, str] = {
 
 
 def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate | None) -> SimulationAnswer:
-    """Add up simulations of one draft, and hold all of it to the gate.
+    """Add up simulations of one draft, one of each log, and hold all of it to the gate.
 
     Raises:
         UpstreamError: they did not compare the same revisions.
     """
-    one = _same(answers)
-    found = reduce(merge_backtests, map(to_backtest, answers.values()))
+    one, logs = _same(answers), _logs(answers)
+    found = reduce(merge_backtests, map(to_backtest, logs))
     namespace, _, name = one.policy.partition("/")
-    ended = _ended(answers.values())
+    ended = _ended(logs)
     return to_simulation_answer(
         Simulation(
             policy=(namespace, name),
@@ -66,17 +71,18 @@ def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate 
             found=found,
             ended=ended,
             gate=None if gate is None else judge_backtest(gate, found, bound=_BOUNDS.get(str(ended), "")),
+            log=_only_log(logs),
         )
     )
 
 
 def add_flips(answers: Mapping[str, RolloutFlipsAnswer]) -> RolloutFlipsAnswer:
-    """Add up the flips of one rollout.
+    """Add up the flips of one rollout, one answer of each log.
 
     Raises:
         UpstreamError: they are of several.
     """
-    one, found = _same(answers), list(answers.values())
+    one, found = _same(answers), _logs(answers)
     parts = (to_summary(each.matrix, each.flips, each.categories, each.languages, each.groups) for each in found)
     namespace, _, name = one.policy.partition("/")
     return to_flips_answer(
@@ -88,6 +94,7 @@ def add_flips(answers: Mapping[str, RolloutFlipsAnswer]) -> RolloutFlipsAnswer:
             erased=_total(found, lambda each: each.erased),
             scanned=_total(found, lambda each: each.scanned),
             ended=_ended(found),
+            log=_only_log(found),
         )
     )
 
@@ -104,6 +111,15 @@ def _same(answers: Mapping[str, A]) -> A:
         )
         raise UpstreamError(f"gateways do not compare the same revisions ({found}): try again once they have converged")
     return next(iter(answers.values()))
+
+
+def _logs(answers: Mapping[str, A]) -> list[A]:
+    """Return one of the answers of each log."""
+    return list(one_per_log(answers, lambda each: each.log).values())
+
+
+def _only_log(logs: Sequence[A]) -> str:
+    return logs[0].log if len(logs) == 1 else ""
 
 
 def _ended(answers: Collection[A]) -> Any:

@@ -30,6 +30,7 @@ from baleen_cli.kubectl_commands.options import (
 )
 from baleen_cli.kubectl_commands.reading import read_all_facts, read_facts
 from baleen_cli.kubectl_commands.rollouts import find_rollout
+from baleen_core.decision.logs import one_per_log
 from baleen_core.decision.performance import NO_OUTCOMES, Outcomes, add_outcomes
 from baleen_core.errors import ContentError, NotFound, Problem
 from baleen_sidecar.usecases.survey import MAX_SECONDS, MAX_SURVEYED
@@ -142,12 +143,15 @@ def _ask(ask: Ask, facts: Facts, query: str) -> PerformanceAnswer | None:
 
 
 def top_rows(facts: Facts, answers: Mapping[str, Mapping[str, PerformanceAnswer]], now: datetime) -> list[Row]:
-    """Add up what gateways say of a policy: what is in force, its candidate, then what has decisions still."""
-    said = [found[facts.key] for found in answers.values() if facts.key in found]
+    """Add up what gateways say of a policy: what is in force, its candidate, then what has decisions still.
+
+    Decisions count once for each log, and who judges by what, for each gateway.
+    """
+    said = {name: found[facts.key] for name, found in answers.items() if facts.key in found}
     in_force, rollout = facts.in_force(now) or "", find_rollout(facts, now)
     candidate = rollout.digest if rollout is not None and rollout.is_judging else ""
     by_digest: dict[str, list[tuple[RevisionAnswer, float]]] = {each: [] for each in (in_force, candidate) if each}
-    for answer in said:
+    for answer in one_per_log(said, lambda each: each.log).values():
         for revision in answer.revisions:
             by_digest.setdefault(revision.digest, []).append((revision, answer.seconds))
     rows = []
@@ -165,7 +169,7 @@ def top_rows(facts: Facts, answers: Mapping[str, Mapping[str, PerformanceAnswer]
                 per_second=round(sum(each.decisions / seconds for each, seconds in parts), 3),
                 outcomes=_add([each.outcomes for each, _ in parts]),
                 said=_add([each.said for each, _ in parts]),
-                enforcing=sum(digest == (each.candidate if is_candidate else each.in_force) for each in said),
+                enforcing=sum(digest == (each.candidate if is_candidate else each.in_force) for each in said.values()),
                 answered=len(answers),
             )
         )

@@ -7,8 +7,8 @@ from baleen_core.decision.flips import FlipMatrix, FlipSummary
 from baleen_core.policy_stream import BacktestExamples, BacktestShare
 
 
-def write_share(replica: str, found: Backtest, ended: Ended) -> BacktestShare:
-    """Write what a gateway found."""
+def write_share(replica: str, found: Backtest, ended: Ended, log: str) -> BacktestShare:
+    """Write what a gateway found in a log; `log` names one that others read, too."""
     flips = found.flips
     return BacktestShare(
         replica=replica,
@@ -22,6 +22,7 @@ def write_share(replica: str, found: Backtest, ended: Ended) -> BacktestShare:
         elsewhere=found.elsewhere,
         signals=dict(found.signals),
         lists=dict(found.lists),
+        log=log,
     )
 
 

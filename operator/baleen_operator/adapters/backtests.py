@@ -13,6 +13,7 @@ from msgspec import structs
 
 from baleen_core.decision.backtest import Backtest, Ended, judge_backtest, merge_backtests
 from baleen_core.decision.backtest_share import next_shares, read_share
+from baleen_core.decision.logs import one_per_log
 from baleen_core.errors import BaleenError
 from baleen_core.policy.gates import stricter_backtest
 from baleen_core.policy.revision import make_revision
@@ -63,6 +64,7 @@ class _Part:
     """What one gateway was asked and said."""
 
     name: str
+    log: str = ""
     found: Backtest = field(default_factory=Backtest)
     ended: Ended = Ended.END_OF_LOG
     problem: str = ""
@@ -242,7 +244,7 @@ async def add_up(
 ) -> Answer:
     """Ask gateways, which are called by the `names` of their addresses, until there are enough decisions or no more.
 
-    The question's seconds are for all of it.
+    Of those that share a log one counts. The question's seconds are for all of it.
     """
     if not names:
         return Answer(found=Backtest(), bound="no gateway is known whose log could be judged")
@@ -263,12 +265,20 @@ async def add_up(
         parts |= {url: task.result() for url, task in tasks.items()}
         if problems := [f"{each.name} {each.problem}" for each in parts.values() if each.problem]:
             return Answer(problem="; ".join(problems[:MAX_NAMED]))
-        found = [(url, each.found.compared, each.ended is Ended.ENOUGH) for url, each in parts.items()]
-        shares = next_shares(content.decisions, names, found)
+        kept = one_per_log(parts, lambda part: part.log)
+        shared = {parts[url].log for url in parts.keys() - kept.keys()}
+        parts = kept
+        found = [(url, each.found.compared, _goes_on(each, shared)) for url, each in parts.items()]
+        shares = next_shares(content.decisions, parts, found)
     total = Backtest()
     for part in parts.values():
         total = merge_backtests(total, part.found)
     return Answer(found=total, bound=_bound(parts.values()))
+
+
+def _goes_on(part: _Part, shared: Collection[str]) -> bool:
+    # What a gateway looks at grows with its share, and that was too small where others had shares of the same log.
+    return part.ended is Ended.ENOUGH or (part.ended is Ended.SCAN_LIMIT and part.log in shared)
 
 
 def _bound(parts: Collection[_Part]) -> str:
@@ -296,7 +306,7 @@ async def _ask(
     if found.compared > question.decisions or (ended is Ended.ENOUGH and found.compared < question.decisions):
         # Whoever says more than it was asked for would outweigh the others.
         return _Part(name=name, problem=f"says {found.compared:,} decisions, asked for {question.decisions:,}")
-    return _Part(name=name, found=found, ended=ended)
+    return _Part(name=name, log=share.log, found=found, ended=ended)
 
 
 async def _post_when_free(

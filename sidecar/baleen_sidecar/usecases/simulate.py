@@ -71,7 +71,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What was compared with what, what came of it, and what a gate says of it, if there is one."""
+    """What was compared with what, what came of it, and what a gate says of it, if there is one.
+
+    `log` is the `log_id` of what was read.
+    """
 
     policy: Key
     stable: str
@@ -79,6 +82,7 @@ class Simulation:
     found: Backtest
     ended: Ended
     gate: GateResult | None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +171,7 @@ class Simulate:
             found=found,
             ended=ended,
             gate=None if gate is None else judge_backtest(gate, found, bound=_bound(scan, ended)),
+            log=await self._history.log_id(),
         )
 
     async def compare(

@@ -64,7 +64,7 @@ class Surveyed:
     """How the revisions of a policy did in the last `seconds`, by the `decisions` that it had a part in then.
 
     `scanned` decisions were looked at for that. `in_force` is the digest that is here now, and `candidate` what judges
-    beside it; empty where there is none.
+    beside it; empty where there is none. `log` is the `log_id` of what was read.
     """
 
     policy: Key
@@ -75,11 +75,15 @@ class Surveyed:
     scanned: int
     seconds: float
     ended: LookedBack
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFlips:
-    """What both sides of a rollout said of the decisions on record; of `erased` ones the categories are not known."""
+    """What both sides of a rollout said of the decisions on record; of `erased` ones the categories are not known.
+
+    `log` is the `log_id` of what was read.
+    """
 
     policy: Key
     stable: str
@@ -88,6 +92,7 @@ class TrialFlips:
     erased: int
     scanned: int
     ended: LookedBack
+    log: str = ""
 
 
 class _Work(Protocol):
@@ -162,6 +167,7 @@ class Survey:
             scanned=scanned,
             seconds=max(MIN_RATE_SECONDS, spent),
             ended=ended,
+            log=await self._history.log_id(),
         )
 
     async def flips(
@@ -197,6 +203,7 @@ class Survey:
             erased=work.erased,
             scanned=scanned,
             ended=ended,
+            log=await self._history.log_id(),
         )
 
     def _candidate(self, status: PolicyStatus) -> str:

@@ -201,6 +201,7 @@ class PolicyStream:
         records: TakeRecords,
         settings: StreamSettings,
         chance: Callable[[int], bytes],
+        log_id: Callable[[], Awaitable[str]],
         decisions: Callable[[str], Mapping[str, int]] = lambda digest: {},
         trial: Callable[[str, str, str], TrialCounts | None] = lambda rollout, stable, candidate: None,
         load: Callable[[], Load | None] = lambda: None,
@@ -210,7 +211,8 @@ class PolicyStream:
         """`decisions` says what this replica decided with a revision, by its digest; `load`, how busy it is.
 
         `trial` says what was seen of a rollout, by its name and the digests of its sides.
-        `copies` are of its state, where it keeps one; `compare` answers where the decision log is.
+        `copies` are of its state, where it keeps one; `compare` answers where the decision log is, and `log_id` is that
+        of DecisionHistory.
         """
         self._source = source
         self._authenticator = authenticator
@@ -223,6 +225,7 @@ class PolicyStream:
         self._load = load
         self._copies = copies
         self._compare = compare
+        self._log_id = log_id
         self._lists = _ListCache(read_list, settings.limit_list_cache_bytes)
         self._broadcast = Broadcast(settings.grants.may_read, is_shared=not settings.grants.tenants)
         self._standings = Standings(settings.grants.may_read)
@@ -525,7 +528,7 @@ class PolicyStream:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise ContentError([Problem(field="", message=f"the question cannot be read: {exc}")]) from None
         found, ended = await self._compare(question, is_wanted=lambda: _is_there(request.receive))
-        body = _ENCODER.encode(write_share(self._settings.replica, found, ended))
+        body = _ENCODER.encode(write_share(self._settings.replica, found, ended, await self._log_id()))
         await respond(request.send, 200, b"application/json", body, request.request_id)
 
     def _admit_operator(self, caller: ServiceAccount) -> None:

@@ -75,7 +75,8 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `unknown` decisions could not be compared: for want of scores of `signals_missing`, since `lists_missing` were not
     looked up, or since they were `erased`. In `elsewhere` the policy had no part. `matrix` has a row for each verdict
-    of the revision in force, and in it a column for each of the candidate: Allow, Review, Block.
+    of the revision in force, and in it a column for each of the candidate: Allow, Review, Block. Processes that share a
+    log have the same `log`; where nobody shares it there is none.
     """
 
     policy: str
@@ -96,6 +97,7 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lists_missing: dict[str, int]
     erased: int = 0
     gate: GateAnswer | None = None
+    log: str = ""
 
 
 _DECODER: Final = msgspec.json.Decoder(SimulationRequest)
@@ -134,6 +136,7 @@ def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
         lists_missing=dict(sorted(found.lists.items())),
         erased=found.erased,
         gate=_gate(simulation.gate),
+        log=simulation.log,
     )
 
 

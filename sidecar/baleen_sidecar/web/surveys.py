@@ -53,7 +53,8 @@ class PerformanceAnswer(Struct, frozen=True, kw_only=True):
     """How the revisions of a policy did in the last `seconds`: by the newest `decisions` that it had a part in.
 
     `scanned` decisions of all policies were looked at; `ended` says why no more. `in_force` is the digest that is here
-    now, and `candidate` what judges beside it; empty where there is none.
+    now, and `candidate` what judges beside it; empty where there is none. Processes that share a log have the same
+    `log`; empty: nobody shares it.
     """
 
     policy: str
@@ -64,6 +65,7 @@ class PerformanceAnswer(Struct, frozen=True, kw_only=True):
     scanned: int
     ended: LookedBack
     revisions: tuple[RevisionAnswer, ...]
+    log: str = ""
 
 
 class RolloutFlipsAnswer(Struct, frozen=True, kw_only=True):
@@ -71,7 +73,8 @@ class RolloutFlipsAnswer(Struct, frozen=True, kw_only=True):
 
     `matrix` has a row for each verdict of the stable revision, and in it a column for each of the candidate: Allow,
     Review, Block. `groups` are test groups, 0 to 63, of the sticky key. Of the `erased` decisions the categories are
-    not known. `scanned` decisions of all policies were looked at; `ended` says why no more.
+    not known. `scanned` decisions of all policies were looked at; `ended` says why no more. Processes that share a log
+    have the same `log`; empty: nobody shares it.
     """
 
     policy: str
@@ -86,6 +89,7 @@ class RolloutFlipsAnswer(Struct, frozen=True, kw_only=True):
     categories: tuple[FlipsAnswer, ...]
     languages: tuple[FlipsAnswer, ...]
     groups: tuple[FlipsAnswer, ...]
+    log: str = ""
 
 
 def check_by(by: str) -> None:
@@ -127,6 +131,7 @@ def to_performance_answer(surveyed: Surveyed) -> PerformanceAnswer:
             _to_revision(digest, each)
             for digest, each in sorted(surveyed.found.items(), key=lambda row: (-row[1].decisions, row[0]))
         ),
+        log=surveyed.log,
     )
 
 
@@ -146,6 +151,7 @@ def to_flips_answer(found: TrialFlips) -> RolloutFlipsAnswer:
         categories=flips_by_name(flips.categories),
         languages=flips_by_name(flips.languages),
         groups=_by_group(flips),
+        log=found.log,
     )
 
 

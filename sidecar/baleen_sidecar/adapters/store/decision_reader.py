@@ -11,7 +11,7 @@ from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
 from baleen_sidecar.adapters.store.postgres import READ_CONNECTIONS, Database
-from baleen_sidecar.adapters.store.schema import decisions
+from baleen_sidecar.adapters.store.schema import chain, decisions
 from baleen_sidecar.ports import LoggedDecision
 
 
@@ -33,6 +33,10 @@ class DecisionReader:
     async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
         """Return the newest decisions as they are written, newest first; with `before`, those in places below it."""
         return await asyncio.to_thread(self._newest, before, limit)
+
+    async def log_id(self) -> str:
+        """Return what all readers of this log say alike, and no other log does; empty: nobody shares it."""
+        return ""
 
     async def count(self) -> int:
         """Say how many decisions are on record."""
@@ -103,3 +107,13 @@ class PostgresDecisionReader(DecisionReader):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database.open_current(READ_CONNECTIONS), database.name)
+
+    async def log_id(self) -> str:
+        """Return the name of the database's first writer; empty before there is one."""
+        return await asyncio.to_thread(self._first_writer)
+
+    def _first_writer(self) -> str:
+        # Chance is in the name and no chain is ever removed, so it serves as the name of the whole log.
+        query = select(chain.c.writer).where(chain.c.writer.is_not(None)).order_by(chain.c.id).limit(1)
+        with state_errors(self._where), self._engine.connect() as connection:
+            return connection.scalar(query) or ""

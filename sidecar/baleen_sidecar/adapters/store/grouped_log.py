@@ -177,6 +177,14 @@ class GroupedLog:
         """
         return await self._open_reader().newest(before=before, limit=limit)
 
+    async def log_id(self) -> str:
+        """Return what all readers of this log say alike, and no other log does; empty: nobody shares it.
+
+        Raises:
+            StateError: the log cannot be read.
+        """
+        return await self._open_reader().log_id()
+
     async def count(self) -> int:
         """Say how many decisions are on record.
 
