@@ -490,6 +490,71 @@ def test_a_password_can_be_changed_while_it_runs(postgres: PostgresServer, tmp_p
     assert scalars(database, "SELECT 1") == [1]
 
 
+def cut(database: Database) -> None:
+    """End every other connection to the database."""
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'baleen'"
+    execute(database, f"SELECT pg_terminate_backend(pid, 5000) {others}")
+
+
+async def test_a_file_that_is_wrong_while_it_runs_is_no_fault_of_who_asks_and_all_goes_on_once_it_is_right(
+    postgres: PostgresServer, database: Database, tmp_path: Path
+) -> None:
+    path = write_url(tmp_path / "mine", postgres.url("baleen"))
+    mine = Database(path, timeout_seconds=PATIENCE_SECONDS)
+    store = PostgresRevisionStore(mine)
+    async with opened(mine, durability=Durability.INTERVAL) as log:
+        write_url(path, "mysql://u:sesame@h/d")
+        cut(database)
+        with pytest.raises(StateError, match=r"mine: begins with mysql://; it must be postgresql://"):
+            await store.get_revision("sha256:aa")
+        with pytest.raises(StateError, match=r"mine: begins with mysql://"):
+            await log.get("1")
+        for asked in (log.append(make_record("1")), log.sync()):
+            with pytest.raises(LogUnavailable, match="it cannot be written: the database cannot be asked"):
+                await asked
+        assert "it must be postgresql://" in log.problem
+        write_url(path, postgres.url("baleen"))
+        await log.append(make_record("1"))
+        await log.sync()
+        assert await log.get("1") == make_record("1")
+        assert await store.get_revision("sha256:aa") is None
+        assert log.problem == ""
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        pytest.param("baleen", "the database asks for a password, and its URL has none", id="no password"),
+        # Which no preparation of a password for SCRAM lets through.
+        pytest.param("baleen:sesame%07", "control characters forbidden", id="a password that cannot be one"),
+    ],
+)
+async def test_what_the_driver_stumbles_over_is_a_database_that_does_not_answer(
+    postgres: PostgresServer, database: Database, tmp_path: Path, user: str, said: str
+) -> None:
+    path = write_url(tmp_path / "mine", postgres.url("baleen"))
+    mine = Database(path, timeout_seconds=PATIENCE_SECONDS)
+    wrong = f"postgresql://{user}@127.0.0.1:{postgres.port}/baleen?sslmode=disable"
+    async with opened(mine, upkeep_seconds=0.01) as log:
+        write_url(path, wrong)
+        cut(database)
+        with pytest.raises(StateError, match=said) as unread:
+            await log.get("1")
+        with pytest.raises(LogUnavailable, match="it cannot be written: the database does not answer"):
+            await log.append(make_record("1"))
+        assert said in log.problem
+        with pytest.raises(StateError, match=said):
+            mine.migrate()
+        write_url(path, postgres.url("baleen"))
+        await log.append(make_record("1"))
+        async with asyncio.timeout(20):
+            while log.problem:  # noqa: ASYNC110, of a thread
+                await asyncio.sleep(0.005)
+
+    assert "sesame" not in str(unread.value)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
