@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -182,7 +183,7 @@ async def test_what_is_done_by_hand_is_named_with_whose_chain_it_is(
     assert (fault.kind, fault.id) == (kind, ids[named])
 
 
-@pytest.mark.parametrize("changed", ["writer = NULL", "number = NULL", "writer = 77"])
+@pytest.mark.parametrize("changed", ["writer = NULL", "number = NULL", "writer = 77", "number = 0", "number = -5"])
 async def test_a_row_that_is_in_nobodys_chain_is_named(database: Database, changed: str) -> None:
     await write(database, 1)
     statement = (
@@ -715,6 +716,24 @@ def test_a_folder_writes_under_one_name_for_ever_and_another_folder_under_anothe
         (tmp_path / "one" / "writer").write_text("a/b\n")
         with pytest.raises(StateError, match="names no writer of a decision log; delete it to write as a new one"):
             one.writer("gateway-1")
+
+
+def test_the_name_is_on_the_disk_before_anything_is_written_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def listen(descriptor: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "writer").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", listen)
+    with StateFolder(tmp_path) as folder:
+        folder.writer("gateway-1")
+        folder.writer("gateway-1")
+
+    assert synced == [(str(tmp_path / "writer.new"), False), (str(tmp_path), True)]
 
 
 # The command line

@@ -30,8 +30,9 @@ ANY_CHAIN: Final = Chain(0, "any")
 """Gives the columns that a row of whatever writer has its place in."""
 
 _CHAINS: Final = "SELECT id, writer FROM chain WHERE writer IS NOT NULL ORDER BY id"
+# Without a link a row before the beginning would pass for one from before the chain; in a database there are none.
 _STRAY: Final = (
-    "SELECT sequence, id, time FROM decisions WHERE writer IS NULL OR number IS NULL "
+    "SELECT sequence, id, time FROM decisions WHERE writer IS NULL OR number IS NULL OR link IS NULL "
     "OR NOT EXISTS (SELECT 1 FROM chain WHERE chain.id = decisions.writer AND chain.writer IS NOT NULL) "
     "ORDER BY sequence LIMIT 1"
 )
