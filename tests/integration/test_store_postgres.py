@@ -568,6 +568,11 @@ async def test_what_the_driver_stumbles_over_is_a_database_that_does_not_answer(
         pytest.param("postgresql://u:sesame@h/d?sslmode=prefer", "has the sslmode 'prefer'", id="a weak mode"),
         pytest.param("postgresql://u:sesame@h/d?options=-c", "has the option 'options'", id="an unknown option"),
         pytest.param("postgresql://u:sesame@h/d?host=other", "that is no folder", id="a second host"),
+        pytest.param("postgresql://u:open@sesame@h/d", "has an @ in its host or behind it", id="an @ in a password"),
+        pytest.param("postgresql://u:open@sesame", "names no database", id="an @ for the rest"),
+        pytest.param("postgresql://u:open@a/sesame@h/d", "it is written %40", id="an @ and a slash"),
+        pytest.param("postgresql://u:open@a/b?sesame=c@h/d", "it is written %40", id="an @ and a question mark"),
+        pytest.param("postgresql://u:open@a/b?sslmode=sesame@h/d", "it is written %40", id="an @ and an option"),
         pytest.param("postgresql://u:sesame@h/" + "d" * 5000, "over the limit of 4,096 bytes", id="too long"),
     ],
 )

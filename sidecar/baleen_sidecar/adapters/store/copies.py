@@ -153,6 +153,7 @@ def check_chain(path: Path, noted: Sequence[Head] = ()) -> Head | None:
 
     Raises:
         IntegrityError: a decision is not as it was written, or a head that was noted is not there.
+        InvalidError: a head that was noted is of a database.
         StateError: it cannot be read.
     """
     with state_errors(path), closing(_open(path)) as connection:

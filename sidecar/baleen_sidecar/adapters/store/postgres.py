@@ -115,6 +115,10 @@ class Target:
 
 
 def _problems(url: URL) -> Iterator[str]:
+    if _has_stray_at(url):
+        # What stands there may be a part of the password: nothing of it is said.
+        yield "has an @ in its host or behind it: in a password it is written %40"
+        return
     if url.drivername not in _SCHEMES:
         yield f"begins with {url.drivername}://; it must be postgresql://"
     if not url.username:
@@ -128,6 +132,11 @@ def _problems(url: URL) -> Iterator[str]:
             yield "has a host in its options that is no folder; a name stands before the database"
         elif name == "sslmode" and value not in _MODES:
             yield f"has the sslmode {value!r}; it must be one of {', '.join(_MODES)}"
+
+
+def _has_stray_at(url: URL) -> bool:
+    options = (f"{name}{value}" for name, value in url.query.items() if name not in ("host", "sslrootcert"))
+    return any("@" in part for part in (url.host or "", url.database or "", *options))
 
 
 def _invalid(field: str, message: str) -> InvalidError:
