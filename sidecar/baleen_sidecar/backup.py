@@ -18,7 +18,8 @@ import httpx
 from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError, IntegrityError, InvalidError, UpstreamError
 from baleen_core.policy_stream import REPLICA_HEADER, SHA256_HEADER, SNAPSHOT_PATH
-from baleen_sidecar.adapters.store.copies import Contents, check_backup, check_chain, check_copy, restore, sums_of, sync
+from baleen_sidecar.adapters.store.copies import Contents, check_backup, check_chain, check_copy, restore, sums_of
+from baleen_sidecar.adapters.store.state_folder import sync
 from baleen_sidecar.adapters.token_file import TokenFile
 from baleen_sidecar.flow.backups import find_outdated, name_of
 from baleen_sidecar.logs import set_up_logging

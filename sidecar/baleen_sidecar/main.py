@@ -358,8 +358,10 @@ def ended_by_signals() -> Iterator[None]:
 
     def end() -> None:
         nonlocal received
-        received = True
-        task.cancel()
+        # A second one would break off what the first one has begun to close.
+        if not received:
+            received = True
+            task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in SIGNALS:

@@ -87,6 +87,52 @@ def test_what_is_no_head_is_refused(state: Path) -> None:
     assert ended.problems == ["'abc' is no head of a decision log; one is a number, a colon and 64 hexadecimal digits"]
 
 
+@pytest.fixture
+def lost_database(tmp_path: Path) -> Path:
+    """The file of the URL of a database that does not answer."""
+    path = tmp_path / "database-url"
+    path.write_text("postgresql://baleen@127.0.0.1:1/decisions\n")
+    return path
+
+
+COMMANDS = [["log", "verify"], ["log", "head"], ["log", "erase", "author-a"], ["replay", "none"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_folder_on_the_command_line_counts_before_a_database_in_the_environment(
+    state: Path, lost_database: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand = baleen(*command, "--state", state)
+    monkeypatch.setenv("BALEEN_DATABASE_URL_FILE", str(lost_database))
+    monkeypatch.setenv("BALEEN_STATE", str(state))
+    by_environment = baleen(*command)
+    named = baleen(*command, "--state", state)
+
+    assert "127.0.0.1:1 database decisions" in by_environment.problems[0]
+    assert named.problems == by_hand.problems
+    assert (named.status, named.problems == []) == (by_hand.status, command[0] == "log")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_folder_and_a_database_on_one_command_line_are_refused(
+    state: Path, lost_database: Path, command: list[str]
+) -> None:
+    ended = baleen(*command, "--state", state, "--database", lost_database)
+
+    assert (ended.status, ended.output) == (1, "")
+    assert ended.problems == [
+        "--database: stands beside --state; a log is in a folder or in a database: give one of them"
+    ]
+
+
+def test_a_head_of_a_database_is_refused_for_a_folder(state: Path) -> None:
+    head = f"writer/{head_of(state)}"
+    ended = baleen("log", "verify", "--state", state, "--head", head)
+
+    assert ended.status == 1
+    assert ended.problems == [f"head: {head} names a writer, as a head of a database does; of a file it is place:link"]
+
+
 def test_a_person_is_erased_and_the_log_holds_and_says_how_many_were(state: Path) -> None:
     erased = baleen("log", "erase", "author-b", "--state", state)
     again = baleen("log", "erase", "author-b", "--state", state)

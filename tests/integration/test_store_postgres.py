@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -194,7 +195,7 @@ async def test_what_is_done_by_hand_is_named_with_whose_chain_it_is(
     assert (fault.kind, fault.id) == (kind, ids[named])
 
 
-@pytest.mark.parametrize("changed", ["writer = NULL", "number = NULL", "writer = 77"])
+@pytest.mark.parametrize("changed", ["writer = NULL", "number = NULL", "writer = 77", "number = 0", "number = -5"])
 async def test_a_row_that_is_in_nobodys_chain_is_named(database: Database, changed: str) -> None:
     await write(database, 1)
     statement = (
@@ -502,6 +503,71 @@ def test_a_password_can_be_changed_while_it_runs(postgres: PostgresServer, tmp_p
     assert scalars(database, "SELECT 1") == [1]
 
 
+def cut(database: Database) -> None:
+    """End every other connection to the database."""
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'baleen'"
+    execute(database, f"SELECT pg_terminate_backend(pid, 5000) {others}")
+
+
+async def test_a_file_that_is_wrong_while_it_runs_is_no_fault_of_who_asks_and_all_goes_on_once_it_is_right(
+    postgres: PostgresServer, database: Database, tmp_path: Path
+) -> None:
+    path = write_url(tmp_path / "mine", postgres.url("baleen"))
+    mine = Database(path, timeout_seconds=PATIENCE_SECONDS)
+    store = PostgresRevisionStore(mine)
+    async with opened(mine, durability=Durability.INTERVAL) as log:
+        write_url(path, "mysql://u:sesame@h/d")
+        cut(database)
+        with pytest.raises(StateError, match=r"mine: begins with mysql://; it must be postgresql://"):
+            await store.get_revision("sha256:aa")
+        with pytest.raises(StateError, match=r"mine: begins with mysql://"):
+            await log.get("1")
+        for asked in (log.append(make_record("1")), log.sync()):
+            with pytest.raises(LogUnavailable, match="it cannot be written: the database cannot be asked"):
+                await asked
+        assert "it must be postgresql://" in log.problem
+        write_url(path, postgres.url("baleen"))
+        await log.append(make_record("1"))
+        await log.sync()
+        assert await log.get("1") == make_record("1")
+        assert await store.get_revision("sha256:aa") is None
+        assert log.problem == ""
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        pytest.param("baleen", "the database asks for a password, and its URL has none", id="no password"),
+        # Which no preparation of a password for SCRAM lets through.
+        pytest.param("baleen:sesame%07", "control characters forbidden", id="a password that cannot be one"),
+    ],
+)
+async def test_what_the_driver_stumbles_over_is_a_database_that_does_not_answer(
+    postgres: PostgresServer, database: Database, tmp_path: Path, user: str, said: str
+) -> None:
+    path = write_url(tmp_path / "mine", postgres.url("baleen"))
+    mine = Database(path, timeout_seconds=PATIENCE_SECONDS)
+    wrong = f"postgresql://{user}@127.0.0.1:{postgres.port}/baleen?sslmode=disable"
+    async with opened(mine, upkeep_seconds=0.01) as log:
+        write_url(path, wrong)
+        cut(database)
+        with pytest.raises(StateError, match=said) as unread:
+            await log.get("1")
+        with pytest.raises(LogUnavailable, match="it cannot be written: the database does not answer"):
+            await log.append(make_record("1"))
+        assert said in log.problem
+        with pytest.raises(StateError, match=said):
+            mine.migrate()
+        write_url(path, postgres.url("baleen"))
+        await log.append(make_record("1"))
+        async with asyncio.timeout(20):
+            while log.problem:  # noqa: ASYNC110, of a thread
+                await asyncio.sleep(0.005)
+
+    assert "sesame" not in str(unread.value)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -514,6 +580,11 @@ def test_a_password_can_be_changed_while_it_runs(postgres: PostgresServer, tmp_p
         pytest.param("postgresql://u:sesame@h/d?sslmode=prefer", "has the sslmode 'prefer'", id="a weak mode"),
         pytest.param("postgresql://u:sesame@h/d?options=-c", "has the option 'options'", id="an unknown option"),
         pytest.param("postgresql://u:sesame@h/d?host=other", "that is no folder", id="a second host"),
+        pytest.param("postgresql://u:open@sesame@h/d", "has an @ in its host or behind it", id="an @ in a password"),
+        pytest.param("postgresql://u:open@sesame", "names no database", id="an @ for the rest"),
+        pytest.param("postgresql://u:open@a/sesame@h/d", "it is written %40", id="an @ and a slash"),
+        pytest.param("postgresql://u:open@a/b?sesame=c@h/d", "it is written %40", id="an @ and a question mark"),
+        pytest.param("postgresql://u:open@a/b?sslmode=sesame@h/d", "it is written %40", id="an @ and an option"),
         pytest.param("postgresql://u:sesame@h/" + "d" * 5000, "over the limit of 4,096 bytes", id="too long"),
     ],
 )
@@ -662,6 +733,24 @@ def test_a_folder_writes_under_one_name_for_ever_and_another_folder_under_anothe
         (tmp_path / "one" / "writer").write_text("a/b\n")
         with pytest.raises(StateError, match="names no writer of a decision log; delete it to write as a new one"):
             one.writer("gateway-1")
+
+
+def test_the_name_is_on_the_disk_before_anything_is_written_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def listen(descriptor: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "writer").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", listen)
+    with StateFolder(tmp_path) as folder:
+        folder.writer("gateway-1")
+        folder.writer("gateway-1")
+
+    assert synced == [(str(tmp_path / "writer.new"), False), (str(tmp_path), True)]
 
 
 # The command line

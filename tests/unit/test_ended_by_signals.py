@@ -32,6 +32,27 @@ def test_a_signal_ends_the_block_in_order_and_nothing_after_it(number):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_second_signal_does_not_break_off_what_is_being_closed():
+    done = []
+
+    async def work():
+        with ended_by_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(30)
+            finally:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    os.kill(os.getpid(), number)
+                    # A signal comes by a pipe of the loop.
+                    await asyncio.sleep(0.01)
+                done.append("closed")
+        done.append("went on")
+
+    uvloop.run(work())
+
+    assert done == ["closed", "went on"]
+
+
 def test_who_cancels_the_task_otherwise_is_obeyed():
     async def work():
         with ended_by_signals():

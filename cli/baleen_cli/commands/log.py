@@ -8,7 +8,7 @@ import typer
 
 from baleen_cli.console import lines
 from baleen_core.decision_chain import ChainedRow, Fault, Head, Verification
-from baleen_core.errors import IntegrityError, NotFound
+from baleen_core.errors import IntegrityError, InvalidError, NotFound, Problem
 from baleen_sidecar.adapters.store import (
     Database,
     StateFolder,
@@ -35,6 +35,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one answer a lin
 DEFAULT_STATE = Path(".state")
 
 
+def choose_database(context: typer.Context, database: Path | None) -> Path | None:
+    """Return the database's file, or None for the state folder: what the command line names, before the environment.
+
+    Raises:
+        InvalidError: the command line names both.
+    """
+    if not _is_typed(context, "state"):
+        return database
+    if _is_typed(context, "database"):
+        message = "stands beside --state; a log is in a folder or in a database: give one of them"
+        raise InvalidError([Problem(field="--database", message=message)])
+    return None
+
+
 @app.callback()
 def log() -> None:
     """Verify the decision log, and erase people from it."""
@@ -42,6 +56,7 @@ def log() -> None:
 
 @app.command()
 def verify(
+    context: typer.Context,
     state: StateOption = DEFAULT_STATE,
     database: DatabaseOption = None,
     head: Annotated[
@@ -55,6 +70,7 @@ def verify(
     its newest rows are gone, or that all of it was written anew, only a head shows that was noted elsewhere. In a
     database each gateway has a chain of its own, and all are followed.
     """
+    database = choose_database(context, database)
     noted = [Head.parse(each) for each in head or ()]
     chains = (
         [("", verify_log(StateFolder(state).database, noted))]
@@ -79,8 +95,9 @@ def verify(
 
 
 @app.command()
-def head(state: StateOption = DEFAULT_STATE, database: DatabaseOption = None) -> None:
+def head(context: typer.Context, state: StateOption = DEFAULT_STATE, database: DatabaseOption = None) -> None:
     """Print the head of the decision log's chain, to be noted elsewhere, without following it; of a database, all."""
+    database = choose_database(context, database)
     where = state if database is None else database
     heads = _heads(state) if database is None else read_heads(Database(database))
     if not heads:
@@ -90,6 +107,7 @@ def head(state: StateOption = DEFAULT_STATE, database: DatabaseOption = None) ->
 
 @app.command()
 def erase(
+    context: typer.Context,
     author: Annotated[str, typer.Argument(help="The author's id, as requests named it")],
     state: StateOption = DEFAULT_STATE,
     database: DatabaseOption = None,
@@ -99,12 +117,19 @@ def erase(
 
     The chain holds, and the decisions stay, but for what could tell whom they are about; they can be replayed no more.
     """
+    database = choose_database(context, database)
     erased = (
         erase_subject(StateFolder(state).database, author, tenant=tenant)
         if database is None
         else erase_subject_of(Database(database), author, tenant=tenant)
     )
     lines([f"erased from {_number(erased, 'decision')}"])
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    # By its name: some releases of typer have an enumeration of their own, others have click's.
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _heads(state: Path) -> list[Head]:

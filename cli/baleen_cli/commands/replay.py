@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from baleen_cli.commands.log import DatabaseOption
+from baleen_cli.commands.log import DatabaseOption, choose_database
 from baleen_cli.console import lines
 from baleen_core.errors import IntegrityError
 from baleen_core.records import encode
@@ -27,6 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, one answer a lin
 
 
 def replay(
+    context: typer.Context,
     decision_id: str,
     state: StateOption = Path(".state"),
     database: DatabaseOption = None,
@@ -36,7 +37,7 @@ def replay(
 
     Exit status 1 and the differences, if it does not come out the same bit for bit.
     """
-    made = asyncio.run(_replay(state, database, decision_id))
+    made = asyncio.run(_replay(state, choose_database(context, database), decision_id))
     if as_json:
         lines([encode(made.again).decode()])
     if made.differences:

@@ -23,6 +23,7 @@ from baleen_core.decision_chain import (
     row_digest,
     verify,
 )
+from baleen_core.errors import InvalidError, Problem
 from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.engine import connect, open_current, state_errors
 
@@ -250,6 +251,7 @@ def verify_log(path: Path, noted: Sequence[Head] = ()) -> Verification:
     All is read in one transaction, so that the write-ahead log cannot be cut as long.
 
     Raises:
+        InvalidError: a head that was noted is of a database.
         NotFound: there is no such file.
         StateError: it is not a store of this version, or cannot be read.
     """
@@ -258,7 +260,14 @@ def verify_log(path: Path, noted: Sequence[Head] = ()) -> Verification:
 
 
 def verify_rows(connection: sqlite3.Connection, noted: Sequence[Head] = ()) -> Verification:
-    """Follow the chain on a connection that is only for this, in the transaction that is under way."""
+    """Follow the chain on a connection that is only for this, in the transaction that is under way.
+
+    Raises:
+        InvalidError: a head that was noted is of a database.
+    """
+    if named := [head for head in noted if head.writer]:
+        message = f"{named[0]} names a writer, as a head of a database does; of a file it is place:link"
+        raise InvalidError([Problem(field="head", message=message)])
     # Bytes that are no UTF-8 make an altered row, which is to be named, and not a file that cannot be read.
     connection.text_factory = partial(bytes.decode, errors="replace")
     return verify_chain(connection, FILE, noted)

@@ -16,7 +16,7 @@ from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError, Overloaded, StateError
 from baleen_sidecar.adapters.store.chain_rows import verify_rows
 from baleen_sidecar.adapters.store.engine import connect, refuse_newer, state_errors
-from baleen_sidecar.adapters.store.state_folder import DATABASE, StateFolder
+from baleen_sidecar.adapters.store.state_folder import DATABASE, StateFolder, sync
 
 PREFIX: Final = "snapshot-"
 RESERVE_BYTES: Final = 128 * 1024 * 1024
@@ -153,6 +153,7 @@ def check_chain(path: Path, noted: Sequence[Head] = ()) -> Head | None:
 
     Raises:
         IntegrityError: a decision is not as it was written, or a head that was noted is not there.
+        InvalidError: a head that was noted is of a database.
         StateError: it cannot be read.
     """
     with state_errors(path), closing(_open(path)) as connection:
@@ -218,12 +219,3 @@ def restore(backup: Path, state: Path, *, replace: bool, aside: str) -> Contents
         new.rename(database)
         sync(folder.path)
     return contents
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from baleen_core.canonical import digest_of
 from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, is_same
+
+PATIENCE_SECONDS: Final = 1.0
+"""Whoever waited longer for a write that failed waits for no second one."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class GroupWriter:
 
     A group is committed when no row waits any more, or when it has `max_rows`, or after `max_wait_seconds`. While one
     group is on its way to the disk the next gathers by itself, so groups grow with the load and no row waits without.
+    What waits behind a group that failed after PATIENCE_SECONDS is lost with it: each group would wait as long in turn.
     """
 
     def __init__(
@@ -71,11 +75,13 @@ class GroupWriter:
         max_rows: int,
         max_wait_seconds: float,
         deliver: Callable[[Group, Exception | None], None],
+        monotonic_seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._rows = rows
         self._max_rows = max_rows
         self._max_wait_seconds = max_wait_seconds
         self._deliver = deliver
+        self._now = monotonic_seconds
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="decision-log-writer", daemon=True)
@@ -97,17 +103,32 @@ class GroupWriter:
     def _run(self) -> None:
         while not self._is_stopping:
             if group := self._gather():
-                self._deliver(group, self._write(group))
+                began = self._now()
+                cause = self._write(group)
+                self._deliver(group, cause)
+                if cause is not None and self._now() - began > PATIENCE_SECONDS and (queued := self._take_queued()):
+                    self._deliver(queued, cause)
         self._rows.close()
+
+    def _take_queued(self) -> list[Waiting]:
+        """Take what is queued at this moment; what is put meanwhile is the next one's."""
+        queued: list[Waiting] = []
+        for _ in range(self._queue.qsize()):
+            waiting = self._queue.get_nowait()
+            if waiting is None:
+                self._is_stopping = True
+            else:
+                queued.append(waiting)
+        return queued
 
     def _gather(self) -> list[Waiting]:
         """Wait for a row, and take with it what is there."""
         group: list[Waiting] = []
         waiting = self._queue.get()
-        latest = monotonic() + self._max_wait_seconds
+        latest = self._now() + self._max_wait_seconds
         while waiting is not None:
             group.append(waiting)
-            if len(group) == self._max_rows or monotonic() > latest:
+            if len(group) == self._max_rows or self._now() > latest:
                 return group
             try:
                 waiting = self._queue.get_nowait()

@@ -115,6 +115,10 @@ class Target:
 
 
 def _problems(url: URL) -> Iterator[str]:
+    if _has_stray_at(url):
+        # What stands there may be a part of the password: nothing of it is said.
+        yield "has an @ in its host or behind it: in a password it is written %40"
+        return
     if url.drivername not in _SCHEMES:
         yield f"begins with {url.drivername}://; it must be postgresql://"
     if not url.username:
@@ -128,6 +132,11 @@ def _problems(url: URL) -> Iterator[str]:
             yield "has a host in its options that is no folder; a name stands before the database"
         elif name == "sslmode" and value not in _MODES:
             yield f"has the sslmode {value!r}; it must be one of {', '.join(_MODES)}"
+
+
+def _has_stray_at(url: URL) -> bool:
+    options = (f"{name}{value}" for name, value in url.query.items() if name not in ("host", "sslrootcert"))
+    return any("@" in part for part in (url.host or "", url.database or "", *options))
 
 
 def _invalid(field: str, message: str) -> InvalidError:
@@ -237,12 +246,9 @@ class Database:
 
         Raises:
             DatabaseFault: it does not answer, or refuses.
-            InvalidError, StateError: the file is not in order any more.
+            StateError: the file is not in order any more.
         """
-        try:
-            return PostgresConnection(self._connect(timeout_seconds or self._timeout_seconds))
-        except pg8000.dbapi.Error as exc:
-            raise fault_of(exc) from exc
+        return PostgresConnection(self._connect(timeout_seconds or self._timeout_seconds))
 
     def open_engine(self, connections: int = 1) -> Engine:
         """Open it for SQLAlchemy; at most so many connections are made, and one that broke is made anew."""
@@ -313,7 +319,11 @@ class Database:
             raise StateError(f"{self.name}: {exc.said}") from exc
 
     def _connect(self, timeout_seconds: float) -> Any:
-        target = self._read()
+        try:
+            target = self._read()
+        except InvalidError as exc:
+            # While it runs, what callers ask for is not what is wrong: they may ask again.
+            raise StateError(str(exc)) from exc
         milliseconds = str(int(timeout_seconds * 1000))
         try:
             return pg8000.dbapi.connect(
@@ -328,7 +338,11 @@ class Database:
                 application_name="baleen",
                 startup_params={**_SESSION, "statement_timeout": milliseconds, "lock_timeout": milliseconds},
             )
-        except OSError as exc:  # of TLS, or of the file of certificates
+        except Exception as exc:  # also of TLS, of the file of certificates, and the driver's own mistakes
+            if target.password is None and isinstance(exc, AttributeError):
+                # The driver asks it for its bytes.
+                said = "the database asks for a password, and its URL has none"
+                raise DatabaseFault("the database does not answer", said=said) from exc
             raise fault_of(exc) from exc
 
     def _read(self) -> Target:

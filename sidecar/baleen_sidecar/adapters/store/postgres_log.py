@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Final
 
 from baleen_core.decision_chain import ChainedRow, Fault, FaultKind, Head, Verification, verify
-from baleen_core.errors import InvalidError, LogUnavailable, Problem
+from baleen_core.errors import BaleenError, InvalidError, Problem
 from baleen_sidecar.adapters.store.chain_rows import Chain, read_newest, read_start, verify_chain
 from baleen_sidecar.adapters.store.decision_reader import PostgresDecisionReader
 from baleen_sidecar.adapters.store.engine import DatabaseFault, state_errors
@@ -30,8 +30,9 @@ ANY_CHAIN: Final = Chain(0, "any")
 """Gives the columns that a row of whatever writer has its place in."""
 
 _CHAINS: Final = "SELECT id, writer FROM chain WHERE writer IS NOT NULL ORDER BY id"
+# Without a link a row before the beginning would pass for one from before the chain; in a database there are none.
 _STRAY: Final = (
-    "SELECT sequence, id, time FROM decisions WHERE writer IS NULL OR number IS NULL "
+    "SELECT sequence, id, time FROM decisions WHERE writer IS NULL OR number IS NULL OR link IS NULL "
     "OR NOT EXISTS (SELECT 1 FROM chain WHERE chain.id = decisions.writer AND chain.writer IS NOT NULL) "
     "ORDER BY sequence LIMIT 1"
 )
@@ -96,8 +97,8 @@ class PostgresDecisionLog(GroupedLog):
         async with self._syncing:
             try:
                 await asyncio.to_thread(self._own_rows.sync)
-            except DatabaseFault as exc:
-                raise LogUnavailable(f"decision log: it cannot be written: {exc}") from exc
+            except (DatabaseFault, BaleenError) as exc:
+                raise self._unavailable(exc) from exc
 
     async def erase(self, author: str, *, tenant: str | None = None) -> int:
         """Look through the rows of all writers; see `erase_subject_of`."""

@@ -14,14 +14,12 @@ from baleen_sidecar.adapters.store.chain_rows import Chain, read_newest
 from baleen_sidecar.adapters.store.connection import Rows
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord
 from baleen_sidecar.adapters.store.engine import DatabaseFault
-from baleen_sidecar.adapters.store.group_writer import Group, Waiting
+from baleen_sidecar.adapters.store.group_writer import PATIENCE_SECONDS, Group, Waiting
 from baleen_sidecar.adapters.store.postgres import Database, PostgresConnection
 from baleen_sidecar.settings import Durability
 
 TRIES: Final = 5
 """Times that a group is written while other writers put the same decisions on record."""
-PATIENCE_SECONDS: Final = 1.0
-"""Whoever waited longer for an answer waits for no second one."""
 NO_CHAIN: Final = "P0002"
 UNIQUE_VIOLATION: Final = "23505"
 DEADLOCK: Final = "40P01"

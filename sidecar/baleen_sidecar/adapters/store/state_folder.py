@@ -41,7 +41,10 @@ class StateFolder:
             if not path.exists():
                 beside = path.with_suffix(".new")
                 beside.write_text(f"{_NOT_IN_NAMES.sub('-', name)[:200]}-{os.urandom(8).hex()}", encoding="ascii")
+                # A name that went with a power cut would leave its chain to nobody.
+                sync(beside)
                 beside.replace(path)
+                sync(self.path)
             found = path.read_text(encoding="ascii", errors="replace")
         except OSError as exc:
             raise StateError(f"{path} cannot be used: {exc.strerror}") from exc
@@ -81,3 +84,12 @@ class StateFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -71,9 +71,9 @@ class UpkeepThread:
             self._round()
             if head is not None and time.monotonic() - self._told_at >= _HEAD_SECONDS:
                 self._tell(head)
-        except (OSError, sqlite3.Error, DatabaseFault, BaleenError) as exc:
+        except Exception as exc:  # whatever it is: the thread must live
             self._drop_connection()
-            said = exc.said if isinstance(exc, DatabaseFault) else str(exc)
+            said = _say(exc)
             if said != self.failure:
                 logger.warning("decision log upkeep failed", extra={"path": self._where, "cause": said})
             self.failure = said
@@ -89,6 +89,15 @@ class UpkeepThread:
         dropped = BATCH_ROWS
         while dropped == BATCH_ROWS and time.monotonic() < give_up and not self._stopping.is_set():
             dropped = drop()
+
+
+def _say(error: Exception) -> str:
+    match error:
+        case DatabaseFault():
+            return error.said
+        case OSError() | sqlite3.Error() | BaleenError():
+            return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class Upkeep(UpkeepThread):
