@@ -266,6 +266,44 @@ async def test_what_is_too_old_is_dropped_of_every_writer_also_of_those_that_are
     assert scalars(database, "SELECT count(*) FROM dropped_decisions") == [0]
 
 
+async def test_a_row_without_a_place_keeps_no_other_from_being_dropped(database: Database) -> None:
+    await write(database, 4, time=at(30), keep_days=7)
+    execute(database, "UPDATE decisions SET number = NULL WHERE number > 2")
+
+    assert drop_all(database) == 2
+    assert scalars(database, "SELECT id FROM decisions ORDER BY id") == ["gateway-1-03", "gateway-1-04"]
+
+
+async def test_what_is_dropped_takes_no_statement_a_row(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted = []
+    async with opened(database) as log:
+        for number in range(60):
+            # The first ten, and then every second one.
+            keep_days = 7 if number < 10 or number % 2 else 90
+            await log.append(make_record(f"{number:02}", time=at(30), keep_days=keep_days))
+            noted += [head] if (head := log.head()) else []
+    asked: list[str] = []
+    ask = module.PostgresConnection.execute_escaped
+
+    def listen(self: module.PostgresConnection, sql: str, values: Any) -> Any:
+        asked.append(sql)
+        return ask(self, sql, values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.PostgresConnection, "execute_escaped", listen)
+        assert drop_all(database) == 35
+    found = chain_of(database, "gateway-1", *noted).found
+
+    assert len(asked) < 20, asked
+    assert (found.fault, found.rows, found.dropped) == (None, 25, 25)
+    assert found.passed_heads == tuple(noted[:9])
+    # Once what kept the beginning where it is goes too, nothing stays.
+    execute(database, "UPDATE decisions SET keep_days = 1")
+    assert drop_all(database) == 25
+    assert scalars(database, "SELECT count(*) FROM dropped_decisions") == [0]
+    assert chain_of(database, "gateway-1", noted[-1]).found.fault is None
+
+
 async def test_a_running_log_drops_what_is_too_old_unless_another_one_does(database: Database) -> None:
     await write(database, 5, time=at(31))
     with database.connected() as connection, connection.transaction():

@@ -129,10 +129,8 @@ _FIRST: Final = -(1 << 62)
 """Before every place, also those that somebody made up."""
 _PLACE: Final = attrgetter("sequence")
 _START: Final = "SELECT sequence, link FROM chain WHERE id = {id}"
-_READ_DIGEST: Final = "SELECT digest FROM dropped_decisions WHERE {mine} AND {place} = ?"
 _DELETE_DIGESTS: Final = "DELETE FROM dropped_decisions WHERE {mine} AND {place} <= ?"
 # Only a file can have been a spool: elsewhere there are no gaps.
-_READ_GAP: Final = "SELECT last FROM gaps WHERE sequence = ?"
 _ADD_GAP: Final = "INSERT INTO gaps (sequence, last) VALUES (?, ?)"
 _DELETE_GAPS: Final = "DELETE FROM gaps WHERE sequence < ?"
 _GAPS_FROM: Final = "SELECT sequence, last FROM gaps WHERE sequence >= ? ORDER BY sequence"
@@ -207,15 +205,28 @@ def continue_chain(connection: Connection, newest: Newest) -> Head:
     return head
 
 
-def pass_over(connection: Connection, start: Head, chain: Chain = FILE) -> Head:
-    """Return where a chain that begins at `start` can begin as well: behind what comes next and is not there."""
-    while True:
-        if found := connection.execute(chain.of(_READ_DIGEST), (start.sequence + 1,)).fetchone():
-            start = Head(sequence=start.sequence + 1, link=next_link(start.link, found[0]))
-        elif found := connection.execute(_READ_GAP, (start.sequence,)).fetchone():
-            start = Gap(sequence=start.sequence, last=found[0]).after(start.link)
-        else:
-            return start
+def pass_over(connection: Connection, start: Head, chain: Chain = FILE, dropping: Sequence[HashedRow] = ()) -> Head:
+    """Return where a chain that begins at `start` can begin as well: behind what comes next and is not there.
+
+    Rows that are `dropping`, in the order of their places, count as gone.
+    """
+    going = (row for row in dropping if row.link is not None)
+    steps: Iterator[HashedRow | DroppedRow | Gap] = heapq.merge(
+        going, _dropped(connection, chain, start.sequence), _gaps(connection, start.sequence), key=_PLACE
+    )
+    for step in steps:
+        if step.sequence < start.sequence:
+            continue
+        if isinstance(step, Gap):
+            if step.sequence > start.sequence:
+                break
+            start = step.after(start.link)
+        elif step.sequence > start.sequence + 1:
+            break
+        elif step.sequence == start.sequence + 1:
+            link = next_link(start.link, step.digest) if isinstance(step, DroppedRow) else step.link
+            start = Head(sequence=step.sequence, link=_bytes(link))
+    return start
 
 
 def move_start(connection: Connection, start: Head, chain: Chain = FILE) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+import msgspec
+
 from baleen_core.decision_chain import Head
 from baleen_sidecar.adapters.store.chain_rows import FILE, Chain, HashedRow, move_start, pass_over, read_start
 from baleen_sidecar.adapters.store.connection import Connection
@@ -16,13 +18,25 @@ PATIENCE_SECONDS: Final = 2.0
 """How long a batch waits for decisions that are being written."""
 
 _OLDEST_TERM: Final = "SELECT min(keep_days) FROM decisions WHERE keep_days > ?"
+# A row without a place was put there by hand: it stays, for a verification to name.
 # Rows behind the beginning of a file's chain and without a link wait in a spool: a gateway is to get them first.
 _EXPIRED: Final = (
     "SELECT sequence, writer, {columns} FROM decisions WHERE {term} AND time < ? "
-    "AND (link IS NOT NULL OR sequence <= ?) ORDER BY time LIMIT ?"
+    "AND {place} IS NOT NULL AND (link IS NOT NULL OR sequence <= ?) ORDER BY time LIMIT ?"
 )
 _DELETE: Final = "DELETE FROM decisions WHERE sequence = ?"
 _KEEP_DIGEST: Final = "INSERT INTO dropped_decisions (sequence, digest, writer, number) VALUES (?, ?, ?, ?)"
+# The same in PostgreSQL, of all rows at once.
+_DELETE_ALL: Final = (
+    "DELETE FROM decisions WHERE sequence IN "
+    "(SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(? AS json)) AS each(value))"
+)
+_KEEP_DIGESTS: Final = (
+    "INSERT INTO dropped_decisions (sequence, digest, writer, number) "
+    "SELECT sequence, decode(digest, 'base64'), writer, number FROM json_to_recordset(CAST(? AS json)) "
+    "AS row(sequence bigint, digest text, writer integer, number bigint)"
+)
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class ExpiredRow(NamedTuple):
@@ -31,6 +45,15 @@ class ExpiredRow(NamedTuple):
     sequence: int
     writer: int | None
     row: HashedRow
+
+
+class KeptDigest(NamedTuple):
+    """What stays of a row that is dropped behind the beginning of its chain."""
+
+    sequence: int
+    digest: bytes
+    writer: int | None
+    number: int | None
 
 
 def drop_expired(
@@ -83,7 +106,9 @@ def find_expired(
         if days:
             before = _format(now_seconds - days * 86_400)
             statement = _EXPIRED.format(
-                columns=columns_of.columns, term="keep_days IS NULL" if term is None else f"keep_days = {term:d}"
+                columns=columns_of.columns,
+                place=columns_of.place,
+                term="keep_days IS NULL" if term is None else f"keep_days = {term:d}",
             )
             found = connection.execute(statement, (before, outside_to, limit - len(expired)))
             expired += [ExpiredRow(each[0], each[1], HashedRow(*each[2:])) for each in found.fetchall()]
@@ -102,15 +127,23 @@ def _format(seconds: float) -> str:
 
 def drop_rows(connection: Connection, chain: Chain, start: Head, rows: Sequence[ExpiredRow]) -> None:
     """Drop rows of a chain that begins at `start`; in the transaction that is under way."""
-    start = pass_over(connection, start, chain)
-    for sequence, writer, row in rows:
-        connection.execute(_DELETE, (sequence,))
-        if row.link is None:
-            continue
-        if row.sequence == start.sequence + 1:
-            start = pass_over(connection, Head(sequence=row.sequence, link=row.link), chain)
-        else:
-            # Of a row that cannot be hashed nothing fits: the fault in the log stays one.
-            number = None if writer is None else row.sequence
-            connection.execute(_KEEP_DIGEST, (sequence, row.hash() or b"", writer, number))
+    start = pass_over(connection, start, chain, [each.row for each in rows])
+    # Of a row that cannot be hashed nothing fits: the fault in the log stays one.
+    behind = [
+        KeptDigest(
+            each.sequence, each.row.hash() or b"", each.writer, None if each.writer is None else each.row.sequence
+        )
+        for each in rows
+        if each.row.link is not None and each.row.sequence > start.sequence
+    ]
+    if chain.writer:
+        # Each statement goes there and back, while decisions wait.
+        connection.execute(_DELETE_ALL, (_ENCODE([each.sequence for each in rows]).decode(),))
+        if behind:
+            connection.execute(_KEEP_DIGESTS, (_ENCODE([each._asdict() for each in behind]).decode(),))
+    else:
+        for each in rows:
+            connection.execute(_DELETE, (each.sequence,))
+        for kept in behind:
+            connection.execute(_KEEP_DIGEST, kept)
     move_start(connection, start, chain)
