@@ -98,10 +98,15 @@ class _Scan:
     limit_seconds: float
     looked_up: dict[str, Mapping[str, int]]
 
-    @property
-    def mention(self) -> bytes:
-        """Return what no decision lacks that the policy had a part in: looked for sooner than a record is read."""
-        return f'"name":"{self.comparison.stable.name}"'.encode()
+    def may_have_part(self, row: LoggedDecision) -> bool:
+        """Say whether the policy may have had a part in a decision, which is seen sooner than a record is read.
+
+        One that is damaged is to be read, too, so that it is said.
+        """
+        record: object = row.record
+        if not isinstance(record, bytes) or b'"policies":' not in record:
+            return True
+        return f'"name":"{self.comparison.stable.name}"'.encode() in record
 
     @property
     def has_lists(self) -> bool:
@@ -247,7 +252,7 @@ class Simulate:
             page = await self._history.newest(before=before, limit=min(self._page_rows, room))
             if not page:
                 return found, Ended.END_OF_LOG
-            ours = [row for row in page if scan.mention in row.record]
+            ours = [row for row in page if scan.may_have_part(row)]
             found = merge_backtests(found, Backtest(elsewhere=len(page) - len(ours)))
             while ours and (wanted := scan.decisions - found.compared):
                 found = merge_backtests(found, await self._judge(scan, ours[:wanted]))
