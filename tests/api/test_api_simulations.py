@@ -259,12 +259,13 @@ class HeldHistory(MemoryDecisionLog):
         super().__init__()
         self.asked = threading.Event()
         self.pages = 0
+        self.pause_seconds = 0.02
 
     async def newest(self, *, before: int | None = None, limit: int) -> Sequence[LoggedDecision]:
         """Return as many decisions as are asked for."""
         self.asked.set()
         self.pages += 1
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(self.pause_seconds)
         return [LoggedDecision(sequence=1, id="01", record=encode(make_record("01")))] * limit
 
 
@@ -279,6 +280,7 @@ def test_one_simulation_runs_at_a_time_and_requests_are_answered_meanwhile(start
     refused = running.client.post(PATH, json={"policy": draft()})
     decided = post(running, {"type": "text", "text": "hello"})
 
+    history.pause_seconds = 0
     first.join()
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert "one runs at a time" in refused.json()["detail"]
@@ -291,6 +293,7 @@ def test_whoever_hangs_up_ends_a_simulation(start_sidecar: StartSidecar) -> None
     running = start_sidecar(policies={"a.yaml": [draft()]}, ports={"history": history})
     with pytest.raises(httpx.TimeoutException):
         running.client.post(PATH, json={"policy": draft(), "decisions": 100_000}, timeout=0.5)
+    history.pause_seconds = 0
 
     def next_one() -> bool:
         return running.client.post(PATH, json={"policy": draft(), "decisions": 1}).status_code == 200
