@@ -37,10 +37,17 @@ GATEWAYS, SIDECARS = 4, 1000
 CHANGES = 4
 """Of each kind, a repetition; what is published is the p99 of all of them."""
 OTHERS = 20
-"""Policies beside the one that changes."""
+"""Policies beside the one that changes, each in the middle of a rollout that is looked at every five seconds."""
+ROLLOUT = {
+    "steps": [{"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 86_400}}],
+    "analysis": {
+        "intervalSeconds": 5,
+        "metrics": [{"name": "blocks", "type": "BlockRate", "maxIncrease": "5%", "maxDecrease": "5%"}],
+    },
+}
 FLOOR_WRITES = 200
 QUICK_GATEWAYS, QUICK_SIDECARS = 2, 8
-WHERE = f"in force at {SIDECARS:,} sidecars behind {GATEWAYS} gateways"
+WHERE = f"in force at {SIDECARS:,} sidecars behind {GATEWAYS} gateways, beside {OTHERS} rollouts in flight"
 STAND_IN = "sidecars"
 FIGURES = {
     "policy_enforced_p99_s": Aim(
@@ -192,9 +199,7 @@ def stage(*, quick: bool) -> Iterator[Stage]:
             "gateway_token_file": str(operator_token_file(running, folder)),
         }
         operator = stack.enter_context(cluster.operator(running, **settings))
-        with running.client() as client:
-            for index in range(1, OTHERS + 1):
-                client.post(cluster.path_of(POLICY_KIND), json=cluster.policy(index)).raise_for_status()
+        begin_rollouts(running)
         made = stack.enter_context(fleet(running, folder, followed, sidecars, KEY))
         watch = stack.enter_context(watching(running, POLICY_KIND, ROUTE_KIND, OVERRIDE_KIND))
         here = Stage(running=running, operator=operator, followed=followed, fleet=made, watch=watch, folder=folder)
@@ -202,6 +207,24 @@ def stage(*, quick: bool) -> Iterator[Stage]:
         for _ in range(2):
             edit(here)
         yield here
+
+
+def begin_rollouts(running: ControlPlane) -> None:
+    """Put the other policies in force, edit each, and return when all edits are at the weight where they stay."""
+    names = [f"policy-{index}" for index in range(1, OTHERS + 1)]
+    with running.client() as client:
+        for index in range(1, OTHERS + 1):
+            client.post(cluster.path_of(POLICY_KIND), json=cluster.policy(index)).raise_for_status()
+        for name in names:
+            running.wait_for_condition("modpol", name, "Ready", cluster.NAMESPACE)
+        for index, name in enumerate(names, start=1):
+            edited = cluster.policy(index, limit=4)
+            edited["spec"]["rollout"] = ROLLOUT
+            path = cluster.path_of(POLICY_KIND, name)
+            answer = client.patch(path, params={"fieldManager": "bench", "force": "true"}, json=edited, headers=_APPLY)
+            answer.raise_for_status()
+    for name in names:
+        running.wait_for_condition("modpol", name, "Reconciling", cluster.NAMESPACE, reason="Holding")
 
 
 def edit(here: Stage) -> Change:
