@@ -53,25 +53,12 @@ def test_a_second_signal_does_not_break_off_what_is_being_closed():
     assert done == ["closed", "went on"]
 
 
-def test_who_cancels_the_task_otherwise_is_obeyed():
+@pytest.mark.parametrize("signalled", [False, True], ids=["alone", "beside a signal"])
+def test_who_cancels_the_task_is_obeyed(signalled):
     async def work():
         with ended_by_signals():
-            await asyncio.sleep(30)
-
-    async def cancel():
-        task = asyncio.create_task(work())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    uvloop.run(cancel())
-
-
-def test_who_cancels_it_as_well_is_obeyed_too():
-    async def work():
-        with ended_by_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
+            if signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.sleep(30)
 
     async def cancel():

@@ -31,10 +31,10 @@ from baleen_core.ratio import format_ratio, parse_ratio
 from baleen_core.records import Evidence, decode_record
 from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, StateFolder
 from baleen_sidecar.usecases.loading import Identity, PolicyLoader
+from baleen_sidecar.usecases.look_back import SCANNED_PER_DECISION
 from baleen_sidecar.usecases.policy_documents import sort_documents
 from baleen_sidecar.usecases.simulate import (
     DEFAULT_DECISIONS,
-    SCANNED_PER_DECISION,
     Draft,
     Simulate,
 )
@@ -129,7 +129,7 @@ def _why_none(each: Suggestion, rate: str) -> str:
 
 
 def _read_evidence(reader: SqliteDecisionReader, decisions: int) -> Iterator[Evidence]:
-    """Yield evidence, newest first, of as many decisions as a simulation would look at."""
+    """Yield evidence, newest first, of SCANNED_PER_DECISION decisions for each that is wanted."""
     before, room = None, decisions * SCANNED_PER_DECISION
     while room > 0:
         page = asyncio.run(reader.newest(before=before, limit=min(PAGE_ROWS, room)))

@@ -1,13 +1,11 @@
 """Judge the decisions on record again by a policy that somebody thinks of, without putting it in force.
 
-Page by page, newest first, and off the event loop: memory is bounded by a page, the time by a limit, and between two
-pages requests go first, and whoever does not want to know any more is noticed.
+Off the event loop, and page by page, see `look_back`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -32,10 +30,8 @@ from baleen_core.errors import (
     IntegrityError,
     InvalidError,
     NotFound,
-    Overloaded,
     PolicyError,
     Problem,
-    StateError,
 )
 from baleen_core.model.schema import Model
 from baleen_core.model.signals import find_offers
@@ -45,19 +41,22 @@ from baleen_core.policy.schema import BacktestGate, ListContent, ListType, Revis
 from baleen_core.policy_stream import BacktestQuestion
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
+from baleen_sidecar.usecases.look_back import (
+    LIMIT_SECONDS,
+    PAGE_ROWS,
+    SCANNED_PER_DECISION,
+    OneAtATime,
+    Pages,
+    Wanted,
+    always,
+    read_row,
+)
 from baleen_sidecar.usecases.policy_documents import Document, Documents, sort_documents
 from baleen_sidecar.usecases.read_policies import find_status
 
 DEFAULT_DECISIONS: Final = 5_000
-SCANNED_PER_DECISION: Final = 10
-"""Decisions that are looked at for each that is to be compared: in most of them other policies may have judged."""
 MIN_SCANNED: Final = 100_000
 """So many are looked at however few are to be compared, so that a policy with little traffic finds its own."""
-SIMULATION_SECONDS: Final = 30.0
-PAGE_ROWS: Final = 100
-"""Judged at once in a few milliseconds, for which a request may have to wait."""
-BUSY_SECONDS: Final = 5
-
 T = TypeVar("T")
 
 
@@ -113,10 +112,6 @@ class _Scan:
         return bool(self.comparison.stable.lists or self.comparison.candidate.lists)
 
 
-async def _always() -> bool:
-    return True
-
-
 class Simulate:
     """Compares a policy with what may come after it, on the decisions on record; one at a time."""
 
@@ -130,7 +125,7 @@ class Simulate:
         executor: Executor,
         monotonic_seconds: Callable[[], float],
         page_rows: int = PAGE_ROWS,
-        limit_seconds: float = SIMULATION_SECONDS,
+        limit_seconds: float = LIMIT_SECONDS,
         min_scanned: int = MIN_SCANNED,
     ) -> None:
         """`models` returns those that are served, or will be."""
@@ -143,7 +138,7 @@ class Simulate:
         self._page_rows = page_rows
         self._limit_seconds = limit_seconds
         self._min_scanned = min_scanned
-        self._is_busy = False
+        self._turn = OneAtATime("simulation")
 
     async def run(
         self,
@@ -152,7 +147,7 @@ class Simulate:
         *,
         decisions: int = DEFAULT_DECISIONS,
         gate: BacktestGate | None = None,
-        is_wanted: Callable[[], Awaitable[bool]] = _always,
+        is_wanted: Wanted = always,
     ) -> Simulation:
         """Judge at most so many decisions again, by a draft and by what is in force.
 
@@ -165,7 +160,7 @@ class Simulate:
             StateError: the log cannot be read.
         """
         loaded, models = self._in_force(name), self._models()
-        with self._alone():
+        with self._turn.alone():
             comparison = await self._off_loop(lambda: _compare(loaded, draft, models))
             scan = self._begin(comparison, decisions, self._limit_seconds)
             found, ended = await self._scan(scan, is_wanted)
@@ -179,9 +174,7 @@ class Simulate:
             log=await self._history.log_id(),
         )
 
-    async def compare(
-        self, question: BacktestQuestion, *, is_wanted: Callable[[], Awaitable[bool]] = _always
-    ) -> tuple[Backtest, Ended]:
+    async def compare(self, question: BacktestQuestion, *, is_wanted: Wanted = always) -> tuple[Backtest, Ended]:
         """Judge decisions again by two revisions, whether either is in force here or not.
 
         Raises:
@@ -190,22 +183,12 @@ class Simulate:
             StateError: the log cannot be read.
         """
         models = self._models()
-        with self._alone():
+        with self._turn.alone():
             sides = await self._off_loop(lambda: _read_sides(question))
             lists = await self._find_lists(question, sides)
             comparison = await self._off_loop(lambda: _compare_sides(question.policy, sides, lists, models))
             seconds = min(question.seconds, self._limit_seconds)
             return await self._scan(self._begin(comparison, question.decisions, seconds), is_wanted)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._is_busy:
-            raise Overloaded("another simulation is under way; one runs at a time", retry_after_seconds=BUSY_SECONDS)
-        self._is_busy = True
-        try:
-            yield
-        finally:
-            self._is_busy = False
 
     async def _find_lists(
         self, question: BacktestQuestion, sides: tuple[RevisionContent, RevisionContent]
@@ -238,26 +221,25 @@ class Simulate:
             looked_up=looked_up,
         )
 
-    async def _scan(self, scan: _Scan, is_wanted: Callable[[], Awaitable[bool]]) -> tuple[Backtest, Ended]:
-        found, scanned, before = Backtest(), 0, None
-        give_up = self._monotonic_seconds() + scan.limit_seconds
+    async def _scan(self, scan: _Scan, is_wanted: Wanted) -> tuple[Backtest, Ended]:
+        found = Backtest()
+        pages = Pages(
+            self._history,
+            page_rows=self._page_rows,
+            max_scanned=scan.max_scanned,
+            limit_seconds=scan.limit_seconds,
+            monotonic_seconds=self._monotonic_seconds,
+            is_wanted=is_wanted,
+        )
         while found.compared < scan.decisions:
-            if not await is_wanted():
-                return found, Ended.ABANDONED
-            if self._monotonic_seconds() >= give_up:
-                return found, Ended.TIME_LIMIT
-            room = scan.max_scanned - scanned
-            if room <= 0:
-                return found, Ended.SCAN_LIMIT
-            page = await self._history.newest(before=before, limit=min(self._page_rows, room))
-            if not page:
-                return found, Ended.END_OF_LOG
+            page = await pages.next()
+            if isinstance(page, Ended):
+                return found, page
             ours = [row for row in page if scan.may_have_part(row)]
             found = merge_backtests(found, Backtest(elsewhere=len(page) - len(ours)))
             while ours and (wanted := scan.decisions - found.compared):
                 found = merge_backtests(found, await self._judge(scan, ours[:wanted]))
                 ours = ours[wanted:]
-            scanned, before = scanned + len(page), page[-1].sequence
         return found, Ended.ENOUGH
 
     async def _judge(self, scan: _Scan, page: Sequence[LoggedDecision]) -> Backtest:
@@ -361,11 +343,4 @@ def _documents(contents: Sequence[Mapping[str, Any]]) -> Iterable[Document]:
 
 
 def _decode(page: Sequence[LoggedDecision]) -> list[DecisionRecord]:
-    return [_decode_one(row) for row in page]
-
-
-def _decode_one(row: LoggedDecision) -> DecisionRecord:
-    try:
-        return row.read()
-    except ValueError as exc:
-        raise StateError(f"decision {row.id} cannot be read back: {exc}") from exc
+    return [read_row(row) for row in page]

@@ -1,34 +1,37 @@
 """Look back through the decision log: how each revision of a policy did, and on what the sides of a rollout differ.
 
-Page by page, newest first, and off the event loop, as simulations do: memory is bounded by a page, the time by a limit,
-and between two pages requests go first, and whoever does not want to know any more is noticed.
+Off the event loop, and page by page, see `look_back`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
+from baleen_core.decision.backtest import Ended
 from baleen_core.decision.engine import CompiledPolicy, compile_policy
 from baleen_core.decision.flips import FlipSummary, merge_flips, rejudge_trial, summarize
 from baleen_core.decision.performance import Performance, merge_performance, summarize_performance
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus
-from baleen_core.errors import NotFound, Overloaded, StateError
+from baleen_core.errors import NotFound, StateError
 from baleen_core.policy.revision import read_revision
 from baleen_core.records import DecisionRecord, Trial
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
-from baleen_sidecar.usecases.read_policies import find_status
-from baleen_sidecar.usecases.simulate import (
-    BUSY_SECONDS,
-    DEFAULT_DECISIONS,
+from baleen_sidecar.usecases.look_back import (
+    LIMIT_SECONDS,
     PAGE_ROWS,
     SCANNED_PER_DECISION,
-    SIMULATION_SECONDS,
+    OneAtATime,
+    Pages,
+    Wanted,
+    always,
+    read_row,
 )
+from baleen_sidecar.usecases.read_policies import find_status
+from baleen_sidecar.usecases.simulate import DEFAULT_DECISIONS
 
 MAX_SURVEYED: Final = 100_000
 """Decisions of a policy that one survey may count."""
@@ -39,7 +42,6 @@ MIN_RATE_SECONDS: Final = 1.0
 """A rate is never taken over less: one decision, just now, is no 1,000 per second."""
 
 T = TypeVar("T")
-Wanted = Callable[[], Awaitable[bool]]
 
 
 class LookedBack(StrEnum):
@@ -54,7 +56,7 @@ class LookedBack(StrEnum):
     SCAN_LIMIT = "ScanLimit"
     """It looked at SCANNED_PER_DECISION decisions for each that was asked for."""
     TIME_LIMIT = "TimeLimit"
-    """It took SIMULATION_SECONDS."""
+    """It took LIMIT_SECONDS."""
     ABANDONED = "Abandoned"
     """Nobody wants to know any more."""
 
@@ -104,10 +106,6 @@ class _Work(Protocol):
         """Count those of the policy, `room` at most; return whether earlier ones may matter."""
 
 
-async def _always() -> bool:
-    return True
-
-
 class Survey:
     """Reads what is on record of a policy; one survey at a time."""
 
@@ -122,7 +120,7 @@ class Survey:
         monotonic_seconds: Callable[[], float],
         wall_seconds: Callable[[], float],
         page_rows: int = PAGE_ROWS,
-        limit_seconds: float = SIMULATION_SECONDS,
+        limit_seconds: float = LIMIT_SECONDS,
     ) -> None:
         """`signals` are all that the served models offer now, by which rules are compiled."""
         self._policies = policies
@@ -134,7 +132,7 @@ class Survey:
         self._wall_seconds = wall_seconds
         self._page_rows = page_rows
         self._limit_seconds = limit_seconds
-        self._is_busy = False
+        self._turn = OneAtATime("survey")
 
     async def performance(
         self,
@@ -142,7 +140,7 @@ class Survey:
         *,
         decisions: int = DEFAULT_DECISIONS,
         seconds: int = DEFAULT_SECONDS,
-        is_wanted: Wanted = _always,
+        is_wanted: Wanted = always,
     ) -> Surveyed:
         """Count, for each revision, what came of the policy's newest decisions: at most so many, and so old.
 
@@ -155,7 +153,7 @@ class Survey:
         status = find_status(self._policies(), name)
         now = datetime.fromtimestamp(self._wall_seconds(), UTC)
         work = _PerformanceWork(status.name, now, timedelta(seconds=seconds))
-        with self._alone():
+        with self._turn.alone():
             ended, scanned = await self._walk(work, decisions, is_wanted)
         spent = float(seconds) if ended is LookedBack.WINDOW else (now - work.oldest).total_seconds()
         return Surveyed(
@@ -176,7 +174,7 @@ class Survey:
         sides: tuple[str, str] | None = None,
         *,
         decisions: int = DEFAULT_DECISIONS,
-        is_wanted: Wanted = _always,
+        is_wanted: Wanted = always,
     ) -> TrialFlips:
         """Compare what both sides of a rollout said of the newest decisions: of the one under way, or of these digests.
 
@@ -192,7 +190,7 @@ class Survey:
                 f"nothing of the policy {status.namespace}/{status.name} is rolled out now; name both digests of an "
                 "earlier rollout as `from` and `to`"
             )
-        with self._alone():
+        with self._turn.alone():
             work = _FlipsWork(status.name, await self._compiled(stable), await self._compiled(candidate))
             ended, scanned = await self._walk(work, decisions, is_wanted)
         return TrialFlips(
@@ -219,36 +217,24 @@ class Survey:
         return await self._off_loop(lambda: compile_policy("", "", read_revision(kept), self._signals()))
 
     async def _walk(self, work: _Work, decisions: int, is_wanted: Wanted) -> tuple[LookedBack, int]:
-        scanned, before = 0, None
-        give_up = self._monotonic_seconds() + self._limit_seconds
+        pages = Pages(
+            self._history,
+            page_rows=self._page_rows,
+            max_scanned=decisions * SCANNED_PER_DECISION,
+            limit_seconds=self._limit_seconds,
+            monotonic_seconds=self._monotonic_seconds,
+            is_wanted=is_wanted,
+        )
         while work.counted < decisions:
-            if not await is_wanted():
-                return LookedBack.ABANDONED, scanned
-            if self._monotonic_seconds() >= give_up:
-                return LookedBack.TIME_LIMIT, scanned
-            limit = min(self._page_rows, decisions * SCANNED_PER_DECISION - scanned)
-            if limit <= 0:
-                return LookedBack.SCAN_LIMIT, scanned
-            page = await self._history.newest(before=before, limit=limit)
-            if not page:
-                return LookedBack.END_OF_LOG, scanned
-            scanned, before = scanned + len(page), page[-1].sequence
+            page = await pages.next()
+            if isinstance(page, Ended):
+                return LookedBack(page), pages.scanned
             if not await self._take(work, page, decisions - work.counted):
-                return LookedBack.WINDOW, scanned
-        return LookedBack.ENOUGH, scanned
+                return LookedBack.WINDOW, pages.scanned
+        return LookedBack.ENOUGH, pages.scanned
 
     async def _take(self, work: _Work, page: Sequence[LoggedDecision], room: int) -> bool:
-        return await self._off_loop(lambda: work.take([_read(row) for row in page], room))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if self._is_busy:
-            raise Overloaded("another survey is under way; one runs at a time", retry_after_seconds=BUSY_SECONDS)
-        self._is_busy = True
-        try:
-            yield
-        finally:
-            self._is_busy = False
+        return await self._off_loop(lambda: work.take([read_row(row) for row in page], room))
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -307,10 +293,3 @@ def _time_of(record: DecisionRecord) -> datetime:
 def _has_part(record: DecisionRecord, policy: str) -> bool:
     decision = record.decision
     return policy in (*(ref.name for ref in decision.policies), *(trial.name for trial in decision.trials))
-
-
-def _read(row: LoggedDecision) -> DecisionRecord:
-    try:
-        return row.read()
-    except ValueError as exc:
-        raise StateError(f"decision {row.id} cannot be read back: {exc}") from exc
