@@ -567,6 +567,17 @@ async def test_a_candidate_that_blocks_too_much_is_rolled_back_with_the_numbers(
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
 
 
+async def test_a_clock_that_was_put_back_keeps_no_candidate_from_being_rolled_back(site):
+    gateway = await rolling(site)
+    gateway.judged(1000, Verdict.ALLOW, Verdict.ALLOW)
+    await pass_time(site, 5)
+    gateway.judged(100, Verdict.ALLOW, Verdict.BLOCK)
+    await pass_time(site, -3600)
+
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+
+
 async def test_another_try_of_what_failed_is_another_rollout_for_those_who_count(site):
     salts = (f"salt {number}" for number in range(1000))
     gateway = await rolling(site, salt=lambda: next(salts))
