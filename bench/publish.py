@@ -56,9 +56,11 @@ def render_page(results: Results, wanted: Mapping[str, Mapping[str, Aim]]) -> st
 
 
 def render_summary(results: Results, wanted: Mapping[str, Mapping[str, Aim]]) -> str:
-    """Write what a reader of the README wants: value, goal, verdict."""
+    """Write what a reader of the README wants: each figure that has a goal, with its value and whether it is met."""
     lines = ["| figure | what | value | goal | verdict |", "|---|---|---|---|---|"]
     for script, name, aim in _each(wanted):
+        if aim.goal is None:
+            continue
         figure = _find(results, script, name)
         value = NOT_MEASURED if figure is None else f"{_number(figure['value'])} {figure['unit']}"
         verdict = "" if figure is None else figure["verdict"]
