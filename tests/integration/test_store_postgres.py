@@ -36,7 +36,8 @@ from baleen_sidecar.adapters.store import (
     verify_database,
 )
 from baleen_sidecar.adapters.store import postgres as module
-from baleen_sidecar.adapters.store.postgres import RETENTION_LOCK, TRY_LOCK, Target
+from baleen_sidecar.adapters.store.erasure import BATCH_ROWS
+from baleen_sidecar.adapters.store.postgres import RETENTION_LOCK, TRY_LOCK, PostgresConnection, Target
 from baleen_sidecar.adapters.store.postgres_log import drop_expired_of_all
 from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION, metadata
 from baleen_sidecar.ports import Activation
@@ -242,6 +243,45 @@ async def test_a_person_is_erased_from_all_chains_and_they_hold(database: Databa
     assert [each.found.erased for each in verify_database(database, noted)] == [3, 2]
     assert [each.found.fault for each in verify_database(database, noted)] == [None, None]
     assert scalars(database, "SELECT author FROM decisions WHERE author IS NOT NULL") == ["jane\0\\"] * 2
+
+
+async def write_at_once(database: Database, count: int, *, author: str) -> Head:
+    async with opened(database) as log:
+        await asyncio.gather(*(log.append(make_record(f"d-{n:04}", author=author)) for n in range(count)))
+        head = log.head()
+    assert head is not None
+    return head
+
+
+async def test_many_decisions_are_erased_by_few_statements(database: Database, monkeypatch) -> None:
+    noted = await write_at_once(database, 2 * BATCH_ROWS + 50, author="jane")
+    statements: list[str] = []
+    execute_escaped = PostgresConnection.execute_escaped
+
+    def noting(connection: PostgresConnection, sql: str, parameters: Any, /) -> Any:
+        statements.append(sql)
+        return execute_escaped(connection, sql, parameters)
+
+    monkeypatch.setattr(PostgresConnection, "execute_escaped", noting)
+
+    assert erase_subject_of(database, "jane") == 2 * BATCH_ROWS + 50
+    assert sum(each.startswith("UPDATE") for each in statements) == 3
+    assert len(statements) < 10
+    assert (chain_of(database, "gateway-1", noted).found.erased, chain_of(database, "gateway-1").found.fault) == (
+        2 * BATCH_ROWS + 50,
+        None,
+    )
+
+
+async def test_of_those_who_erase_the_same_decisions_at_once_each_counts_its_own(database: Database) -> None:
+    noted = await write_at_once(database, 2 * BATCH_ROWS, author="jane")
+    erased = await asyncio.gather(*(asyncio.to_thread(erase_subject_of, database, "jane") for _ in range(4)))
+
+    assert sum(erased) == 2 * BATCH_ROWS
+    assert (chain_of(database, "gateway-1", noted).found.erased, chain_of(database, "gateway-1").found.fault) == (
+        2 * BATCH_ROWS,
+        None,
+    )
 
 
 def drop_all(database: Database, *, days: int = 0) -> int:

@@ -89,7 +89,7 @@ def _read(row: HashedRow) -> DecisionRecord:
 def _erase(connection: sqlite3.Connection, rows: list[HashedRow]) -> int:
     begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
-        erased = erase_rows(connection, rows)
+        erased = sum(connection.execute(_ERASE, (*kept_of(row), row.sequence)).rowcount for row in rows)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -97,12 +97,7 @@ def _erase(connection: sqlite3.Connection, rows: list[HashedRow]) -> int:
     return erased
 
 
-def erase_rows(connection: Connection, rows: list[HashedRow]) -> int:
-    """Erase their personal parts, in the transaction that is under way; return of how many there was one."""
-    return sum(connection.execute(_ERASE, (*_erased(row), row.sequence)).rowcount for row in rows)
-
-
-def _erased(row: HashedRow) -> tuple[bytes, bytes]:
+def kept_of(row: HashedRow) -> tuple[bytes, bytes]:
     """Return the digest that is kept of a row's personal part, empty where no chain needs one, and its record."""
     if row.link is not None:
         # An altered row stays one: a digest of what is there now would not fit the chain either.
