@@ -27,6 +27,8 @@ def print_simulation(answer: Mapping[str, Any]) -> None:
         note(f"{count:,} could not be compared, since the list {name} was not looked up then")
     if erased := answer.get("erased", 0):
         note(f"{erased:,} could not be compared, since they were erased on request")
+    if no_namespace := answer.get("no_namespace", 0):
+        note(f"{no_namespace:,} could not be compared: an earlier release wrote no namespaces of policies")
     if answer["ended"] not in (Ended.ENOUGH, Ended.END_OF_LOG):
         note(f"stopped before there were enough decisions: {answer['ended']}")
     if answer.get("gate", {}).get("verdict") == "Pass":

@@ -344,3 +344,4 @@ class BacktestShare(msgspec.Struct, frozen=True, kw_only=True):
     signals: Annotated[dict[Name, Count], Meta(max_length=10_000)] = {}
     lists: Annotated[dict[Name, Count], Meta(max_length=1000)] = {}
     log: Name = ""
+    no_namespace: Count = 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from baleen_core.policy.schema import Verdict
 
@@ -158,7 +158,10 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
 
 
 class PolicyRef(Frozen, frozen=True):
-    """A policy that judged, in which role, and the revision it was."""
+    """A policy that judged, in which role, and the revision it was.
+
+    Earlier releases did not say the `namespace`; whose it was is told by `whose.PolicyOnRecord`.
+    """
 
     role: PolicyRole
     name: str
@@ -166,6 +169,7 @@ class PolicyRef(Frozen, frozen=True):
     version: str
     digest: str
     cohort: Cohort = Cohort.STABLE
+    namespace: str | UnsetType = UNSET
 
 
 class CategoryResult(Frozen, frozen=True):
@@ -201,7 +205,7 @@ class Trial(Frozen, frozen=True, omit_defaults=True):
     `rollout` names the try (`PublishedRoute.rollout`). The candidate counted if the content was `exposed` to it. Where
     chance decided that, `weight` is the candidate's share of the line then, in basis points; else it is 0. The side
     that counted has `failed` where it lacks a signal that it looks at, or one of its rules ends in an error, unless a
-    list of the known good cleared the content all the same.
+    list of the known good cleared the content all the same. Earlier releases did not say the policy's `namespace`.
     """
 
     name: str
@@ -214,6 +218,7 @@ class Trial(Frozen, frozen=True, omit_defaults=True):
     exposed: bool = False
     weight: int = 0
     failed: bool = False
+    namespace: str | UnsetType = UNSET
 
 
 class Decision(Frozen, frozen=True, omit_defaults=True):

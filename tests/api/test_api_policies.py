@@ -62,6 +62,34 @@ def test_the_policy_of_the_narrowest_scope_judges_and_the_floor_with_it(
     assert {each["digest"] for each in answer["policies"]} == {each["digest"] for each in effective["policies"]}
 
 
+def test_policies_of_one_name_in_two_namespaces_are_told_apart(start_sidecar: StartSidecar) -> None:
+    ours, theirs = simple("community", scope={"surface": "comments"}), simple("community", scope={"surface": "chat"})
+    theirs["metadata"]["namespace"] = "games"
+    running = start_sidecar(policies={"a.yaml": [ours, theirs]})
+    answers = [judge(running, surface=surface) for surface in ("comments", "comments", "chat")]
+
+    def ask(namespace: str) -> list[int]:
+        path = f"/v1/policies/{namespace}community"
+        found = running.client.get(f"{path}/performance")
+        assert found.status_code == 200, found.text
+        draft = {"policy": ours if namespace == "trust-safety." else theirs}
+        simulated = running.client.post(f"{path}/simulate", json=draft)
+        assert simulated.status_code == 200, simulated.text
+        assert found.json()["no_namespace"] == 0
+        return [found.json()["decisions"], simulated.json()["compared"], simulated.json()["elsewhere"]]
+
+    effective = running.client.get("/v1/effective-policy", params={"surface": "chat"}).json()["policies"]
+    refused = running.client.get("/v1/policies/community/performance")
+    replayed = running.client.post(f"/v1/decisions/{answers[2]['id']}/replay").json()
+
+    assert [each["policies"][0]["namespace"] for each in answers] == ["trust-safety", "trust-safety", "games"]
+    assert [each["namespace"] for each in effective] == ["games"]
+    assert (ask("trust-safety."), ask("games.")) == ([2, 2, 1], [1, 1, 2])
+    assert refused.status_code == 404
+    assert "ask for one of games.community, trust-safety.community" in refused.json()["detail"]
+    assert replayed["identical"] is True
+
+
 def test_what_the_narrower_policy_lets_pass_the_floor_still_blocks(start_sidecar: StartSidecar) -> None:
     threat = {"name": "threat", "signals": [{"name": "text-safety.threat", "block": "97%"}]}
     floor = {

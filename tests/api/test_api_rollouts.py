@@ -42,7 +42,7 @@ def roll_out(start_sidecar: StartSidecar) -> Callable[[Exposure], tuple[RunningS
         )
         revision = make_revision(parse_policy(manifest("50%")), {})
         running.run(running.sidecar.ports.store.put_revision("trust-safety/community", revision))
-        compiled = compile_policy("community", "v2", read_revision(revision), {SIGNAL})
+        compiled = compile_policy("community", "v2", read_revision(revision), {SIGNAL}, namespace="trust-safety")
         trial = LoadedTrial(
             compiled=replace(compiled, cohort=Cohort.CANDIDATE),
             lists=(),
@@ -82,8 +82,8 @@ def test_in_a_shadow_the_stable_revision_decides_and_what_the_candidate_says_is_
     answers = [judge(running, author={"id": f"author-{number}"}) for number in range(5)]
 
     assert {(each["decision"], each["policies"][0]["cohort"]) for each in answers} == {("Allow", "Stable")}
-    assert samples(running, "baleen_policy_decisions_total") == {("Stable", "Allow", "community"): 5}
-    assert samples(running, "baleen_policy_flips_total") == {("Allow", "community", "Block"): 5}
+    assert samples(running, "baleen_policy_decisions_total") == {("Stable", "Allow", "community", "trust-safety"): 5}
+    assert samples(running, "baleen_policy_flips_total") == {("Allow", "community", "trust-safety", "Block"): 5}
 
 
 def test_a_tenant_of_a_match_is_judged_by_the_candidate_and_others_are_not(roll_out) -> None:
@@ -95,8 +95,8 @@ def test_a_tenant_of_a_match_is_judged_by_the_candidate_and_others_are_not(roll_
     ]
     assert shown == [("Block", "Candidate", "v2"), ("Allow", "Stable", others["policies"][0]["version"])]
     assert samples(running, "baleen_policy_decisions_total") == {
-        ("Candidate", "Block", "community"): 1,
-        ("Stable", "Allow", "community"): 1,
+        ("Candidate", "Block", "community", "trust-safety"): 1,
+        ("Stable", "Allow", "community", "trust-safety"): 1,
     }
 
 

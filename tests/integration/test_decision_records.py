@@ -288,6 +288,7 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
         tried(7, name="n" * 254),
+        tried(11, namespace="n" * 254),
         structs.replace(tried(8), evidence=make_evidence({"a.b": 2**40})),
         structs.replace(tried(9), evidence=make_evidence({"a.b": -1})),
         structs.replace(tried(10), latency_microseconds=10**400),
@@ -298,6 +299,7 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
 
         assert found.keys() == {each.id for each in wrong}
         assert found[tried(7).id] == "the name of a trial's policy is longer than 253 characters"
+        assert found[tried(11).id] == "the namespace of a policy is longer than 253 characters"
         assert found[tried(8).id] == found[tried(9).id] == "a score is not from 0 to 1,000,000"
         assert found[tried(10).id] == "its latency is above 86,400,000,000 microseconds"
         assert found[tried(4).id].startswith("NotGranted: namespace shop may not decide by")

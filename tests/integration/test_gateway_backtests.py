@@ -64,7 +64,7 @@ async def logged(folder: Path, decisions: int, *, above: int = 0, **simulated: A
     """Run a gateway that decided so often, some of it on what the candidate would block."""
     await asyncio.to_thread(folder.mkdir)
     database = make_database(folder)
-    compiled = compile_policy("community", "", read_revision(STABLE), {})  # type: ignore[arg-type]
+    compiled = compile_policy(KEY[1], "", read_revision(STABLE), {}, namespace=KEY[0])  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as executor:
         async with SqliteDecisionLog(database) as log:
             async with asyncio.TaskGroup() as group:

@@ -79,6 +79,7 @@ def make_rule(when: str, action: Verdict = Verdict.REVIEW, *, name: str = "rule"
 def make_policy(
     *categories: Category,
     name: str = "community",
+    namespace: str = "trust-safety",
     type: str = "Moderation",
     role: Role = Role.POLICY,
     signals: Sequence[str] = SIGNALS,
@@ -88,7 +89,7 @@ def make_policy(
     content = PolicyContent(categories=categories, **fields)
     digest = digest_of(repr((name, content)).encode())
     revision = RevisionContent(digest=digest, type=type, role=role, scope=Scope(), policy=content)
-    return compile_policy(name, "v1.0.0", revision, signals)
+    return compile_policy(name, "v1.0.0", revision, signals, namespace=namespace)
 
 
 def make_evidence(

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from msgspec import structs
+from msgspec import UnsetType, structs
 
+from baleen_core.decision.whose import PolicyOnRecord
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import CategoryResult, Cohort, DecisionRecord, Missing, PolicyRef, PolicyRole, Trial
 from decision_records import make_record
@@ -11,10 +12,32 @@ from decision_records import make_record
 ALLOW, REVIEW, BLOCK = Verdict
 
 
-def ref(digest: str, *, name: str = "community", cohort: Cohort = Cohort.STABLE, version: str = "v1") -> PolicyRef:
+Namespace = str | UnsetType
+OURS = "trust-safety"
+
+
+def ref(
+    digest: str,
+    *,
+    name: str = "community",
+    namespace: Namespace = OURS,
+    cohort: Cohort = Cohort.STABLE,
+    version: str = "v1",
+) -> PolicyRef:
     return PolicyRef(
-        role=PolicyRole.WINNER, name=name, type="Moderation", version=version, digest=digest, cohort=cohort
+        role=PolicyRole.WINNER,
+        name=name,
+        namespace=namespace,
+        type="Moderation",
+        version=version,
+        digest=digest,
+        cohort=cohort,
     )
+
+
+def on_record(*, namespace: str = OURS, digests: str = "") -> PolicyOnRecord:
+    """What is looked for on record of `community`, which had these revisions, one letter each."""
+    return PolicyOnRecord(namespace=namespace, name="community", digests=frozenset(digests))
 
 
 def decided(
@@ -47,11 +70,13 @@ def tried(
     candidate_verdict: Verdict,
     *,
     name: str = "community",
+    namespace: Namespace = OURS,
     stable: str = "a",
     candidate: str = "b",
 ) -> Trial:
     return Trial(
         name=name,
+        namespace=namespace,
         stable=stable,
         candidate=candidate,
         stable_verdict=stable_verdict,

@@ -23,15 +23,16 @@ judged = st.builds(
     language=st.sampled_from(["en", "de", None]),
 )
 backtests = st.builds(
-    lambda found, unknown, erased, wanting, elsewhere: Backtest(
+    lambda found, unknown, erased, wanting, elsewhere, no_namespace: Backtest(
         flips=summarize(found),
         unknown=unknown,
         erased=min(erased, unknown),
         signals={"toxicity.toxic": min(wanting, unknown)} if unknown else {},
         elsewhere=elsewhere,
+        no_namespace=min(no_namespace, unknown),
     ),
     st.lists(judged, max_size=12, unique_by=lambda each: each.id),
-    *[st.integers(0, 9)] * 4,
+    *[st.integers(0, 9)] * 5,
 )
 
 
@@ -65,6 +66,7 @@ SHARE = write_share("gw-1", Backtest(flips=FOUND, unknown=2, signals={"a.b": 2})
         pytest.param({"overall": (0,) * 9}, id="fewer than in the categories"),
         pytest.param({"languages": {}}, id="of no language"),
         pytest.param({"erased": 3}, id="more erased than unknown"),
+        pytest.param({"no_namespace": 3}, id="more without a namespace than unknown"),
         pytest.param({"signals": {"a.b": 3}}, id="more wanting than unknown"),
         pytest.param({"examples": (BacktestExamples(from_=ALLOW, to=REVIEW, ids=("d",)),)}, id="of no flip"),
         pytest.param({"examples": (BacktestExamples(from_=ALLOW, to=BLOCK, ids=("d", "e")),)}, id="of more flips"),

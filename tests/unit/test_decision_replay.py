@@ -287,6 +287,7 @@ def test_refs_are_what_is_replayed():
             version="v1.0.0",
             digest=policy.revision.digest,
             cohort=Cohort.STABLE,
+            namespace="trust-safety",
         ),
     )
 

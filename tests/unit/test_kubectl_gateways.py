@@ -14,7 +14,7 @@ from baleen_cli.cluster import Cluster
 from baleen_cli.kubectl_commands.adding import add_flips, add_simulations
 from baleen_cli.kubectl_commands.gateways import Gateways, call, find_gateways
 from baleen_cli.kubectl_commands.simulating import choose_sides, read_gate
-from baleen_cli.kubectl_commands.top import CANDIDATE, STABLE, top_rows
+from baleen_cli.kubectl_commands.top import CANDIDATE, STABLE, count_no_namespace, top_rows
 from baleen_core.decision.backtest import Backtest, BacktestGate, judge_backtest, merge_backtests
 from baleen_core.decision.flips import Rejudged, merge_flips, summarize
 from baleen_core.decision.performance import summarize_performance
@@ -24,7 +24,7 @@ from baleen_sidecar.usecases.survey import LookedBack, Surveyed, TrialFlips
 from baleen_sidecar.web.errors import FieldError, ProblemDetails
 from baleen_sidecar.web.simulations import to_simulation_answer
 from baleen_sidecar.web.surveys import PerformanceAnswer, to_flips_answer, to_performance_answer
-from judged_records import ALLOW, BLOCK, REVIEW, decided, ref, tried
+from judged_records import ALLOW, BLOCK, REVIEW, decided, on_record, ref, tried
 from policies import override_manifest
 from policy_site import KEY, pass_time, policy
 from rolling_site import facts_of, rolling
@@ -62,6 +62,7 @@ def test_simulations_of_several_logs_are_the_simulation_of_one_that_has_all(foun
             unknown=unknown,
             signals={"a.b": unknown},
             elsewhere=1,
+            no_namespace=unknown,
         )
         for log in found
     ]
@@ -343,7 +344,7 @@ def performance(site: Any, *records: Any, seconds: float = 10, **fields: Any) ->
     return to_performance_answer(
         Surveyed(
             policy=KEY,
-            found=summarize_performance("community", records),
+            found=summarize_performance(on_record(), records),
             decisions=len(records),
             scanned=len(records),
             seconds=seconds,
@@ -397,3 +398,12 @@ async def test_a_revision_that_is_in_force_and_decided_nothing_is_shown():
     (row,) = top_rows(facts_of(site), {"one": {}}, site.clock.now)
 
     assert (row.digest, row.side, row.per_second, row.decisions, row.enforcing) == (site.stable, STABLE, 0, 0, 0)
+
+
+async def test_decisions_that_may_be_of_the_policy_are_counted_once_for_each_log():
+    site = await rolling(122)
+    shared = [performance(site, log="db", no_namespace=5), performance(site, log="db", no_namespace=5)]
+    own = performance(site, no_namespace=2)
+    answers = {str(n): {"trust-safety/community": each} for n, each in enumerate([*shared, own])} | {"none": {}}
+
+    assert count_no_namespace(facts_of(site), answers) == 7

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from baleen_core.decision import performance
 from baleen_core.decision.performance import (
@@ -14,10 +15,12 @@ from baleen_core.decision.performance import (
 )
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import Cohort, Missing
-from judged_records import ALLOW, BLOCK, REVIEW, decided, ref, tried
+from judged_records import ALLOW, BLOCK, OURS, REVIEW, decided, on_record, ref, tried
 
 verdicts = st.sampled_from(Verdict)
 names = st.sampled_from(["community", "kids"])
+namespaces = st.sampled_from([OURS, "elsewhere", UNSET])
+POLICY = on_record(digests="ab")
 
 
 records = st.builds(
@@ -31,8 +34,11 @@ records = st.builds(
         latency=latency,
     ),
     verdict=verdicts,
-    refs=st.lists(st.builds(ref, st.sampled_from("abcd"), name=names, cohort=st.sampled_from(Cohort)), max_size=3),
-    trials=st.lists(st.builds(tried, verdicts, verdicts, name=names), max_size=2),
+    refs=st.lists(
+        st.builds(ref, st.sampled_from("abcd"), name=names, namespace=namespaces, cohort=st.sampled_from(Cohort)),
+        max_size=3,
+    ),
+    trials=st.lists(st.builds(tried, verdicts, verdicts, name=names, namespace=namespaces), max_size=2),
     categories=st.lists(st.tuples(st.sampled_from(["hate", "spam", "x" * 300]), verdicts), max_size=3),
     degraded=st.lists(st.sampled_from(["toxicity", "PolicySource"]), max_size=3),
     language=st.sampled_from([None, "en", "klingon"]),
@@ -43,33 +49,38 @@ many = st.lists(records, max_size=30)
 
 @given(one=many, other=many)
 def test_merged_counts_are_the_counts_of_all(one, other):
-    merged = merge_performance(summarize_performance("community", one), summarize_performance("community", other))
+    merged = merge_performance(summarize_performance(POLICY, one), summarize_performance(POLICY, other))
 
-    assert merged == summarize_performance("community", one + other)
+    assert merged == summarize_performance(POLICY, one + other)
 
 
 @given(one=many, other=many, third=many, data=st.data())
 def test_no_order_and_no_grouping_has_a_say(one, other, third, data):
-    a, b, c = (summarize_performance("community", each) for each in (one, other, third))
+    a, b, c = (summarize_performance(POLICY, each) for each in (one, other, third))
 
     assert merge_performance(a, b) == merge_performance(b, a)
     assert merge_performance(merge_performance(a, b), c) == merge_performance(a, merge_performance(b, c))
-    assert summarize_performance("community", data.draw(st.permutations(one))) == a
+    assert summarize_performance(POLICY, data.draw(st.permutations(one))) == a
 
 
 @given(found=many)
 def test_every_decision_counts_once_for_each_revision_of_the_policy_that_judged(found):
-    counted = summarize_performance("community", found)
+    counted = summarize_performance(POLICY, found)
 
     for digest in "abcd":
+        may_be = (OURS, UNSET) if digest in "ab" else (OURS,)
         expected = [
-            each for each in found if any((r.digest, r.name) == (digest, "community") for r in each.decision.policies)
+            each
+            for each in found
+            if any(
+                (r.digest, r.name) == (digest, "community") and r.namespace in may_be for r in each.decision.policies
+            )
         ]
         tried_in = sum(
             digest in (trial.stable, trial.candidate)
             for each in found
             for trial in each.decision.trials
-            if trial.name == "community"
+            if trial.name == "community" and trial.namespace in (OURS, UNSET)
         )
         if digest not in counted:
             assert (expected, tried_in) == ([], 0)
@@ -87,8 +98,8 @@ def test_names_are_bounded_and_what_is_beyond_is_counted_together(one, other):
         parts = [
             [decided(ALLOW, ref("a"), categories=[(name, BLOCK)]) for name in sorted(found)] for found in (one, other)
         ]
-        merged = merge_performance(*(summarize_performance("community", part) for part in parts))
-        whole = summarize_performance("community", [*parts[0], *parts[1]])
+        merged = merge_performance(*(summarize_performance(POLICY, part) for part in parts))
+        whole = summarize_performance(POLICY, [*parts[0], *parts[1]])
 
     assert merged == whole
     categories = merged["a"].categories if merged else {}
@@ -98,7 +109,7 @@ def test_names_are_bounded_and_what_is_beyond_is_counted_together(one, other):
 
 
 def test_no_more_revisions_are_counted_than_there_is_room_for():
-    found = summarize_performance("community", [decided(ALLOW, ref(f"sha256:{n:03}")) for n in range(MAX_NAMES + 50)])
+    found = summarize_performance(POLICY, [decided(ALLOW, ref(f"sha256:{n:03}")) for n in range(MAX_NAMES + 50)])
 
     assert len(found) == MAX_NAMES + 1
     assert found[OTHER].decisions == 50
@@ -106,7 +117,7 @@ def test_no_more_revisions_are_counted_than_there_is_room_for():
 
 def test_what_is_counted_is_what_the_record_says():
     found = summarize_performance(
-        "community",
+        POLICY,
         [
             decided(
                 BLOCK,
@@ -134,7 +145,7 @@ def test_what_is_counted_is_what_the_record_says():
 
 @given(latency=st.integers(101, 50_000_000))
 def test_a_latency_is_right_within_a_fifth(latency):
-    (found,) = summarize_performance("community", [decided(ALLOW, ref("a"), latency=latency)] * 3).values()
+    (found,) = summarize_performance(POLICY, [decided(ALLOW, ref("a"), latency=latency)] * 3).values()
 
     for ratio in (0.5, 0.99):
         seconds = found.latency_seconds(ratio)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from baleen_core.decision.backtest import Ended, GateReason
 from baleen_core.errors import ContentError, Overloaded
@@ -52,14 +52,24 @@ class Site:
     async def put_in_force(self, policy: dict[str, Any]) -> None:
         await self.adopt.adopt(Documents(documents=(Document(file="a.yaml", body=policy),)))
 
-    async def decide(self, *scores: int, elsewhere: bool = False) -> None:
-        """Put decisions of the policy in force on record, or of another one that is called otherwise."""
+    async def decide(
+        self, *scores: int, elsewhere: bool = False, namespace: str | UnsetType | None = None, digest: str = ""
+    ) -> None:
+        """Put decisions of the policy in force on record, or of another one that is called otherwise.
+
+        Of another `namespace` or revision where one is named; UNSET is what earlier releases wrote.
+        """
         (loaded,) = self.adopt.current().policies
         for score in scores:
             evidence = make_evidence({SCORE: score})
             decision = decide_by(loaded.compiled, evidence=evidence)
             if elsewhere:
                 refs = tuple(structs.replace(ref, name="other") for ref in decision.policies)
+                decision = structs.replace(decision, policies=refs)
+            if namespace is not None:
+                refs = tuple(
+                    structs.replace(ref, namespace=namespace, digest=digest or ref.digest) for ref in decision.policies
+                )
                 decision = structs.replace(decision, policies=refs)
             name = f"{await self.log.count():06}"
             await self.log.append(DecisionRecord(id=name, time="", evidence=evidence, decision=decision))
@@ -95,6 +105,38 @@ async def test_what_others_decided_is_passed_over_up_to_a_limit(site):
 
     assert (four.found.compared, four.found.elsewhere, four.ended) == (0, 40, Ended.SCAN_LIMIT)
     assert (five.found.compared, five.found.elsewhere, five.ended) == (1, 49, Ended.SCAN_LIMIT)
+
+
+async def test_decisions_of_a_policy_of_the_same_name_in_another_namespace_are_passed_over(site):
+    await site.decide(*[400_000] * 4)
+    await site.decide(*[100_000] * 6, namespace="elsewhere")
+    found = (await site.simulate.run("community", Draft(policy=manifest("20%")), decisions=10)).found
+
+    assert (found.compared, found.elsewhere, found.unknown) == (4, 6, 0)
+
+
+async def test_decisions_without_a_namespace_are_compared_where_a_revision_of_the_policy_judged(site):
+    earlier = site.adopt.current().statuses[0].digest
+    await site.put_in_force(manifest("60%"))
+    await site.decide(*[400_000] * 3, namespace=UNSET)
+    await site.decide(*[400_000] * 4, namespace=UNSET, digest=earlier)
+    await site.decide(*[400_000] * 5, namespace=UNSET, digest="sha256:another")
+    gate = BacktestGate(decisions=12, max_flip_rate=None, max_new_blocks=None)
+    said = await site.simulate.run("community", Draft(policy=manifest("20%")), decisions=12, gate=gate)
+
+    assert (said.found.compared, said.found.unknown, said.found.no_namespace) == (7, 5, 5)
+    assert said.gate.reason is GateReason.NAMESPACE_MISSING
+    assert said.gate.message.startswith(
+        "5 of 12 logged decisions cannot be judged again, 5 of them since an earlier release wrote them without"
+    )
+
+
+async def test_what_an_operator_asks_is_about_one_namespace_too(site):
+    await site.decide(*[400_000] * 4)
+    ours, _ = await site.simulate.compare(question("50%", "20%"))
+    theirs, _ = await site.simulate.compare(structs.replace(question("50%", "20%"), policy="elsewhere/community"))
+
+    assert (ours.compared, theirs.compared, theirs.elsewhere) == (4, 0, 4)
 
 
 @pytest.mark.parametrize("decisions", [1, 2])
@@ -183,7 +225,7 @@ def question(stable: str, candidate: str, **more: Any) -> BacktestQuestion:
     sides = [make_revision(parse_policy(manifest(review)), {}) for review in (stable, candidate)]
     before, after = (BacktestRevision(digest=each.digest, content=each.content) for each in sides)
     return BacktestQuestion(
-        policy="default/community", **({"stable": before, "candidate": after, "decisions": 9} | more)
+        policy="trust-safety/community", **({"stable": before, "candidate": after, "decisions": 9} | more)
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 
 from baleen_core.errors import NotFound, Overloaded, StateError
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
@@ -20,6 +20,7 @@ from policies import policy_manifest
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODELS = (make_model("pictures", "gore"),)
+DIGEST = "sha256:" + "c0" * 32
 
 
 class Site:
@@ -41,12 +42,18 @@ class Site:
             limit_seconds=30.0,
         )
 
-    async def decide(self, *ages: float, policy: str = "community") -> None:
+    async def decide(
+        self,
+        *ages: float,
+        policy: str = "community",
+        namespace: str | UnsetType = "trust-safety",
+        digest: str = DIGEST,
+    ) -> None:
         """Put decisions on record that are so many seconds old."""
         for age in ages:
             name, time = f"{await self.log.count():06}", (NOW - timedelta(seconds=age)).isoformat()
             made = make_record(name, time=time)
-            ref = structs.replace(made.decision.policies[0], name=policy)
+            ref = structs.replace(made.decision.policies[0], name=policy, namespace=namespace, digest=digest)
             await self.log.append(structs.replace(made, decision=structs.replace(made.decision, policies=(ref,))))
 
 
@@ -115,6 +122,29 @@ async def test_whoever_does_not_want_to_know_any_more_ends_it(site: Site) -> Non
     found = await site.survey.performance("community", is_wanted=is_wanted)
 
     assert (found.ended, found.scanned) == (LookedBack.ABANDONED, 20)
+
+
+async def test_policies_of_one_name_in_two_namespaces_are_told_apart(site: Site) -> None:
+    await site.decide(*[5] * 7, namespace="elsewhere")
+    await site.decide(*[5] * 3)
+    found = await site.survey.performance("community")
+
+    assert (found.decisions, found.no_namespace) == (3, 0)
+    assert {digest: each.decisions for digest, each in found.found.items()} == {DIGEST: 3}
+
+
+async def test_decisions_without_a_namespace_count_where_a_revision_of_the_policy_judged_and_else_are_said(
+    site: Site,
+) -> None:
+    ours = site.adopt.current().statuses[0].digest
+    assert ours
+    await site.decide(*[5] * 7, namespace=UNSET)
+    await site.decide(*[5] * 3, namespace=UNSET, digest=ours)
+    await site.decide(*[9_000] * 4, namespace=UNSET)
+    found = await site.survey.performance("community")
+
+    assert (found.decisions, found.no_namespace) == (3, 7)
+    assert {digest: each.decisions for digest, each in found.found.items()} == {ours: 3}
 
 
 async def test_one_survey_runs_at_a_time(site: Site) -> None:

@@ -129,6 +129,9 @@ def show_top(
         shown.add_row(*([row.namespace] if place else []), *_cells(row))
     output.print(shown)
     lines(filter(None, map(_say_convergence, routed)))
+    for each in routed:
+        if count := count_no_namespace(each, answers.answers):
+            note(f"{each.key}: {count:,} more may be of it: an earlier release wrote no namespaces of policies")
     if any(_is_only_said(row) for row in rows):
         note("in brackets: what a candidate says that does not count for anybody")
 
@@ -175,6 +178,12 @@ def top_rows(facts: Facts, answers: Mapping[str, Mapping[str, PerformanceAnswer]
         )
     order = {STABLE: 0, CANDIDATE: 1, "": 2}
     return sorted(rows, key=lambda row: (order[row.side], -row.decisions, row.digest))
+
+
+def count_no_namespace(facts: Facts, answers: Mapping[str, Mapping[str, PerformanceAnswer]]) -> int:
+    """Return how many decisions may be of the policy, and do not say it; those of a log that is shared count once."""
+    said = {name: found[facts.key] for name, found in answers.items() if facts.key in found}
+    return sum(each.no_namespace for each in one_per_log(said, lambda each: each.log).values())
 
 
 def _add(counts: Sequence[OutcomesAnswer]) -> Outcomes:

@@ -9,6 +9,8 @@ A decision is left out, and counted as unknown, where the evidence does not tell
 - A list was not looked up then. Text and pictures are not on record, so it cannot be looked up any more; the digest of
   the content is, so lists of digests can. A list whose hit would change nothing, since the verdict is as strict without
   it, leaves nothing out.
+- An earlier release wrote it, without the policy's namespace, and it was judged by a revision that the policy is not
+  known to have had: it may be that of another namespace's policy of the same name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +25,7 @@ from baleen_core.decision.columns import fits_columns, is_columnar, summarize_co
 from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, max_distance_of, wanted_signals
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, merge_flips, rejudged, summarize
 from baleen_core.decision.lists import CompiledList, find_hits
+from baleen_core.decision.whose import PolicyOnRecord
 from baleen_core.policy.schema import BacktestGate, ListType, PolicyList, RevisionContent, Verdict
 from baleen_core.policy.scope import matches
 from baleen_core.ratio import MILLION, format_ratio
@@ -38,7 +41,7 @@ class Comparison:
 
     `offers` says of each signal that is served now (`<model>.<signal>`) whether its model takes `text` or `image`.
     `looked_up` has, by the digest of each revision that may have judged, what `looked_up_by` says of it. `lists` are
-    the lists of digests of both revisions, compiled.
+    the lists of digests of both revisions, compiled. `digests` are revisions that the policy is known to have had.
     """
 
     stable: CompiledPolicy
@@ -46,6 +49,13 @@ class Comparison:
     offers: Mapping[str, str] = field(default_factory=dict)
     looked_up: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     lists: tuple[CompiledList, ...] = ()
+    digests: frozenset[str] = frozenset()
+
+    @property
+    def policy(self) -> PolicyOnRecord:
+        """The policy as it is looked for on record."""
+        sides = (self.stable.revision.digest, self.candidate.revision.digest)
+        return PolicyOnRecord(namespace=self.stable.namespace, name=self.stable.name, digests=self.digests.union(sides))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +63,8 @@ class Backtest:
     """What became of logged decisions: flips of those that were compared, and how many could not be.
 
     `unknown` are those that the evidence says too little of, `signals` and `lists` for how many of them each signal or
-    list (by its name) was wanting, `erased` how many of them were erased on request. `elsewhere` are those that the
-    policy had no part in, or would have none in.
+    list (by its name) was wanting, `erased` how many of them were erased on request, and `no_namespace` how many may be
+    of another namespace's policy. `elsewhere` are those that the policy had no part in, or would have none in.
     """
 
     flips: FlipSummary = field(default_factory=FlipSummary)
@@ -63,6 +73,7 @@ class Backtest:
     lists: Mapping[str, int] = field(default_factory=dict)
     elsewhere: int = 0
     erased: int = 0
+    no_namespace: int = 0
 
     @property
     def compared(self) -> int:
@@ -106,6 +117,7 @@ class GateReason(StrEnum):
     SIGNALS_MISSING = "SignalsMissing"
     LISTS_NOT_LOOKED_UP = "ListsNotLookedUp"
     DECISIONS_ERASED = "DecisionsErased"
+    NAMESPACE_MISSING = "NamespaceMissing"
 
 
 class Ended(StrEnum):
@@ -143,30 +155,45 @@ def looked_up_by(revision: RevisionContent) -> Mapping[str, int]:
 def backtest(comparison: Comparison, records: Iterable[DecisionRecord]) -> Backtest:
     """Judge decisions again; those of policies that have only categories in columns, all else one by one."""
     all_at_once = is_columnar(comparison.stable) and is_columnar(comparison.candidate)
+    policy = comparison.policy
     columnar: list[DecisionRecord] = []
     others: list[DecisionRecord] = []
-    elsewhere = 0
+    elsewhere = no_namespace = 0
     for record in records:
-        if not _has_part(comparison, record):
+        had_part = _had_part(comparison, policy, record)
+        if had_part is None:
+            no_namespace += 1
+        elif not had_part:
             elsewhere += 1
         elif all_at_once and not record.erased and fits_columns(record.evidence):
             columnar.append(record)
         else:
             others.append(record)
     flips, unscored = summarize_columns(comparison.stable, comparison.candidate, columnar, comparison.offers)
-    in_columns = Backtest(flips=flips, unknown=unscored.decisions, signals=unscored.signals, elsewhere=elsewhere)
+    in_columns = Backtest(
+        flips=flips,
+        unknown=unscored.decisions + no_namespace,
+        signals=unscored.signals,
+        elsewhere=elsewhere,
+        no_namespace=no_namespace,
+    )
     return merge_backtests(in_columns, backtest_one_by_one(comparison, others))
 
 
 def backtest_one_by_one(comparison: Comparison, records: Iterable[DecisionRecord]) -> Backtest:
     """Judge decisions again with the engine alone: what `backtest` says, slower."""
-    wanted = _Wanted(comparison)
+    wanted, policy = _Wanted(comparison), comparison.policy
     compared: list[Rejudged] = []
-    elsewhere = unknown = erased = 0
+    elsewhere = unknown = erased = no_namespace = 0
     signals: dict[str, int] = {}
     lists: dict[str, int] = {}
     for record in records:
-        if not _has_part(comparison, record):
+        had_part = _had_part(comparison, policy, record)
+        if had_part is None:
+            unknown += 1
+            no_namespace += 1
+            continue
+        if not had_part:
             elsewhere += 1
             continue
         found = _rejudge(comparison, record, wanted)
@@ -179,7 +206,13 @@ def backtest_one_by_one(comparison: Comparison, records: Iterable[DecisionRecord
             for name in names:
                 counts[name] = counts.get(name, 0) + 1
     return Backtest(
-        flips=summarize(compared), unknown=unknown, signals=signals, lists=lists, elsewhere=elsewhere, erased=erased
+        flips=summarize(compared),
+        unknown=unknown,
+        signals=signals,
+        lists=lists,
+        elsewhere=elsewhere,
+        erased=erased,
+        no_namespace=no_namespace,
     )
 
 
@@ -192,6 +225,7 @@ def merge_backtests(one: Backtest, other: Backtest) -> Backtest:
         lists=_add(one.lists, other.lists),
         elsewhere=one.elsewhere + other.elsewhere,
         erased=one.erased + other.erased,
+        no_namespace=one.no_namespace + other.no_namespace,
     )
 
 
@@ -268,7 +302,14 @@ def _explain_unknown(found: Backtest) -> GateResult:
         return ", ".join(f"{name} (for {count:,})" for count, name in ordered)
 
     of = f"{found.unknown:,} of {_count(found.compared + found.unknown, 'logged decision')}"
-    if found.erased > max((0, *found.signals.values(), *found.lists.values())):
+    others = (*found.signals.values(), *found.lists.values())
+    if found.no_namespace > max((found.erased, *others)):
+        message = (
+            f"{of} cannot be judged again, {found.no_namespace:,} of them since an earlier release wrote them without "
+            "the policy's namespace, so that they may be another policy's: wait until more are logged, or want fewer"
+        )
+        return _inconclusive(GateReason.NAMESPACE_MISSING, message)
+    if found.erased > max((0, *others)):
         message = (
             f"{of} cannot be judged again, {found.erased:,} of them since they were erased on request: wait until more "
             "are logged, or want fewer"
@@ -303,14 +344,14 @@ def _share(count: int, of: int) -> str:
     return format_ratio(round(count * 10_000 / of) * 100) if of else "0%"
 
 
-def _has_part(comparison: Comparison, record: DecisionRecord) -> bool:
-    """Say whether the policy judged, and both revisions bind the place."""
+def _had_part(comparison: Comparison, policy: PolicyOnRecord, record: DecisionRecord) -> bool | None:
+    """Say whether the policy judged, and both revisions bind the place; None where it may have judged."""
     stable, context = comparison.stable, record.evidence.context
-    return (
-        any(ref.name == stable.name and ref.type == stable.revision.type for ref in record.decision.policies)
-        and matches(stable.revision.scope, context)
-        and matches(comparison.candidate.revision.scope, context)
-    )
+    judged = policy.is_among([ref for ref in record.decision.policies if ref.type == stable.revision.type])
+    if judged is False:
+        return False
+    binds = matches(stable.revision.scope, context) and matches(comparison.candidate.revision.scope, context)
+    return judged if binds else False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ def write_share(replica: str, found: Backtest, ended: Ended, log: str) -> Backte
         signals=dict(found.signals),
         lists=dict(found.lists),
         log=log,
+        no_namespace=found.no_namespace,
     )
 
 
@@ -38,7 +39,7 @@ def read_share(share: BacktestShare) -> tuple[Backtest, Ended]:
         raise ValueError("a category has not as many decisions as there are")
     if sum(map(sum, share.languages.values())) != total:
         raise ValueError("the languages have not as many decisions together as there are")
-    if max(0, share.erased, *share.signals.values(), *share.lists.values()) > share.unknown:
+    if max(share.no_namespace, share.erased, *share.signals.values(), *share.lists.values()) > share.unknown:
         raise ValueError("more decisions are unknown for one reason than are unknown")
     kinds = {kind for kind, _ in overall.kinds()}
     examples = {(each.from_, each.to): each.ids for each in share.examples}
@@ -57,6 +58,7 @@ def read_share(share: BacktestShare) -> tuple[Backtest, Ended]:
         lists=share.lists,
         elsewhere=share.elsewhere,
         erased=share.erased,
+        no_namespace=share.no_namespace,
     )
     return found, Ended(share.ended)
 

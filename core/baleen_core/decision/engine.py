@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import UNSET
+
 from baleen_core.decision.categories import (
     BLOCK,
     REVIEW,
@@ -53,7 +55,10 @@ _LIMITS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPolicy:
-    """A revision that is ready to judge; `cohort` is the side of a rollout that it judges for."""
+    """A revision that is ready to judge; `cohort` is the side of a rollout that it judges for.
+
+    It is a policy's of this `name`, in this `namespace`; that is empty where nobody needs to know it.
+    """
 
     name: str
     version: str
@@ -64,6 +69,7 @@ class CompiledPolicy:
     rules: tuple[CompiledRule, ...]
     rule_signals: frozenset[str]
     on_failure: int
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,9 @@ class Judgement:
         return bool(self.failed) or any(reason.type == _RULE_ERROR for _, reason in self.reasons)
 
 
-def compile_policy(name: str, version: str, content: RevisionContent, signals: Collection[str]) -> CompiledPolicy:
+def compile_policy(
+    name: str, version: str, content: RevisionContent, signals: Collection[str], *, namespace: str = ""
+) -> CompiledPolicy:
     """Make a revision ready to judge; `signals` are all that models offer now (`<model>.<signal>`).
 
     A revision that wants other signals compiles too: they count as not served.
@@ -147,6 +155,7 @@ def compile_policy(name: str, version: str, content: RevisionContent, signals: C
         rules=compiled,
         rule_signals=frozenset(signal for rule in compiled for _, signal in rule.signals),
         on_failure=Verdict(policy.on_model_failure.value).severity,
+        namespace=namespace,
     )
 
 
@@ -269,7 +278,11 @@ def _try_all(
     judged = (*effective.winners, *effective.floors, *effective.dry_runs)
     known = dict(zip(map(id, judged), judgements, strict=True))
     found = [_try(sides, evidence, sightings, known) for sides in effective.trials]
-    return tuple(sorted(found, key=lambda each: (each.name, each.stable, each.candidate)))
+    return tuple(sorted(found, key=_trial_order))
+
+
+def _trial_order(trial: Trial) -> tuple[str, str, str, str]:
+    return trial.name, trial.stable, trial.candidate, trial.namespace or ""
 
 
 def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known: Mapping[int, Judgement]) -> Trial:
@@ -288,6 +301,7 @@ def _try(sides: Sides, evidence: Evidence, sightings: Sequence[Sighting], known:
         exposed=sides.exposed,
         weight=sides.weight,
         failed=(candidate if sides.exposed else stable).has_failed,
+        namespace=sides.stable.namespace or UNSET,
     )
 
 
@@ -441,6 +455,7 @@ def _list_policies(effective: Effective) -> tuple[PolicyRef, ...]:
             version=policy.version,
             digest=policy.revision.digest,
             cohort=policy.cohort,
+            namespace=policy.namespace or UNSET,
         )
         for role, policies in zip(_ROLES, (effective.winners, effective.floors, effective.dry_runs), strict=True)
         for policy in policies
@@ -448,8 +463,8 @@ def _list_policies(effective: Effective) -> tuple[PolicyRef, ...]:
     return tuple(asked) if len(asked) == 1 else tuple(sorted(asked, key=_policy_order))
 
 
-def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str]:
-    return _ROLES.index(ref.role), ref.type, ref.name, ref.version, ref.digest, ref.cohort
+def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str, str]:
+    return _ROLES.index(ref.role), ref.type, ref.name, ref.version, ref.digest, ref.cohort, ref.namespace or ""
 
 
 def _list_degraded(judgements: Sequence[Judgement], evidence: Evidence) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from math import inf
 from typing import Final, TypeVar
 
 from baleen_core.decision.flips import language_key
+from baleen_core.decision.whose import PolicyOnRecord
 from baleen_core.percentiles import percentile
 from baleen_core.records import Cohort, DecisionRecord, Missing
 
@@ -69,17 +70,17 @@ Performance = Mapping[str, RevisionPerformance]
 """By digest."""
 
 
-def summarize_performance(policy: str, records: Iterable[DecisionRecord]) -> Performance:
-    """Count decisions for each revision of the policy of this name that judged, or tried to."""
+def summarize_performance(policy: PolicyOnRecord, records: Iterable[DecisionRecord]) -> Performance:
+    """Count decisions for each revision of the policy that judged, or tried to; not those that may be of another's."""
     found: dict[str, _Counted] = {}
     for record in records:
         decision, outcome = record.decision, record.decision.decision.severity
         for trial in decision.trials:
-            if trial.name == policy:
+            if policy.is_meant(trial):
                 found.setdefault(trial.stable, _Counted()).said[trial.stable_verdict.severity] += 1
                 found.setdefault(trial.candidate, _Counted()).said[trial.candidate_verdict.severity] += 1
         # A revision judges once for a decision, in whichever roles.
-        for digest, ref in {ref.digest: ref for ref in decision.policies if ref.name == policy}.items():
+        for digest, ref in {ref.digest: ref for ref in decision.policies if policy.is_meant(ref)}.items():
             counted = found.setdefault(digest, _Counted())
             counted.take(record, outcome)
             counted.as_candidate += ref.cohort is Cohort.CANDIDATE

@@ -50,8 +50,8 @@ def recorded_policies(record: DecisionRecord, policies: Mapping[str, CompiledPol
         return tuple(_as_recorded(policies[ref.digest], ref) for ref in judged if ref.role is role)
 
     def side(trial: Trial, digest: str) -> CompiledPolicy:
-        # What it is called does not show in a trial, but for the name.
-        return replace(policies[digest], name=trial.name)
+        # What it is called does not show in a trial, but for the policy's name.
+        return replace(policies[digest], name=trial.name, namespace=trial.namespace or "")
 
     return RecordedPolicies(
         winners=in_role(PolicyRole.WINNER),
@@ -85,5 +85,5 @@ def _pairs(one: Decision, other: Decision) -> list[tuple[str, object, object]]:
 
 
 def _as_recorded(policy: CompiledPolicy, ref: PolicyRef) -> CompiledPolicy:
-    # Equal content is one revision, whatever it was called: the name and version are the record's.
-    return replace(policy, name=ref.name, version=ref.version, cohort=ref.cohort)
+    # Equal content is one revision, whatever it was called: namespace, name and version are the record's.
+    return replace(policy, name=ref.name, version=ref.version, cohort=ref.cohort, namespace=ref.namespace or "")

@@ -14,11 +14,22 @@ APPLIED: Final = "Applied"
 PINNED: Final = "Pinned"
 REMOVED: Final = "Removed"
 ROLLED_BACK: Final = "RolledBack"
+MAX_KNOWN: Final = 1_000
+"""Activations by which a policy's own revisions are known."""
 
 
 def name_of(key: Key) -> str:
     """Write a policy's key as the history has it."""
     return "/".join(key)
+
+
+async def known_digests(store: RevisionStore, key: Key) -> frozenset[str]:
+    """Return the revisions that were in force here for a policy, of which the newest MAX_KNOWN times count.
+
+    Raises:
+        StateError: the store cannot be read now.
+    """
+    return frozenset(row.digest for row in await store.history(name_of(key), limit=MAX_KNOWN) if row.digest)
 
 
 def key_of(row: Activation) -> Key:

@@ -64,10 +64,13 @@ class PolicyLoader:
         content = await self.verify(identity, offered)
         lists = [self._compiled_lists[_place(each)] for each in content.policy.lists]
         signals = self._signals()
-        compiled = await self._off_loop(lambda: compile_policy(identity.key[1], identity.version, content, signals))
+        namespace, name = identity.key
+        compiled = await self._off_loop(
+            lambda: compile_policy(name, identity.version, content, signals, namespace=namespace)
+        )
         candidate = Candidate(
-            name=identity.key[1],
-            namespace=identity.key[0],
+            name=name,
+            namespace=namespace,
             created=identity.created,
             revision=content,
             version=identity.version,

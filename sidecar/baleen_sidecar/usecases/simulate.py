@@ -41,6 +41,7 @@ from baleen_core.policy.schema import BacktestGate, ListContent, ListType, Revis
 from baleen_core.policy_stream import BacktestQuestion
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
+from baleen_sidecar.usecases.history import known_digests
 from baleen_sidecar.usecases.look_back import (
     LIMIT_SECONDS,
     PAGE_ROWS,
@@ -157,11 +158,13 @@ class Simulate:
             NotFound: there is no such policy, or no revision of it in force to compare with.
             PolicyError, ContentError: everything that is wrong with the draft.
             Overloaded: another simulation is under way.
-            StateError: the log cannot be read.
+            StateError: the log or the store cannot be read.
         """
         loaded, models = self._in_force(name), self._models()
         with self._turn.alone():
             comparison = await self._off_loop(lambda: _compare(loaded, draft, models))
+            known = await known_digests(self._store, (loaded.candidate.namespace, loaded.candidate.name))
+            comparison = replace(comparison, digests=known)
             scan = self._begin(comparison, decisions, self._limit_seconds)
             found, ended = await self._scan(scan, is_wanted)
         return Simulation(
@@ -180,13 +183,16 @@ class Simulate:
         Raises:
             ContentError: a revision or a list is not what its digest names, or cannot be read by this release.
             Overloaded: another question is being answered.
-            StateError: the log cannot be read.
+            StateError: the log or the store cannot be read.
         """
         models = self._models()
         with self._turn.alone():
             sides = await self._off_loop(lambda: _read_sides(question))
             lists = await self._find_lists(question, sides)
-            comparison = await self._off_loop(lambda: _compare_sides(question.policy, sides, lists, models))
+            namespace, _, name = question.policy.partition("/")
+            known = await known_digests(self._store, (namespace, name))
+            comparison = await self._off_loop(lambda: _compare_sides((namespace, name), sides, lists, models))
+            comparison = replace(comparison, digests=known)
             seconds = min(question.seconds, self._limit_seconds)
             return await self._scan(self._begin(comparison, question.decisions, seconds), is_wanted)
 
@@ -288,12 +294,12 @@ def _read_sides(question: BacktestQuestion) -> tuple[RevisionContent, RevisionCo
 
 
 def _compare_sides(
-    policy: str, sides: tuple[RevisionContent, RevisionContent], texts: Mapping[str, str], models: Sequence[Model]
+    key: Key, sides: tuple[RevisionContent, RevisionContent], texts: Mapping[str, str], models: Sequence[Model]
 ) -> Comparison:
-    offers, name = find_offers(models), policy.partition("/")[2]
+    offers, (namespace, name) = find_offers(models), key
     return Comparison(
-        stable=compile_policy(name, "", sides[0], offers),
-        candidate=compile_policy(name, "", sides[1], offers),
+        stable=compile_policy(name, "", sides[0], offers, namespace=namespace),
+        candidate=compile_policy(name, "", sides[1], offers, namespace=namespace),
         offers=offers,
         lists=tuple(compile_list(_read_digests(digest, text)) for digest, text in texts.items()),
     )
@@ -332,7 +338,7 @@ def _compare(loaded: LoadedPolicy, draft: Draft, models: Sequence[Model]) -> Com
     in_force: list[CompiledList] = [each for each in loaded.lists if isinstance(each, DigestList)]
     return Comparison(
         stable=loaded.compiled,
-        candidate=compile_policy(found.name, found.version, content, offers),
+        candidate=compile_policy(found.name, found.version, content, offers, namespace=found.namespace),
         offers=offers,
         lists=(*in_force, *map(compile_list, digests)),
     )

@@ -16,10 +16,12 @@ from baleen_core.decision.engine import CompiledPolicy, compile_policy
 from baleen_core.decision.flips import FlipSummary, merge_flips, rejudge_trial, summarize
 from baleen_core.decision.performance import Performance, merge_performance, summarize_performance
 from baleen_core.decision.snapshot import PolicySnapshot, PolicyStatus
+from baleen_core.decision.whose import PolicyOnRecord
 from baleen_core.errors import NotFound, StateError
 from baleen_core.policy.revision import read_revision
 from baleen_core.records import DecisionRecord, Trial
 from baleen_sidecar.ports import DecisionHistory, Key, LoggedDecision, RevisionStore
+from baleen_sidecar.usecases.history import known_digests
 from baleen_sidecar.usecases.look_back import (
     LIMIT_SECONDS,
     PAGE_ROWS,
@@ -66,7 +68,8 @@ class Surveyed:
     """How the revisions of a policy did in the last `seconds`, by the `decisions` that it had a part in then.
 
     `scanned` decisions were looked at for that. `in_force` is the digest that is here now, and `candidate` what judges
-    beside it; empty where there is none. `log` is the `log_id` of what was read.
+    beside it; empty where there is none. Other decisions of `no_namespace` name a policy of that name, and may be of
+    another namespace's. `log` is the `log_id` of what was read.
     """
 
     policy: Key
@@ -78,6 +81,7 @@ class Surveyed:
     seconds: float
     ended: LookedBack
     log: str = ""
+    no_namespace: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,20 +148,21 @@ class Survey:
     ) -> Surveyed:
         """Count, for each revision, what came of the policy's newest decisions: at most so many, and so old.
 
-        Decisions have the policy's name without its namespace, so policies of one name are counted together.
-
         Raises:
             NotFound: there is no such policy. Overloaded: another survey is under way.
-            StateError: the log cannot be read.
+            StateError: the log or the store cannot be read.
         """
         status = find_status(self._policies(), name)
         now = datetime.fromtimestamp(self._wall_seconds(), UTC)
-        work = _PerformanceWork(status.name, now, timedelta(seconds=seconds))
+        key = (status.namespace, status.name)
+        known = (await known_digests(self._store, key)).union(filter(None, (status.digest, self._candidate(status))))
+        policy = PolicyOnRecord(namespace=status.namespace, name=status.name, digests=known)
+        work = _PerformanceWork(policy, now, timedelta(seconds=seconds))
         with self._turn.alone():
             ended, scanned = await self._walk(work, decisions, is_wanted)
         spent = float(seconds) if ended is LookedBack.WINDOW else (now - work.oldest).total_seconds()
         return Surveyed(
-            policy=(status.namespace, status.name),
+            policy=key,
             in_force=status.digest or "",
             candidate=self._candidate(status),
             found=work.found,
@@ -166,6 +171,7 @@ class Survey:
             seconds=max(MIN_RATE_SECONDS, spent),
             ended=ended,
             log=await self._history.log_id(),
+            no_namespace=work.no_namespace,
         )
 
     async def flips(
@@ -191,10 +197,11 @@ class Survey:
                 "earlier rollout as `from` and `to`"
             )
         with self._turn.alone():
-            work = _FlipsWork(status.name, await self._compiled(stable), await self._compiled(candidate))
+            key = (status.namespace, status.name)
+            work = _FlipsWork(key, await self._compiled(stable), await self._compiled(candidate))
             ended, scanned = await self._walk(work, decisions, is_wanted)
         return TrialFlips(
-            policy=(status.namespace, status.name),
+            policy=key,
             stable=stable,
             candidate=candidate,
             found=work.found,
@@ -243,17 +250,25 @@ class Survey:
 class _PerformanceWork:
     """Counts decisions by revision, and knows how old the oldest one of any policy was that it met."""
 
-    def __init__(self, policy: str, now: datetime, window: timedelta) -> None:
+    def __init__(self, policy: PolicyOnRecord, now: datetime, window: timedelta) -> None:
         self._policy, self._since = policy, now - window
         self.found: Performance = {}
         self.oldest = now
-        self.counted = 0
+        self.counted = self.no_namespace = 0
 
     def take(self, records: Sequence[DecisionRecord], room: int) -> bool:
         dated = [(_time_of(each), each) for each in records]
         # A sidecar's decisions may come late, and stand after younger ones; a whole page of old ones is the end.
         recent = [(time, each) for time, each in dated if time >= self._since]
-        ours = [(time, each) for time, each in recent if _has_part(each, self._policy)][:room]
+        ours: list[tuple[datetime, DecisionRecord]] = []
+        for row in recent:
+            if len(ours) == room:
+                break
+            had_part = self._policy.had_part(row[1])
+            if had_part:
+                ours.append(row)
+            elif had_part is None:
+                self.no_namespace += 1
         seen = ours if len(ours) == room else recent
         self.oldest = min([self.oldest, *(time for time, _ in seen)])
         self.counted += len(ours)
@@ -264,8 +279,10 @@ class _PerformanceWork:
 class _FlipsWork:
     """Compares both sides of the decisions that were made in one rollout."""
 
-    def __init__(self, policy: str, stable: CompiledPolicy, candidate: CompiledPolicy) -> None:
-        self._policy, self._stable, self._candidate = policy, stable, candidate
+    def __init__(self, policy: Key, stable: CompiledPolicy, candidate: CompiledPolicy) -> None:
+        sides = frozenset((stable.revision.digest, candidate.revision.digest))
+        self._policy = PolicyOnRecord(namespace=policy[0], name=policy[1], digests=sides)
+        self._stable, self._candidate = stable, candidate
         self.found = FlipSummary()
         self.erased = self.counted = 0
 
@@ -280,7 +297,7 @@ class _FlipsWork:
     def _trial_of(self, record: DecisionRecord) -> Trial | None:
         sides = self._stable.revision.digest, self._candidate.revision.digest
         found = (each for each in record.decision.trials if (each.stable, each.candidate) == sides)
-        return next((each for each in found if each.name == self._policy), None)
+        return next((each for each in found if self._policy.is_meant(each)), None)
 
 
 def _time_of(record: DecisionRecord) -> datetime:
@@ -288,8 +305,3 @@ def _time_of(record: DecisionRecord) -> datetime:
         return datetime.fromisoformat(record.time).astimezone(UTC)
     except ValueError as exc:
         raise StateError(f"decision {record.id} has no time that can be read: {exc}") from exc
-
-
-def _has_part(record: DecisionRecord, policy: str) -> bool:
-    decision = record.decision
-    return policy in (*(ref.name for ref in decision.policies), *(trial.name for trial in decision.trials))

@@ -16,7 +16,7 @@ from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import MAX_RETENTION_DAYS, Revision, Scope
 from baleen_core.policy_stream import Recorded, Refusal
 from baleen_core.ratio import MILLION
-from baleen_core.records import DecisionRecord, PolicyRole
+from baleen_core.records import DecisionRecord, PolicyRef, PolicyRole, Trial
 from baleen_sidecar.ports import OriginLog, RevisionStore
 
 DECISION_ID: Final = re.compile(r"[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -186,6 +186,9 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message="its time apart is not a part of its latency")
     if any(len(each.name) > MAX_NAME for each in record.decision.trials):
         return Refusal(message=f"the name of a trial's policy is longer than {MAX_NAME} characters")
+    named: tuple[PolicyRef | Trial, ...] = (*record.decision.policies, *record.decision.trials)
+    if any(len(each.namespace or "") > MAX_NAME for each in named):
+        return Refusal(message=f"the namespace of a policy is longer than {MAX_NAME} characters")
     if record.keep_days is not None and not 1 <= record.keep_days <= MAX_RETENTION_DAYS:
         return Refusal(
             message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"

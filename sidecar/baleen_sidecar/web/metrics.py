@@ -37,14 +37,14 @@ class RequestMetrics:
         self._policies = Counter(
             "baleen_policy_decisions",
             "Decisions given, for each policy that judged",
-            ["policy", "decision", "cohort"],
+            ["policy_namespace", "policy", "decision", "cohort"],
             registry=registry,
         )
         self._policy_label = cache(self._policies.labels)
         self._flips = Counter(
             "baleen_policy_flips",
             "Decisions during a rollout for which the stable revision said from, and the candidate to",
-            ["policy", "from", "to"],
+            ["policy_namespace", "policy", "from", "to"],
             registry=registry,
         )
         self._flip_label = cache(self._flips.labels)
@@ -58,10 +58,12 @@ class RequestMetrics:
         self._decision_label(content_type, decision.decision.value, decision.risk.value).inc()
         self._seconds_label(content_type).observe(seconds)
         for policy in decision.policies:
-            self._policy_label(policy.name, decision.decision.value, policy.cohort.value).inc()
+            labels = (policy.namespace or "", policy.name, decision.decision.value, policy.cohort.value)
+            self._policy_label(*labels).inc()
         for trial in decision.trials:
             if trial.stable_verdict is not trial.candidate_verdict:
-                self._flip_label(trial.name, trial.stable_verdict.value, trial.candidate_verdict.value).inc()
+                verdicts = (trial.stable_verdict.value, trial.candidate_verdict.value)
+                self._flip_label(trial.namespace or "", trial.name, *verdicts).inc()
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
         for name in decision.degraded:

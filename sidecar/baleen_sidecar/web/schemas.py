@@ -79,7 +79,7 @@ class CategoryAnswer(Struct, frozen=True):
 
 
 class PolicyAnswer(Struct, frozen=True):
-    """A policy that judged."""
+    """A policy that judged; decisions of earlier releases do not say its `namespace`."""
 
     role: PolicyRole
     name: str
@@ -87,6 +87,7 @@ class PolicyAnswer(Struct, frozen=True):
     version: str
     digest: str
     cohort: Cohort
+    namespace: str | UnsetType = UNSET
 
 
 class ModelAnswer(Struct, frozen=True):
@@ -310,7 +311,8 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         ),
         reasons=decision.reasons,
         policies=tuple(
-            PolicyAnswer(ref.role, ref.name, ref.type, ref.version, ref.digest, ref.cohort) for ref in decision.policies
+            PolicyAnswer(ref.role, ref.name, ref.type, ref.version, ref.digest, ref.cohort, ref.namespace)
+            for ref in decision.policies
         ),
         models=tuple(ModelAnswer(model.name, model.version, model.sha256) for model in evidence.models),
         from_cache=False,

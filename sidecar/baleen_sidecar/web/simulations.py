@@ -74,7 +74,8 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What differs between the revision in force (`stable`) and the candidate, over the decisions on record.
 
     `unknown` decisions could not be compared: for want of scores of `signals_missing`, since `lists_missing` were not
-    looked up, or since they were `erased`. In `elsewhere` the policy had no part. `matrix` has a row for each verdict
+    looked up, or since they were `erased`; those of `no_namespace` were written by an earlier release, and may be of
+    another namespace's policy of that name. In `elsewhere` the policy had no part. `matrix` has a row for each verdict
     of the revision in force, and in it a column for each of the candidate: Allow, Review, Block. Processes that share a
     log have the same `log`; where nobody shares it there is none.
     """
@@ -98,6 +99,7 @@ class SimulationAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     erased: int = 0
     gate: GateAnswer | None = None
     log: str = ""
+    no_namespace: int = 0
 
 
 _DECODER: Final = msgspec.json.Decoder(SimulationRequest)
@@ -137,6 +139,7 @@ def to_simulation_answer(simulation: Simulation) -> SimulationAnswer:
         erased=found.erased,
         gate=_gate(simulation.gate),
         log=simulation.log,
+        no_namespace=found.no_namespace,
     )
 
 
@@ -171,6 +174,7 @@ def to_backtest(answer: SimulationAnswer) -> Backtest:
         lists=answer.lists_missing,
         elsewhere=answer.elsewhere,
         erased=answer.erased,
+        no_namespace=answer.no_namespace,
     )
 
 

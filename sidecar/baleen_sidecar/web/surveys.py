@@ -53,8 +53,9 @@ class PerformanceAnswer(Struct, frozen=True, kw_only=True):
     """How the revisions of a policy did in the last `seconds`: by the newest `decisions` that it had a part in.
 
     `scanned` decisions of all policies were looked at; `ended` says why no more. `in_force` is the digest that is here
-    now, and `candidate` what judges beside it; empty where there is none. Processes that share a log have the same
-    `log`; empty: nobody shares it.
+    now, and `candidate` what judges beside it; empty where there is none. Other decisions of `no_namespace` were
+    written by an earlier release, and may be of another namespace's policy of that name. Processes that share a log
+    have the same `log`; empty: nobody shares it.
     """
 
     policy: str
@@ -66,6 +67,7 @@ class PerformanceAnswer(Struct, frozen=True, kw_only=True):
     ended: LookedBack
     revisions: tuple[RevisionAnswer, ...]
     log: str = ""
+    no_namespace: int = 0
 
 
 class RolloutFlipsAnswer(Struct, frozen=True, kw_only=True):
@@ -132,6 +134,7 @@ def to_performance_answer(surveyed: Surveyed) -> PerformanceAnswer:
             for digest, each in sorted(surveyed.found.items(), key=lambda row: (-row[1].decisions, row[0]))
         ),
         log=surveyed.log,
+        no_namespace=surveyed.no_namespace,
     )
 
 

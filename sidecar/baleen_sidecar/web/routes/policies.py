@@ -106,6 +106,7 @@ class BindingPolicy(Struct, frozen=True):
     """A policy that binds a place, and in which role."""
 
     role: PolicyRole
+    namespace: str
     name: str
     type: str
     version: str
@@ -188,7 +189,13 @@ def build_router(current: Callable[[], PolicySnapshot], policies: ReadPolicies) 
 
 def _binding(role: PolicyRole, policy: CompiledPolicy, trial: LoadedTrial | None) -> BindingPolicy:
     return BindingPolicy(
-        role, policy.name, policy.revision.type, policy.version, policy.revision.digest, _candidate(trial)
+        role,
+        policy.namespace,
+        policy.name,
+        policy.revision.type,
+        policy.version,
+        policy.revision.digest,
+        _candidate(trial),
     )
 
 
