@@ -264,10 +264,76 @@ async def test_logs_of_which_one_is_shared_make_up_for_each_other() -> None:
     ):
         answer = await added_up(60, one, two, three, short)
 
-    # A quarter each, and then what is wanting of 37 from both logs that go on.
-    assert (shared, own) == ([15, 15, 27], [15, 27])
+    # A quarter each, and then what is wanting of 37 from both logs that go on: of the shared one from two that read it.
+    assert (shared, own) == ([15, 15, 27, 27], [15, 27])
     assert answer.found is not None
     assert answer.found.compared == 27 + 27 + 7
+
+
+@asynccontextmanager
+async def lying(log: str, *, first: int, then: Callable[[int], tuple[int, Ended]]) -> AsyncIterator[Gateway]:
+    """Run one that names a log and invents that nothing flips in it; asked for `first` it blocks all, as others do."""
+
+    async def compare(question: BacktestQuestion, **_: Any) -> tuple[Backtest, Ended]:
+        if question.decisions == first:
+            count, after, ended = first, 2, Ended.ENOUGH
+        else:
+            (count, ended), after = then(question.decisions), 0
+        found = [Rejudged(id=f"{log}-{n}", before=0, after=after, categories={}, language="en") for n in range(count)]
+        return Backtest(flips=summarize(found)), ended
+
+    async def log_id() -> str:
+        return log
+
+    async with gateway(compare=compare, log_id=log_id) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "first",
+    [pytest.param(0, id="from the first question on"), pytest.param(20, id="once it knows that it counts")],
+)
+async def test_whoever_names_the_log_of_others_and_says_otherwise_is_named_and_counts_for_nothing(first: int) -> None:
+    async with (
+        lying("db", first=first, then=lambda wanted: (wanted, Ended.ENOUGH)) as liar,
+        reading("db", 200) as honest,
+        reading("", 200) as other,
+    ):
+        for gateways in ((liar, honest, other), (honest, liar, other)):
+            answer = await added_up(60, *gateways)
+
+            assert answer.found is None
+            assert "say that they read one log, and contradict each other: " in answer.problem
+            assert "gateway-0" in answer.problem
+            assert "gateway-1" in answer.problem
+
+
+async def test_whoever_says_that_the_log_of_others_has_ended_is_not_believed() -> None:
+    async with lying("db", first=30, then=lambda _: (0, Ended.END_OF_LOG)) as liar, reading("db", 200) as honest:
+        answer = await added_up(60, liar, honest)
+
+    assert answer.problem == ""
+    assert answer.found is not None
+    assert answer.found.compared == answer.found.flips.overall.new_blocks == 60
+
+
+async def test_whoever_names_another_log_when_asked_for_more_counts_for_nothing() -> None:
+    logs = iter(["db", "", "db", ""])
+
+    async def log_id() -> str:
+        return next(logs)
+
+    async def compare(question: BacktestQuestion, **_: Any) -> tuple[Backtest, Ended]:
+        found = [
+            Rejudged(id=str(n), before=0, after=2, categories={}, language="en") for n in range(question.decisions)
+        ]
+        return Backtest(flips=summarize(found)), Ended.ENOUGH
+
+    async with gateway(compare=compare, log_id=log_id) as moving, reading("db", 200) as honest:
+        answer = await added_up(60, moving, honest)
+
+    assert answer.found is None
+    assert answer.problem == "gateway-0 says that it reads the log '', and before that it was 'db'"
 
 
 async def test_a_shared_log_is_looked_back_in_as_far_as_all_that_is_wanted_allows() -> None:

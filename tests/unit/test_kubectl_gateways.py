@@ -144,6 +144,20 @@ def _merged(found: list[Backtest]) -> Backtest:
     return whole
 
 
+def test_gateways_that_contradict_each_other_about_one_log_are_not_added_up():
+    found = [
+        summarize([Rejudged(id=str(n), before=0, after=after, categories={}, language="en") for n in range(50)])
+        for after in (0, 2)
+    ]
+    one, two = (simulation(Backtest(flips=each), log="db") for each in found)
+    said = "one and two say that they read one log, and contradict each other: 0 flips of 50 decisions, and 50 of 50"
+
+    with pytest.raises(UpstreamError, match=said):
+        add_simulations({"one": one, "two": two}, None)
+    with pytest.raises(UpstreamError, match=said):
+        add_flips({"one": rollout_flips(found[0], log="db"), "two": rollout_flips(found[1], log="db")})
+
+
 def test_gateways_on_one_log_that_have_not_converged_are_not_added_up_either():
     answers = {"one": simulation(Backtest(), log="db"), "two": simulation(Backtest(), stable=B, log="db")}
 
@@ -391,15 +405,6 @@ async def test_decisions_of_a_log_that_gateways_share_are_shown_once_and_all_gat
     assert [(row.enforcing, row.answered) for row in rows] == [(3, 3), (2, 3)]
 
 
-async def test_a_revision_that_is_in_force_and_decided_nothing_is_shown():
-    site = await rolling(122)
-    await site.apply(override_manifest(pin={"digest": site.stable}))
-    await pass_time(site, 1)
-    (row,) = top_rows(facts_of(site), {"one": {}}, site.clock.now)
-
-    assert (row.digest, row.side, row.per_second, row.decisions, row.enforcing) == (site.stable, STABLE, 0, 0, 0)
-
-
 async def test_decisions_that_may_be_of_the_policy_are_counted_once_for_each_log():
     site = await rolling(122)
     shared = [performance(site, log="db", no_namespace=5), performance(site, log="db", no_namespace=5)]
@@ -407,3 +412,12 @@ async def test_decisions_that_may_be_of_the_policy_are_counted_once_for_each_log
     answers = {str(n): {"trust-safety/community": each} for n, each in enumerate([*shared, own])} | {"none": {}}
 
     assert count_no_namespace(facts_of(site), answers) == 7
+
+
+async def test_a_revision_that_is_in_force_and_decided_nothing_is_shown():
+    site = await rolling(122)
+    await site.apply(override_manifest(pin={"digest": site.stable}))
+    await pass_time(site, 1)
+    (row,) = top_rows(facts_of(site), {"one": {}}, site.clock.now)
+
+    assert (row.digest, row.side, row.per_second, row.decisions, row.enforcing) == (site.stable, STABLE, 0, 0, 0)

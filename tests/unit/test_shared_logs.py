@@ -1,9 +1,13 @@
 """What is added up of gateways some of which share a log: each log once."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baleen_core.decision.logs import one_per_log
+from baleen_core.decision.flips import FlipMatrix
+from baleen_core.decision.logs import find_contradiction, one_per_log
+from baleen_core.policy.schema import Verdict
 
 gateways = st.dictionaries(st.text("abc", min_size=1), st.sampled_from(["", "", "shared", "other"]), max_size=8)
 
@@ -30,3 +34,58 @@ def test_who_counts_for_a_log_does_not_depend_on_who_answered_first(answers, ran
         for name, log in one_per_log(answers, lambda log: log).items()
         if log
     )
+
+
+sizes = st.dictionaries(st.text("abc", min_size=1), st.tuples(st.sampled_from(["", "shared"]), st.integers(0, 9)))
+
+
+@given(sizes)
+def test_whoever_says_most_of_a_log_counts_for_it(answers):
+    kept = one_per_log(answers, lambda each: each[0], lambda each: each[1])
+    most = max((size for log, size in answers.values() if log), default=None)
+
+    assert [size for log, size in kept.values() if log] == ([] if most is None else [most])
+
+
+def matrix(*flipped: bool) -> FlipMatrix:
+    """Decisions of which each was allowed, and is blocked if it flipped."""
+    cells = [0] * 9
+    for each in flipped:
+        cells[Verdict.BLOCK.severity if each else 0] += 1
+    return FlipMatrix(counts=tuple(cells))
+
+
+def contradiction(**said: FlipMatrix):
+    return find_contradiction(said, lambda _: "db", lambda each: each)
+
+
+@given(st.lists(st.booleans(), max_size=200), st.lists(st.booleans(), max_size=200))
+def test_whoever_names_a_log_of_its_own_contradicts_nobody(one, other):
+    said = {"one": matrix(*one), "other": matrix(*other)}
+
+    assert find_contradiction(said, lambda _: "", lambda each: each) is None
+
+
+@given(found=st.lists(st.booleans(), max_size=200), readers=st.integers(1, 4))
+def test_those_who_say_the_same_contradict_nobody(found, readers):
+    assert contradiction(**{f"gateway-{n}": matrix(*found) for n in range(readers)}) is None
+
+
+def test_a_log_that_grows_between_two_looks_contradicts_nobody():
+    chance = random.Random(7)
+    for rate in (0.0, 0.001, 0.02, 0.3, 0.97):
+        log = [chance.random() < rate for _ in range(30_000)]
+        for newer in (1, 50, 3_000, 20_000):
+            assert contradiction(one=matrix(*log[:5_000]), other=matrix(*log[newer : newer + 5_000])) is None
+
+
+@given(flips=st.integers(150, 1_000), silent=st.integers(900, 1_000))
+def test_whoever_hides_what_flips_is_found_whichever_name_it_has(flips, silent):
+    honest, liar = matrix(*[True] * flips, *[False] * (1_000 - flips)), matrix(*[False] * silent)
+    found = contradiction(a=honest, b=liar), contradiction(a=liar, b=honest)
+
+    for each in found:
+        assert each is not None
+        assert set(each.readers) == {"a", "b"}
+        assert sorted(each.counts) == [0, flips]
+        assert "say that they read one log, and contradict each other" in each.told()

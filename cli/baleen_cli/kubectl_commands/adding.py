@@ -5,8 +5,8 @@ from functools import reduce
 from typing import Any, Protocol, TypeVar
 
 from baleen_core.decision.backtest import Ended, judge_backtest, merge_backtests
-from baleen_core.decision.flips import merge_flips
-from baleen_core.decision.logs import one_per_log
+from baleen_core.decision.flips import FlipSummary, merge_flips
+from baleen_core.decision.logs import find_contradiction, one_per_log
 from baleen_core.errors import UpstreamError
 from baleen_core.policy.schema import BacktestGate
 from baleen_sidecar.usecases.simulate import Simulation
@@ -57,9 +57,9 @@ def add_simulations(answers: Mapping[str, SimulationAnswer], gate: BacktestGate 
     """Add up simulations of one draft, one of each log, and hold all of it to the gate.
 
     Raises:
-        UpstreamError: they did not compare the same revisions.
+        UpstreamError: they did not compare the same revisions, or contradict each other.
     """
-    one, logs = _same(answers), _logs(answers)
+    one, logs = _same(answers), _logs(answers, lambda each: to_backtest(each).flips)
     found = reduce(merge_backtests, map(to_backtest, logs))
     namespace, _, name = one.policy.partition("/")
     ended = _ended(logs)
@@ -80,10 +80,10 @@ def add_flips(answers: Mapping[str, RolloutFlipsAnswer]) -> RolloutFlipsAnswer:
     """Add up the flips of one rollout, one answer of each log.
 
     Raises:
-        UpstreamError: they are of several.
+        UpstreamError: they are of several, or contradict each other.
     """
-    one, found = _same(answers), _logs(answers)
-    parts = (to_summary(each.matrix, each.flips, each.categories, each.languages, each.groups) for each in found)
+    one, found = _same(answers), _logs(answers, _flips)
+    parts = map(_flips, found)
     namespace, _, name = one.policy.partition("/")
     return to_flips_answer(
         TrialFlips(
@@ -97,6 +97,10 @@ def add_flips(answers: Mapping[str, RolloutFlipsAnswer]) -> RolloutFlipsAnswer:
             log=_only_log(found),
         )
     )
+
+
+def _flips(answer: RolloutFlipsAnswer) -> FlipSummary:
+    return to_summary(answer.matrix, answer.flips, answer.categories, answer.languages, answer.groups)
 
 
 def _same(answers: Mapping[str, A]) -> A:
@@ -113,9 +117,12 @@ def _same(answers: Mapping[str, A]) -> A:
     return next(iter(answers.values()))
 
 
-def _logs(answers: Mapping[str, A]) -> list[A]:
+def _logs(answers: Mapping[str, A], flips_of: Callable[[A], FlipSummary]) -> list[A]:
     """Return one of the answers of each log."""
-    return list(one_per_log(answers, lambda each: each.log).values())
+    contradiction = find_contradiction(answers, lambda each: each.log, lambda each: flips_of(each).overall)
+    if contradiction is not None:
+        raise UpstreamError(contradiction.told())
+    return list(one_per_log(answers, lambda each: each.log, lambda each: flips_of(each).overall.total).values())
 
 
 def _only_log(logs: Sequence[A]) -> str:

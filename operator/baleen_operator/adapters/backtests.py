@@ -13,7 +13,7 @@ from msgspec import structs
 
 from baleen_core.decision.backtest import Backtest, Ended, judge_backtest, merge_backtests
 from baleen_core.decision.backtest_share import next_shares, read_share
-from baleen_core.decision.logs import one_per_log
+from baleen_core.decision.logs import find_contradiction, one_per_log
 from baleen_core.errors import BaleenError
 from baleen_core.policy.gates import stricter_backtest
 from baleen_core.policy.revision import make_revision
@@ -244,13 +244,15 @@ async def add_up(
 ) -> Answer:
     """Ask gateways, which are called by the `names` of their addresses, until there are enough decisions or no more.
 
-    Of those that share a log one counts. The question's seconds are for all of it.
+    Of those that share a log one counts, and another one is asked as much, so that no single one speaks for a log that
+    is not its own. The question's seconds are for all of it.
     """
     if not names:
         return Answer(found=Backtest(), bound="no gateway is known whose log could be judged")
     loop = asyncio.get_running_loop()
     give_up = loop.time() + content.seconds
     parts: dict[str, _Part] = {}
+    kept: dict[str, _Part] = {}
     shares = next_shares(content.decisions, names, ())
     while shares:
         left = give_up - loop.time()
@@ -262,23 +264,47 @@ async def add_up(
                 url: group.create_task(_ask(session, url, names[url], question, headers))
                 for url, question in questions.items()
             }
-        parts |= {url: task.result() for url, task in tasks.items()}
+        said = {url: _after(parts.get(url), task.result()) for url, task in tasks.items()}
+        is_first, parts = not parts, parts | said
         if problems := [f"{each.name} {each.problem}" for each in parts.values() if each.problem]:
             return Answer(problem="; ".join(problems[:MAX_NAMED]))
-        kept = one_per_log(parts, lambda part: part.log)
-        shared = {parts[url].log for url in parts.keys() - kept.keys()}
-        parts = kept
-        found = [(url, each.found.compared, _goes_on(each, shared)) for url, each in parts.items()]
-        shares = next_shares(content.decisions, parts, found)
+        if contradiction := find_contradiction(parts, _log_of, lambda part: part.found.flips.overall):
+            return Answer(problem=contradiction.told(names))
+        kept = one_per_log(parts, _log_of, lambda part: part.found.compared)
+        # What was asked first of each was too little for those that share a log.
+        small = {parts[url].log for url in parts.keys() - kept.keys()} if is_first else set()
+        longer = {each.log for each in parts.values() if each.log and _goes_on(each, small)}
+        found = [(url, each.found.compared, each.log in longer or _goes_on(each, small)) for url, each in kept.items()]
+        shares = _with_witnesses(next_shares(content.decisions, kept, found), kept, parts)
+        parts = {url: each for url, each in parts.items() if url in kept or url in shares}
     total = Backtest()
-    for part in parts.values():
+    for part in kept.values():
         total = merge_backtests(total, part.found)
-    return Answer(found=total, bound=_bound(parts.values()))
+    return Answer(found=total, bound=_bound(kept.values()))
 
 
-def _goes_on(part: _Part, shared: Collection[str]) -> bool:
+def _log_of(part: _Part) -> str:
+    return part.log
+
+
+def _after(before: _Part | None, now: _Part) -> _Part:
+    """Return what a gateway says now; what it says of another log than before is no answer."""
+    if before is None or now.problem or now.log == before.log:
+        return now
+    return replace(now, problem=f"says that it reads the log {now.log!r}, and before that it was {before.log!r}")
+
+
+def _with_witnesses(shares: Mapping[str, int], kept: Mapping[str, _Part], parts: Mapping[str, _Part]) -> dict[str, int]:
+    """Ask one more reader of each log that is asked again, for as much: what a single one says, nobody could tell."""
+    of_log = {kept[url].log: share for url, share in shares.items()}
+    others = {url: each for url, each in parts.items() if url not in kept}
+    witnesses = one_per_log(others, _log_of)
+    return {**shares, **{url: of_log[each.log] for url, each in witnesses.items() if each.log in of_log}}
+
+
+def _goes_on(part: _Part, small: Collection[str]) -> bool:
     # What a gateway looks at grows with its share, and that was too small where others had shares of the same log.
-    return part.ended is Ended.ENOUGH or (part.ended is Ended.SCAN_LIMIT and part.log in shared)
+    return part.ended is Ended.ENOUGH or (part.ended is Ended.SCAN_LIMIT and part.log in small)
 
 
 def _bound(parts: Collection[_Part]) -> str:
