@@ -74,6 +74,8 @@ def test_a_token_is_good_for_its_own_audience_only(control_plane):
         pytest.param("policy-author", "create", "moderationpolicies", "yes", id="authors write policies"),
         pytest.param("policy-author", "create", "moderationoverrides", "no", id="authors override nothing"),
         pytest.param("policy-author", "update", "moderationroutes", "no", id="authors move no route"),
+        pytest.param("policy-author", "delete", "moderationroutes", "no", id="authors delete no route, nor its gates"),
+        pytest.param("on-call", "delete", "moderationroutes", "no", id="whoever is on call deletes no route"),
         pytest.param("model-author", "patch", "modeldeployments", "yes", id="authors of models write deployments"),
         pytest.param("model-author", "create", "moderationpolicies", "no", id="authors of models write no policies"),
         pytest.param("on-call", "create", "moderationoverrides", "yes", id="whoever is on call overrides"),

@@ -547,3 +547,55 @@ async def test_what_cannot_be_asked_in_time_or_at_once_is_said(tmp_path: Path) -
     ):
         assert told.startswith("the backtest could not be asked: ")
         assert said in told
+
+
+async def keeping(**gates: Any) -> Site:
+    """A policy without gates, since a softer edit took them away that the route does not let through."""
+    site = Site()
+    await site.apply(policy("90%", version="v1", gates=gates))
+    await site.apply(policy("95%", version="v2"))
+    assert site.route["gates"].keys() == gates.keys()
+    return site
+
+
+async def test_whoever_only_tries_is_told_of_gates_that_only_the_route_keeps(tmp_path: Path) -> None:
+    site = await keeping(neverLoosen=["toxicity"])
+    ask = trying(site, tmp_path)
+    softer = await ask(tried(site, policy("94%", version="v3")))
+    stricter = await ask(tried(site, policy("80%", version="v3")))
+    back = await ask(tried(site, policy("90%", version="v3")))
+    again = await ask(tried(site, policy("95%", version="v2")))
+    named = await ask(tried(site, policy("94%", version="v3", gates={"neverLoosen": ["toxicity"]})))
+    source = {"type": "ConfigMap", "name": "known", "key": "digests"}
+    listed = policy("94%", version="v3")
+    listed["spec"]["policy"]["lists"] = [{"name": "known", "type": "Terms", "action": "Block", "source": source}]
+    with_list = await ask(tried(site, listed))
+
+    # What is softer than what is stable is, though it is stricter than what waits.
+    for said in (softer, named):
+        assert said.startswith("by gates.neverLoosen, of this edit or kept from an earlier one: toxicity, this may be ")
+        assert "refused beside what is stable: spec.policy.categories[0]" in said
+    assert (stricter, back, again) == ("", "", "")
+    assert with_list.endswith(" toxicity: lists are read once the policy is applied")
+
+
+async def test_a_backtest_that_only_the_route_asks_for_is_made_for_whoever_only_tries(tmp_path: Path) -> None:
+    async with logged(tmp_path / "one", 30, above=12) as one:
+        site = await keeping(backtest={"decisions": 20, "maxNewBlocks": "5%"})
+        said = await trying(site, tmp_path, one.url)(tried(site, policy("50%", version="v3")))
+
+    assert said.startswith("gates.backtest: Fail (TooManyNewBlocks): ")
+
+
+async def test_a_stranger_is_not_told_whether_a_route_keeps_gates(tmp_path: Path) -> None:
+    kept, none = await keeping(neverLoosen=["toxicity"]), Site()
+    await none.apply(policy("90%", version="v1"), policy("95%", version="v2"))
+    edit, guessed = policy("94%", version="v3"), {"name": KEY[1], "uid": "guessed"}
+    told = {await trying(site, tmp_path)(tried(site, edit, metadata=guessed)) for site in (kept, none)}
+    known = await trying(none, tmp_path)(tried(none, edit))
+
+    (said,) = told
+    assert said == (
+        "gates of earlier edits, which the route keeps, were not looked up: what is stored is another policy by now"
+    )
+    assert known == ""

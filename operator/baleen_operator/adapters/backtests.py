@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -16,8 +16,9 @@ from baleen_core.decision.backtest_share import next_shares, read_share
 from baleen_core.decision.logs import find_contradiction, one_per_log
 from baleen_core.errors import BaleenError
 from baleen_core.policy.gates import stricter_backtest
-from baleen_core.policy.revision import make_revision
-from baleen_core.policy.schema import Policy
+from baleen_core.policy.proof import find_unproven
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import BacktestGate, Policy, Revision
 from baleen_core.policy_stream import (
     BACKTESTS_PATH,
     MAX_BACKTEST_SECONDS,
@@ -42,6 +43,8 @@ MAX_SHARE_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 3
 MAX_REASON: Final = 300
 NOT_ASKED: Final = "the backtest could not be asked"
+NOT_LOOKED_UP: Final = "gates of earlier edits, which the route keeps, were not looked up"
+NEVER_LOOSEN: Final = "by gates.neverLoosen, of this edit or kept from an earlier one:"
 GRACE_SECONDS: Final = 5.0
 """How much longer than it may judge a gateway may take to answer."""
 BUSY_SECONDS: Final = 1.0
@@ -161,10 +164,11 @@ class GatewayBacktests:
 
 
 class TriedBacktests:
-    """Backtests for dry runs: each replica may ask, one at a time, in little time, and a problem is an answer too.
+    """Gates for dry runs: what logged decisions say, and what the route keeps that neither side of the edit names.
 
-    Whoever reaches the webhooks may ask them. An answer says something of what is logged, so it is for those alone who
-    show the policy as it is stored, and so may read it.
+    Each replica may ask, one at a time, in little time, and a problem is an answer too. Whoever reaches the webhooks
+    may ask them. An answer says something of what is logged and routed, so it is for those alone who show the policy as
+    it is stored, and so may read it.
     """
 
     def __init__(self, cluster: KubeCluster, gateways: PolledGateways, *, off_loop: OffLoop, seconds: float) -> None:
@@ -175,41 +179,64 @@ class TriedBacktests:
         self._is_busy = False
 
     async def __call__(self, asked: admission.Asked) -> str:
-        """Say what logged decisions say of an edit; nothing where no gate would ask about it."""
-        if not names_backtest(asked):
+        """Say what gates will say of an edit; nothing where there is none."""
+        if asked.old_object is None or asked.object is None:
             return ""
+        is_named = names_backtest(asked)
+        if not is_named and asked.object.get("spec") == asked.old_object.get("spec"):
+            return ""
+        not_asked = NOT_ASKED if is_named else NOT_LOOKED_UP
         # Before anything is read: whoever asks at once with others must not cost more than they do.
         if self._is_busy:
-            return f"{NOT_ASKED}: another one is being asked"
+            return f"{not_asked}: another one is being asked"
         self._is_busy = True
         try:
             async with asyncio.timeout(self._seconds):
                 edit = await self._off_loop(lambda: read_edit(asked))
-                return await self._try(asked, *edit) if edit else ""
+                return "; ".join([each async for each in self._try(asked, *edit)]) if edit else ""
         except (BaleenError, aiohttp.ClientError, OSError) as exc:
-            return f"{NOT_ASKED}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
+            return f"{not_asked}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
         finally:
             self._is_busy = False
 
-    async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> str:
+    async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> AsyncIterator[str]:
         key = (before.namespace, before.name)
         stored = await self._cluster.look_for(TARGETS[POLICY_KIND], *key)
         if stored is None or asked.old_object is None or not _are_one(stored, asked.old_object):
-            return f"{NOT_ASKED}: what is stored is another policy by now"
+            yield f"{NOT_ASKED if names_backtest(asked) else NOT_LOOKED_UP}: what is stored is another policy by now"
+            return
         route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
         if route is None:
-            return ""
-        if after.content.lists or before.content.lists:
-            return f"{NOT_ASKED}: lists are read once the policy is applied"
+            return
         published = read_route(route)
         stable, gate = published.route.stable, stricter_backtest(after.gates.backtest, published.backtest)
+        protected = sorted({*published.never_loosen, *after.gates.never_loosen})
+        if after.content.lists or before.content.lists:
+            if protected:
+                yield f"{NEVER_LOOSEN} {', '.join(protected)}: lists are read once the policy is applied"
+            if gate is not None:
+                yield f"{NOT_ASKED}: lists are read once the policy is applied"
+            return
         revision = await self._off_loop(lambda: make_revision(after, {}))
-        if gate is None or revision.digest in (stable, *published.route.recent_stable):
-            return ""
+        if (gate is None and not protected) or revision.digest in (stable, *published.route.recent_stable):
+            return
         kept = await self._cluster.look_for(TARGETS[REVISION_KIND], key[0], revision_name(key[1], stable))
         if kept is None:
-            return f"{NOT_ASKED}: the stable revision is not there"
+            yield f"{NOT_ASKED if gate else NOT_LOOKED_UP}: the stable revision is not there"
+            return
         said = stored_revision(kept)
+        if protected:
+            was = await self._off_loop(lambda: read_revision(said))
+            # Without the route it was told what the edit makes softer than what was applied before.
+            known = find_unproven(before.content, after.content, _named(before, after))
+            unproven = [each for each in find_unproven(was.policy, after.content, protected) if each not in known]
+            if unproven:
+                told = "; ".join(map(str, unproven[: admission.MAX_CHANGES]))
+                yield f"{NEVER_LOOSEN} {', '.join(protected)}, this may be refused beside what is stable: {told}"
+        if gate is not None:
+            yield await self._backtest(key, said, revision, gate)
+
+    async def _backtest(self, key: Key, said: Revision, revision: Revision, gate: BacktestGate) -> str:
         content = BacktestQuestion(
             policy="/".join(key),
             stable=BacktestRevision(digest=said.digest, content=said.content),
@@ -226,6 +253,10 @@ class TriedBacktests:
             return f"{NOT_ASKED}: {answer.problem}"
         result = judge_backtest(gate, answer.found, bound=answer.bound)
         return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
+
+
+def _named(before: Policy, after: Policy) -> Sequence[str]:
+    return sorted({*before.gates.never_loosen, *after.gates.never_loosen})
 
 
 def _are_one(stored: Manifest, shown: Manifest) -> bool:
