@@ -261,6 +261,8 @@ def _form(node: dict[str, Any]) -> str:
             return "time"
         case {"x-kubernetes-int-or-string": True}:
             return "amount"
+        case {"pattern": pattern} if "%" in pattern and "-" in pattern.replace("0-9", ""):
+            return "number"
         case {"pattern": pattern} if "%" in pattern:
             return "ratio"
     return f"text, at most {node['maxLength']}"

@@ -10,6 +10,8 @@ from typing import Final
 
 MILLION: Final = 1_000_000
 
+# Nine digits and six, so that millionths fit into the numbers of JSON.
+_NUMBER = re.compile(r"(-?\d{1,9}(?:\.\d{1,6})?)", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)\s?%", re.ASCII)
 _DECIMAL = re.compile(r"([01](?:\.\d{1,6})?)", re.ASCII)
 
@@ -35,6 +37,27 @@ def parse_ratio(value: object) -> int:
         return int(number)
     shown = f"{value!r} (unquoted)" if isinstance(value, int | float) and not isinstance(value, bool) else repr(value)
     raise ValueError(f'{shown} is not a ratio; write a percentage such as 85% or a quoted decimal such as "0.85"')
+
+
+def parse_number(value: str) -> int:
+    """Read any number, such as `2%`, `"0.02"` or `"-1500"`, as millionths.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    if match := _NUMBER.fullmatch(value.strip()):
+        return int(Decimal(match[1]) * MILLION)
+    if match := _PERCENT.fullmatch(value.strip()):
+        return int(Decimal(match[1]) * 10_000)
+    raise ValueError(
+        f'{value!r} is not a number; write a quoted decimal such as "0.02", "-3" or "1500", with at most 9 digits '
+        "before the point and 6 behind it, or a percentage such as 2%"
+    )
+
+
+def format_number(millionths: int) -> str:
+    """Write millionths as the shortest decimal: 20000 as `0.02`."""
+    return f"{Decimal(millionths) / MILLION:f}"
 
 
 def format_ratio(millionths: int) -> str:

@@ -25,11 +25,12 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from baleen_core.errors import Problem
-from baleen_core.ratio import parse_ratio
+from baleen_core.ratio import parse_number, parse_ratio
 
 MAX_NAME_LENGTH: Final = 63
 _MAX_UNKNOWN_FIELDS: Final = 10
 _MAX_SHOWN: Final = 60
+_MAX_NUMBER_LENGTH: Final = 24
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -314,6 +315,11 @@ def ratio(value: object) -> int:
     raise ValueError(
         f'{show(value)}{unquoted} is not a ratio; write a percentage such as 85% or a quoted decimal such as "0.85"'
     )
+
+
+def number(value: object) -> int:
+    """Read `"0.02"`, `"-3"` or `2%` as millionths."""
+    return parse_number(text(max_length=_MAX_NUMBER_LENGTH)(value))
 
 
 def instant(value: object) -> str:

@@ -34,6 +34,7 @@ from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.adapters.lease import LeaseRules
 from baleen_operator.adapters.mirror import Mirror
 from baleen_operator.adapters.model_files import FolderModelFiles
+from baleen_operator.adapters.prometheus import PrometheusProvider, Server
 from baleen_operator.adapters.queue import KeyedQueue, Task, Work, is_expected, is_race
 from baleen_operator.adapters.status_page import Readiness, status_page
 from baleen_operator.adapters.triton import GrpcTriton
@@ -257,6 +258,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         if mirror.get(ROUTE_KIND, task[1]) is None:
             gateways.forget(task[1])
             backtests.forget(task[1])
+            provider.forget(task[1])
         work.add(((POLICY_KIND, each) for each in outcome.affected), urgent=True)
         if not mirror.reads_secrets(task[1]):
             return outcome.requeue_seconds
@@ -286,11 +288,18 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
     backtests = GatewayBacktests(
         gateways, clock=now, on_change=lambda keys: work.add(((POLICY_KIND, key) for key in keys), urgent=True)
     )
+    provider = PrometheusProvider(
+        prometheus_server(settings),
+        metrics,
+        clock=now,
+        on_change=lambda keys: work.add(((POLICY_KIND, key) for key in keys), urgent=False),
+    )
     ports = Ports(
         seen=mirror,
         cluster=cluster,
         gateways=gateways,
         backtests=backtests,
+        provider=provider,
         clock=now,
         off_loop=Threads(),
         salt=new_salt,
@@ -321,6 +330,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         intake=intake,
         gateways=gateways,
         backtests=backtests,
+        provider=provider,
         model_files=model_files,
         scaling=scaling_ports(settings, cluster, gateways),
     )
@@ -344,6 +354,18 @@ def poll_gateways(
         on_change=on_change,
         # Each round of scaling needs answers that are newer than the round before.
         news_seconds=settings.gateway_scale_seconds if settings.gateway_workload else math.inf,
+    )
+
+
+def prometheus_server(settings: Settings) -> Server | None:
+    """Return where PromQL metrics are asked; None where an installation has no such server."""
+    if not settings.prometheus_url:
+        return None
+    return Server(
+        url=settings.prometheus_url,
+        ca_file=settings.prometheus_ca_file,
+        token_file=settings.prometheus_token_file,
+        timeout_seconds=settings.prometheus_timeout_seconds,
     )
 
 
@@ -377,6 +399,7 @@ class Operator:
     intake: Intake
     gateways: PolledGateways
     backtests: GatewayBacktests
+    provider: PrometheusProvider
     model_files: FolderModelFiles
     scaling: ScalingPorts | None = None
     watch_problem: str = ""
@@ -400,6 +423,7 @@ class Operator:
             self.working = group.create_task(self.work.run())
             group.create_task(self.gateways.run())
             group.create_task(self.backtests.run())
+            group.create_task(self.provider.run())
             if self.scaling is not None:
                 group.create_task(self._keep_scaling(self.scaling))
             group.create_task(self._keep_listing())

@@ -73,6 +73,12 @@ class Metrics:
             "Events for people that were not written: the queue was full, or the API server refused them.",
             registry=self.registry,
         )
+        self.queries = Counter(
+            "baleen_operator_queries",
+            "Queries of PromQL metrics that were asked: `answered` by one number, or `failed`.",
+            ["result"],
+            registry=self.registry,
+        )
         self.watched_events = Counter(
             "baleen_operator_watch_events", "Changes that the watches reported.", ["kind"], registry=self.registry
         )

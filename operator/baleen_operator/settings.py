@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self, TypeVar
+from urllib.parse import urlsplit
 
 from baleen_core.environment import (
     Readers,
@@ -105,6 +106,16 @@ class Settings:
     """How often policies whose lists are Secrets are looked at; Secrets are read and never watched."""
     drain_seconds: float = 5.0
     """How long work that has begun may take to end once the operator is told to stop."""
+    prometheus_url: str = ""
+    """The server that PromQL metrics are asked of: what is before /api/v1/query; empty: such metrics are refused."""
+    prometheus_ca_file: Path | None = None
+    """The file (PEM) of the authorities that its certificate may be by; without it those that the system trusts."""
+    prometheus_token_file: Path | None = None
+    """The file of a bearer token, which is only sent by https; read again each time."""
+    prometheus_timeout_seconds: float = 5.0
+    """How long one answer of it may take."""
+    prometheus_namespaces: frozenset[str] = frozenset()
+    """The namespaces (comma-separated) whose policies may ask it; empty: all of them."""
     gateway_urls: tuple[str, ...] = ()
     """The gateways (comma-separated base URLs), where they are not found by a Service."""
     gateway_namespace: str = "baleen-system"
@@ -172,7 +183,11 @@ class Settings:
     def grants(self) -> Grants:
         """Return which namespaces may bind what."""
         return Grants(
-            policy_namespaces=self.policy_namespaces, floor_namespaces=self.floor_namespaces, tenants=self.tenants
+            policy_namespaces=self.policy_namespaces,
+            floor_namespaces=self.floor_namespaces,
+            tenants=self.tenants,
+            has_provider=bool(self.prometheus_url),
+            query_namespaces=self.prometheus_namespaces,
         )
 
     @property
@@ -256,6 +271,15 @@ class Settings:
                 "cannot be set without GATEWAY_SERVICE or GATEWAY_URLS: nobody would say how busy the gateways are"
             )
             problems.append(Problem(field=PREFIX + "GATEWAY_WORKLOAD", message=message))
+        address = urlsplit(self.prometheus_url)
+        if address.username is not None or address.query or address.fragment:
+            # Said here, where nobody repeats what was written, which may be a password.
+            message = "must have no user, query or fragment; a token has a file of its own, PROMETHEUS_TOKEN_FILE"
+            problems.append(Problem(field=PREFIX + "PROMETHEUS_URL", message=message))
+        for name in ("prometheus_ca_file", "prometheus_token_file"):
+            if getattr(self, name) is not None and not self.prometheus_url.startswith("https:"):
+                message = "is for a PROMETHEUS_URL that begins with https: nothing else keeps a token to itself"
+                problems.append(Problem(field=PREFIX + name.upper(), message=message))
         if self.gateway_min_replicas > self.gateway_max_replicas:
             message = f"must be at most GATEWAY_MAX_REPLICAS, which is {self.gateway_max_replicas}"
             problems.append(Problem(field=PREFIX + "GATEWAY_MIN_REPLICAS", message=message))
@@ -334,6 +358,11 @@ _READERS: Final[Readers] = {
     "relist_seconds": read_seconds,
     "secret_poll_seconds": read_seconds,
     "drain_seconds": read_seconds,
+    "prometheus_url": read_url,
+    "prometheus_ca_file": Path,
+    "prometheus_token_file": Path,
+    "prometheus_timeout_seconds": read_seconds,
+    "prometheus_namespaces": _names,
     "gateway_urls": read_urls,
     "gateway_namespace": str,
     "gateway_service": str,

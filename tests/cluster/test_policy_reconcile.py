@@ -30,7 +30,7 @@ from baleen_operator.plan.actions import Action, Emit
 from baleen_operator.reconcile.policy import reconcile_policy
 from baleen_operator.reconcile.ports import Manifest, Ports
 from control_plane import ControlPlane
-from memory_cluster import FixedBacktests, FixedGateways, run_here
+from memory_cluster import FixedBacktests, FixedGateways, FixedProvider, run_here
 
 pytestmark = pytest.mark.cluster
 
@@ -99,6 +99,7 @@ async def operating(plane: ControlPlane, namespace: str) -> AsyncIterator[Site]:
             cluster=cluster,
             gateways=FixedGateways(),
             backtests=FixedBacktests(),
+            provider=FixedProvider(),
             clock=lambda: datetime.now(UTC),
             off_loop=run_here,
             salt=lambda: "salt-of-a-test",

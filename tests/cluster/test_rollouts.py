@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
+from baleen_core.analysis.query import fill_in
 from cluster_site import Site, override, policy, write_yaml
 from control_plane import ROOT
 from gateway_process import RunningGateway, gateway_settings, operator_token_file
-from operators import RunningOperator, settings_for
+from operators import RunningOperator, running_operator, settings_for
+from prometheus_server import CANDIDATE, PrometheusServer, prometheus
 from serving import Load, until
+
+__all__ = ["prometheus"]
 
 pytestmark = pytest.mark.cluster
 
@@ -72,6 +76,34 @@ class Rolling:
         """See that nothing of what its author wrote was changed by anybody."""
         found = self.site.plane.kubectl("diff", "--server-side", "-f", path, check=False)
         assert (found.returncode, found.stdout) == (0, ""), found.stderr
+
+
+@pytest.mark.timeout(240)
+def test_a_number_of_a_prometheus_takes_a_candidate_back(site: Site, tmp_path: Path, prometheus: PrometheusServer):
+    query = fill_in('sum(up{revision="$candidate"})', candidate=CANDIDATE, stable=CANDIDATE)
+    metric = {"name": "answers", "type": "PromQL", "query": query, "max": "0.5", "looks": 1}
+    rollout = {"steps": [CANARY], "analysis": {"intervalSeconds": 1, "metrics": [metric]}}
+
+    def write(version: str, action: str) -> None:
+        path = write_yaml(tmp_path, policy(site.namespace, action, version=version, rollout=rollout))
+        site.plane.kubectl("apply", "--server-side", "-f", path)
+
+    def wait_for(type: str, reason: str, status: str = "True") -> dict[str, Any]:
+        found = site.plane.wait_for_condition("modpol", "community", type, site.namespace, status=status, reason=reason)
+        return dict(found["status"])
+
+    with running_operator(site.plane, site.namespace):
+        write("v1", "Review")
+        refused = wait_for("Accepted", "NoProvider", "False")
+    with running_operator(site.plane, site.namespace, prometheus_url=prometheus.url):
+        first = wait_for("Ready", "InForce")["stable"]["digest"]
+        write("v2", "Block")
+        stopped = wait_for("Stalled", "AnalysisFailed")
+
+    assert "stable" not in refused
+    assert stopped["stable"]["digest"] == first
+    (failed,) = stopped["failed"]
+    assert "answers: its query gave 1; allowed is at most 0.5" in failed["message"]
 
 
 @pytest.fixture

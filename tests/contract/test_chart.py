@@ -165,7 +165,9 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
     scaled = {"gateway": {"autoscaling": {"mode": "Managed"}, "state": {"persistent": True}}}
     kept = {"backup": {"enabled": True}}
-    all_named = merged(KEYS, lists, scaled, kept, {"models": {"fetch": {"enabled": True}}})
+    asked = {"url": "https://prometheus.example", "existingSecret": "prometheus", "tokenKey": "token", "caKey": "ca"}
+    asks = {"analysis": {"prometheus": asked}}
+    all_named = merged(KEYS, lists, scaled, kept, asks, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
     # With backups of what each gateway keeps there is no database.
@@ -263,6 +265,25 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
             },
             "with gateway.database decisions are not there: back up the database",
             id="backups of no decisions",
+        ),
+        pytest.param(
+            {"analysis": {"prometheus": {"url": "prometheus:9090"}}}, "at '/analysis/prometheus/url'", id="url"
+        ),
+        pytest.param({"analysis": {"prometheus": {"url": "http://me:pw@p"}}}, "/prometheus/url'", id="a password"),
+        pytest.param(
+            {"analysis": {"prometheus": {"url": "http://p", "existingSecret": "s", "tokenKey": "t"}}},
+            "that begins with https: nothing else keeps a token to itself",
+            id="a token for everybody to see",
+        ),
+        pytest.param(
+            {"analysis": {"prometheus": {"url": "https://p", "tokenKey": "t"}}},
+            "name it in analysis.prometheus.existingSecret",
+            id="a key of nothing",
+        ),
+        pytest.param(
+            {"analysis": {"prometheus": {"url": "https://p", "existingSecret": "s"}}},
+            "has neither a tokenKey nor a caKey",
+            id="nothing of a Secret",
         ),
         pytest.param({"backup": {"schedule": "daily"}}, "at '/backup/schedule'", id="schedule"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),

@@ -172,6 +172,15 @@ ANALYSIS: Final[Mapping[str, Any]] = {
     ],
 }
 
+QUERY: Final[Mapping[str, Any]] = {
+    "name": "refunds",
+    "type": "PromQL",
+    "query": 'sum(rate(refunds_total{revision="$candidate"}[5m]))',
+    "min": "0",
+    "max": "2%",
+    "looks": 3,
+}
+
 TERM: Final[Mapping[str, Any]] = {
     "matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}],
     "matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}],
@@ -313,7 +322,7 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                     "progressDeadlineSeconds": 86400,
                     "onDeadline": "Hold",
                     "rollbackWindow": 3,
-                    "analysis": ANALYSIS,
+                    "analysis": {**ANALYSIS, "metrics": [*ANALYSIS["metrics"], QUERY]},
                 },
                 "paused": True,
                 "revisionHistoryLimit": 10,
@@ -482,7 +491,16 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
                     "candidate": "1.3%",
                     "interval": "-0.4% to 0.6%",
                     "verdict": "Pass",
-                }
+                },
+                {
+                    "name": "refunds",
+                    "candidate": "0.0134",
+                    "verdict": "Error",
+                    "within": 1,
+                    "beyond": 1,
+                    "lookTime": "2026-01-02T00:12:00.250Z",
+                    "problem": "the server did not answer in 5 s",
+                },
             ],
         },
         "flips": [{"from": "Allow", "to": "Review", "count": 12}],
@@ -591,6 +609,17 @@ RULES: Final[Mapping[tuple[str, str], Samples]] = {
     ("ModerationPolicy", "must be above 0% and below 100%"): Samples(good="99.99%", bad="100.0%"),
     ("ModerationPolicy", "a metric of type FlipRate has maxIncrease only"): Samples(
         good={"type": "FlipRate", "maxDecrease": None}, bad={"type": "FlipRate", "maxDecrease": "1%"}
+    ),
+    ("ModerationPolicy", "a metric of type PromQL needs a query"): Samples(
+        good={"type": "PromQL", "query": "up", "min": "1", "maxIncrease": None, "maxDecrease": None},
+        bad={"type": "PromQL", "query": "up", "maxIncrease": None, "maxDecrease": None},
+    ),
+    ("ModerationPolicy", "query, min, max and looks belong to a metric of type PromQL"): Samples(
+        good={"maxDecrease": None}, bad={"looks": 2}
+    ),
+    ("ModerationPolicy", "a metric of type PromQL has min and max"): Samples(
+        good={"type": "PromQL", "query": "up", "max": "-0.5", "maxIncrease": None, "maxDecrease": None},
+        bad={"type": "PromQL", "query": "up", "max": "2%", "maxDecrease": None},
     ),
     ("ModelDeployment", "metadata.name must be at most 63 characters without a dot"): Samples(
         good=_NAMED, bad={"metadata": {"name": "a.b"}}

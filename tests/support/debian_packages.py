@@ -44,20 +44,26 @@ def _install(names: list[str]) -> None:
         _run(["apt-get", "--quiet", *arguments])
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], folder: Path | None = None) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode:
         said = done.stdout.decode(errors="replace")[-_LOG_TAIL_CHARACTERS:]
         raise PackagesMissing(f"{' '.join(command)}: status {done.returncode}\n{said}")
 
 
-def unpack(package: str, folder: Path) -> Path:
+def unpack(package: str, folder: Path, *, alone: bool = False) -> Path:
     """Unpack a Debian package, and what it needs that the machine has not, below a folder of ours; return that.
 
-    Nothing is installed, and no service started. What is there already is taken. Raises PackagesMissing.
+    Taken `alone` it is for commands that need nothing else. Nothing is installed, and no service started. What is there
+    already is taken. Raises PackagesMissing.
     """
     done = folder / "root"
     if done.exists():
@@ -73,8 +79,11 @@ def unpack(package: str, folder: Path) -> Path:
         (archives / "partial").mkdir(parents=True, exist_ok=True)
         where = f"Dir::Cache::archives={archives}"
         _run(["apt-get", "--quiet", "update"])
-        _run(["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", "--download-only",
-              "--option", where, package])  # fmt: skip
+        if alone:
+            _run(["apt-get", "--quiet", "download", package], folder=archives)
+        else:
+            _run(["apt-get", "--quiet", "install", "--yes", "--no-install-recommends", "--download-only",
+                  "--option", where, package])  # fmt: skip
         for archive in sorted(archives.glob("*.deb")):
             _run(["dpkg", "--extract", str(archive), str(root)])
         shutil.rmtree(archives)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from baleen_core.analysis.looks import Reading
 from baleen_core.checking import texts_of
 from baleen_core.errors import ClusterError, Stale
 from baleen_core.model.schema import Model
@@ -24,6 +25,7 @@ from baleen_core.resources import (
 )
 from baleen_operator.plan.actions import Action, Apply, ApplyStatus, Delete, Emit, Target
 from baleen_operator.plan.gate import Asked, Question
+from baleen_operator.plan.looks import Looked, Queries
 from baleen_operator.reconcile.ports import Acknowledged, Key, Manifest, Ports
 
 T = TypeVar("T")
@@ -299,6 +301,30 @@ class FixedBacktests:
         self.told = Asked(question=question, time=now, tries=tries, **said)
 
 
+class FixedProvider:
+    """A server that says what a test tells it to, once it is asked."""
+
+    def __init__(self) -> None:
+        self.told: Looked = Looked()
+        self.asked: list[Queries] = []
+
+    def looked(self, key: Key) -> Looked:
+        return self.told
+
+    def ask(self, key: Key, queries: Queries) -> None:
+        if self.told.under_way == queries:
+            return
+        self.asked.append(queries)
+        self.told = replace(self.told, under_way=queries)
+
+    def answer(self, now: datetime, **readings: Reading) -> None:
+        """Answer what is under way; names of metrics are written with `_` for `-`."""
+        queries = self.told.under_way
+        assert queries is not None, "nobody asks"
+        found = {name.replace("_", "-"): each for name, each in readings.items()}
+        self.told = Looked(queries=queries, readings=found, time=now)
+
+
 class TickingClock:
     """A clock that goes on by a second each time it is asked."""
 
@@ -322,6 +348,7 @@ def make_ports(cluster: MemoryCluster, clock: TickingClock | None = None, **othe
         cluster=cluster,
         gateways=others.pop("gateways", FixedGateways()),
         backtests=others.pop("backtests", FixedBacktests()),
+        provider=others.pop("provider", FixedProvider()),
         clock=clock or TickingClock(),
         off_loop=run_here,
         salt=others.pop("salt", lambda: "salt-of-a-test"),

@@ -90,6 +90,17 @@ def test_a_failed_test_a_typo_and_a_missing_grant_have_the_operators_reasons():
     assert stranger.message.startswith("NotGranted: metadata.namespace")
 
 
+def test_a_query_is_refused_before_it_is_stored_where_nobody_could_answer_it():
+    metric = {"name": "refunds", "type": "PromQL", "query": "sum(refunds)", "max": "2%"}
+    found = asked(policy(policy=rules("content.links > 0"), rollout={"analysis": {"metrics": [metric]}}))
+    told = admit_policy(found, MODELS, Grants(has_provider=False))
+
+    assert admit_policy(found, MODELS, OPEN).allowed
+    assert not told.allowed
+    assert told.message.startswith("NoProvider: spec.rollout.analysis.metrics[0].type: ")
+    assert "analysis.prometheus.url" in told.message
+
+
 def test_the_namespace_is_that_of_the_address_whatever_the_policy_says():
     granted = Grants(policy_namespaces=frozenset({"safety"}))
     found = asked(policy(policy=rules("content.links > 0")), namespace="other")

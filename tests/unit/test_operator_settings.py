@@ -7,6 +7,8 @@ import pytest
 
 from baleen_core.errors import InvalidError
 from baleen_core.model.schema import Backend
+from baleen_operator.adapters.prometheus import Server
+from baleen_operator.main import prometheus_server
 from baleen_operator.settings import _READERS, PREFIX, Settings
 
 
@@ -71,6 +73,34 @@ def test_all_problems_are_named_at_once():
 def test_gateways_are_found_in_one_way():
     with pytest.raises(InvalidError, match="one way"):
         Settings.from_env({PREFIX + "GATEWAY_URLS": "http://a:1", PREFIX + "GATEWAY_SERVICE": "gateway"})
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        pytest.param("URL", {"URL": "https://me:secret@p"}, "must have no user", id="a password in the address"),
+        pytest.param("URL", {"URL": "https://p?a=b"}, "must have no user, query", id="a query"),
+        pytest.param("TOKEN_FILE", {"URL": "http://p", "TOKEN_FILE": "/t"}, "begins with https", id="a token by http"),
+        pytest.param("CA_FILE", {"CA_FILE": "/t"}, "begins with https", id="authorities of nobody"),
+    ],
+)
+def test_prometheus_is_asked_where_a_token_is_safe(name: str, said: dict[str, str], words: str):
+    with pytest.raises(InvalidError) as caught:
+        Settings.from_env({f"{PREFIX}PROMETHEUS_{each}": text for each, text in said.items()})
+
+    (problem,) = caught.value.problems
+    assert problem.field == f"{PREFIX}PROMETHEUS_{name}"
+    assert words in problem.message
+    assert "secret" not in problem.message
+
+
+def test_only_an_installation_with_a_prometheus_grants_queries():
+    asked = Settings.from_env({PREFIX + "PROMETHEUS_URL": "http://p:9090/x/", PREFIX + "PROMETHEUS_NAMESPACES": "a"})
+
+    assert (Settings().grants.has_provider, asked.grants.has_provider) == (False, True)
+    assert asked.grants.query_namespaces == {"a"}
+    assert prometheus_server(Settings()) is None
+    assert prometheus_server(asked) == Server(url="http://p:9090/x")
 
 
 def test_grants_and_rules_are_those_of_the_settings():

@@ -220,6 +220,12 @@ def one_signal(**fields: Any) -> dict[str, Any]:
     return category(signals=[{"name": "toxicity.toxic", **fields}])
 
 
+def asking(*metrics: dict[str, Any], **plan: Any) -> dict[str, Any]:
+    """Return a spec whose rollout asks these queries."""
+    found = [{"name": "refunds", "type": "PromQL"} | each for each in metrics]
+    return {"rollout": {"analysis": {"metrics": found}, **plan}}
+
+
 WRONG_CONTENT = [
     pytest.param({}, "spec.policy", "says nothing", id="nothing at all"),
     pytest.param({"categories": []}, "spec.policy", "says nothing", id="an empty list of categories"),
@@ -466,6 +472,42 @@ def test_wrong_content_is_named_with_what_would_be_right(content: dict[str, Any]
             "spec.rollout.analysis.metrics[0].type",
             "NotYetSupported: a metric of type OverturnRate has no source before there is a review queue",
             id="overturned decisions",
+        ),
+        pytest.param(
+            asking({"query": "up"}),
+            "spec.rollout.analysis.metrics[0]",
+            "PromQL has a query with min, max or both",
+            id="a query without a limit",
+        ),
+        pytest.param(
+            asking({"query": 'up{r="$candidat"}', "max": "1"}),
+            "spec.rollout.analysis.metrics[0].query",
+            "$candidat is no placeholder; there are $candidate and $stable",
+            id="a placeholder that is none",
+        ),
+        pytest.param(
+            asking({"query": "up", "max": 0.02}),
+            "spec.rollout.analysis.metrics[0].max",
+            "0.02 is not a string; write it in quotes",
+            id="a number that is none",
+        ),
+        pytest.param(
+            asking({"query": "u" * 1025, "max": "1"}),
+            "spec.rollout.analysis.metrics[0].query",
+            "has 1025 characters; at most 1024 are allowed",
+            id="a long query",
+        ),
+        pytest.param(
+            asking({"query": 'up{r="$candidate"}', "max": "1"}, steps=[{"name": "a", "type": "Shadow"}]),
+            "spec.rollout.analysis.metrics[0].query",
+            "$candidate judges nobody by these steps",
+            id="a query about nobody",
+        ),
+        pytest.param(
+            asking(*[{"query": "up", "max": "1", "name": f"q{number}"} for number in range(9)]),
+            "spec.rollout.analysis.metrics",
+            "has more than 8 (MAX_QUERIES) metrics of type PromQL",
+            id="too many queries",
         ),
         pytest.param(
             {

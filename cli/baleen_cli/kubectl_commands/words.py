@@ -48,6 +48,8 @@ NEXT_BY_REASON: Final[Mapping[str, str]] = {
     "Holding": "wait until its step is over; `kubectl baleen pause` keeps it there, `kubectl baleen reject` ends it",
     "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
     "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",
+    "NoProvider": "leave the metric out, or ask whoever installed Baleen to have a Prometheus asked "
+    "(`analysis.prometheus.url` of the chart)",
     "NotGranted": "ask whoever installed Baleen to grant it, or move the policy to a namespace that has the grant",
     "NotYetSupported": "leave the field out",
     "OverrideInvalid": "correct the override with `kubectl edit modover`",

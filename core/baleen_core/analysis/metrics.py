@@ -5,14 +5,21 @@ from enum import StrEnum
 from math import inf
 from typing import Final, Self
 
+from baleen_core.analysis.query import names_candidate
 from baleen_core.ratio import MILLION
 
 MIN_SCALE: Final = 2_000
 """Millionths: changes smaller than this are not looked for first, however narrow a limit is."""
+MAX_LOOKS: Final = 20
+DEFAULT_LOOKS: Final = 3
+"""One look at a number of which nobody knows how it varies says little."""
 
 
 class MetricType(StrEnum):
-    """What is compared: block, review and flip rates on all traffic, the others between the cohorts."""
+    """What is compared: block, review and flip rates on all traffic, the others between the cohorts.
+
+    PromQL compares nothing: it is a number that somebody else knows, from a query.
+    """
 
     BLOCK_RATE = "BlockRate"
     REVIEW_RATE = "ReviewRate"
@@ -20,6 +27,7 @@ class MetricType(StrEnum):
     ERROR_RATE = "ErrorRate"
     OVERTURN_RATE = "OverturnRate"
     LATENCY_P99 = "LatencyP99"
+    PROMQL = "PromQL"
 
 
 PAIRED: Final = frozenset({MetricType.BLOCK_RATE, MetricType.REVIEW_RATE, MetricType.FLIP_RATE})
@@ -27,7 +35,7 @@ PAIRED: Final = frozenset({MetricType.BLOCK_RATE, MetricType.REVIEW_RATE, Metric
 
 
 MEASURED: Final = frozenset(MetricType) - {MetricType.OVERTURN_RATE}
-"""Those whose counts come from somewhere."""
+"""Those whose counts, or numbers, come from somewhere."""
 
 
 class Mode(StrEnum):
@@ -57,7 +65,9 @@ class Interval:
 class Metric:
     """What may change by how much: rates by millionths (0 to 1,000,000), the 99th percentile by milliseconds.
 
-    A limit that is None does not bind. Flips have no decrease, since stable does not differ from itself.
+    A limit that is None does not bind. Flips have no decrease, since stable does not differ from itself. Of PromQL the
+    number itself has limits: what its `query` gives may be from `minimum` to `maximum`, in millionths of its own unit,
+    and as many `looks` in a row decide.
 
     Raises:
         ValueError: no limit fits the type, or one does not.
@@ -69,8 +79,17 @@ class Metric:
     max_increase: int | None = None
     max_decrease: int | None = None
     max_increase_milliseconds: int | None = None
+    query: str | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    looks: int | None = None
 
     def __post_init__(self) -> None:
+        if self.type is MetricType.PROMQL:
+            self._check_query()
+            return
+        if (self.query, self.minimum, self.maximum, self.looks) != (None, None, None, None):
+            raise ValueError(f"{self.name}: query, min, max and looks belong to a metric of type PromQL")
         rates = (self.max_increase, self.max_decrease)
         if self.type is MetricType.LATENCY_P99:
             if self.max_increase_milliseconds is None or rates != (None, None):
@@ -83,6 +102,25 @@ class Metric:
             raise ValueError(f"{self.name}: a limit of a rate must be from 0% to 100%")
         if self.max_increase_milliseconds is not None and self.max_increase_milliseconds < 0:
             raise ValueError(f"{self.name}: maxIncreaseMilliseconds must not be below 0")
+
+    def _check_query(self) -> None:
+        changes = (self.max_increase, self.max_decrease, self.max_increase_milliseconds)
+        if self.query is None or (self.minimum, self.maximum) == (None, None) or changes != (None, None, None):
+            raise ValueError(f"{self.name}: PromQL has a query with min, max or both, and no other limit")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"{self.name}: min must not be above max")
+        if self.looks is not None and not 1 <= self.looks <= MAX_LOOKS:
+            raise ValueError(f"{self.name}: looks must be from 1 to {MAX_LOOKS} (MAX_LOOKS)")
+
+    @property
+    def needed_looks(self) -> int:
+        """How many looks in a row decide, of a PromQL metric."""
+        return DEFAULT_LOOKS if self.looks is None else self.looks
+
+    @property
+    def is_about_candidate(self) -> bool:
+        """Say whether a PromQL metric asks by the candidate's digest, and so for what it alone did."""
+        return self.query is not None and names_candidate(self.query)
 
     @property
     def bounds(self) -> Interval:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from baleen_core.analysis.counts import GROUPS, CohortCounts, LatencyCounts, PairedCounts
 from baleen_core.analysis.estimate import Change, cohorts_change, paired_change
 from baleen_core.analysis.latency import latency_change
+from baleen_core.analysis.looks import Streak, describe_looks
 from baleen_core.analysis.metrics import PAIRED, Interval, Metric, MetricType, Mode
 from baleen_core.analysis.words import figure, interval_text, limits_text
 from baleen_core.ratio import MILLION, format_ratio
@@ -52,6 +53,9 @@ class Reason(StrEnum):
     COUNTS_MISSING = "CountsMissing"
     COUNTS_UNEQUAL = "CountsUnequal"
     COUNTS_DOUBTED = "CountsDoubted"
+    BEYOND_LIMITS = "BeyondLimits"
+    NO_NUMBER = "NoNumber"
+    NOT_EXPOSED = "NotExposed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +77,14 @@ class MetricResult:
     """A metric's figures (rates, or seconds), where its change lies, and what that means, in a sentence for people.
 
     Figures are None without data. The interval is None where it is not to be trusted, and else what the next look wants
-    as `earlier`.
+    as `earlier`. A PromQL metric has one figure, the `candidate`'s, and its `looks` instead.
     """
 
     metric: Metric
     stable: float | None = None
     candidate: float | None = None
     interval: Interval | None = None
+    looks: Streak | None = None
     verdict: AnalysisVerdict
     reason: Reason
     sentence: str
@@ -87,7 +92,7 @@ class MetricResult:
     @property
     def has_say(self) -> bool:
         """Whether it counts for the verdict of the whole."""
-        return self.metric.mode is Mode.ENFORCE and self.reason is not Reason.NO_COHORTS
+        return self.metric.mode is Mode.ENFORCE and self.reason not in (Reason.NO_COHORTS, Reason.NOT_EXPOSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,8 @@ def analyse(
     confidence: int,
     earlier: Mapping[str, Interval] | None = None,
     has_cohorts: bool = True,
+    looks: Mapping[str, Streak] | None = None,
+    is_exposed: bool = True,
 ) -> Analysis:
     """Compare a candidate with what is stable, by all that was counted since the rollout's start.
 
@@ -115,19 +122,25 @@ def analyse(
     trusted, by metric; those of this one lie within. Until chance has decided for some content which side judges it
     (not `has_cohorts`), metrics that compare cohorts are Inconclusive and have no say.
 
+    PromQL metrics go by the `looks` of this step, see `looks.py`, and have no part in the confidence. Those that ask by
+    the candidate's digest have no say while it judges nobody (not `is_exposed`).
+
     It fails when an enforced metric's change is certainly beyond a limit, is an error when one cannot be measured,
     passes when all are certainly within their limits, and is inconclusive otherwise. With counts missing, nothing else
-    is judged.
+    that is counted is judged.
 
     Raises:
         ValueError: the confidence is out of its range, or counts are not of their metric's kind.
     """
     if not 0 < confidence < MILLION:
         raise ValueError(f"confidence must be above 0% and below 100%, not {confidence / MILLION:.4%}")
-    alpha = (1 - confidence / MILLION) / (2 * max(1, len(metrics)))
-    before = earlier or {}
+    counted = [each for each in metrics if each.type is not MetricType.PROMQL]
+    alpha = (1 - confidence / MILLION) / (2 * max(1, len(counted)))
+    before, streaks = earlier or {}, looks or {}
     results = tuple(
-        _judge(each, counts.get(each.name), alpha=alpha, confidence=confidence, earlier=before.get(each.name))
+        _judge_looks(each, streaks.get(each.name), is_exposed=is_exposed)
+        if each.type is MetricType.PROMQL
+        else _judge(each, counts.get(each.name), alpha=alpha, confidence=confidence, earlier=before.get(each.name))
         if has_cohorts or each.type in PAIRED
         else _wait_for_cohorts(each)
         for each in metrics
@@ -136,7 +149,7 @@ def analyse(
         verdict, reason, words = problem
         results = tuple(
             each
-            if each.reason is Reason.NO_COHORTS
+            if each.reason is Reason.NO_COHORTS or each.metric.type is MetricType.PROMQL
             else replace(each, interval=None, verdict=verdict, reason=reason, sentence=f"{each.metric.name}: {words}")
             for each in results
         )
@@ -157,6 +170,29 @@ def _wait_for_cohorts(metric: Metric) -> MetricResult:
         verdict=AnalysisVerdict.INCONCLUSIVE,
         reason=Reason.NO_COHORTS,
         sentence=f"{metric.name}: no content was given to the candidate by weight yet, so that nothing is compared.",
+    )
+
+
+def _judge_looks(metric: Metric, streak: Streak | None, *, is_exposed: bool) -> MetricResult:
+    has_say = is_exposed or not metric.is_about_candidate
+    needed = metric.needed_looks
+    if not has_say:
+        verdict, reason = AnalysisVerdict.INCONCLUSIVE, Reason.NOT_EXPOSED
+    elif streak is not None and streak.problem:
+        verdict, reason = AnalysisVerdict.ERROR, Reason.NO_NUMBER
+    elif streak is not None and streak.beyond >= needed:
+        verdict, reason = AnalysisVerdict.FAIL, Reason.BEYOND_LIMITS
+    elif streak is not None and streak.within >= needed:
+        verdict, reason = AnalysisVerdict.PASS, Reason.WITHIN_LIMITS
+    else:
+        verdict, reason = AnalysisVerdict.INCONCLUSIVE, Reason.NOT_SURE_YET
+    return MetricResult(
+        metric=metric,
+        candidate=streak.value if streak else None,
+        looks=streak,
+        verdict=verdict,
+        reason=reason,
+        sentence=describe_looks(metric, streak, has_say=has_say),
     )
 
 

@@ -3,7 +3,7 @@
 from math import isinf
 
 from baleen_core.analysis.metrics import Interval, Metric, MetricType
-from baleen_core.ratio import format_ratio
+from baleen_core.ratio import format_number, format_ratio
 
 
 def figure(metric: Metric, value: float, *, change: bool = False) -> str:
@@ -26,6 +26,17 @@ def interval_text(metric: Metric, interval: Interval) -> str:
         case True, False:
             return f"at most {high}"
     return "unknown"
+
+
+def number_text(value: float) -> str:
+    """Write what a query gave, by six digits: `0.0213`, `1.5e+09`."""
+    return f"{value:.6g}"
+
+
+def number_limits_text(metric: Metric) -> str:
+    """Write what the number of a PromQL metric may be: `at least 0.5 and at most 2`."""
+    limits = (("at least", metric.minimum), ("at most", metric.maximum))
+    return " and ".join(f"{words} {format_number(limit)}" for words, limit in limits if limit is not None)
 
 
 def limits_text(metric: Metric) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from baleen_core.analysis.metrics import MEASURED, PAIRED, Metric, MetricType, Mode
+from baleen_core.analysis.metrics import MAX_LOOKS, MEASURED, PAIRED, Metric, MetricType, Mode
+from baleen_core.analysis.query import MAX_QUERY_LENGTH, check_query
 from baleen_core.assignment import DEFAULT_KEYS, FULL, StickyKey
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.policy.schema import (
@@ -22,6 +23,7 @@ from baleen_core.policy.schema import (
     MAX_MODELS,
     MAX_NAME_LENGTH,
     MAX_PARAMETERS,
+    MAX_QUERIES,
     MAX_RETENTION_DAYS,
     MAX_REVISION_HISTORY,
     MAX_ROLLBACK_WINDOW,
@@ -64,6 +66,7 @@ from baleen_core.policy.schema import (
     Until,
     Verdict,
     VideoSettings,
+    judges_somebody,
 )
 from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.reading import (
@@ -72,6 +75,7 @@ from baleen_core.reading import (
     boolean,
     integer,
     name,
+    number,
     one_of,
     pattern,
     ratio,
@@ -259,9 +263,16 @@ def _read_analysis(analysis: Reader, steps: Sequence[Step]) -> AnalysisPlan:
     report_duplicates(readers, [metric.name if metric else "" for metric in metrics], "name")
     if steps and not any(0 < step.weight_basis_points < FULL for step in steps):
         for reader, metric in zip(readers, metrics, strict=True):
-            if metric and metric.type not in PAIRED:
+            if metric and metric.type not in PAIRED and metric.type is not MetricType.PROMQL:
                 message = "compares the candidate's part of the content with the rest"
                 reader.report("type", f"{metric.type} {message}; have a step of type Weight above 0% and below 100%")
+    for reader, metric in zip(readers, metrics, strict=True):
+        if metric and metric.is_about_candidate and steps and not any(map(judges_somebody, steps)):
+            reader.report(
+                "query", "$candidate judges nobody by these steps; have one of type Weight above 0%, or Match"
+            )
+    if sum(metric is not None and metric.type is MetricType.PROMQL for metric in metrics) > MAX_QUERIES:
+        analysis.report("metrics", f"has more than {MAX_QUERIES} (MAX_QUERIES) metrics of type PromQL")
     found = AnalysisPlan(
         metrics=tuple(metric for metric in metrics if metric),
         interval_seconds=analysis.optional("intervalSeconds", integer(1, MAX_STEP_SECONDS), DEFAULT_ANALYSIS_SECONDS),
@@ -278,8 +289,26 @@ def _read_metric(metric: Reader) -> Metric | None:
     mode = metric.optional("mode", one_of(Mode), Mode.ENFORCE)
     increase, decrease = metric.optional("maxIncrease", ratio, None), metric.optional("maxDecrease", ratio, None)
     milliseconds = metric.optional("maxIncreaseMilliseconds", integer(0, 60_000), None)
+    query = metric.optional("query", text(max_length=MAX_QUERY_LENGTH), None)
+    minimum, maximum = metric.optional("min", number, None), metric.optional("max", number, None)
+    looks = metric.optional("looks", integer(1, MAX_LOOKS), None)
     metric.done()
-    if type is None:
+    if query is not None:
+        try:
+            check_query(query)
+        except ValueError as exc:
+            metric.report("query", str(exc))
+    limits = {
+        "maxIncrease": increase,
+        "maxDecrease": decrease,
+        "maxIncreaseMilliseconds": milliseconds,
+        "query": query,
+        "min": minimum,
+        "max": maximum,
+        "looks": looks,
+    }
+    # What is wrong by itself is named, and does not count as missing.
+    if type is None or any(metric.has(each) and value is None for each, value in limits.items()):
         return None
     try:
         return Metric(
@@ -289,6 +318,10 @@ def _read_metric(metric: Reader) -> Metric | None:
             max_increase=increase,
             max_decrease=decrease,
             max_increase_milliseconds=milliseconds,
+            query=query,
+            minimum=minimum,
+            maximum=maximum,
+            looks=looks,
         )
     except ValueError as exc:
         metric.report("", str(exc))

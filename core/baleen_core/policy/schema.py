@@ -32,6 +32,8 @@ MAX_TENANTS: Final = 64
 MAX_STEP_SECONDS: Final = 31_536_000
 MAX_STEP_DECISIONS: Final = 1_000_000_000
 MAX_METRICS: Final = 16
+MAX_QUERIES: Final = 8
+"""Metrics of type PromQL: so many questions a policy may ask of the installation's server at each look."""
 DEFAULT_PROGRESS_DEADLINE_SECONDS: Final = 86_400
 DEFAULT_ANALYSIS_SECONDS: Final = 30
 DEFAULT_CONFIDENCE: Final = 990_000
@@ -266,6 +268,11 @@ class Step:
     weight_basis_points: int = 0
     tenants: tuple[str, ...] = ()
     until: Until = field(default_factory=Until)
+
+
+def judges_somebody(step: Step) -> bool:
+    """Say whether in a step the candidate's verdict counts for some content."""
+    return bool(step.tenants) or step.weight_basis_points > 0
 
 
 class OnInconclusive(StrEnum):

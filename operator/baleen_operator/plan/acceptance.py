@@ -8,7 +8,7 @@ from typing import Any, Final
 from baleen_core.checking import Place, check_policy
 from baleen_core.errors import PolicyError, Problem
 from baleen_core.model.schema import Model
-from baleen_core.policy.grants import NOT_GRANTED, Grants, find_refusals
+from baleen_core.policy.grants import NO_PROVIDER, NOT_GRANTED, Grants, find_refusals
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.proof import find_unproven
@@ -203,6 +203,8 @@ def _reason(problems: Sequence[Problem]) -> str:
         return NOT_YET_SUPPORTED
     if any(problem.message.startswith(NOT_GRANTED) for problem in problems):
         return NOT_GRANTED
+    if any(problem.message.startswith(NO_PROVIDER) for problem in problems):
+        return NO_PROVIDER
     if any(_LIST_SOURCE.fullmatch(problem.field) for problem in problems):
         return LIST_MISSING
     # Tests run only when all else is well.

@@ -30,8 +30,20 @@ from baleen_operator.plan.history import (
     routed_digests,
     row_of,
 )
+from baleen_operator.plan.looks import Look, Looked, look_at
 from baleen_operator.plan.pruning import find_prunable
-from baleen_operator.plan.rollout import ANALYSIS_FAILED, Facts, Outcome, Progress, State, advance, has_cohorts, resume
+from baleen_operator.plan.rollout import (
+    ANALYSIS_FAILED,
+    Facts,
+    Outcome,
+    Progress,
+    State,
+    advance,
+    has_cohorts,
+    is_exposed,
+    name_plan,
+    resume,
+)
 from baleen_operator.plan.trial import Tally, compare
 from baleen_operator.resources.policy import (
     MAX_FAILED,
@@ -72,7 +84,8 @@ class Observed:
     says whether another policy binds the same type and scope. With an `override_problem` its Override says something
     that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is
     known enforces the route that is there, and `behind` who does not. `counted` is what gateways counted of the rollout
-    that is under way, `news` what of it is new since the last look. `asked` is what came of asking for its backtest.
+    that is under way, `news` what of it is new since the last look. `asked` is what came of asking for its backtest,
+    `looked` of asking its queries.
     """
 
     namespace: str
@@ -93,6 +106,7 @@ class Observed:
     counted: Tally = field(default_factory=Tally)
     news: Tally = field(default_factory=Tally)
     asked: Asked = field(default_factory=Asked)
+    looked: Looked = field(default_factory=Looked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +137,7 @@ class Decision:
     analysis: Analysis | None = None
     failed: tuple[Failed, ...] = ()
     gate: GateLook | None = None
+    look: Look | None = None
     backtests: tuple[Backtested, ...] = ()
     again: bool = False
     """Whether more is to be decided once this is done."""
@@ -181,7 +196,10 @@ class _Deciding:
             held = GATED
         by_steps = valid if valid and not held and self._has_steps(valid) else None
         state = self._state(by_steps) if by_steps else None
-        analysis = self._analysis(by_steps, state) if by_steps and state else None
+        if by_steps and state:
+            looking, analysis = self._analysis(by_steps.plan, state)
+        else:
+            looking, analysis = self._meanwhile()
         progress = self._progress(by_steps, state, analysis) if by_steps and state else None
         last = self._last_good()
         # Where only the route is gone, what was stable is routed first, and the rest begins from there.
@@ -200,7 +218,8 @@ class _Deciding:
         return replace(
             decision,
             progress=None if goes_live else progress,
-            analysis=None if goes_live else analysis,
+            analysis=None if goes_live or not (progress or candidate) else analysis,
+            look=looking if candidate else None,
             failed=self._failed(progress),
             gate=gate,
             backtests=kept,
@@ -246,9 +265,40 @@ class _Deciding:
         known = _read_state(self.seen.status.candidate) if self._is_routed(valid) else None
         return resume(known, valid.plan, valid.digest, valid.version, self.now)
 
-    def _analysis(self, valid: Valid, state: State) -> Analysis | None:
-        plan = valid.plan.analysis
-        return compare(plan, self.seen.counted, has_cohorts=has_cohorts(valid.plan, state)) if plan else None
+    def _analysis(self, plan: Plan, state: State) -> tuple[Look | None, Analysis | None]:
+        """Return when its queries are asked again, and what counts and looks say of the candidate."""
+        analysis, base = plan.analysis, self.base
+        if analysis is None or base is None:
+            return None, None
+        said = self.seen.override or Override()
+        # Beside anything but what is stable nobody is judged by it.
+        is_tried = not (said.pin and not said.pin.is_over(self.now)) and base.route.stable not in said.reject
+        look = look_at(
+            analysis,
+            state,
+            self.seen.status.compared,
+            self.seen.looked,
+            rollout=base.rollout,
+            stable=base.route.stable,
+            now=self.now,
+            may_ask=is_tried,
+        )
+        found = compare(
+            analysis,
+            self.seen.counted,
+            has_cohorts=has_cohorts(plan, state),
+            looks=look.streaks,
+            is_exposed=is_exposed(plan, state),
+        )
+        return look, found
+
+    def _meanwhile(self) -> tuple[Look | None, Analysis | None]:
+        """Return the same of a candidate that nothing else is decided of now, by the plan that it began by."""
+        plan, routed = self.seen.known_plan, self.base.route.candidate if self.base else None
+        state = _read_state(self.seen.status.candidate)
+        if routed is None or state is None or (state.digest, state.plan) != (routed.digest, name_plan(plan)):
+            return None, None
+        return self._analysis(plan, state)
 
     def _progress(self, valid: Valid, state: State, analysis: Analysis | None) -> Progress:
         seen, said = self.seen, self.seen.override or Override()
@@ -303,7 +353,7 @@ class _Deciding:
         plan = self.seen.known_plan.analysis
         if candidate is None or plan is None:
             return None
-        analysis = compare(plan, self.seen.counted)
+        analysis = self._meanwhile()[1] or compare(plan, self.seen.counted)
         return analysis if analysis.verdict is AnalysisVerdict.FAIL else None
 
     def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:

@@ -204,6 +204,12 @@ def has_cohorts(plan: Plan, state: State) -> bool:
     return any(_divides(step) for step in plan.steps[: _index(plan, state) + 1])
 
 
+def is_exposed(plan: Plan, state: State) -> bool:
+    """Say whether in this step the candidate's verdict counts for some content."""
+    exposure = exposure_of(plan, _index(plan, state))
+    return bool(exposure.tenants) or exposure.weight_basis_points > 0
+
+
 def _divides(step: Step) -> bool:
     return 0 < step.weight_basis_points < FULL
 

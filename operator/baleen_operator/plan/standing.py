@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from baleen_core.analysis.metrics import MetricType
 from baleen_core.analysis.verdict import MetricResult
-from baleen_core.analysis.words import figure, interval_text
+from baleen_core.analysis.words import figure, interval_text, number_text
 from baleen_core.assignment import FULL
 from baleen_core.policy.in_force import Approval, Override
 from baleen_core.policy.scope import SCOPE_CONFLICT
@@ -17,7 +18,7 @@ from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.reading import unknown_name
 from baleen_core.resources import ALLOW_DELETE_ANNOTATION
 from baleen_operator.plan.acceptance import GATE_FAILED, INVALID, Refused, Valid
-from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, write_time
+from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, shorten, write_time
 from baleen_operator.plan.gate import Gating
 from baleen_operator.plan.history import APPLIED, PINNED, PROMOTED, REJECTED, RESTORED, RETURNED, row_of
 from baleen_operator.plan.policy import (
@@ -32,7 +33,16 @@ from baleen_operator.plan.policy import (
 )
 from baleen_operator.plan.rollout import Outcome
 from baleen_operator.plan.trial import find_flips
-from baleen_operator.resources.policy import MAX_HISTORY, Candidate, Compared, Condition, Convergence, Named, Status
+from baleen_operator.resources.policy import (
+    MAX_HISTORY,
+    MAX_SAID,
+    Candidate,
+    Compared,
+    Condition,
+    Convergence,
+    Named,
+    Status,
+)
 
 UNKNOWN_DIGEST: Final = "UnknownDigest"
 IN_FORCE: Final = "InForce"
@@ -419,7 +429,17 @@ def _rollout(seen: Observed, decision: Decision) -> str:
 
 
 def _describe(result: MetricResult) -> Compared:
-    metric = result.metric
+    metric, looks = result.metric, result.looks
+    if metric.type is MetricType.PROMQL:
+        return Compared(
+            name=metric.name,
+            candidate="" if result.candidate is None else number_text(result.candidate),
+            verdict=result.verdict.value,
+            within=looks.within if looks else 0,
+            beyond=looks.beyond if looks else 0,
+            look_time=_write_instant(looks.time) if looks else "",
+            problem=shorten(looks.problem, MAX_SAID) if looks else "",
+        )
     return Compared(
         name=metric.name,
         stable="" if result.stable is None else figure(metric, result.stable),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from baleen_core.analysis.counts import GROUPS, CohortCounts, LatencyCounts, PairedCounts
+from baleen_core.analysis.looks import Streak
 from baleen_core.analysis.metrics import PAIRED, MetricType
 from baleen_core.analysis.verdict import Analysis, Counts, Coverage, analyse
 from baleen_core.policy.schema import AnalysisPlan, Verdict
@@ -124,17 +125,34 @@ def tally(processes: Processes, baseline: Processes) -> Tally:
     return Tally(flips=tuple(flips), exposed=exposed, weights=weights, made=known)
 
 
-def compare(plan: AnalysisPlan, found: Tally, *, has_cohorts: bool = True) -> Analysis:
-    """Say what the counts tell of the candidate; `has_cohorts` as in `analyse`."""
+def compare(
+    plan: AnalysisPlan,
+    found: Tally,
+    *,
+    has_cohorts: bool = True,
+    looks: Mapping[str, Streak] | None = None,
+    is_exposed: bool = True,
+) -> Analysis:
+    """Say what counts and looks tell of the candidate; all else as in `analyse`."""
     counts: dict[str, Counts] = {}
     for each in plan.metrics:
+        if each.type is MetricType.PROMQL:
+            continue
         if each.type in PAIRED:
             counts[each.name] = paired_counts(each.type, found.flips)
         elif each.type is MetricType.LATENCY_P99:
             counts[each.name] = tuple(map(latency_counts, found.weights.values()))
         else:
             counts[each.name] = tuple(map(cohort_counts, found.weights.values()))
-    return analyse(plan.metrics, counts, coverage=found.coverage, confidence=plan.confidence, has_cohorts=has_cohorts)
+    return analyse(
+        plan.metrics,
+        counts,
+        coverage=found.coverage,
+        confidence=plan.confidence,
+        has_cohorts=has_cohorts,
+        looks=looks,
+        is_exposed=is_exposed,
+    )
 
 
 def paired_counts(type: MetricType, flips: Sequence[int]) -> PairedCounts:

@@ -131,6 +131,8 @@ class _Reconciling:
         await self._act(seen, decision, writes, status, notices)
         if content is not None and decision.gate is not None and decision.gate.question is not None:
             self.ports.backtests.ask(self.key, decision.gate.question, content)
+        if decision.look is not None and decision.look.queries is not None:
+            self.ports.provider.ask(self.key, decision.look.queries)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -177,6 +179,7 @@ class _Reconciling:
             revisions=await self._read_revisions(verdict),
             salt=self.ports.salt(),
             asked=self.ports.backtests.asked(self.key),
+            looked=self.ports.provider.looked(self.key),
         )
         published = seen.route.published if seen.route else None
         if published is not None and published.route.candidate is not None:
@@ -693,6 +696,8 @@ class _Reconciling:
             waits.append(decision.progress.wait_seconds)
         if decision.gate is not None and decision.gate.wait_seconds is not None:
             waits.append(decision.gate.wait_seconds)
+        if decision.look is not None and decision.look.wait_seconds is not None:
+            waits.append(decision.look.wait_seconds)
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)

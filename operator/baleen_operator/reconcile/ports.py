@@ -11,6 +11,7 @@ from baleen_core.policy.schema import ListSourceType, Scope
 from baleen_core.policy_stream import BacktestQuestion, TrialCounts
 from baleen_operator.plan.actions import Action, Target
 from baleen_operator.plan.gate import Asked, Question
+from baleen_operator.plan.looks import Looked, Queries
 from baleen_operator.reconcile.memory import Memory
 
 T = TypeVar("T")
@@ -122,6 +123,16 @@ class Backtests(Protocol):
         """Ask, unless this very question is under way; `content` is what gateways are told."""
 
 
+class Provider(Protocol):
+    """What the installation's server says to queries of rollouts; asked in the background: nobody waits here."""
+
+    def looked(self, key: Key) -> Looked:
+        """Return what came of asking for a policy; it is worked on again when that changes."""
+
+    def ask(self, key: Key, queries: Queries) -> None:
+        """Ask, unless these very queries are under way."""
+
+
 class Clock(Protocol):
     """The wall clock."""
 
@@ -151,6 +162,7 @@ class Ports:
     cluster: Cluster
     gateways: Gateways
     backtests: Backtests
+    provider: Provider
     clock: Clock
     off_loop: OffLoop
     salt: Salt

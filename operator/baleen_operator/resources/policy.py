@@ -129,13 +129,21 @@ class Backtested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A metric of the analysis in words and figures for people; without data its figures are empty."""
+    """A metric of the analysis in words and figures for people; without data its figures are empty.
+
+    Of a PromQL metric the status also keeps how many looks of this step in a row were `within` its limits or `beyond`,
+    when the last one was (RFC 3339), and what the `problem` was if that gave no number.
+    """
 
     name: str
     stable: str = ""
     candidate: str = ""
     interval: str = ""
     verdict: str = ""
+    within: int = 0
+    beyond: int = 0
+    look_time: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +328,7 @@ def read_status(manifest: Manifest) -> Status:
         candidate=_read_candidate(status.get("candidate")),
         failed=tuple(_read_failed(status.get("failed"))),
         backtests=tuple(_read_backtests(status.get("backtests"))),
+        compared=tuple(_read_compared(_mapping(status.get("analysis")).get("metrics"))),
         convergence=Convergence(converged_time=_said(convergence.get("convergedTime"))),
         history=read_rows(status.get("history")),
         conditions=tuple(_read_conditions(status.get("conditions"))),
@@ -424,6 +433,16 @@ def _read_backtests(items: object) -> Iterable[Backtested]:
         if all(words[name] for name in ("candidate", "stable", "gate")):
             message = said.get("message")
             yield Backtested(message=message[:MAX_GATE_MESSAGE] if isinstance(message, str) else "", **words)
+
+
+def _read_compared(items: object) -> Iterable[Compared]:
+    for each in items if isinstance(items, list) else ():
+        said = _mapping(each)
+        if named := _said(said.get("name")):
+            words = {name: _said(said.get(name)) for name in ("stable", "candidate", "interval", "verdict", "problem")}
+            within, beyond = (_count(said.get(name)) for name in ("within", "beyond"))
+            time = _instant(said.get("lookTime"))
+            yield Compared(name=named, within=within, beyond=beyond, look_time=time, **words)
 
 
 def _instant(value: object) -> str:

@@ -1,0 +1,292 @@
+"""Asks the installation's Prometheus the queries of rollouts: in the background, a few at a time, by one path alone.
+
+A query is an author's text, and an answer may come from anywhere that the address leads. So redirects are not followed,
+answers are bounded, and what authors are told names neither the address nor the token.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from baleen_core.analysis.looks import Reading
+from baleen_operator.adapters.gateways import read_bounded
+from baleen_operator.metrics import Metrics
+from baleen_operator.plan.conditions import shorten
+from baleen_operator.plan.looks import Looked, Queries
+from baleen_operator.reconcile.ports import Key
+
+logger = logging.getLogger(__name__)
+
+QUERY_PATH: Final = "/api/v1/query"
+MAX_ANSWER_BYTES: Final = 65_536
+MAX_TOKEN_BYTES: Final = 65_536
+MAX_AT_ONCE: Final = 8
+"""Queries that are asked at the same time, of all policies together."""
+MAX_REASON: Final = 180
+_SAYS_WHY: Final = frozenset({400, 422, 503})
+"""The statuses with which the server itself says what is wrong with a query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where to ask, as `https://prometheus.example` with or without a path, whom to trust, and who asks."""
+
+    url: str
+    ca_file: Path | None = None
+    token_file: Path | None = None
+    timeout_seconds: float = 5.0
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    result_type: str
+    result: msgspec.Raw
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    status: str
+    data: _Data | None = None
+    error: str = ""
+
+
+class _Series(msgspec.Struct, frozen=True, kw_only=True):
+    value: tuple[float, str] | None = None
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_SCALAR: Final = msgspec.json.Decoder(tuple[float, str])
+_VECTOR: Final = msgspec.json.Decoder(list[_Series])
+
+
+class _NoNumber(Exception):
+    """Why a query gave no number, in words for its author."""
+
+
+class PrometheusProvider:
+    """Asks in the background; `on_change` hears of each policy whose queries were answered, or cannot be."""
+
+    def __init__(
+        self,
+        server: Server | None,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+        on_change: Callable[[Collection[Key]], None],
+    ) -> None:
+        self._server = server
+        self._metrics = metrics
+        self._clock = clock
+        self._on_change = on_change
+        self._waiting: dict[Key, Queries] = {}
+        self._told: dict[Key, Looked] = {}
+        self._woken = asyncio.Event()
+        self._gate = asyncio.Semaphore(MAX_AT_ONCE)
+
+    def looked(self, key: Key) -> Looked:
+        """Return what came of asking for a policy."""
+        return self._told.get(key, Looked())
+
+    def ask(self, key: Key, queries: Queries) -> None:
+        """Ask when it is their turn; others for the same policy are forgotten for these."""
+        before = self.looked(key)
+        if before.under_way == queries:
+            return
+        self._waiting[key] = queries
+        self._told[key] = replace(before, under_way=queries)
+        self._woken.set()
+
+    def forget(self, key: Key) -> None:
+        """Drop what is known about a policy."""
+        self._waiting.pop(key, None)
+        self._told.pop(key, None)
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        turns = asyncio.Semaphore(MAX_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                while self._waiting:
+                    await turns.acquire()
+                    if not self._waiting:
+                        turns.release()
+                        break
+                    key = next(iter(self._waiting))
+                    task = group.create_task(self._answer(key, self._waiting.pop(key)))
+                    task.add_done_callback(lambda _: turns.release())
+
+    async def _answer(self, key: Key, queries: Queries) -> None:
+        time = self._clock()
+        try:
+            readings = await self._ask_all(queries)
+        except Exception:
+            # Ended, it would end the operator, and the next one that leads would ask the same.
+            logger.exception("the queries of a policy could not be asked", extra={"policy": "/".join(key)})
+            problem = "it could not be asked, by a fault of the operator's own, which its log has"
+            readings = {name: Reading(problem=problem) for name, _ in queries.texts}
+        before = self._told.get(key)
+        if before is None:
+            return
+        self._told[key] = Looked(
+            under_way=None if before.under_way == queries else before.under_way,
+            queries=queries,
+            readings=readings,
+            time=time,
+        )
+        self._on_change({key})
+
+    async def _ask_all(self, queries: Queries) -> dict[str, Reading]:
+        server = self._server
+        if server is None:
+            problem = "the installation has no server to ask"
+            return {name: Reading(problem=problem) for name, _ in queries.texts}
+        try:
+            headers, context = await asyncio.to_thread(_read_files, server)
+        except (OSError, ValueError) as exc:
+            # An ssl.SSLError is an OSError. Which file it is, is no matter of authors.
+            logger.warning("what it takes to ask Prometheus cannot be read", extra={"reason": str(exc)})
+            problem = "the operator cannot read its token or authorities, which its log tells more of"
+            return {name: Reading(problem=problem) for name, _ in queries.texts}
+        connector = aiohttp.TCPConnector(ssl=context) if context else None
+        async with (
+            aiohttp.ClientSession(
+                connector=connector,
+                headers={**headers, "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=server.timeout_seconds),
+                trust_env=False,
+            ) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = {name: group.create_task(self._try(session, server, name, text)) for name, text in queries.texts}
+        return {name: task.result() for name, task in tasks.items()}
+
+    async def _try(self, session: aiohttp.ClientSession, server: Server, name: str, query: str) -> Reading:
+        async with self._gate:
+            try:
+                reading = Reading(value=await _ask(session, server, query))
+            except _NoNumber as exc:
+                reading = Reading(problem=str(exc))
+        self._metrics.queries.labels("failed" if reading.problem else "answered").inc()
+        return reading
+
+
+def _read_files(server: Server) -> tuple[dict[str, str], ssl.SSLContext | None]:
+    """Return the header that shows who asks, and whom to trust; None for whom the system trusts.
+
+    Raises:
+        OSError: a file cannot be read, or has no certificates. ValueError: the token cannot be one.
+    """
+    headers = {}
+    if server.token_file is not None:
+        with server.token_file.open("rb") as file:
+            token = file.read(MAX_TOKEN_BYTES + 1).strip()
+        if not token or len(token) > MAX_TOKEN_BYTES or not all(32 < each < 127 for each in token):
+            raise ValueError(f"{server.token_file} has no token: one line of printable characters")
+        headers["Authorization"] = f"Bearer {token.decode()}"
+    if server.ca_file is None:
+        return headers, None
+    return headers, ssl.create_default_context(cafile=str(server.ca_file))
+
+
+async def _ask(session: aiohttp.ClientSession, server: Server, query: str) -> float:
+    """Ask one query, and return its number.
+
+    Raises:
+        _NoNumber: there is none.
+    """
+    parameters = {"query": query, "timeout": f"{max(1, int(server.timeout_seconds * 1000))}ms"}
+    address = server.url + QUERY_PATH
+    async with _in_words(server), session.get(address, params=parameters, allow_redirects=False) as response:
+        status, body = response.status, await _read(response)
+    if status == 200:
+        return _read_number(body)
+    if status in _SAYS_WHY and (said := _read_error(body, session.headers.get("Authorization", ""))):
+        raise _NoNumber(f"the server says: {said}")
+    if status in (401, 403):
+        raise _NoNumber(
+            f"the server does not let the operator ask (status {status}): who runs it has to give it a token"
+        )
+    if 300 <= status < 400:
+        raise _NoNumber(f"the server sends elsewhere (status {status}), where nobody follows")
+    raise _NoNumber(f"the server answers with status {status}")
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await read_bounded(response, MAX_ANSWER_BYTES)
+    except ValueError:
+        limit = f"{MAX_ANSWER_BYTES} bytes (MAX_ANSWER_BYTES)"
+        raise _NoNumber(f"its answer is longer than {limit}: aggregate, such as by sum(), to one number") from None
+
+
+@contextlib.asynccontextmanager
+async def _in_words(server: Server) -> AsyncIterator[None]:
+    """Say what kept a server from answering, to authors without its address, and to the log with all of it."""
+    try:
+        yield
+    except TimeoutError:
+        raise _NoNumber(f"the server did not answer in {server.timeout_seconds:g} s") from None
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as exc:
+        logger.warning("the certificate of Prometheus is not trusted", extra={"reason": str(exc)})
+        raise _NoNumber("the server's certificate is not trusted") from None
+    except (aiohttp.ClientError, OSError, ValueError) as exc:
+        logger.warning("Prometheus does not answer", extra={"reason": str(exc) or type(exc).__name__})
+        raise _NoNumber("the server cannot be reached, or does not speak HTTP") from None
+
+
+def _read_number(body: bytes) -> float:
+    try:
+        answer = _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _NoNumber("the server's answer is none of Prometheus") from None
+    if answer.status != "success" or answer.data is None:
+        raise _NoNumber("the server's answer is none of Prometheus")
+    text = _read_text(answer.data)
+    try:
+        number = float(text)
+    except ValueError:
+        raise _NoNumber("the server's answer is none of Prometheus") from None
+    if not isfinite(number):
+        raise _NoNumber(f"its result is {text[:8]}, as when something is divided by nothing")
+    return number
+
+
+def _read_text(data: _Data) -> str:
+    """Return the one number that was found, as the server writes it."""
+    try:
+        if data.result_type == "scalar":
+            return _SCALAR.decode(data.result)[1]
+        if data.result_type != "vector":
+            raise _NoNumber(f"its result is a {data.result_type[:20]}, and not one number")
+        found = _VECTOR.decode(data.result)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _NoNumber("the server's answer is none of Prometheus") from None
+    if not found:
+        raise _NoNumber("it has no result: no series is what it asks for")
+    if len(found) > 1:
+        raise _NoNumber(f"its result has {len(found)} series: aggregate, such as by sum(), to one number")
+    if found[0].value is None:
+        raise _NoNumber("its result is a histogram, and not one number")
+    return found[0].value[1]
+
+
+def _read_error(body: bytes, secret: str) -> str:
+    """Return what the server says is wrong, on one line; whatever stands between it and us may repeat the token."""
+    try:
+        error = _ANSWER.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    token = secret.removeprefix("Bearer ")
+    if token:
+        error = error.replace(token, "…")
+    return shorten(" ".join("".join(each if each.isprintable() else " " for each in error).split()), MAX_REASON)
