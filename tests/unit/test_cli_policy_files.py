@@ -61,6 +61,16 @@ def test_validate_names_each_valid_policy_with_its_version_digest_and_tests(writ
     )
 
 
+def test_validate_says_what_only_an_installation_can_say_of_a_query(write, models):
+    asking = policy()
+    metric = {"name": "refunds", "type": "PromQL", "query": "sum(refunds)", "max": "2%"}
+    asking["spec"]["rollout"] = {"analysis": {"metrics": [metric]}}
+    ended = baleen("policy", "validate", write(asking), "--models", models)
+
+    assert ended.status == 0
+    assert "whether an installation has a Prometheus to ask for refunds" in ended.errors
+
+
 def test_validate_of_a_folder_finds_the_same_as_of_its_file(write, models):
     file = write(with_tests(policy()))
 

@@ -10,6 +10,7 @@ import yaml
 from baleen_cli.commands.policy import StateOption
 from baleen_cli.console import coloured, lines, note, output, table
 from baleen_cli.models.catalog import load_catalog
+from baleen_core.analysis.metrics import MetricType
 from baleen_core.checking import Checked, check_policy
 from baleen_core.decision.engine import compile_policy, decide
 from baleen_core.decision.explain import explain
@@ -49,6 +50,12 @@ def validate(folder: Folder, models: ModelsOption = None) -> None:
         revision = make_revision(policy.policy, policy.lists)
         version = policy.policy.version or "no version"
         lines([f"{namespace}/{name} is valid: {version}, {revision.digest}, {len(policy.policy.tests)} tests passed"])
+        analysis = policy.policy.plan.analysis
+        if named := [each.name for each in analysis.metrics if each.type is MetricType.PROMQL] if analysis else []:
+            note(
+                f"{namespace}/{name}: whether an installation has a Prometheus to ask for {', '.join(named)}, and what "
+                "it says to a query, is only known there"
+            )
     if problems:
         raise PolicyError(problems)
 
