@@ -69,6 +69,13 @@ def read_days(text: str) -> int:
     return number
 
 
+def read_switch(text: str) -> bool:
+    """Read true or false."""
+    if text not in ("true", "false"):
+        raise ValueError("it must be true or false")
+    return text == "true"
+
+
 def read_names(text: str) -> tuple[str, ...]:
     """Read words with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

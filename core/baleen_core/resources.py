@@ -48,6 +48,10 @@ LIST_LABEL: Final = f"{GROUP}/list"
 """On a ConfigMap or Secret that keeps a list: the first 40 hexadecimal digits of its digest."""
 ALLOW_DELETE_ANNOTATION: Final = f"{GROUP}/allow-delete"
 """On a policy (or on its route, once it is gone): `"true"` lets it be deleted though nothing else covers its scope."""
+APPLIED_BY_ANNOTATION: Final = f"{GROUP}/applied-by"
+"""On a policy: who applied its content, as the API server knows it; which content (`name_text`), a space, the user."""
+APPROVED_BY_ANNOTATION: Final = f"{GROUP}/approved-by"
+"""On an override: who wrote its approval, as the API server knows it; `<digest>/<step>`, a space, the user."""
 MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "baleen-operator"}
 
 MAX_RECENT: Final = MAX_ROLLBACK_WINDOW
@@ -63,7 +67,8 @@ class PublishedRoute:
     """A ModerationRoute: what the operator decided for a policy. Each change has a higher `epoch`.
 
     `version` is of the stable revision; `time` (RFC 3339, UTC) says since when, `reason` why, `by` whose edit it was,
-    and `stable_epoch` with which epoch it became stable (0: with this one). `created` is when the policy was created,
+    of which `commit`, `approved_by` who approved it, and `stable_epoch` with which epoch it became stable (0: with this
+    one). `created` is when the policy was created,
     which decides between policies of one scope. `never_loosen` names categories that its next content may not soften,
     `backtest` is the gate of logged decisions that it must pass.
     """
@@ -80,6 +85,8 @@ class PublishedRoute:
     time: str = ""
     reason: str = ""
     by: str = ""
+    commit: str = ""
+    approved_by: str = ""
     stable_epoch: int = 0
     never_loosen: tuple[str, ...] = ()
     backtest: BacktestGate | None = None
@@ -202,6 +209,8 @@ def write_route(route: PublishedRoute) -> dict[str, Any]:
         "time": route.time,
         "reason": route.reason,
         "by": route.by,
+        "commit": route.commit,
+        "approvedBy": route.approved_by,
         "stableEpoch": route.stable_epoch,
     }
     kept = {field: value for field, value in spec.items() if value not in ("", [], 0)}
@@ -292,6 +301,8 @@ def read_route(manifest: Mapping[str, Any]) -> PublishedRoute:
         time=spec.optional("time", _TEXT, ""),
         reason=spec.optional("reason", _TEXT, ""),
         by=spec.optional("by", _TEXT, ""),
+        commit=spec.optional("commit", _TEXT, ""),
+        approved_by=spec.optional("approvedBy", _TEXT, ""),
         stable_epoch=spec.optional("stableEpoch", integer(1, 2**53), 0),
         never_loosen=gates.values("neverLoosen", name, limit=MAX_CATEGORIES),
         backtest=read_backtest(gates.mapping("backtest")) if gates.has("backtest") else None,

@@ -304,6 +304,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         off_loop=Threads(),
         salt=new_salt,
         grants=settings.grants,
+        approval_by_another=settings.approval_by_another,
     )
     model_files = FolderModelFiles(settings.model_files)
     model_ports = ModelPorts(

@@ -19,6 +19,7 @@ from baleen_core.environment import (
     read_port,
     read_positive,
     read_seconds,
+    read_switch,
     read_tenants,
     read_url,
     read_urls,
@@ -70,6 +71,8 @@ class Settings:
     """The namespaces (comma-separated) in which floors count; empty: all of them."""
     tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The tenants that each namespace may speak for, as JSON: {"team-a": ["acme"], "safety": ["*"]}; empty: any."""
+    approval_by_another: bool = False
+    """Whether only approvals by somebody else count than whoever applied the content, both known by the webhooks."""
     lease_namespace: str = "baleen-system"
     """The namespace of the Lease that one operator at a time holds."""
     lease_name: str = "baleen-operator"
@@ -280,6 +283,9 @@ class Settings:
             if getattr(self, name) is not None and not self.prometheus_url.startswith("https:"):
                 message = "is for a PROMETHEUS_URL that begins with https: nothing else keeps a token to itself"
                 problems.append(Problem(field=PREFIX + name.upper(), message=message))
+        if self.approval_by_another and not self.webhook_names:
+            message = "cannot be set without WEBHOOK_NAMES: nobody would know who applies and who approves"
+            problems.append(Problem(field=PREFIX + "APPROVAL_BY_ANOTHER", message=message))
         if self.gateway_min_replicas > self.gateway_max_replicas:
             message = f"must be at most GATEWAY_MAX_REPLICAS, which is {self.gateway_max_replicas}"
             problems.append(Problem(field=PREFIX + "GATEWAY_MIN_REPLICAS", message=message))
@@ -340,6 +346,7 @@ _READERS: Final[Readers] = {
     "policy_namespaces": _names,
     "floor_namespaces": _names,
     "tenants": read_tenants,
+    "approval_by_another": read_switch,
     "lease_namespace": str,
     "lease_name": str,
     "lease_duration_seconds": read_positive,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from baleen_core.policy_stream import AUDIENCE
-from baleen_core.resources import LIST_LABEL
+from baleen_core.resources import APPLIED_BY_ANNOTATION, LIST_LABEL
 from baleen_sidecar import backup
 from cluster_site import TEXT, Site, override, policy, wait_for_decision
 from control_plane import KUBECTL, ROOT
@@ -138,13 +138,16 @@ def test_resources_come_back_into_an_empty_cluster_with_digests_and_history(site
         until(lambda: site.route()["epoch"] == 2)
         plane.apply(override(name, pin={"digest": first, "reason": "the new list is wrong"}))
         before = wait_for_pinned(site, first, rows=3)
+    # As the webhook writes it; whoever restores is somebody else.
+    stamp = f"{APPLIED_BY_ANNOTATION}=sha256:{'0' * 64} policy-author"
+    plane.kubectl("annotate", "modpol", "community", "-n", name, stamp, user="policy-author")
     there = specs_of(site)
     run(site, documented("kubectl get modrev"), tmp_path)
     plane.kubectl("delete", f"{','.join(KINDS)},configmap", "--all", "-n", name)
     # Times of creation have whole seconds, and this one has to be another.
     time.sleep(1)
     plane.apply(source)
-    run(site, documented("kubectl create -f resources.yaml"), tmp_path)
+    run(site, documented("kubectl annotate --local"), tmp_path)
     put_back = specs_of(site)
     with running_operator(plane, name) as operator:
         operator.wait_until_leading()

@@ -88,9 +88,13 @@ def test_a_release_is_installed_upgraded_taken_away_and_found_again(
     helm("upgrade", RELEASE, newer, "-n", first, values=upgraded, kubeconfig=kubeconfig)
     replicas = plane.get_json("deployment", "baleen-operator", first)["spec"]["replicas"]
     names = plane.get_json("crd", f"moderationroutes.{GROUP}")["spec"]["names"]["shortNames"]
-    (trusted,) = plane.get_json("mutatingwebhookconfiguration", "baleen")["webhooks"]
+    webhooks = plane.get_json("mutatingwebhookconfiguration", "baleen")["webhooks"]
+    (trusted,) = (each for each in webhooks if each["name"] == "pods.moderation.baleen.dev")
     helm("uninstall", RELEASE, "-n", first, kubeconfig=kubeconfig)
-    kinds = "clusterroles,clusterrolebindings,crds,mutatingwebhookconfigurations,validatingwebhookconfigurations"
+    kinds = (
+        "clusterroles,clusterrolebindings,crds,mutatingwebhookconfigurations,validatingwebhookconfigurations,"
+        "validatingadmissionpolicies,validatingadmissionpolicybindings"
+    )
     left = plane.kubectl("get", kinds, "-o", "name").stdout
     secrets = plane.list_json("secret", first)
     plane.kubectl("run", "asks", "--image=app", f"--labels={INJECT}", "-n", second)

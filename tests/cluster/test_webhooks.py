@@ -21,9 +21,11 @@ import httpx
 import pytest
 
 from baleen_cli.triton.process import free_port
-from baleen_core.resources import GROUP
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.revision import make_revision, name_text
+from baleen_core.resources import APPLIED_BY_ANNOTATION, APPROVED_BY_ANNOTATION, GROUP
 from baleen_operator.adapters.certificates import make_pair
-from cluster_site import policy
+from cluster_site import override, policy
 from control_plane import NAMESPACE, ControlPlane
 from helm import KEYS, manifests, merged
 from operators import RunningOperator, running_operator
@@ -59,10 +61,20 @@ class Asking:
         for found in configurations(self.port, **values):
             self.plane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(found))
 
-    def apply(self, manifest: dict[str, Any], *flags: str) -> tuple[bool, str]:
+    def apply(self, manifest: dict[str, Any], *flags: str, user: str = "admin") -> tuple[bool, str]:
         """Return whether kubectl could apply a manifest, and what it said of it."""
-        done = self.plane.kubectl("apply", "--server-side", *flags, "-f", "-", input=json.dumps(manifest), check=False)
+        return self.run("apply", "--server-side", *flags, "-f", "-", input=json.dumps(manifest), user=user)
+
+    def run(self, *arguments: str, input: str | None = None, user: str = "admin") -> tuple[bool, str]:
+        """Return whether kubectl ended well, and what it said that was wrong."""
+        done = self.plane.kubectl(*arguments, input=input, user=user, check=False)
         return done.returncode == 0, done.stderr
+
+    def stamp(self, kind: str, annotation: str = "") -> str:
+        """Return who is named on the policy or the override, and of what; empty: nobody."""
+        name = annotation or {"modpol": APPLIED_BY_ANNOTATION, "modover": APPROVED_BY_ANNOTATION}[kind]
+        metadata = self.plane.get_json(kind, "community", self.namespace)["metadata"]
+        return str(metadata.get("annotations", {}).get(name, ""))
 
     def create(self, pod: dict[str, Any], *flags: str) -> tuple[bool, str]:
         """Return whether kubectl could create a pod, and what it said of it."""
@@ -282,6 +294,128 @@ def test_without_an_operator_pods_wait_and_policies_are_stored(asking: Asking):
     unlabelled = pod(asking.namespace, "unlabelled")
     del unlabelled["metadata"]["labels"]
     assert asking.create(unlabelled)[0]
+
+
+SIGN_OFF = {"rollout": {"steps": [{"name": "sign-off", "type": "Approval"}]}}
+
+
+def with_stamp(manifest: dict[str, Any], stamp: str) -> dict[str, Any]:
+    """Return a manifest as somebody writes it who wants to be, or to name, somebody."""
+    name = {"ModerationPolicy": APPLIED_BY_ANNOTATION, "ModerationOverride": APPROVED_BY_ANNOTATION}[manifest["kind"]]
+    return manifest | {"metadata": manifest["metadata"] | {"annotations": {name: stamp}}}
+
+
+def test_who_applied_and_who_approved_is_known_and_an_applier_approves_nothing(asking: Asking):
+    plane, namespace = asking.plane, asking.namespace
+    first, second = (policy(namespace, action, **SIGN_OFF) for action in ("Review", "Block"))
+    other = policy(namespace, "Review", name="other", scope={"surface": "elsewhere"})
+    digest, text = make_revision(parse_policy(second), {}).digest, name_text(parse_policy(second))
+    approved = override(namespace, approve={"digest": digest})
+    asking.configure()
+    with asking.operator(approval_by_another="true"):
+        forged = asking.apply(with_stamp(first, f"{text} admin"), user="policy-author")
+        author = asking.stamp("modpol")
+        # A client-side apply has its own way to find out what changed.
+        applied = asking.run("apply", "-f", "-", input=json.dumps(other), user="policy-author")
+        plane.wait_for_condition("modpol", "community", "Ready", namespace)
+        asking.apply(first, user="policy-author")
+        plane.kubectl("label", "modpol", "community", "-n", namespace, "team=safety")
+        stayed = asking.stamp("modpol")
+        diffs = [
+            asking.run("diff", *how, "-f", "-", input=json.dumps(each), user=user)
+            for each, how in ((first, ("--server-side",)), (other, ()))
+            for user in ("policy-author", "admin")
+        ]
+        asking.apply(second, "--force-conflicts")
+        edited = asking.stamp("modpol")
+        plane.wait_for_condition("modpol", "community", "Reconciling", namespace, reason="AwaitingApproval")
+        own = asking.apply(with_stamp(approved, f"{digest}/ on-call"))
+        own_stamp = asking.stamp("modover")
+        until(lambda: "NoEffect" in str(plane.list_json("event", namespace)))
+        waiting = plane.wait_for_condition("modpol", "community", "Reconciling", namespace, reason="AwaitingApproval")
+        asking.run("delete", "modover", "community", "-n", namespace, user="on-call")
+        person = ("-n", namespace, "--kubeconfig", plane.kubeconfig("on-call"))
+        by_another = kubectl_baleen("approve", "community", *person)
+        plane.wait_for_condition("modpol", "community", "Ready", namespace)
+        rows = plane.get_json("modpol", "community", namespace)["status"]["history"]
+        place = ("-n", namespace, "--kubeconfig", plane.kubeconfig())
+        shown = json.loads(kubectl_baleen("history", "community", *place, "-o", "json").output)["activations"]
+        other_stamp = asking.stamp("modover")
+
+    assert (forged[0], applied[0]) == (True, True), (forged, applied)
+    assert author == f"{name_text(parse_policy(first))} policy-author"
+    assert stayed == author
+    assert diffs == [(True, "")] * 4
+    assert edited == f"{text} admin"
+    assert own[0], own[1]
+    assert own_stamp == f"{digest}/ admin"
+    messages = {each["type"]: each["message"] for each in waiting["status"]["conditions"]}
+    assert "admin applied this content and approved it, too" in messages["Ready"]
+    assert by_another.status == 0, by_another
+    assert other_stamp == f"{digest}/ on-call"
+    assert [(row["reason"], row["by"], row.get("approvedBy")) for row in rows] == [
+        ("Promoted", "admin", "on-call"),
+        ("Applied", "policy-author", None),
+    ]
+    assert [(row["by"], row["approvedBy"]) for row in shown] == [("admin", "on-call"), ("policy-author", "")]
+
+
+def test_nobody_names_another_while_no_operator_answers_and_people_can_write(asking: Asking):
+    namespace = asking.namespace
+    asking.configure()
+    first, second = policy(namespace, "Review"), policy(namespace, "Block")
+    texts = [name_text(parse_policy(each)) for each in (first, second)]
+    digest, other = (f"sha256:{each * 64}" for each in "ab")
+    approved = override(namespace, approve={"digest": digest})
+    # The API server hears of its policies by a watch of its own.
+    until(lambda: not asking.apply(with_stamp(first, f"{texts[0]} somebody"), "--dry-run=server")[0])
+    forged = [
+        asking.apply(with_stamp(first, f"{texts[0]} on-call"), user="policy-author"),
+        asking.apply(with_stamp(first, "policy-author"), user="policy-author"),
+        asking.apply(with_stamp(approved, f"{digest}/ policy-author"), user="on-call"),
+        asking.apply(with_stamp(approved, f"{digest}/sign-off on-call"), user="on-call"),
+        asking.apply(with_stamp(override(namespace), " admin"), user="on-call"),
+    ]
+    unnamed = asking.apply(first, user="policy-author")
+    nobody = asking.stamp("modpol")
+    stands = ("annotate", "modpol", "community", "-n", namespace, f"{APPLIED_BY_ANNOTATION}={texts[0]} policy-author")
+    own = [
+        asking.run(*stands, user="policy-author"),
+        asking.apply(with_stamp(approved, f"{digest}/ on-call"), user="on-call"),
+    ]
+    # What others stamped does not keep people from writing: it says nothing of what they write.
+    edit = json.dumps({"spec": {"policy": second["spec"]["policy"]}})
+    edited = asking.run("patch", "modpol", "community", "-n", namespace, "--type=merge", "-p", edit)
+    left_over = asking.stamp("modpol")
+
+    def patch(spec: Any) -> tuple[bool, str]:
+        text = json.dumps({"spec": spec})
+        return asking.run("patch", "modover", "community", "-n", namespace, "--type=merge", "-p", text)
+
+    on_call = [
+        patch({"approve": {"digest": other}}),
+        patch({"approve": None, "reject": [other]}),
+        patch({"paused": True}),
+    ]
+    again = patch({"approve": {"digest": digest}})
+    renamed = asking.run(
+        "annotate", "modover", "community", "-n", namespace, f"{APPROVED_BY_ANNOTATION}=x y", "--overwrite"
+    )
+    taken = asking.run("annotate", "modover", "community", "-n", namespace, f"{APPROVED_BY_ANNOTATION}-")
+    after = patch({"approve": {"digest": digest}})
+
+    assert [ok for ok, _ in forged] == [False] * 5
+    assert f"metadata.annotations[{APPLIED_BY_ANNOTATION}]: says that another than policy-author" in forged[0][1]
+    assert f"metadata.annotations[{APPROVED_BY_ANNOTATION}]: says that another than on-call" in forged[2][1]
+    assert (unnamed[0], nobody) == (True, ""), unnamed[1]
+    assert [ok for ok, _ in own] == [True, True], own
+    assert edited[0], edited[1]
+    assert left_over == f"{texts[0]} policy-author"
+    assert [ok for ok, _ in on_call] == [True] * 3, on_call
+    # An approval that was taken back must not come again in the name of whoever wrote it.
+    assert (again[0], renamed[0]) == (False, False)
+    assert f"kubectl annotate modover community -n {namespace} {APPROVED_BY_ANNOTATION}-" in again[1]
+    assert (taken[0], after[0]) == (True, True), (taken, after)
 
 
 @contextlib.contextmanager

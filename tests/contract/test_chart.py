@@ -19,7 +19,10 @@ pytestmark = pytest.mark.helm
 
 DATA = ROOT / "tests" / "data" / "chart"
 CASES = sorted(path.name.removesuffix(".values.yaml") for path in DATA.glob("*.values.yaml"))
-WITH_FILES = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+WITH_FILES = (
+    *("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+)
 """Kinds whose objects are those of a file, which another test compares."""
 
 
@@ -284,6 +287,11 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
             {"analysis": {"prometheus": {"url": "https://p", "existingSecret": "s"}}},
             "has neither a tokenKey nor a caKey",
             id="nothing of a Secret",
+        ),
+        pytest.param(
+            {"operator": {"settings": {"approvalByAnother": True}}, "webhooks": {"enabled": False}},
+            "operator.settings.approvalByAnother needs webhooks.enabled",
+            id="nobody known",
         ),
         pytest.param({"backup": {"schedule": "daily"}}, "at '/backup/schedule'", id="schedule"),
         pytest.param({"models": {"storage": {"type": "NFS"}}}, "at '/models/storage/type'", id="storage"),

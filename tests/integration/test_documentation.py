@@ -88,7 +88,8 @@ def test_the_guide_to_a_cluster_can_be_followed_to_its_end(
     # All at once: a free port may have the digits of another one of the page.
     script = re.sub(r"\b865\d\b", lambda found: ports[found[0]], script)
     done = run_script(script, project)
-    left = empty_cluster.kubectl("get", "crd,namespaces,clusterroles,clusterrolebindings", "-o", "name").stdout
+    kinds = "crd,namespaces,clusterroles,clusterrolebindings,validatingadmissionpolicies"
+    left = empty_cluster.kubectl("get", kinds, "-o", "name").stdout
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"astronaut.jpg +│ Allow", done.stdout)

@@ -364,6 +364,8 @@ WHOLE: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
                 "time": "2026-01-02T00:00:00Z",
                 "reason": "Promoted",
                 "by": "ann@example.org",
+                "commit": "4b825dc",
+                "approvedBy": "bob@example.org",
             },
         )
     ],
@@ -442,6 +444,8 @@ ACTIVATION: Final[Mapping[str, Any]] = {
     "time": "2026-01-02T00:00:00Z",
     "reason": "Promoted",
     "by": "ann@example.org",
+    "commit": "4b825dc",
+    "approvedBy": "bob@example.org",
 }
 
 STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -456,6 +460,7 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
             "startTime": "2026-01-02T00:00:00Z",
             "stepTime": "2026-01-02T00:10:00.250Z",
             "pauseTime": "2026-01-02T00:20:00.250Z",
+            "approvedBy": "bob@example.org",
             "plan": OTHER_DIGEST,
             "decisions": 1200,
             "rollout": "0123456789abcdef0123456789abcdef",
@@ -505,7 +510,7 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
         },
         "flips": [{"from": "Allow", "to": "Review", "count": 12}],
         "convergence": {"total": 14, "current": 13, "stale": ["gateway-7"], "convergedTime": "2026-01-02T00:00:01Z"},
-        "history": [{"epoch": 41, **ACTIVATION, "commit": "4b825dc"}],
+        "history": [{"epoch": 41, **ACTIVATION}],
         "conditions": [CONDITION],
     },
     "ModerationPolicyRevision": {"activations": [{"epoch": 41, **ACTIVATION}]},

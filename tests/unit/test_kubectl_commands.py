@@ -39,7 +39,7 @@ from baleen_cli.kubectl_commands.words import describe_place, explain_digest, ex
 from baleen_core.errors import ClusterError, InvalidError, NotFound, Stale
 from baleen_core.policy.schema import Enforcement, Role, Scope
 from baleen_core.records import Context
-from baleen_core.resources import POLICY_KIND
+from baleen_core.resources import APPROVED_BY_ANNOTATION, POLICY_KIND
 from policies import make_candidate
 from published import kubectl_baleen, override, policy_of, published, revision_of
 
@@ -118,6 +118,24 @@ def test_history_has_the_rows_of_the_route_and_of_every_revision_newest_first():
     rows = history(facts_of())
 
     assert [(row.epoch, row.digest, row.version) for row in rows] == [(3, V3, "v3"), (2, V2, "v2"), (1, V1, "v1")]
+
+
+def test_who_applied_and_who_approved_is_said_where_it_is_known():
+    policy, *revisions, route = published("ns", "community", [50, 60, 70])
+    route["spec"] |= {"reason": "Promoted", "by": "alice", "commit": "3f2a", "approvedBy": "bob"}
+    approval = override("ns", "community", approve={"digest": V2})
+    stamps = [{APPROVED_BY_ANNOTATION: f"{V2}/{step} bob"} for step in ("", "sign-off")]
+    said = [
+        explain_policy(
+            make_facts("ns", "community", policy=policy, override=each, revisions=revisions, route=route), NOW
+        )
+        for each in (approval | {"metadata": approval["metadata"] | {"annotations": stamp}} for stamp in stamps)
+    ]
+
+    assert any("Promoted, by alice, commit 3f2a, approved by bob" in line for line in said[0])
+    assert any("through all its steps, says bob" in line for line in said[0])
+    # It is the stamp of another approval.
+    assert not any("says bob" in line for line in said[1])
 
 
 def test_since_when_is_not_known_until_the_operator_has_written_it():

@@ -67,12 +67,13 @@ def content(block: str, *, listed: bool) -> dict[str, Any]:
 class World:
     """A cluster in which the laws are watched at every write."""
 
-    def __init__(self) -> None:
+    def __init__(self, **ports: Any) -> None:
         self.cluster = MemoryCluster()
+        self.settings = ports
         self.cluster.models_served = (MODEL,)
         self.cluster.on_write = self.watch
         self.clock = TickingClock()
-        self.ports = make_ports(self.cluster, self.clock)
+        self.ports = make_ports(self.cluster, self.clock, **ports)
         self.epochs: list[int] = []
         self.routed: set[tuple[int, str]] = set()
         self.put_terms("idiot")
@@ -125,7 +126,7 @@ class World:
         except Stale:
             pass
         except Killed:
-            self.ports = make_ports(self.cluster, self.clock)
+            self.ports = make_ports(self.cluster, self.clock, **self.settings)
         self.cluster.kill_after = None
 
     async def settle(self) -> None:
@@ -220,6 +221,8 @@ def take(world: World, step: tuple[Any, ...]) -> None:
             world.clock.now += timedelta(seconds=seconds)
         case ("approve", number) if digests:
             cluster.put(override_manifest(approve={"digest": digests[number % len(digests)]}))
+        case ("say nothing", _) if digests:
+            cluster.put(override_manifest())
         case ("pause",):
             cluster.put(override_manifest(paused=True))
         case ("scribble",):
@@ -355,3 +358,16 @@ def test_deleting_all_that_may_go_and_applying_it_again_goes_on_with_the_epochs(
     assert gone is None
     assert route is not None
     assert route["epoch"] > newest
+
+
+@many
+@given(story=stories)
+def test_an_approval_that_does_not_count_is_as_none(story):
+    """No approval is by anybody here, and with the setting that lets nothing through."""
+    named, silent = World(approval_by_another=True), World(approval_by_another=True)
+    asyncio.run(live(named, story))
+    taken_out = (("say nothing", *step[1:]) if step[0] == "approve" else step for step in story)
+    asyncio.run(live(silent, list(taken_out)))
+
+    assert named.route() == silent.route()
+    assert named.status().get("failed") == silent.status().get("failed")

@@ -50,6 +50,7 @@ from baleen_operator.resources.policy import (
     write_rows,
     write_status,
 )
+from baleen_operator.resources.stamps import Stamp
 from policies import policy_manifest
 
 LATER = {"metrics": [{"name": "overturned", "type": "OverturnRate", "maxIncrease": "1%"}]}
@@ -289,8 +290,9 @@ def test_the_sources_of_lists_are_found_whatever_else_is_wrong():
 def test_whose_edit_it_is_comes_from_annotations_alone():
     metadata = {"name": "a", "namespace": "b", "annotations": {"moderation.baleen.dev/commit": "3f2a"}}
 
-    assert read_head({"metadata": metadata}).by == "commit 3f2a"
-    assert read_head({"metadata": {"name": "a", "namespace": "b"}}).by == ""
+    head, silent = (read_head({"metadata": each}) for each in (metadata, {"name": "a", "namespace": "b"}))
+    assert (head.said_by, head.commit) == ("", "3f2a")
+    assert (silent.said_by, silent.commit, silent.applied) == ("", "", Stamp())
 
 
 # Lists

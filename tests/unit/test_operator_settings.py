@@ -50,6 +50,8 @@ def test_a_variable_is_read_as_its_kind(name: str, text: str, value: object):
         pytest.param("fetch_networks", "10.0.0.0/33", "10.0.0.0/33", id="no network"),
         pytest.param("runtime_images", '{"Tensorflow": "x"}', "Tensorflow", id="no backend"),
         pytest.param("log_level", "LOUD", "DEBUG, INFO, WARNING or ERROR", id="no level"),
+        pytest.param("approval_by_another", "yes", "true or false", id="neither"),
+        pytest.param("approval_by_another", "true", "cannot be set without WEBHOOK_NAMES", id="nobody known"),
         pytest.param("wokers", "3", "is not a setting", id="misspelt"),
         pytest.param("lease_retry_seconds", "14", "a third of the Lease's duration", id="renewed too seldom"),
     ],
@@ -101,6 +103,13 @@ def test_only_an_installation_with_a_prometheus_grants_queries():
     assert asked.grants.query_namespaces == {"a"}
     assert prometheus_server(Settings()) is None
     assert prometheus_server(asked) == Server(url="http://p:9090/x")
+
+
+def test_approval_by_another_is_switched_on_where_webhooks_know_people():
+    on = Settings.from_env({PREFIX + "APPROVAL_BY_ANOTHER": "true", PREFIX + "WEBHOOK_NAMES": "webhook"})
+    off = Settings.from_env({PREFIX + "APPROVAL_BY_ANOTHER": "false"})
+
+    assert (on.approval_by_another, off.approval_by_another) == (True, False)
 
 
 def test_grants_and_rules_are_those_of_the_settings():

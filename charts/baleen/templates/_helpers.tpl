@@ -223,12 +223,12 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* How a webhook is asked: (dict "root" $ "path" "/pods"). Whom to trust is said by whoever makes the certificate. */}}
+{{/* How a webhook is asked: (dict "root" $ "path" "/pods"), within `seconds`. Whom to trust is said by whoever makes the certificate. */}}
 {{- define "baleen.webhookClient" -}}
 admissionReviewVersions: [v1]
 sideEffects: None
 matchPolicy: Equivalent
-timeoutSeconds: 5
+timeoutSeconds: {{ .seconds | default 5 }}
 clientConfig:
   service: {namespace: {{ .root.Release.Namespace }}, name: baleen-operator-webhook, port: 443, path: {{ .path }}}
 {{- end }}

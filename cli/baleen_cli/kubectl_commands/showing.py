@@ -51,7 +51,7 @@ from baleen_cli.kubectl_commands.rollouts import (
     find_rollouts,
 )
 from baleen_cli.kubectl_commands.watching import View, watch_view
-from baleen_cli.kubectl_commands.words import describe_place, explain_digest, explain_policy
+from baleen_cli.kubectl_commands.words import describe_author, describe_place, explain_digest, explain_policy
 from baleen_core.policy.schema import Verdict
 from baleen_core.policy.scope import Candidate, resolve
 from baleen_core.records import Context
@@ -142,16 +142,16 @@ def show_history(
     facts = read_facts(cluster, name)
     rows, current, rollout = history(facts), facts.in_force(now), find_rollout(facts, now)
     if output_format:
-        activations = [{**asdict(row), "standing": _word(facts, row, current)} for row in rows]
+        activations = [{**_as_activation(row), "standing": _word(facts, row, current)} for row in rows]
         whole: dict[str, Any] = {"namespace": facts.namespace, "name": facts.name, "activations": activations}
         whole["candidate"] = as_candidate(rollout) if rollout else None
         whole["failed"] = [asdict(each) for each in facts.status.failed]
         print_object(whole, output_format)
         return
-    shown = table("EPOCH", "TIME", "VERSION", "DIGEST", "REASON", "BY", "NOW")
+    shown = table("EPOCH", "TIME", "VERSION", "DIGEST", "REASON", "BY", "APPROVED BY", "NOW")
     for row in rows:
-        word = _word(facts, row, current)
-        shown.add_row(str(row.epoch), row.time, row.version, short(row.digest), row.reason, row.by, word)
+        cells = [row.version, short(row.digest), row.reason, describe_author(row), row.approved_by]
+        shown.add_row(str(row.epoch), row.time, *cells, _word(facts, row, current))
     output.print(shown)
     lines([f"on its way: {describe_rollout(rollout)}"] if rollout else [])
     lines(
@@ -243,6 +243,8 @@ def as_object(facts: Facts, now: datetime) -> dict[str, Any]:
         "time": row.time if row else "",
         "reason": row.reason if row else "",
         "by": row.by if row else "",
+        "commit": row.commit if row else "",
+        "approvedBy": row.approved_by if row else "",
         "override": overriding(facts, now),
     }
     resources = {
@@ -287,6 +289,11 @@ def _word(facts: Facts, row: Row, current: str | None) -> str:
         return "Failed" if facts.failed(row.digest) else ""
     is_last = row == next(each for each in history(facts) if each.digest == current)
     return "InForce" if is_last else ""
+
+
+def _as_activation(row: Row) -> dict[str, Any]:
+    """Write a row for machines, with all its fields."""
+    return {"approvedBy" if field == "approved_by" else field: value for field, value in asdict(row).items()}
 
 
 def _as_competing(candidate: Candidate, rollouts: Mapping[tuple[str, str], Rollout]) -> dict[str, Any]:

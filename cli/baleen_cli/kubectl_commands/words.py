@@ -19,6 +19,9 @@ from baleen_cli.kubectl_commands.rollouts import Rollout, find_rollout
 from baleen_core.policy.schema import Scope
 from baleen_core.policy.scope import Candidate, matches, resolve
 from baleen_core.records import Context
+from baleen_core.resources import APPROVED_BY_ANNOTATION
+from baleen_operator.resources.policy import Row
+from baleen_operator.resources.stamps import name_approval, read_stamp
 
 FAILED: Final = {"Accepted": "False", "Ready": "False", "Stalled": "True", "Serving": "False", "Converged": "False"}
 """The status in which a condition of a policy is bad news."""
@@ -153,7 +156,7 @@ def _in_force(facts: Facts, now: datetime) -> Iterator[str]:
         return
     row = row_in_force(facts, now)
     since = f" since {row.time} ({age(row.time, now)})" if row and row.time else ""
-    why = ", ".join(filter(None, [row.reason, f"by {row.by}" if row.by else ""])) if row else ""
+    why = _describe_row(row) if row else ""
     yield f"In force: {facts.named(digest)}{since}" + (f": {why}" if why else "")
     if digest != route.route.stable:
         why, _ = _why(facts, route.route.stable, now)
@@ -205,7 +208,10 @@ def _override(facts: Facts, now: datetime) -> Iterator[str]:
         yield f"  Take it back with: {command}"
     if said.approve:
         through = f"through step {said.approve.through_step}" if said.approve.through_step else "through all its steps"
-        yield f"Override approves {facts.named(said.approve.digest)} {through}{_by(manifest, 'approve', None)}"
+        stamp = read_stamp(manifest, APPROVED_BY_ANNOTATION)
+        user = stamp.user_of(name_approval(said.approve.digest, said.approve.through_step))
+        who = f", says {user}" if user else ""
+        yield f"Override approves {facts.named(said.approve.digest)} {through}{_by(manifest, 'approve', None)}{who}"
         yield f"  Take it back with: kubectl baleen approve {facts.name} -n {facts.namespace} --remove"
     if reason := (manifest["metadata"].get("annotations") or {}).get(REASON_ANNOTATION, ""):
         yield f"  The last reason that was given: {reason}"
@@ -254,7 +260,7 @@ def _fate(facts: Facts, digest: str, now: datetime) -> Iterator[str]:
         yield f"  {then}"
     for row in history(facts):
         if row.digest == digest:
-            detail = ", ".join(filter(None, [row.reason, f"by {row.by}" if row.by else ""]))
+            detail = _describe_row(row)
             yield f"came into force at {row.time} as epoch {row.epoch}" + (f": {detail}" if detail else "")
 
 
@@ -289,6 +295,17 @@ def _why(facts: Facts, digest: str, now: datetime) -> tuple[str, str]:
     since = f" since {route.time}" if route.time else ""
     then = f"Go back to it with: kubectl baleen pin {facts.name} {short(digest)} -n {facts.namespace}"
     return f"is superseded by {facts.named(route.route.stable)}{since}", then
+
+
+def describe_author(row: Row) -> str:
+    """Name whose edit it was, and the commit that it came from."""
+    return ", ".join(filter(None, [row.by, f"commit {row.commit}" if row.commit else ""]))
+
+
+def _describe_row(row: Row) -> str:
+    author = describe_author(row)
+    parts = [row.reason, f"by {author}" if author else "", f"approved by {row.approved_by}" if row.approved_by else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _by(manifest: Manifest, path: str, item: str | None) -> str:

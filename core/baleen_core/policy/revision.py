@@ -41,6 +41,12 @@ def make_revision(policy: Policy, lists: Mapping[str, ListContent]) -> Revision:
     return Revision(digest=digest_of(content), content=content.decode())
 
 
+def name_text(policy: Policy) -> str:
+    """Name what a policy's author wrote of its content: a digest in which lists are named and not read."""
+    content = in_order(policy.content)
+    return digest_of(_write(type=policy.type, role=policy.role, scope=policy.scope, policy=content))
+
+
 def read_revision(revision: Revision) -> RevisionContent:
     """Read a revision back, trusting nothing but its digest.
 

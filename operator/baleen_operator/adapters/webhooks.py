@@ -33,12 +33,15 @@ from baleen_operator.plan.admission import (
     write_review,
 )
 from baleen_operator.plan.injection import InjectionRules
+from baleen_operator.plan.stamping import stamp_override, stamp_policy
 from baleen_operator.reconcile.ports import OffLoop
 
 logger = logging.getLogger(__name__)
 
 PODS_PATH: Final = "/pods"
 POLICIES_PATH: Final = "/policies"
+APPLIED_PATH: Final = "/applied-by"
+APPROVED_PATH: Final = "/approved-by"
 MAX_BYTES: Final = 4 << 20
 """What an API server can store, twice, since an update comes with what was there, and some more."""
 ANSWER_SECONDS: Final = 4.0
@@ -80,7 +83,7 @@ class ListedModels:
 
 
 class Webhooks:
-    """Answers about pods and policies."""
+    """Answers about pods, policies and overrides."""
 
     def __init__(
         self,
@@ -110,6 +113,20 @@ class Webhooks:
     async def policies(self, request: web.Request) -> web.Response:
         """Judge a policy."""
         return await self._answer("policies", request, self._policy_judge, self._backtest)
+
+    async def applied_by(self, request: web.Request) -> web.Response:
+        """Write on a policy who applied its content."""
+        return await self._answer("applied-by", request, self._applied_judge)
+
+    async def approved_by(self, request: web.Request) -> web.Response:
+        """Write on an override who approved."""
+        return await self._answer("approved-by", request, self._approved_judge)
+
+    async def _applied_judge(self) -> Judge:
+        return stamp_policy
+
+    async def _approved_judge(self) -> Judge:
+        return stamp_override
 
     async def _pod_judge(self) -> Judge:
         return lambda asked: admit_pod(asked, self._rules)
@@ -196,7 +213,14 @@ async def webhook_server(host: str, port: int, context: ssl.SSLContext, webhooks
         OSError: the address cannot be listened on.
     """
     app = web.Application(client_max_size=MAX_BYTES)
-    app.add_routes([web.post(PODS_PATH, webhooks.pods), web.post(POLICIES_PATH, webhooks.policies)])
+    app.add_routes(
+        [
+            web.post(PODS_PATH, webhooks.pods),
+            web.post(POLICIES_PATH, webhooks.policies),
+            web.post(APPLIED_PATH, webhooks.applied_by),
+            web.post(APPROVED_PATH, webhooks.approved_by),
+        ]
+    )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=END_SECONDS)
     await runner.setup()
     try:

@@ -12,7 +12,7 @@ from baleen_core.policy.grants import NO_PROVIDER, NOT_GRANTED, Grants, find_ref
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.parse import parse_policy
 from baleen_core.policy.proof import find_unproven
-from baleen_core.policy.revision import make_revision
+from baleen_core.policy.revision import make_revision, name_text
 from baleen_core.policy.schema import (
     Enforcement,
     Gates,
@@ -54,9 +54,13 @@ class WantedList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Valid:
-    """What a policy says, accepted; with `lacks`, it waits for models that are not served, which are named there."""
+    """What a policy says, accepted; with `lacks`, it waits for models that are not served, which are named there.
+
+    `text` names what its author wrote (`name_text`), by which it is known who applied it.
+    """
 
     meaning: Meaning
+    text: str = ""
     version: str
     paused: bool
     plan: Plan = field(default_factory=Plan)
@@ -186,6 +190,7 @@ def _accept(policy: Policy, lists: Mapping[str, ListContent], lacks: str = "") -
     )
     valid = Valid(
         meaning=meaning,
+        text=name_text(policy),
         version=policy.version,
         paused=policy.paused,
         plan=policy.plan,

@@ -27,14 +27,24 @@ MAX_CHANGES: Final = 10
 _UNPROCESSABLE: Final = 422
 
 
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes, as the API server knows them."""
+
+    username: str = ""
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is asked about: `object` as it would be stored, `old_object` as it is stored. A `dry_run` stores nothing."""
+    """What is asked about: `object` as it would be stored, `old_object` as it is stored, and who wants to store it.
+
+    A `dry_run` stores nothing.
+    """
 
     uid: str
     namespace: str = ""
     object: dict[str, Any] | None = None
     old_object: dict[str, Any] | None = None
     dry_run: bool | None = None
+    user_info: User = msgspec.field(default_factory=User)
 
 
 class _Review(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -113,12 +123,11 @@ def admit_policy(
         ContentError: there is no policy in what was asked.
     """
     found = _object_of(asked)
-    metadata = found.get("metadata")
-    if not isinstance(metadata, Mapping):
+    if not isinstance(found.get("metadata"), Mapping):
         raise ContentError("request.object has no metadata")
     if namespaces and asked.namespace not in namespaces:
         return Answer(allowed=True, warnings=(f"no operator looks after namespace {asked.namespace}",))
-    manifest = _as_policy(found, metadata, asked.namespace)
+    manifest = as_policy(found, asked.namespace)
     verdict = judge_text(manifest, models, grants)
     if verdict.problems:
         return Answer(allowed=False, message=f"{verdict.reason}: {say_problems(verdict.problems)}")
@@ -132,11 +141,8 @@ def read_edit(asked: Asked) -> tuple[Policy, Policy] | None:
         return None
     read = []
     for each in (before, found):
-        metadata = each.get("metadata")
         try:
-            read.append(
-                parse_policy(_as_policy(each, metadata if isinstance(metadata, Mapping) else {}, asked.namespace))
-            )
+            read.append(parse_policy(as_policy(each, asked.namespace)))
         except PolicyError:
             return None
     return read[0], read[1]
@@ -186,14 +192,11 @@ def _as_content(policy: Policy) -> RevisionContent:
     return RevisionContent(digest="", type=policy.type, role=policy.role, scope=policy.scope, policy=policy.content)
 
 
-def _as_policy(found: Mapping[str, Any], metadata: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+def as_policy(found: Mapping[str, Any], namespace: str) -> dict[str, Any]:
     """Return a manifest; the namespace is that of the address, whatever the object says."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": POLICY_KIND,
-        **found,
-        "metadata": {**metadata, "namespace": namespace},
-    }
+    metadata = found.get("metadata")
+    said = metadata if isinstance(metadata, Mapping) else {}
+    return {"apiVersion": API_VERSION, "kind": POLICY_KIND, **found, "metadata": {**said, "namespace": namespace}}
 
 
 def _object_of(asked: Asked) -> Mapping[str, Any]:

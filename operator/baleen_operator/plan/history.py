@@ -34,6 +34,8 @@ def row_of(route: PublishedRoute) -> Row:
         time=route.time,
         reason=route.reason,
         by=route.by,
+        commit=route.commit,
+        approved_by=route.approved_by,
     )
 
 

@@ -12,6 +12,7 @@ from baleen_core.policy.in_force import Override, Route, RoutedCandidate, in_for
 from baleen_core.policy.schema import Plan, Role
 from baleen_core.resources import MAX_RECENT, PublishedRoute
 from baleen_operator.plan.acceptance import INVALID, Refused, Valid, Verdict
+from baleen_operator.plan.approval import Weighed, weigh
 from baleen_operator.plan.conditions import name_revision, shorten, write_time
 from baleen_operator.plan.gate import Asked, GateLook, Gating, Question, look, records_after
 from baleen_operator.plan.history import (
@@ -57,6 +58,7 @@ from baleen_operator.resources.policy import (
     Row,
     Status,
 )
+from baleen_operator.resources.stamps import Stamp
 
 OVERRIDE_INVALID: Final = "OverrideInvalid"
 MODELS_UNAVAILABLE: Final = "ModelsUnavailable"
@@ -85,7 +87,8 @@ class Observed:
     that cannot be read. `salt` is fresh, for a rollout that begins now; `is_adopted` says whether everybody who is
     known enforces the route that is there, and `behind` who does not. `counted` is what gateways counted of the rollout
     that is under way, `news` what of it is new since the last look. `asked` is what came of asking for its backtest,
-    `looked` of asking its queries.
+    `looked` of asking its queries. `approved` is who wrote the Override's approval, and by `needs_another` that must be
+    somebody else than who applied the content.
     """
 
     namespace: str
@@ -107,6 +110,8 @@ class Observed:
     news: Tally = field(default_factory=Tally)
     asked: Asked = field(default_factory=Asked)
     looked: Looked = field(default_factory=Looked)
+    approved: Stamp = field(default_factory=Stamp)
+    needs_another: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,19 @@ class Decision:
     """Whether more is to be decided once this is done."""
 
 
+def weigh_approval(seen: Observed) -> Weighed:
+    """Judge what the Override approves beside what the policy says."""
+    valid = seen.verdict if isinstance(seen.verdict, Valid) else None
+    return weigh(
+        seen.override.approve if seen.override else None,
+        digest=valid.digest if valid else "",
+        text=valid.text if valid else "",
+        applied=seen.head.applied if seen.head else Stamp(),
+        approved=seen.approved,
+        by_another=seen.needs_another,
+    )
+
+
 def decide(seen: Observed, now: datetime) -> Decision:
     """Decide, from what was seen alone, so that whoever decides again decides the same."""
     return _Deciding(seen, now).decide()
@@ -153,6 +171,7 @@ class _Deciding:
 
     def __init__(self, seen: Observed, now: datetime) -> None:
         self.seen, self.now = seen, now
+        self.weighed = weigh_approval(seen)
         self.meanings: dict[str, Meaning] = {
             digest: each.meaning for digest, each in seen.revisions.items() if each.meaning is not None
         }
@@ -214,7 +233,8 @@ class _Deciding:
         if goal is None:
             return replace(self._around(verdict, held, None), backtests=kept)
         candidate = None if goes_live else self._candidate(valid, held, progress)
-        decision = self._around(verdict, held, self._route_to(goal, valid if goes_live else None, candidate))
+        route = self._route_to(goal, valid if goes_live else None, candidate, progress)
+        decision = self._around(verdict, held, route)
         return replace(
             decision,
             progress=None if goes_live else progress,
@@ -246,12 +266,12 @@ class _Deciding:
 
     def _question(self, valid: Valid) -> Question | None:
         """Return what must be answered before content begins; what has begun, or is approved, has no gate before it."""
-        base, said = self.base, self.seen.override
+        base = self.base
         if base is None or valid.digest == base.route.stable or self._returns(valid, base):
             return None
         if base.route.candidate is not None and base.route.candidate.digest == valid.digest:
             return None
-        if said is not None and said.approve is not None and said.approve.digest == valid.digest:
+        if self.weighed.digest == valid.digest:
             return None
         gate = stricter_backtest(valid.gates.backtest, base.backtest)
         return None if gate is None else Question(candidate=valid.digest, stable=base.route.stable, gate=gate)
@@ -301,14 +321,15 @@ class _Deciding:
         return self._analysis(plan, state)
 
     def _progress(self, valid: Valid, state: State, analysis: Analysis | None) -> Progress:
-        seen, said = self.seen, self.seen.override or Override()
-        approved = said.approve.through_step if said.approve and said.approve.digest == valid.digest else None
+        seen, approval = self.seen, self.weighed.approval
+        approved = approval.through_step if approval and approval.digest == valid.digest else None
         facts = Facts(
             now=self.now,
             is_everywhere=self._is_routed(valid) and seen.is_adopted,
             missing_at=seen.behind,
             paused=self._why_paused(valid),
             approved=approved,
+            approved_by=self.weighed.by,
             decisions=seen.news.decisions,
             exposed=seen.news.exposed,
             verdict=analysis.verdict if analysis else None,
@@ -359,9 +380,11 @@ class _Deciding:
     def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:
         """Return the revisions whose rollout failed, newest first."""
         known, said = self.seen.status.failed, self.seen.override or Override()
-        approved = said.approve.digest if said.approve else ""
+        named = said.approve.digest if said.approve else ""
+        # Beside what cannot be read an approval cannot be weighed, and then counts as one that was used up.
+        approved = self.weighed.digest if isinstance(self.seen.verdict, Valid) else named
         # An approval is for one try: what failed in spite of it waits for another one.
-        known = tuple(replace(each, was_approved=each.was_approved and each.digest == approved) for each in known)
+        known = tuple(replace(each, was_approved=each.was_approved and each.digest == named) for each in known)
         known = tuple(each for each in known if each.digest != approved or each.was_approved)
         routed = self.base.route.candidate if self.base else None
         if progress is None and routed is not None and (analysis := self._fails_meanwhile(routed)):
@@ -444,9 +467,8 @@ class _Deciding:
             return REJECTED
         if verdict.lacks:
             return MODELS_UNAVAILABLE
-        approved = said.approve.digest if said.approve else ""
         failed = (each for each in seen.status.failed if each.digest == verdict.digest)
-        if any(each.was_approved or each.digest != approved for each in failed):
+        if any(each.was_approved or each.digest != self.weighed.digest for each in failed):
             return FAILED
         under_way = seen.status.candidate
         if self._has_steps(verdict) and under_way and under_way.step and under_way.digest == verdict.digest:
@@ -463,7 +485,13 @@ class _Deciding:
         usable = (each for each in routed_digests(self.rows) if each in self.meanings and each in self.seen.whole)
         return next((self.meanings[each] for each in usable), None)
 
-    def _route_to(self, goal: Meaning, valid: Valid | None, candidate: RoutedCandidate | None = None) -> PublishedRoute:
+    def _route_to(
+        self,
+        goal: Meaning,
+        valid: Valid | None,
+        candidate: RoutedCandidate | None = None,
+        progress: Progress | None = None,
+    ) -> PublishedRoute:
         """Write the route that makes `goal` stable; equal to the one that is there when nothing is to be changed."""
         seen, base = self.seen, self.base
         found = seen.route.published if seen.route else None
@@ -487,6 +515,8 @@ class _Deciding:
             time=base.time if base else "",
             reason=base.reason if base else "",
             by=base.by if base else "",
+            commit=base.commit if base else "",
+            approved_by=base.approved_by if base else "",
             stable_epoch=base.stable_epoch if base else 0,
             never_loosen=valid.gates.never_loosen if valid else base.never_loosen if base else (),
             backtest=valid.gates.backtest if valid else base.backtest if base else None,
@@ -497,15 +527,34 @@ class _Deciding:
             # What is stable stays since when it was.
             since = base.stable_epoch or base.epoch
             return replace(wanted, epoch=self._next_epoch(self.rows), stable_epoch=since)
-        by = seen.head.by if seen.head and valid and not stays else base.by if stays and base else ""
-        return replace(
+        reason = self._why_new(wanted, before[: window + (base is not None)])
+        changed = replace(
             wanted,
             epoch=self._next_epoch(self.rows),
             time=write_time(self.now),
-            reason=self._why_new(wanted, before[: window + (base is not None)]),
-            by=by,
+            reason=reason,
             stable_epoch=0,
         )
+        if stays:
+            return changed
+        return replace(
+            changed,
+            by=self._by(valid) if valid else "",
+            commit=seen.head.commit if seen.head and valid else "",
+            approved_by=self._approved_by(valid, progress) if valid and reason in (APPLIED, PROMOTED) else "",
+        )
+
+    def _by(self, valid: Valid) -> str:
+        """Say whose edit it is: who applied it, as the API server knows, and for whom, as the tool that did it says."""
+        head = self.seen.head
+        user = head.applied.user_of(valid.text) if head else ""
+        said = head.said_by if head else ""
+        return shorten(f"{user}, for {said}" if user and said and user != said else user or said, MAX_SAID)
+
+    def _approved_by(self, valid: Valid, progress: Progress | None) -> str:
+        if progress is not None:
+            return progress.state.approved_by
+        return self.weighed.by if self.weighed.digest == valid.digest else ""
 
     def _why_new(self, wanted: PublishedRoute, before: Collection[str]) -> str:
         seen, base = self.seen, self.base
@@ -671,6 +720,7 @@ def _read_state(candidate: Candidate | None) -> State | None:
         step_time=datetime.fromisoformat(candidate.step_time) if candidate.step_time else None,
         pause_time=datetime.fromisoformat(candidate.pause_time) if candidate.pause_time else None,
         decisions=candidate.decisions,
+        approved_by=candidate.approved_by,
     )
 
 

@@ -45,7 +45,7 @@ class State:
 
     Without a `step_time` the step has not begun, since not everybody has the candidate yet. `decisions` are the
     candidate's in this step, and counted only where the step ends by them. While it is paused, `pause_time` says since
-    when: that time counts for nothing.
+    when: that time counts for nothing. `approved_by` is who approved it last, where that is known.
     """
 
     digest: str
@@ -56,6 +56,7 @@ class State:
     step_time: datetime | None = None
     decisions: int = 0
     pause_time: datetime | None = None
+    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +65,8 @@ class Facts:
 
     `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
     `paused` says why it must not go on, if it must not; `approved` through which step somebody approved this candidate:
-    all of them if empty, None if nobody did. `verdict` is what the analysis says, with its `finding` in words; None
-    where nothing is compared.
+    all of them if empty, None if nobody did; `approved_by` who, where that is known. `verdict` is what the analysis
+    says, with its `finding` in words; None where nothing is compared.
     """
 
     now: datetime
@@ -73,6 +74,7 @@ class Facts:
     missing_at: str = ""
     paused: str = ""
     approved: str | None = None
+    approved_by: str = ""
     decisions: int = 0
     exposed: int = 0
     verdict: AnalysisVerdict | None = None
@@ -129,6 +131,9 @@ def resume(state: State | None, plan: Plan, digest: str, version: str, now: date
 
 def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     """Decide whether a rollout stays in its step, goes to the next, is done, or is over."""
+    if facts.approved is not None and facts.approved_by:
+        # Whoever takes an approval back when it has had its effect does not take it out of the history.
+        state = replace(state, approved_by=facts.approved_by)
     index = _index(plan, state)
     step = plan.steps[index]
     if state.step_time is not None and facts.verdict is AnalysisVerdict.FAIL:

@@ -16,7 +16,7 @@ from baleen_core.policy.in_force import Approval, Override
 from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.ratio import MILLION, format_ratio
 from baleen_core.reading import unknown_name
-from baleen_core.resources import ALLOW_DELETE_ANNOTATION
+from baleen_core.resources import ALLOW_DELETE_ANNOTATION, APPLIED_BY_ANNOTATION
 from baleen_operator.plan.acceptance import GATE_FAILED, INVALID, Refused, Valid
 from baleen_operator.plan.conditions import Finding, conditions_after, name_revision, shorten, write_time
 from baleen_operator.plan.gate import Gating
@@ -30,6 +30,7 @@ from baleen_operator.plan.policy import (
     Decision,
     Observed,
     version_of,
+    weigh_approval,
 )
 from baleen_operator.plan.rollout import Outcome
 from baleen_operator.plan.trial import find_flips
@@ -164,12 +165,27 @@ def _why_not_approved(seen: Observed, decision: Decision, approval: Approval) ->
     verdict, known = decision.verdict, {*seen.revisions, _digest(decision)}
     if approval.digest not in known:
         return _unknown(seen, decision, approval.digest)
-    if not isinstance(verdict, Valid) or approval.digest != verdict.digest or not approval.through_step:
+    if not isinstance(verdict, Valid) or approval.digest != verdict.digest:
+        return ""
+    weighed, is_stable = (
+        weigh_approval(seen),
+        decision.route is not None and decision.route.route.stable == verdict.digest,
+    )
+    if weighed.why_not and not is_stable:
+        return weighed.why_not + (f": {_stand_for(seen, verdict)}" if weighed.lacks_applier else "")
+    if not approval.through_step:
         return ""
     names = [step.name for step in verdict.plan.steps]
     if approval.through_step in names:
         return ""
     return f"throughStep: {unknown_name(approval.through_step, names, 'step')}"
+
+
+def _stand_for(seen: Observed, valid: Valid) -> str:
+    """Say how somebody takes over what nobody is known to have applied."""
+    user = "$(kubectl auth whoami -o jsonpath={.status.userInfo.username})"
+    annotate = f"kubectl -n {seen.namespace} annotate modpol {seen.name} --overwrite"
+    return f'{annotate} {APPLIED_BY_ANNOTATION}="{valid.text} {user}"'
 
 
 def find_notices(seen: Observed, decision: Decision, status: Status | None) -> tuple[Notice, ...]:
@@ -398,6 +414,7 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             step_time=_write_instant(state.step_time) if state.step_time else "",
             pause_time=_write_instant(state.pause_time) if state.pause_time else "",
             decisions=state.decisions,
+            approved_by=state.approved_by,
             weight=format_ratio(exposure.weight_basis_points * (MILLION // FULL)) if not exposure.is_shadow else "",
             rollout=rollout,
             stable_judged=known.stable if rollout else 0,

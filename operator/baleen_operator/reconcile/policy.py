@@ -18,6 +18,7 @@ from baleen_core.policy.scope import SCOPE_CONFLICT
 from baleen_core.policy_stream import BacktestQuestion, BacktestRevision
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
+    APPROVED_BY_ANNOTATION,
     GROUP,
     OVERRIDE_KIND,
     PLURALS,
@@ -59,6 +60,7 @@ from baleen_operator.resources.policy import (
     write_rows,
     write_status,
 )
+from baleen_operator.resources.stamps import read_stamp
 
 SECRET_POLL_SECONDS: Final = 30.0
 """Secrets are read and never watched."""
@@ -166,7 +168,8 @@ class _Reconciling:
         verdict = await self._judge(sources) if self.manifest is not None else None
         if isinstance(verdict, Valid):
             verdict = await self._prove(verdict, sources)
-        override, override_problem = _read_override(self.ports.seen.get(OVERRIDE_KIND, self.key))
+        override_manifest = self.ports.seen.get(OVERRIDE_KIND, self.key)
+        override, override_problem = _read_override(override_manifest)
         seen = Observed(
             namespace=self.namespace,
             name=self.name,
@@ -180,6 +183,8 @@ class _Reconciling:
             salt=self.ports.salt(),
             asked=self.ports.backtests.asked(self.key),
             looked=self.ports.provider.looked(self.key),
+            approved=read_stamp(override_manifest or {}, APPROVED_BY_ANNOTATION),
+            needs_another=self.ports.approval_by_another,
         )
         published = seen.route.published if seen.route else None
         if published is not None and published.route.candidate is not None:

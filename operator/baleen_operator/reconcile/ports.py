@@ -167,6 +167,7 @@ class Ports:
     off_loop: OffLoop
     salt: Salt
     grants: Grants = field(default_factory=Grants)
+    approval_by_another: bool = False
     memory: Memory = field(default_factory=Memory)
 
 

@@ -14,10 +14,12 @@ from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import Enforcement, ListSourceType, ListType, Revision, Role, Scope
 from baleen_core.resources import (
     ALLOW_DELETE_ANNOTATION,
+    APPLIED_BY_ANNOTATION,
     GROUP,
     POLICY_LABEL,
     VERSION_ANNOTATION,
 )
+from baleen_operator.resources.stamps import Stamp, read_stamp
 
 COMMIT_ANNOTATION: Final = f"{GROUP}/commit"
 """On a policy: the commit that it came from, as the tool that applied it says."""
@@ -29,6 +31,7 @@ MAX_SAID: Final = 256
 MAX_BACKTESTS: Final = 10
 MAX_GATE_MESSAGE: Final = 1024
 
+_ROW_WORDS: Final = ("version", "time", "reason", "by", "commit", "approved_by")
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _LIST_SOURCE_TYPES: Final = frozenset(each.value for each in ListSourceType)
@@ -38,7 +41,10 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A revision came into force: which and when (RFC 3339, UTC), why, and by whose edit; no two have one `epoch`."""
+    """A revision came into force: which and when (RFC 3339, UTC), why, by whose edit, and who approved it.
+
+    No two have one `epoch`.
+    """
 
     epoch: int
     digest: str
@@ -46,6 +52,8 @@ class Row:
     time: str = ""
     reason: str = ""
     by: str = ""
+    commit: str = ""
+    approved_by: str = ""
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -78,7 +86,7 @@ class Candidate:
     """A revision that is on its way, and how far: by which plan, in which step, since when, with what weight.
 
     Times are RFC 3339 in UTC; without a step it waits to begin. `rollout` names the try (`PublishedRoute.rollout`), of
-    which so many decisions by each side are known.
+    which so many decisions by each side are known. `approved_by` is who approved it last, where that is known.
     """
 
     digest: str
@@ -90,6 +98,7 @@ class Candidate:
     pause_time: str = ""
     decisions: int = 0
     weight: str = ""
+    approved_by: str = ""
     rollout: str = ""
     stable_judged: int = 0
     candidate_judged: int = 0
@@ -182,7 +191,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What a policy's metadata says; its spec is for core to read."""
+    """What a policy's metadata says; its spec is for core to read.
+
+    `said_by` and `commit` are as the tool that applied it says, `applied` is as the API server knows it.
+    """
 
     namespace: str
     name: str
@@ -191,7 +203,9 @@ class Head:
     generation: int
     created: str
     may_be_deleted: bool = False
-    by: str = ""
+    said_by: str = ""
+    commit: str = ""
+    applied: Stamp = field(default_factory=Stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +241,6 @@ def read_head(manifest: Manifest) -> Head:
     """Read the metadata of a policy as the API server gave it."""
     metadata = manifest["metadata"]
     annotations = _mapping(metadata.get("annotations"))
-    said = (_said(annotations.get(BY_ANNOTATION)), _said(annotations.get(COMMIT_ANNOTATION)))
     return Head(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -236,7 +249,9 @@ def read_head(manifest: Manifest) -> Head:
         generation=int(metadata.get("generation", 0)),
         created=str(metadata.get("creationTimestamp", "")),
         may_be_deleted=annotations.get(ALLOW_DELETE_ANNOTATION) == "true",
-        by=", ".join(each for each in (said[0], f"commit {said[1]}" if said[1] else "") if each),
+        said_by=_said(annotations.get(BY_ANNOTATION)),
+        commit=_said(annotations.get(COMMIT_ANNOTATION)),
+        applied=read_stamp(manifest, APPLIED_BY_ANNOTATION),
     )
 
 
@@ -307,14 +322,14 @@ def read_rows(items: object) -> tuple[Row, ...]:
         item = _mapping(each)
         epoch, digest = item.get("epoch"), item.get("digest")
         if isinstance(epoch, int) and epoch >= 1 and isinstance(digest, str) and _DIGEST.fullmatch(digest):
-            words = {name: _said(item.get(name)) for name in ("version", "time", "reason", "by")}
+            words = {name: _said(item.get(_spell(name))) for name in _ROW_WORDS}
             found.append(Row(epoch=epoch, digest=digest, **words))
     return tuple(found)
 
 
 def write_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Write rows; empty fields are left out."""
-    return [_without_empty({each.name: getattr(row, each.name) for each in fields(row)}) for row in rows]
+    return [_write_fields(row) for row in rows]
 
 
 def read_status(manifest: Manifest) -> Status:
@@ -402,7 +417,8 @@ def _read_candidate(value: object) -> Candidate | None:
     digest = _said(said.get("digest"))
     if not digest:
         return None
-    words = {each: _said(said.get(_spell(each))) for each in ("version", "plan", "step", "weight", "rollout")}
+    named = ("version", "plan", "step", "weight", "approved_by", "rollout")
+    words = {each: _said(said.get(_spell(each))) for each in named}
     times = {each: _instant(said.get(_spell(each))) for each in ("start_time", "step_time", "pause_time")}
     return Candidate(
         digest=digest,
@@ -454,7 +470,7 @@ def _instant(value: object) -> str:
         return ""
 
 
-def _write_fields(value: Named | Candidate | Failed | Backtested | Compared) -> dict[str, Any]:
+def _write_fields(value: Row | Named | Candidate | Failed | Backtested | Compared) -> dict[str, Any]:
     written = {_spell(each.name): getattr(value, each.name) for each in fields(value)}
     return {name: item for name, item in written.items() if item not in ("", 0, False)}
 
