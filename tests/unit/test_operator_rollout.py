@@ -13,10 +13,12 @@ from msgspec import structs
 
 from baleen_core.analysis.metrics import MetricType
 from baleen_core.assignment import Exposure
+from baleen_core.errors import Stale
 from baleen_core.policy.schema import OnDeadline, Plan, Step, StepType, Until, Verdict
 from baleen_core.policy_stream import LATENCY_BOUNDS, TrialCounts, cell_index, flip_index
 from baleen_core.records import Cohort
 from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, ROUTE_KIND
+from baleen_operator.plan.actions import Action, Apply
 from baleen_operator.plan.rollout import NOBODY, Facts, Outcome, Progress, State, advance, begin, exposure_of, resume
 from baleen_operator.plan.trial import cohort_counts, latency_counts, newest, paired_counts, tally
 from baleen_operator.reconcile.ports import Acknowledged
@@ -180,20 +182,25 @@ looks = st.fixed_dictionaries(
 
 @given(plans, st.lists(looks, max_size=40))
 def test_no_step_is_skipped_shortened_or_gone_back_to(plan: Plan, events: list[dict[str, Any]]):
-    """Whatever comes when: what was decided and not written (`is_lost`, a kill) is decided again, to the same end."""
+    """Whatever comes when: what was decided is routed, and where that was not written down (`is_lost`) it goes on."""
     names = [step.name for step in plan.steps]
-    state, now = begin(plan, DIGEST, "v2", START), START
+    written, routed, furthest, now = begin(plan, DIGEST, "v2", START), NOBODY, 0, START
     for event in events:
         now += timedelta(seconds=event["seconds"])
         said = {name: event[name] for name in ("is_everywhere", "paused", "approved", "decisions", "exposed")}
-        progress = advance(plan, state, Facts(now=now, **said))
+        given_now = Facts(now=now, **said)
+        state = resume(written, plan, DIGEST, "v2", now, routed=routed, approved=given_now.approved)
+        progress = advance(plan, state, given_now)
         before, after = names.index(state.step), names.index(progress.state.step)
 
-        assert progress == advance(plan, state, Facts(now=now, **said))
+        assert progress == advance(plan, state, given_now)
+        assert before in (names.index(written.step), names.index(written.step) + 1)
         assert after in (before, before + 1)
         assert progress.exposure in (NOBODY, exposure_of(plan, after))
         if state.step_time is None and not event["is_everywhere"]:
             assert (after, progress.exposure) == (before, NOBODY)
+        if progress.exposure != routed and plan.steps[furthest].type is not StepType.APPROVAL:
+            assert after >= furthest, "nobody is taken back to a step that was over"
         if after > before or progress.outcome is Outcome.PROMOTED:
             step = plan.steps[before]
             assert not event["paused"]
@@ -203,8 +210,10 @@ def test_no_step_is_skipped_shortened_or_gone_back_to(plan: Plan, events: list[d
         if progress.outcome is Outcome.PROMOTED:
             assert after == len(names) - 1
             return
+        if progress.exposure != routed:
+            routed, furthest = progress.exposure, after
         if not event["is_lost"]:
-            state = progress.state
+            written = progress.state
 
 
 # In a cluster
@@ -966,6 +975,84 @@ async def test_a_failure_is_known_also_when_the_operator_is_killed_right_after_i
 
     assert candidate(site) == {}
     assert site.condition("Stalled") == ("True", "AnalysisFailed")
+
+
+THREE = [{"name": f"s{n}", "type": "Weight", "weight": f"{n}0%", "until": {"seconds": 60}} for n in (1, 2, 3)]
+STARTING = FixedGateways(Acknowledged(has_looked=False))
+"""An operator that has asked no gateway yet."""
+
+
+@pytest.mark.parametrize("gateways", [STARTING, FixedGateways()], ids=["nobody was asked yet", "all have it"])
+@pytest.mark.parametrize("at_step", [0, 1, 2])
+async def test_a_route_whose_status_was_not_written_is_gone_on_from(site, at_step, gateways):
+    weights: list[int] = []
+
+    def note(action: Action) -> None:
+        if isinstance(action, Apply) and action.target.kind == ROUTE_KIND:
+            weights.append(candidate(site).get("weightBasisPoints", 10_000))
+
+    await site.apply(policy("92%", version="v1"))
+    site.restart(gateways=FixedGateways(Acknowledged(total=1, current=0, stale=("gw-1",))))
+    await site.apply(policy("80%", version="v2", rollout={"steps": THREE}))
+    site.cluster.on_write = note
+    site.restart()
+    for _ in range(at_step):
+        await pass_time(site, 61)
+    site.clock.now += timedelta(seconds=61)
+    site.cluster.kill_after = 1
+    with pytest.raises(Killed):
+        await site.reconcile()
+    behind = site.status["candidate"]
+    site.restart(gateways=gateways)
+    await site.reconcile()
+    found = site.status["candidate"]
+    await pass_time(site, 50)
+
+    assert weights == [1000, 2000, 3000][: at_step + 1]
+    assert (behind["step"], "stepTime" in behind) == (("s1", False) if at_step == 0 else (f"s{at_step}", True))
+    # Its hold begins anew, since nobody knows when it began.
+    assert (found["step"], site.status["candidate"]) == (f"s{at_step + 1}", found)
+
+
+async def test_a_status_that_somebody_came_before_takes_nobody_back(site):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("80%", version="v2", rollout={"steps": THREE}))
+    weights = [candidate(site)["weightBasisPoints"]]
+    gateway = site.ports.gateways
+
+    def edit_meanwhile(action: Action) -> None:
+        if isinstance(action, Apply) and action.target.kind == ROUTE_KIND:
+            weights.append(candidate(site)["weightBasisPoints"])
+            # The author edits what is no content, and no gateway has adopted what was just written.
+            gateway.said = Acknowledged(total=1, current=0, stale=("gw-1",))
+            site.cluster.edit(
+                POLICY_KIND, "trust-safety", "community", lambda each: each["spec"].update(description="x")
+            )
+
+    site.cluster.on_write = edit_meanwhile
+    with pytest.raises(Stale):
+        await pass_time(site, 61)
+    await site.reconcile()
+
+    assert weights == [1000, 2000]
+    assert site.status["candidate"]["step"] == "s2"
+
+
+@pytest.mark.parametrize(("seconds", "step"), [(30, "canary"), (301, "sign-off")])
+async def test_a_route_written_by_hand_cuts_no_hold_and_no_approval(site, seconds, step):
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("80%", version="v2", rollout={"steps": [STEPS[1], STEPS[2], STEPS[3]]}))
+    await pass_time(site, seconds)
+
+    def write(route: dict[str, Any]) -> None:
+        route["spec"]["candidate"]["weightBasisPoints"] = 5000
+        route["spec"]["epoch"] += 1
+
+    site.cluster.edit(ROUTE_KIND, "trust-safety", "community", write)
+    site.restart()
+    await site.reconcile()
+
+    assert (candidate(site)["weightBasisPoints"], site.status["candidate"]["step"]) == (500, step)
 
 
 async def test_an_approval_goes_on_after_the_deadline(site):

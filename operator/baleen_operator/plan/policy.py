@@ -281,9 +281,22 @@ class _Deciding:
         return routed is not None and routed.digest == valid.digest
 
     def _state(self, valid: Valid) -> State:
-        # A status that is older than the route, or newer, says nothing of where it is.
-        known = _read_state(self.seen.status.candidate) if self._is_routed(valid) else None
-        return resume(known, valid.plan, valid.digest, valid.version, self.now)
+        # A status that is of another candidate than the route says nothing of where it is.
+        routed = self.base.route.candidate if self.base and self._is_routed(valid) else None
+        return resume(
+            _read_state(self.seen.status.candidate) if routed else None,
+            valid.plan,
+            valid.digest,
+            valid.version,
+            self.now,
+            routed=routed.exposure if routed else None,
+            approved=self._approved(valid),
+        )
+
+    def _approved(self, valid: Valid) -> str | None:
+        """Return through which step content is approved; all of them if empty, None if it is not."""
+        approval = self.weighed.approval
+        return approval.through_step if approval and approval.digest == valid.digest else None
 
     def _analysis(self, plan: Plan, state: State) -> tuple[Look | None, Analysis | None]:
         """Return when its queries are asked again, and what counts and looks say of the candidate."""
@@ -321,14 +334,13 @@ class _Deciding:
         return self._analysis(plan, state)
 
     def _progress(self, valid: Valid, state: State, analysis: Analysis | None) -> Progress:
-        seen, approval = self.seen, self.weighed.approval
-        approved = approval.through_step if approval and approval.digest == valid.digest else None
+        seen = self.seen
         facts = Facts(
             now=self.now,
             is_everywhere=self._is_routed(valid) and seen.is_adopted,
             missing_at=seen.behind,
             paused=self._why_paused(valid),
-            approved=approved,
+            approved=self._approved(valid),
             approved_by=self.weighed.by,
             decisions=seen.news.decisions,
             exposed=seen.news.exposed,

@@ -3,6 +3,9 @@
 It is level-triggered: the state is what the last status says, everything else is given, and the same call with the same
 facts comes to the same. One call goes at most one step further, so that every step is seen in a route before the next.
 A state of another plan than the policy's own begins again, at the first step beside the same stable revision.
+
+The route is written before the status. Whoever is killed in between, or kept from writing the status, leaves a route
+that is a step ahead of it; `resume` takes it from there, so that nobody is taken back to a step that was over.
 """
 
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -122,11 +125,40 @@ def begin(plan: Plan, digest: str, version: str, now: datetime) -> State:
     return State(digest=digest, version=version, start_time=now, plan=name_plan(plan), step=plan.steps[0].name)
 
 
-def resume(state: State | None, plan: Plan, digest: str, version: str, now: datetime) -> State:
-    """Return where a rollout of this content by this plan is; at its beginning if the state is of another."""
+def resume(
+    state: State | None,
+    plan: Plan,
+    digest: str,
+    version: str,
+    now: datetime,
+    *,
+    routed: Exposure | None = None,
+    approved: str | None = None,
+) -> State:
+    """Return where a rollout of this content by this plan is; at its beginning if the state is of another.
+
+    `routed` is whom the route that is there exposes the candidate to, `approved` as in `Facts`.
+    """
     if state is None or state.digest != digest or state.plan != name_plan(plan):
         return begin(plan, digest, version, now)
-    return replace(state, version=version)
+    return _caught_up(replace(state, version=version), plan, now, routed, approved)
+
+
+def _caught_up(state: State, plan: Plan, now: datetime, routed: Exposure | None, approved: str | None) -> State:
+    """Return the state in the step that the route says and the status does not, if it is the one that comes now.
+
+    What can still be told must allow it, so that a route which somebody wrote by hand cuts no hold and no approval.
+    """
+    index = _index(plan, state)
+    if routed is None or routed == _current_exposure(plan, state, index):
+        return state
+    begun = _unpaused(replace(state, step_time=state.step_time or now), now)
+    if state.step_time is None and routed == exposure_of(plan, index):
+        return begun
+    is_next = index + 1 < len(plan.steps) and routed == exposure_of(plan, index + 1)
+    if not is_next or not _time_is_over(plan.steps[index], index, plan, begun, now, approved):
+        return state
+    return replace(begun, step=plan.steps[index + 1].name, step_time=now, decisions=0)
 
 
 def advance(plan: Plan, state: State, facts: Facts) -> Progress:
@@ -256,13 +288,25 @@ def _at_deadline(plan: Plan, state: State, index: int) -> Progress:
 
 
 def _is_over(step: Step, index: int, plan: Plan, state: State, facts: Facts) -> bool:
+    if not _time_is_over(step, index, plan, state, facts.now, facts.approved):
+        return False
+    return state.decisions >= step.until.decisions or _is_timed_out(step, state, facts.now)
+
+
+def _time_is_over(step: Step, index: int, plan: Plan, state: State, now: datetime, approved: str | None) -> bool:
+    """Say whether a step may end, as far as that is for the time and for people to say."""
     if step.type is StepType.APPROVAL:
-        return _is_approved(plan, index, facts.approved)
+        return _is_approved(plan, index, approved)
+    return _spent(state, now) >= step.until.seconds or _is_timed_out(step, state, now)
+
+
+def _is_timed_out(step: Step, state: State, now: datetime) -> bool:
+    return step.until.timeout_seconds is not None and _spent(state, now) >= step.until.timeout_seconds
+
+
+def _spent(state: State, now: datetime) -> float:
     assert state.step_time is not None, "the step has begun"
-    spent = (facts.now - state.step_time).total_seconds()
-    if step.until.timeout_seconds is not None and spent >= step.until.timeout_seconds:
-        return True
-    return spent >= step.until.seconds and state.decisions >= step.until.decisions
+    return (now - state.step_time).total_seconds()
 
 
 def _is_approved(plan: Plan, index: int, approved: str | None) -> bool:
