@@ -970,11 +970,15 @@ async def test_a_failure_is_known_also_when_the_operator_is_killed_right_after_i
     with pytest.raises(Killed):
         await site.reconcile()
     site.cluster.kill_after = None
+    told = site.message("Stalled")
     site.restart(gateways=gateway)
     await site.reconcile()
 
     assert candidate(site) == {}
     assert site.condition("Stalled") == ("True", "AnalysisFailed")
+    # From the first moment on it is said what to do about it.
+    assert told == site.message("Stalled")
+    assert "write other content, or to try it again" in told
 
 
 THREE = [{"name": f"s{n}", "type": "Weight", "weight": f"{n}0%", "until": {"seconds": 60}} for n in (1, 2, 3)]

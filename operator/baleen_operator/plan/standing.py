@@ -287,7 +287,8 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
         )
     if decision.held == GATED:
         return _at_gate(name, decision)
-    if decision.held == FAILED:
+    progress = decision.progress
+    if decision.held == FAILED or (progress and progress.outcome is Outcome.ROLLED_BACK):
         failed = next(each for each in decision.failed if each.digest == verdict.digest)
         again = (
             "take its digest out of spec.approve of its ModerationOverride, and name it there once more"
@@ -301,9 +302,9 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
         until = f" until {pin.expire_time}" if pin.expire_time else ""
         because = f": {pin.reason}" if pin.reason else ""
         return _Standing(reason=PINNED, message=f"{name} waits: its ModerationOverride pins {other}{until}{because}")
-    if progress := decision.progress:
-        is_over = progress.outcome in (Outcome.STUCK, Outcome.ROLLED_BACK)
-        return _Standing(reason=progress.reason, message=f"{name} is in {progress.message}", is_stalled=is_over)
+    if progress:
+        is_stuck = progress.outcome is Outcome.STUCK
+        return _Standing(reason=progress.reason, message=f"{name} is in {progress.message}", is_stalled=is_stuck)
     if decision.effective != verdict.digest:
         return _Standing(reason="NotInForce", message=f"{name} is routed and cannot be used", is_stalled=True)
     if winner is not None:
