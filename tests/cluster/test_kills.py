@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ import pytest
 from baleen_cli.triton.server import WatchRules
 from baleen_core.model.parse import parse_model
 from baleen_sidecar.flow.backoff import BackoffRules
+from cluster_rollouts import Rolling, rolling_out, traffic
 from cluster_site import TEXT, Site, wait_for_decision
 from control_plane import ControlPlane
 from gateway_process import RunningGateway, gateway_settings
+from named_digests import WATCH_SECONDS, Watch
 from operators import RunningOperator, running_operator, settings_for
 from serving import Load, until
 from word_triton import deployment, unique, word_triton
@@ -32,6 +35,16 @@ AWAY_SECONDS = float(os.environ.get("BALEEN_TEST_AWAY_SECONDS", "3"))
 TIMEOUT_SECONDS = 120 + 30 * KILLS
 
 ACTIONS = ("Review", "Block")
+SHORT_LEASE = {"lease_duration_seconds": "2", "lease_retry_seconds": "0.2"}
+"""One that is killed holds it for so long."""
+HOLD_SECONDS = 1
+STEPS = [
+    {"name": "shadow", "type": "Shadow", "until": {"seconds": HOLD_SECONDS}},
+    *(
+        {"name": f"step-{number}", "type": "Weight", "weight": f"{number}0%", "until": {"seconds": HOLD_SECONDS}}
+        for number in (1, 2, 3)
+    ),
+]
 QUICKLY = WatchRules(backoff=BackoffRules(first_seconds=0.1, highest_seconds=0.5))
 """Whoever runs that Triton starts it again at once; it is not the subject here."""
 
@@ -75,7 +88,7 @@ class Edits:
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_an_operator_that_is_killed_at_any_moment_loses_nothing(site: Site, tmp_path: Path):
-    settings = settings_for(site.namespace, lease_duration_seconds="2", lease_retry_seconds="0.2")
+    settings = settings_for(site.namespace, **SHORT_LEASE)
     kubeconfig = site.plane.kubeconfig("baleen-operator")
     edits = Edits(site)
     with RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway", site.namespace)) as gateway:
@@ -104,6 +117,70 @@ def test_an_operator_that_is_killed_at_any_moment_loses_nothing(site: Site, tmp_
     assert site.route()["stable"] == said["status"]["stable"]["digest"]
     assert len(json.loads(revisions.stdout)["items"]) <= 20
     assert "finalizers" not in said["metadata"]
+
+
+@pytest.mark.timeout(TIMEOUT_SECONDS)
+def test_an_operator_that_is_killed_at_any_moment_of_a_rollout_skips_no_step_and_repeats_none(
+    site: Site, tmp_path: Path
+):
+    rounds = 0
+    with rolling_out(site, tmp_path, **SHORT_LEASE) as rolling:
+        with rolling.operator() as operator:
+            rolling.apply("Review", "v0", links=1000)
+            rolling.wait_for("Ready", "InForce")
+            for each in rolling.gateways:
+                each.wait_until_ready()
+            operator.kill()
+        # 200 kills take a while: as many answers as there are in the suite's few seconds need not be kept of each.
+        with traffic(rolling, pause_seconds=0.03 if KILLS < 20 else 0.15) as seen:
+            for _ in range(KILLS):
+                with rolling.operator() as operator:
+                    if is_through(rolling, rounds):
+                        rounds += 1
+                        rolling.apply("Review", f"v{rounds}", *STEPS, links=rounds)
+                    time.sleep(random.uniform(0, 1.5))
+                    operator.kill()
+            with rolling.operator():
+                rolling.wait_for("Ready", "InForce")
+                until(lambda: rolling.enforced() == {rolling.status()["stable"]["digest"]})
+
+    assert went_through_all_steps(seen.watch) == rounds
+    print(f"{KILLS} kills in {rounds} rollouts; {len(seen.answered)} requests, none failed or wrongly judged")
+
+
+def is_through(rolling: Rolling, rounds: int) -> bool:
+    """Say whether the last edit is stable for everybody."""
+    route = rolling.site.route()
+    return "candidate" not in route and route["version"] == f"v{rounds}"
+
+
+def went_through_all_steps(watch: Watch) -> int:
+    """See that each candidate went through every step once, for its hold and in order; return how many there were."""
+    seen = [(at, route.get("candidate"), route.get("assignment"), route["stable"]) for at, route in watch.routes]
+    tried = [each for each in seen if each[1] is not None]
+    candidates = [list(found) for _, found in groupby(tried, key=lambda each: each[1]["digest"])]
+    digests = [found[0][1]["digest"] for found in candidates]
+    salts = [{assignment["salt"] for _, _, assignment, _ in found} for found in candidates]
+
+    assert len(set(digests)) == len(digests), "none comes back beside or after another one"
+    assert {len(each) for each in salts} == {1}, "nobody changes sides but by the weight"
+    assert len(set.union(*salts)) == len(salts), "other people for each"
+    for digest, found in zip(digests, candidates, strict=True):
+        promoted = next(at for at, _, _, stable in seen if stable == digest)
+        steps = [(at, candidate["weightBasisPoints"]) for at, candidate, _, _ in found]
+
+        assert [weight for _, weight in steps] == [0, 1000, 2000, 3000]
+        ends = [*(at for at, _ in steps[1:]), promoted]
+        assert all(end - at > HOLD_SECONDS - WATCH_SECONDS for (at, _), end in zip(steps, ends, strict=True)), steps
+        assert begun(watch, digest) == [each["name"] for each in STEPS], "the hold of each begins once"
+    return len(digests)
+
+
+def begun(watch: Watch, digest: str) -> list[str]:
+    """Return the steps of a candidate, one for each time that it was said when it began."""
+    told = [status["candidate"] for _, status in watch.statuses if status.get("candidate", {}).get("digest") == digest]
+    times = dict.fromkeys((each["step"], each["stepTime"]) for each in told if "stepTime" in each)
+    return [step for step, _ in times]
 
 
 @pytest.mark.timeout(TIMEOUT_SECONDS)

@@ -12,7 +12,6 @@ import pytest
 
 from baleen_core.policy.in_force import parse_override
 from baleen_core.resources import POLICY_KIND
-from cluster_site import wait_for_decision
 from policy_site import Site, pass_time, policy
 from published import override, put
 from serving import until
@@ -361,36 +360,3 @@ def test_a_watch_shows_each_change_until_it_is_interrupted(control_plane, namesp
 
     assert shown.index("│ sign-off") < shown.index("│ half")
     assert "Traceback" not in said.read_text()
-
-
-@pytest.mark.timeout(180)
-def test_what_people_say_moves_a_rollout_of_an_operator_and_its_gateway(baleen, site, operator, gateway):
-    sign_off = {"name": "sign-off", "type": "Approval"}
-    canary = {"name": "canary", "type": "Weight", "weight": "100%", "until": {"seconds": 3600}}
-
-    def wait_for(type, reason):
-        site.plane.wait_for_condition("modpol", "community", type, site.namespace, reason=reason)
-
-    site.apply_policy("Review", version="v1")
-    wait_for_decision(gateway, "Review")
-    site.apply_policy("Block", version="v2", rollout={"steps": [sign_off]})
-    wait_for("Reconciling", "AwaitingApproval")
-    paused = baleen("pause", "community")
-    wait_for("Reconciling", "Paused")
-    approved = baleen("approve", "community")
-    going_on = baleen("pause", "community", "--remove")
-    site.wait_for_ready()
-    wait_for_decision(gateway, "Block")
-    taken_back = baleen("approve", "community", "--remove")
-
-    site.apply_policy("Review", version="v3", links=0, rollout={"steps": [canary]})
-    wait_for("Reconciling", "Holding")
-    wait_for_decision(gateway, "Review")
-    operator.kill()
-    rejected = baleen("reject", "community")
-    wait_for_decision(gateway, "Block")
-
-    assert [each.status for each in (paused, approved, going_on, taken_back, rejected)] == [0] * 5
-    assert "(v3), the candidate, is rejected" in rejected.output
-    assert "(v2) is in force, as before" in rejected.output
-    assert json.loads(baleen("get", "community", "-o", "json").output)["candidate"] is None

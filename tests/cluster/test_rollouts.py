@@ -1,24 +1,22 @@
-"""Edits that go live by steps: a real API server, the operator and three gateways as processes, and traffic."""
+"""Edits that go live by steps, and edits that do not: a real API server, the operator, three gateways, and traffic."""
 
-import contextlib
 import os
-import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baleen_core.analysis.query import fill_in
-from cluster_site import Site, override, policy, write_yaml
+from cluster_rollouts import Rolling, rolling_out, traffic
+from cluster_site import Site, policy, write_yaml
+from commands import Ended
 from control_plane import ROOT
-from gateway_process import RunningGateway, gateway_settings, operator_token_file
-from operators import RunningOperator, running_operator, settings_for
+from operators import running_operator
 from prometheus_server import CANDIDATE, PrometheusServer, prometheus
-from serving import Load, until
+from serving import until
 
 __all__ = ["prometheus"]
 
@@ -28,54 +26,181 @@ SHADOW = {"name": "shadow", "type": "Shadow", "until": {"decisions": 300}}
 CANARY = {"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 1}}
 SIGN_OFF = {"name": "sign-off", "type": "Approval"}
 HALF = {"name": "half", "type": "Weight", "weight": "50%", "until": {"decisions": 20}}
-ANALYSIS = {
-    "intervalSeconds": 1,
-    "metrics": [
-        {"name": "blocks", "type": "BlockRate", "maxIncrease": "20%", "maxDecrease": "20%"},
-        {"name": "flips", "type": "FlipRate", "maxIncrease": "20%"},
-    ],
+FOR_LONG = {"name": "for-long", "type": "Weight", "weight": "50%", "until": {"seconds": 3600}}
+EVERYTHING = -1
+"""So many links has every text more than."""
+COMPARED = {
+    "analysis": {
+        "intervalSeconds": 1,
+        "metrics": [
+            {"name": "blocks", "type": "BlockRate", "maxIncrease": "20%", "maxDecrease": "20%"},
+            {"name": "flips", "type": "FlipRate", "maxIncrease": "20%"},
+        ],
+    }
 }
 
 
-class Rolling:
-    """An author, the person on call, the operator and three gateways under load."""
+def digest_of(rolling: Rolling, version: str) -> str:
+    """Return the candidate's digest once it is the one of this version."""
+    until(lambda: rolling.status().get("candidate", {}).get("version") == version)
+    return str(rolling.status()["candidate"]["digest"])
 
-    def __init__(self, site: Site, folder: Path, gateways: list[RunningGateway]) -> None:
-        self.site, self.folder, self.gateways = site, folder, gateways
-        urls = ",".join(each.stream_url for each in gateways)
-        token = operator_token_file(site.plane, folder)
-        self.settings = settings_for(site.namespace, gateway_urls=urls, gateway_token_file=str(token))
 
-    def operator(self) -> RunningOperator:
-        """Start the operator."""
-        running = RunningOperator(self.site.plane.kubeconfig("baleen-operator"), self.settings)
-        running.wait_until_leading()
-        return running
+def said(status: dict[str, Any], type: str) -> str:
+    """Return what a condition says."""
+    return str(next(each["message"] for each in status["conditions"] if each["type"] == type))
 
-    def write(self, action: str, version: str, *steps: dict[str, Any], links: int = 9) -> Path:
-        """Apply the author's file as GitOps tools do, and return it."""
-        rollout = {"steps": list(steps), "analysis": ANALYSIS}
-        path = write_yaml(
-            self.folder, policy(self.site.namespace, action, links=links, version=version, rollout=rollout)
-        )
-        self.site.plane.kubectl("apply", "--server-side", "-f", path)
-        return path
 
-    def status(self) -> dict[str, Any]:
-        return dict(self.site.plane.get_json("modpol", "community", self.site.namespace).get("status", {}))
+@pytest.mark.timeout(300)
+def test_edits_are_stopped_or_go_through_their_steps_and_people_have_their_way_and_no_request_notices(
+    site: Site, tmp_path: Path, baleen: Callable[..., Ended]
+):
+    with rolling_out(site, tmp_path) as rolling, rolling.operator() as operator:
+        path = rolling.apply("Review", "v1")
+        first = rolling.wait_for("Ready", "InForce")["stable"]["digest"]
+        rolling.has_no_difference(path)
+        for each in rolling.gateways:
+            each.wait_until_ready()
+        with traffic(rolling) as seen:
+            is_stopped_by_its_tests(rolling)
+            is_stopped_by_the_backtest(rolling)
+            failed = is_stopped_by_the_analysis(rolling)
+            second = goes_through_its_steps(rolling, baleen)
+            third = goes_on_and_back_by_kubectl_alone(rolling)
+            is_rejected_and_rolled_back(rolling, baleen, third)
+            operator.kill()
+            is_pinned_while_no_operator_runs(rolling, baleen, first, second)
 
-    def wait_for(self, type: str, reason: str, seconds: float = 60) -> dict[str, Any]:
-        """Return the policy's status once a condition holds for this reason."""
-        return dict(
-            self.site.plane.wait_for_condition(
-                "modpol", "community", type, self.site.namespace, reason=reason, seconds=seconds
-            )["status"]
-        )
+    judged = seen.judged()
+    assert {(second, "Candidate"), (third, "Candidate"), (second, "Stable"), (third, "Stable")} < judged
+    # All that judged is one of the three, or was rejected after it had judged for some.
+    assert {digest for digest, cohort in judged if cohort == "Stable"} == {first, second, third}
+    assert failed not in {digest for digest, _ in judged}
 
-    def has_no_difference(self, path: Path) -> None:
-        """See that nothing of what its author wrote was changed by anybody."""
-        found = self.site.plane.kubectl("diff", "--server-side", "-f", path, check=False)
-        assert (found.returncode, found.stdout) == (0, ""), found.stderr
+
+def is_stopped_by_its_tests(rolling: Rolling) -> None:
+    """Try what blocks everything, as the next two do."""
+    tests = [{"name": "greetings pass", "expect": "Allow"}]
+    path = rolling.apply("Block", "v2", SHADOW, links=EVERYTHING, tests=tests)
+    message = said(rolling.wait_for("Accepted", "TestsFailed", status="False"), "Accepted")
+    rolling.has_no_difference(path)
+
+    assert "test 'greetings pass': expected Allow, got Block because links: the rule links matches" in message
+
+
+def is_stopped_by_the_backtest(rolling: Rolling) -> None:
+    gates = {"backtest": {"decisions": 30, "maxFlipRate": "50%", "maxNewBlocks": "10%"}}
+    path = rolling.apply("Block", "v2", SHADOW, links=EVERYTHING, gates=gates)
+    stopped = rolling.wait_for("Stalled", "GateFailed")
+    rolling.has_no_difference(path)
+
+    assert "100% of 30 logged decisions would be newly blocked (30), above maxNewBlocks (10%)" in said(
+        stopped, "Stalled"
+    )
+    assert "spec.approve" in said(stopped, "Stalled")
+    assert "candidate" not in rolling.site.route()
+
+
+def is_stopped_by_the_analysis(rolling: Rolling) -> str:
+    path = rolling.apply(
+        "Block", "v2", {**SHADOW, "until": {"decisions": 1_000_000}}, HALF, links=EVERYTHING, rollout=COMPARED
+    )
+    digest = digest_of(rolling, "v2")
+    rolling.has_no_difference(path)
+    failed = rolling.wait_for("Stalled", "AnalysisFailed")
+    until(lambda: "candidate" not in rolling.site.route())
+    rolling.has_no_difference(path)
+
+    message = said(failed, "Stalled")
+    assert "blocks" in message or "flips" in message
+    assert "100%" in message
+    assert "write other content, or to try it again name its digest in spec.approve" in message
+    return digest
+
+
+def goes_through_its_steps(rolling: Rolling, baleen: Callable[..., Ended]) -> str:
+    """Pause and approve with the plugin."""
+    path = rolling.apply("Block", "v2", SHADOW, CANARY, SIGN_OFF, HALF, rollout=COMPARED)
+    waiting = rolling.wait_for("Reconciling", "AwaitingApproval")
+    rolling.has_no_difference(path)
+    digest = str(waiting["candidate"]["digest"])
+    paused = baleen("pause", "community")
+    rolling.wait_for("Reconciling", "Paused")
+    approved = baleen("approve", "community", "--step", "sign-off")
+    still = rolling.status()["candidate"]
+    going_on = baleen("pause", "community", "--remove")
+    promoted = rolling.wait_for("Ready", "InForce")
+    taken_back = baleen("approve", "community", "--remove")
+    rolling.has_no_difference(path)
+
+    assert (waiting["candidate"]["step"], waiting["candidate"]["weight"]) == ("sign-off", "5%")
+    assert waiting["analysis"]["verdict"] == "Pass"
+    assert still["step"] == "sign-off"
+    assert [each.status for each in (paused, approved, going_on, taken_back)] == [0] * 4
+    assert [row["reason"] for row in promoted["history"]] == ["Promoted", "Applied"]
+    assert promoted["stable"]["digest"] == digest
+    until(lambda: rolling.enforced() == {digest})
+    return digest
+
+
+def goes_on_and_back_by_kubectl_alone(rolling: Rolling) -> str:
+    """Pause, approve and revert with `kubectl apply`, and come back to the edit that was reverted."""
+    before = rolling.folder / "v2.yaml"
+    stable = rolling.status()["stable"]["digest"]
+    path = rolling.apply("Block", "v3", CANARY, SIGN_OFF, HALF, links=8)
+    rolling.override(paused=True)
+    rolling.wait_for("Reconciling", "Paused")
+    digest = digest_of(rolling, "v3")
+    rolling.has_no_difference(path)
+    rolling.override(approve={"digest": digest})
+    rolling.wait_for("Ready", "InForce")
+    rolling.has_no_difference(path)
+    # As whoever pulled the reverted commit.
+    rolling.site.plane.kubectl("apply", "--server-side", "-f", before)
+    until(lambda: rolling.enforced() == {stable})
+    returned = rolling.wait_for("Ready", "InForce")
+    rolling.has_no_difference(before)
+    rolling.site.plane.kubectl("apply", "--server-side", "-f", path)
+    until(lambda: rolling.enforced() == {digest})
+    rolling.wait_for("Ready", "InForce")
+
+    assert returned["history"][0]["reason"] == "Returned"
+    return digest
+
+
+def is_rejected_and_rolled_back(rolling: Rolling, baleen: Callable[..., Ended], stable: str) -> None:
+    """Reject a candidate with `kubectl apply` and, when it begins anew, with the plugin; then what is in force."""
+    path = rolling.apply("Block", "v4", FOR_LONG, links=7)
+    rolling.wait_for("Reconciling", "Holding")
+    digest = digest_of(rolling, "v4")
+    rolling.override(reject=[digest])
+    rejected = rolling.wait_for("Stalled", "Rejected")
+    rolling.has_no_difference(path)
+    rolling.override()
+    rolling.wait_for("Reconciling", "Holding")
+    by_plugin = baleen("reject", "community")
+    rolling.wait_for("Stalled", "Rejected")
+    rolling.site.plane.kubectl("apply", "--server-side", "-f", rolling.folder / "v3.yaml")
+    rolling.wait_for("Ready", "InForce")
+    rolled_back = baleen("rollback", "community", "--reason", "incident 4711")
+    until(lambda: stable not in rolling.enforced())
+    taken_back = [baleen("reject", "community", each, "--remove") for each in (stable, digest)]
+    until(lambda: rolling.enforced() == {stable})
+
+    assert "write other content, or take it out of spec.reject" in said(rejected, "Stalled")
+    assert "(v4), the candidate, is rejected" in by_plugin.output, by_plugin.errors
+    assert "(v2) is in force in a moment" in rolled_back.output, rolled_back.errors
+    assert [each.status for each in taken_back] == [0, 0]
+
+
+def is_pinned_while_no_operator_runs(rolling: Rolling, baleen: Callable[..., Ended], first: str, second: str) -> None:
+    pinned = baleen("pin", "community", first, "--reason", "incident 4711")
+    until(lambda: rolling.enforced() == {first})
+    unpinned = baleen("pin", "community", "--remove")
+    rolling.override(pin={"digest": second})
+    until(lambda: rolling.enforced() == {second})
+
+    assert [each.status for each in (pinned, unpinned)] == [0, 0], pinned.errors + unpinned.errors
 
 
 @pytest.mark.timeout(240)
@@ -104,115 +229,6 @@ def test_a_number_of_a_prometheus_takes_a_candidate_back(site: Site, tmp_path: P
     assert stopped["stable"]["digest"] == first
     (failed,) = stopped["failed"]
     assert "answers: its query gave 1; allowed is at most 0.5" in failed["message"]
-
-
-@pytest.fixture
-def rolling(site: Site, tmp_path: Path) -> Iterator[Rolling]:
-    with contextlib.ExitStack() as stack:
-        gateways = [
-            stack.enter_context(RunningGateway(**gateway_settings(site.plane, tmp_path / name, site.namespace)))
-            for name in ("gateway-1", "gateway-2", "gateway-3")
-        ]
-        yield Rolling(site, tmp_path, gateways)
-
-
-@contextlib.contextmanager
-def traffic(gateways: list[RunningGateway]) -> Iterator[list[Load]]:
-    """Ask all gateways all the time; in the end no request has failed."""
-    with contextlib.ExitStack() as stack:
-        loads = [stack.enter_context(Load(each.url, callers=2)) for each in gateways]
-        yield loads
-    for load in loads:
-        assert len(load.answered) > 20
-        assert {each.status for each in load.answered} == {200}
-
-
-def judged_by(loads: list[Load]) -> set[tuple[str, str]]:
-    """Return the digests that judged, each with the cohort."""
-    policies = [each for load in loads for answer in load.answered for each in answer.body["policies"]]
-    return {(each["digest"], each["cohort"]) for each in policies}
-
-
-@pytest.mark.timeout(240)
-def test_a_good_edit_goes_through_its_steps_and_a_bad_one_is_stopped_while_nobody_sees_it(rolling: Rolling):
-    site = rolling.site
-    with rolling.operator():
-        rolling.write("Review", "v1")
-        first = rolling.wait_for("Ready", "InForce")["stable"]["digest"]
-        for each in rolling.gateways:
-            each.wait_until_ready()
-        with traffic(rolling.gateways) as loads:
-            good = rolling.write("Block", "v2", SHADOW, CANARY, SIGN_OFF, HALF)
-            waiting = rolling.wait_for("Reconciling", "AwaitingApproval", 120)
-            second = waiting["candidate"]["digest"]
-            rolling.has_no_difference(good)
-            # As the person on call does it without any tool of ours.
-            approval = override(site.namespace, approve={"digest": second, "throughStep": "sign-off"})
-            site.plane.kubectl("apply", "-f", write_yaml(rolling.folder, approval, file="override.yaml"))
-            promoted = rolling.wait_for("Ready", "InForce")
-            rolling.has_no_difference(good)
-            until(lambda: {each.policy()["digest"] for each in rolling.gateways} == {second})
-
-            bad = rolling.write("Block", "v3", {**SHADOW, "until": {"decisions": 1_000_000}}, HALF, links=-1)
-            until(lambda: rolling.status().get("candidate", {}).get("version") == "v3")
-            third = rolling.status()["candidate"]["digest"]
-            failed = rolling.wait_for("Stalled", "AnalysisFailed", 120)
-            rolling.has_no_difference(bad)
-            until(lambda: "candidate" not in site.route())
-            time.sleep(1)
-
-    assert (waiting["candidate"]["step"], waiting["candidate"]["weight"]) == ("sign-off", "5%")
-    assert waiting["analysis"]["verdict"] == "Pass"
-    assert [row["reason"] for row in promoted["history"]] == ["Promoted", "Applied"]
-    assert (failed["stable"]["digest"], site.route()["stable"]) == (second, second)
-    message = next(each["message"] for each in failed["conditions"] if each["type"] == "Stalled")
-    assert "blocks" in message or "flips" in message
-    assert "100%" in message
-    # Nobody was judged by what neither route nor override named, and by what failed nobody at all.
-    judged = judged_by(loads)
-    assert judged == {(first, "Stable"), (second, "Candidate"), (second, "Stable")}
-    assert third not in {digest for digest, _ in judged}
-
-
-@pytest.mark.timeout(240)
-def test_an_operator_that_is_killed_at_any_moment_of_a_rollout_skips_no_step(rolling: Rolling):
-    steps = [
-        {"name": f"step-{number}", "type": "Weight", "weight": f"{10 * number}%", "until": {"seconds": 1}}
-        for number in range(1, 5)
-    ]
-    seen: list[tuple[str, int, str]] = []
-    with rolling.operator():
-        rolling.write("Review", "v1")
-        rolling.wait_for("Ready", "InForce")
-    with traffic(rolling.gateways):
-        rolling.write("Review", "v2", *steps, links=8)
-        ended = time.monotonic() + 100
-        while time.monotonic() < ended:
-            with rolling.operator() as operator:
-                until_killed = time.monotonic() + random.uniform(0.2, 2.5)
-                while time.monotonic() < until_killed:
-                    look(rolling, seen)
-                    time.sleep(0.05)
-                operator.kill()
-            if rolling.status()["stable"]["version"] == "v2":
-                break
-        with rolling.operator():
-            rolling.wait_for("Ready", "InForce")
-
-    assert len({digest for digest, _, _ in seen}) == 1, "never two candidates"
-    weights = [weight for _, weight, _ in seen]
-    assert weights == sorted(weights)
-    # Each step was seen in a route, since each lasts longer than a look.
-    assert {1000, 2000, 3000, 4000} <= set(weights)
-
-
-def look(rolling: Rolling, seen: list[tuple[str, int, str]]) -> None:
-    """Note whom the candidate judges now, where that changed."""
-    route = rolling.site.route()
-    if (candidate := route.get("candidate")) is not None:
-        found = candidate["digest"], candidate["weightBasisPoints"], route["assignment"]["salt"]
-        if not seen or seen[-1] != found:
-            seen.append(found)
 
 
 @pytest.mark.timeout(280)
