@@ -1,4 +1,9 @@
-"""Hypothesis strategies for policies that are ready to judge, and for evidence of every kind."""
+"""Hypothesis strategies for policies that are ready to judge, and for evidence of every kind.
+
+Strategies are made once: hypothesis looks through each new one, which takes longer than to draw from it.
+"""
+
+from functools import cache
 
 from hypothesis import strategies as st
 
@@ -36,67 +41,49 @@ LISTS = (
 )
 
 
+_signals = st.lists(st.sampled_from(SIGNALS), min_size=1, max_size=3, unique=True)
+_languages = st.sampled_from([(), ("en",)])
+_on_signal_missing = st.sampled_from(OnSignalMissing)
+_on_language_unsupported = st.sampled_from(OnLanguageUnsupported)
+_on_model_failure = st.sampled_from(OnModelFailure)
+
+
+@cache
 @st.composite
 def categories(draw, name: str):
-    signals = draw(st.lists(st.sampled_from(SIGNALS), min_size=1, max_size=3, unique=True))
-    languages = draw(st.sampled_from([(), ("en",)]))
+    signals = draw(_signals)
+    languages = draw(_languages)
     return Category(
         name=name,
         signals=tuple(Threshold(signal=each, review=draw(thresholds), block=draw(thresholds)) for each in signals),
         require=draw(requires),
-        on_signal_missing=draw(st.sampled_from(OnSignalMissing)),
+        on_signal_missing=draw(_on_signal_missing),
         languages=languages,
-        on_language_unsupported=draw(st.sampled_from(OnLanguageUnsupported)) if languages else None,
+        on_language_unsupported=draw(_on_language_unsupported) if languages else None,
     )
 
 
+_some_categories = st.one_of(*(st.tuples(*map(categories, names)) for names in ("", "a", "ab", "bc")))
+
+
+@cache
+def _some_of(values):
+    """Draw a few of them in any order."""
+    return st.tuples(st.permutations(values), st.integers(0, len(values))).map(
+        lambda drawn: tuple(drawn[0][: drawn[1]])
+    )
+
+
+@cache
 @st.composite
 def policies(draw, name: str = "community", *, rules=RULES, lists=LISTS):
     return make_policy(
-        *draw(st.tuples(*(categories(each) for each in draw(st.sampled_from([(), ("a",), ("a", "b"), ("b", "c")]))))),
+        *draw(_some_categories),
         name=name,
-        rules=tuple(draw(st.permutations(rules)))[: draw(st.integers(0, len(rules)))],
-        lists=tuple(draw(st.permutations(lists)))[: draw(st.integers(0, len(lists)))],
-        on_model_failure=draw(st.sampled_from(OnModelFailure)),
+        rules=draw(_some_of(rules)),
+        lists=draw(_some_of(lists)),
+        on_model_failure=draw(_on_model_failure),
     )
-
-
-@st.composite
-def evidences(draw) -> Evidence:
-    answers = {signal: draw(st.one_of(ratios, st.none(), st.sampled_from(Missing))) for signal in SIGNALS}
-    kind = draw(st.sampled_from(["text", "image", "video"]))
-    scores = {signal: answer for signal, answer in answers.items() if isinstance(answer, int)}
-    video = kind == "video"
-    limits = draw(st.sampled_from([(), ("TextTooLong",)]))
-    models = sorted({model_of(signal) for signal in SIGNALS})
-    about = draw(st.lists(st.sampled_from(models), unique=True)) if limits else []
-    return make_evidence(
-        scores,
-        type=kind,
-        missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
-        links=draw(st.integers(0, 5)),
-        author=draw(st.sampled_from([{}, {"ageDays": 3}, {"ageDays": 30, "strikes": 9}])),
-        context=draw(st.sampled_from([{}, {"surface": "kids"}])),
-        language=draw(st.sampled_from([None, "en", "de"])),
-        lists=tuple(map(make_hit, draw(st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)))),
-        limits=limits,
-        limited={"TextTooLong": tuple(about)} if about else {},
-        degraded=draw(st.sampled_from([(), ("PolicySource",)])),
-        frames=draw(frames_of(scores)) if video else (),
-        video=draw(watched) if video else None,
-    )
-
-
-@st.composite
-def frames_of(draw, scores: dict[str, int]) -> tuple[FrameSignals, ...]:
-    """Two frames whose highest scores these are, each of which may lack some that the other has."""
-    frames: tuple[dict[str, int], ...] = ({}, {})
-    for signal, score in scores.items():
-        order = draw(st.permutations(frames))
-        order[0][signal] = score
-        if draw(st.booleans()):
-            order[1][signal] = draw(st.integers(0, score))
-    return tuple(FrameSignals(at_milliseconds=500 * at, signals=signals) for at, signals in enumerate(frames))
 
 
 watched = st.builds(
@@ -107,3 +94,49 @@ watched = st.builds(
     ratios,
     st.booleans(),
 )
+_answers = st.fixed_dictionaries(dict.fromkeys(SIGNALS, st.one_of(ratios, st.none(), st.sampled_from(Missing))))
+_kinds = st.sampled_from(["text", "image", "video"])
+_limits = st.sampled_from([(), ("TextTooLong",)])
+_about = st.lists(st.sampled_from(sorted({model_of(signal) for signal in SIGNALS})), unique=True)
+_authors = st.sampled_from([{}, {"ageDays": 3}, {"ageDays": 30, "strikes": 9}])
+_contexts = st.sampled_from([{}, {"surface": "kids"}])
+_spoken = st.sampled_from([None, "en", "de"])
+_hits = st.lists(st.sampled_from([each.name for each in LISTS]), unique=True)
+_degraded = st.sampled_from([(), ("PolicySource",)])
+
+
+@cache
+@st.composite
+def evidences(draw) -> Evidence:
+    answers = draw(_answers)
+    kind = draw(_kinds)
+    scores = {signal: answer for signal, answer in answers.items() if isinstance(answer, int)}
+    video = kind == "video"
+    limits = draw(_limits)
+    about = draw(_about) if limits else []
+    return make_evidence(
+        scores,
+        type=kind,
+        missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
+        links=draw(st.integers(0, 5)),
+        author=draw(_authors),
+        context=draw(_contexts),
+        language=draw(_spoken),
+        lists=tuple(map(make_hit, draw(_hits))),
+        limits=limits,
+        limited={"TextTooLong": tuple(about)} if about else {},
+        degraded=draw(_degraded),
+        frames=_frames_of(draw, scores) if video else (),
+        video=draw(watched) if video else None,
+    )
+
+
+def _frames_of(draw, scores: dict[str, int]) -> tuple[FrameSignals, ...]:
+    """Two frames whose highest scores these are, each of which may lack some that the other has."""
+    frames: tuple[dict[str, int], ...] = ({}, {})
+    for signal, score in scores.items():
+        higher = draw(st.booleans())
+        frames[higher][signal] = score
+        if draw(st.booleans()):
+            frames[not higher][signal] = draw(st.integers(0, score))
+    return tuple(FrameSignals(at_milliseconds=500 * at, signals=signals) for at, signals in enumerate(frames))

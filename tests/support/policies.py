@@ -1,6 +1,7 @@
 """Policies for tests: manifests as authors write them, and hypothesis strategies for all kinds of valid ones."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -87,96 +88,107 @@ def as_percentage(ratio: int) -> str:
     return f"{ratio // 10_000}.{ratio % 10_000:04d}%"
 
 
-@st.composite
-def threshold_manifests(draw: st.DrawFn, name: str, *, kinds: tuple[str, ...]) -> dict[str, Any]:
+def _few_names(most: int, *, least: int = 0) -> st.SearchStrategy[list[str]]:
+    return st.lists(names, min_size=least, max_size=most, unique=True)
+
+
+# Strategies are made once: hypothesis looks through each new one, which takes longer than to draw from it.
+_kinds = st.sampled_from([("review",), ("block",), ("review", "block")])
+_few_signals = st.lists(signals, min_size=1, max_size=3, unique=True)
+_requirements = st.sampled_from(["Any", "All"])
+_on_signal_missing = st.sampled_from(["ModelFailure", "Ignore"])
+_languages = st.lists(st.sampled_from(["en", "de", "fr"]), min_size=1, unique=True)
+_on_language_unsupported = st.sampled_from(["Skip", "Review"])
+_list_types = st.sampled_from(ListType)
+_distances = st.integers(0, 64)
+_sources = st.sampled_from(["ConfigMap", "Secret"])
+_actions = st.sampled_from(["Review", "Block"])
+_digest_actions = st.sampled_from(["Review", "Block", "Allow"])
+_two_names, _three_names, _one_to_three_names = _few_names(2), _few_names(3), _few_names(3, least=1)
+_rules = st.fixed_dictionaries(
+    {"when": st.text(st.characters(codec="utf-8"), min_size=1, max_size=9), "action": _actions},
+    optional={"reason": st.text(st.characters(codec="utf-8"), max_size=9)},
+)
+_parameters = st.text("ab0.", max_size=3)
+_versions = st.sampled_from(["1", "2"])
+_options = st.fixed_dictionaries(
+    {},
+    optional={
+        "enforcement": st.sampled_from(["Enforce", "DryRun"]),
+        "onModelFailure": _actions,
+        "video": st.fixed_dictionaries(
+            {},
+            optional={
+                "framesPerMinute": st.integers(1, 600),
+                "earlyExit": st.booleans(),
+                "minCoverage": millionths.map(as_percentage),
+            },
+        ),
+    },
+)
+_places = st.fixed_dictionaries(
+    {}, optional={"tenant": names, "surface": names, "source": st.sampled_from(["a", "a/b", "a/*"])}
+)
+_specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "scope": _places,
+        "type": st.sampled_from(["Moderation", "Privacy"]),
+        "role": st.sampled_from(["Policy", "Floor"]),
+        "version": st.sampled_from(["v1.0.0", "v1.1.0"]),
+        "description": st.text("ab ", max_size=5),
+    },
+)
+
+
+def _threshold_manifest(draw: st.DrawFn, name: str, kinds: tuple[str, ...]) -> dict[str, Any]:
     low, high = sorted((draw(millionths), draw(millionths)))
     values = {"review": as_percentage(low), "block": as_percentage(high)}
     return {"name": name} | {kind: values[kind] for kind in kinds}
 
 
-@st.composite
-def category_manifests(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    kinds = draw(st.sampled_from([("review",), ("block",), ("review", "block")]))
+def _category_manifest(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    kinds = draw(_kinds)
     category: dict[str, Any] = {
         "name": name,
-        "signals": [
-            draw(threshold_manifests(signal, kinds=kinds))
-            for signal in draw(st.lists(signals, min_size=1, max_size=3, unique=True))
-        ],
+        "signals": [_threshold_manifest(draw, signal, kinds) for signal in draw(_few_signals)],
     }
     if draw(st.booleans()):
-        category["require"] = {kind: draw(st.sampled_from(["Any", "All"])) for kind in kinds}
+        category["require"] = {kind: draw(_requirements) for kind in kinds}
     if draw(st.booleans()):
-        category["onSignalMissing"] = draw(st.sampled_from(["ModelFailure", "Ignore"]))
+        category["onSignalMissing"] = draw(_on_signal_missing)
     if draw(st.booleans()):
-        category["languages"] = draw(st.lists(st.sampled_from(["en", "de", "fr"]), min_size=1, unique=True))
-        category["onLanguageUnsupported"] = draw(st.sampled_from(["Skip", "Review"]))
+        category["languages"] = draw(_languages)
+        category["onLanguageUnsupported"] = draw(_on_language_unsupported)
     return category
 
 
-@st.composite
-def list_manifests(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    kind = draw(st.sampled_from(ListType))
-    actions = ["Review", "Block", "Allow"] if kind is ListType.DIGEST else ["Review", "Block"]
-    distance = {"maxDistance": draw(st.integers(0, 64))} if kind is ListType.PERCEPTUAL_HASH else {}
-    source = {"type": draw(st.sampled_from(["ConfigMap", "Secret"])), "name": name, "key": "entries.txt"}
-    return {"name": name, "type": kind.value, "action": draw(st.sampled_from(actions)), "source": source} | distance
+def _list_manifest(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    kind = draw(_list_types)
+    distance = {"maxDistance": draw(_distances)} if kind is ListType.PERCEPTUAL_HASH else {}
+    source = {"type": draw(_sources), "name": name, "key": "entries.txt"}
+    action = draw(_digest_actions if kind is ListType.DIGEST else _actions)
+    return {"name": name, "type": kind.value, "action": action, "source": source} | distance
 
 
+@cache
 @st.composite
 def content_manifests(draw: st.DrawFn) -> dict[str, Any]:
-    def some(max_size: int, min_size: int = 0) -> list[str]:
-        return draw(st.lists(names, min_size=min_size, max_size=max_size, unique=True))
-
-    rule = st.fixed_dictionaries(
-        {
-            "when": st.text(st.characters(codec="utf-8"), min_size=1, max_size=9),
-            "action": st.sampled_from(["Review", "Block"]),
-        },
-        optional={"reason": st.text(st.characters(codec="utf-8"), max_size=9)},
-    )
     content: dict[str, Any] = {
-        "categories": [draw(category_manifests(name)) for name in some(3, min_size=1)],
-        "lists": [draw(list_manifests(name)) for name in some(3)],
-        "rules": [{"name": name} | draw(rule) for name in some(3)],
-        "parameters": {f"p_{name.replace('-', '_')}": draw(st.text("ab0.", max_size=3)) for name in some(3)},
-        "models": [{"name": name, "version": draw(st.sampled_from(["1", "2"]))} for name in some(2)],
+        "categories": [_category_manifest(draw, name) for name in draw(_one_to_three_names)],
+        "lists": [_list_manifest(draw, name) for name in draw(_three_names)],
+        "rules": [{"name": name} | draw(_rules) for name in draw(_three_names)],
+        "parameters": {f"p_{name.replace('-', '_')}": draw(_parameters) for name in draw(_three_names)},
+        "models": [{"name": name, "version": draw(_versions)} for name in draw(_two_names)],
     }
-    optional = st.fixed_dictionaries(
-        {},
-        optional={
-            "enforcement": st.sampled_from(["Enforce", "DryRun"]),
-            "onModelFailure": st.sampled_from(["Review", "Block"]),
-            "video": st.fixed_dictionaries(
-                {},
-                optional={
-                    "framesPerMinute": st.integers(1, 600),
-                    "earlyExit": st.booleans(),
-                    "minCoverage": millionths.map(as_percentage),
-                },
-            ),
-        },
-    )
-    return content | draw(optional)
+    return content | draw(_options)
 
 
+@cache
 @st.composite
 def policy_manifests(draw: st.DrawFn) -> dict[str, Any]:
     """All kinds of valid policies, as their authors write them."""
-    places = st.fixed_dictionaries(
-        {}, optional={"tenant": names, "surface": names, "source": st.sampled_from(["a", "a/b", "a/*"])}
-    )
-    spec = st.fixed_dictionaries(
-        {},
-        optional={
-            "scope": places,
-            "type": st.sampled_from(["Moderation", "Privacy"]),
-            "role": st.sampled_from(["Policy", "Floor"]),
-            "version": st.sampled_from(["v1.0.0", "v1.1.0"]),
-            "description": st.text("ab ", max_size=5),
-        },
-    )
-    return policy_manifest(draw(content_manifests()), **draw(spec))
+    return policy_manifest(draw(content_manifests()), **draw(_specs))
 
 
 def lists_of(policy: Policy) -> dict[str, ListContent]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -984,13 +985,19 @@ def digests(published: Publication) -> list[str]:
     return [revision.digest for _, revision in published.revisions]
 
 
+# Strategies are made once: hypothesis looks through each new one, which takes longer than to draw from it.
+weights = st.sampled_from([0, 500, FULL])
+ways_to_break = st.sampled_from(["missing", "altered", "no policy", "misplaced"])
+
+
+@cache
 @st.composite
 def whole_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) -> PublishedPolicy:
     """A policy of which everything is there, perhaps with a rollout under way."""
     known = WHOLE[name].policy
-    stable, candidate, *recent = draw(st.permutations(digests(WHOLE[name])))
+    stable, candidate, *recent = draw(orders(name))
     recent = [candidate, *recent][: draw(st.integers(0, 2))]
-    exposure = Exposure(weight_basis_points=draw(st.sampled_from([0, 500, FULL])), is_shadow=draw(st.booleans()))
+    exposure = Exposure(weight_basis_points=draw(weights), is_shadow=draw(st.booleans()))
     routed = RoutedCandidate(digest=candidate, exposure=exposure, assignment=Assignment(salt=name))
     route = replace(
         known.route,
@@ -1002,13 +1009,20 @@ def whole_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) -> 
     return replace(known, route=route, override=override)
 
 
-@st.composite
-def unreadable_policies(draw: st.DrawFn, name: str) -> PublishedPolicy:
+@cache
+def unreadable_policies(name: str) -> st.SearchStrategy[PublishedPolicy]:
     """A policy whose override cannot be read, and perhaps its stable revision neither."""
-    policy = draw(st.one_of(whole_policies(name), broken_policies(name)))
-    return replace(policy, override=None, override_problem="spec.rejct: is no field")
+    return st.one_of(whole_policies(name), broken_policies(name)).map(
+        lambda policy: replace(policy, override=None, override_problem="spec.rejct: is no field")
+    )
 
 
+@cache
+def orders(name: str) -> st.SearchStrategy[list[str]]:
+    return st.permutations(digests(WHOLE[name]))
+
+
+@cache
 def overrides(name: str) -> st.SearchStrategy[Override | None]:
     some = st.sampled_from(digests(WHOLE[name]))
     return st.one_of(
@@ -1016,6 +1030,7 @@ def overrides(name: str) -> st.SearchStrategy[Override | None]:
     )
 
 
+@cache
 @st.composite
 def broken_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) -> PublishedPolicy:
     """A policy whose stable revision cannot be used, while all the others are there."""
@@ -1023,7 +1038,7 @@ def broken_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) ->
     absent, misplaced = digests(BROKEN[name])
     offered = {**policy.revisions, **BROKEN[name].policy.revisions}
     scope, stable = policy.route.scope, absent
-    match draw(st.sampled_from(["missing", "altered", "no policy", "misplaced"])):
+    match draw(ways_to_break):
         case "missing":
             del offered[absent]
         case "altered":
@@ -1038,6 +1053,7 @@ def broken_policies(draw: st.DrawFn, name: str, *, may_override: bool = True) ->
     return replace(policy, route=route, revisions=offered)
 
 
+@cache
 def any_policies(name: str, *, may_override: bool = True) -> st.SearchStrategy[PublishedPolicy | None]:
     several = [whole_policies(name, may_override=may_override), broken_policies(name, may_override=may_override)]
     return st.one_of(st.none(), *several, *([unreadable_policies(name)] if may_override else []))

@@ -1,6 +1,7 @@
 """What can be proven of a change by its structure: nothing softer gets through, and what is refused names its field."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -182,16 +183,25 @@ def test_only_the_named_categories_are_looked_at():
 values = st.one_of(st.none(), st.integers(1, 20).map(lambda each: each * MILLION // 20))
 
 
+# Strategies are made once: hypothesis looks through each new one, which takes longer than to draw from it.
+languages_of_categories = st.sampled_from([(), ("en",), ("en", "de")])
+requires = st.sampled_from(Require)
+on_signal_missing = st.sampled_from(OnSignalMissing)
+on_language_unsupported = st.sampled_from(OnLanguageUnsupported)
+on_model_failure = st.sampled_from(OnModelFailure)
+
+
+@cache
 @st.composite
 def categories(draw: st.DrawFn) -> Category:
-    languages = draw(st.sampled_from([(), ("en",), ("en", "de")]))
+    languages = draw(languages_of_categories)
     return Category(
         name="sexual",
         signals=tuple(Threshold(signal=each, review=draw(values), block=draw(values)) for each in (ONE, TWO)),
-        require=Requirement(review=draw(st.sampled_from(Require)), block=draw(st.sampled_from(Require))),
-        on_signal_missing=draw(st.sampled_from(OnSignalMissing)),
+        require=Requirement(review=draw(requires), block=draw(requires)),
+        on_signal_missing=draw(on_signal_missing),
         languages=languages,
-        on_language_unsupported=draw(st.sampled_from(OnLanguageUnsupported)) if languages else None,
+        on_language_unsupported=draw(on_language_unsupported) if languages else None,
     )
 
 
@@ -199,14 +209,19 @@ lists = st.lists(st.sampled_from(BASE.lists), unique=True).map(tuple)
 rules = st.sampled_from([(), BASE.rules])
 
 
+@cache
 @st.composite
 def contents(draw: st.DrawFn) -> PolicyContent:
     return PolicyContent(
         categories=(draw(categories()),),
         lists=draw(lists),
         rules=draw(rules),
-        on_model_failure=draw(st.sampled_from(OnModelFailure)),
+        on_model_failure=draw(on_model_failure),
     )
+
+
+changed_fields = st.sets(st.sampled_from(["signals", "require", "on_signal_missing", "languages"]))
+changed_parts = st.sets(st.sampled_from(["lists", "rules", "on_model_failure"]))
 
 
 @st.composite
@@ -214,23 +229,29 @@ def changed(draw: st.DrawFn, before: PolicyContent) -> PolicyContent:
     """Change some of it, so that most of what is drawn is near to what was."""
     other = draw(contents())
     (old,), (new,) = before.categories, other.categories
-    fields = draw(st.sets(st.sampled_from(["signals", "require", "on_signal_missing", "languages"])))
+    fields = draw(changed_fields)
     taken = {field: getattr(new, field) for field in fields}
     if "languages" in fields:
         taken["on_language_unsupported"] = new.on_language_unsupported
-    whole = draw(st.sets(st.sampled_from(["lists", "rules", "on_model_failure"])))
+    whole = draw(changed_parts)
     return replace(before, categories=(replace(old, **taken),), **{field: getattr(other, field) for field in whole})
 
 
+answers_of_models = st.one_of(st.integers(0, MILLION), st.sampled_from(Missing))
+types = st.sampled_from(["text", "image"])
+spoken = st.sampled_from([None, "en", "de", "fr"])
+
+
+@cache
 @st.composite
 def evidences(draw: st.DrawFn) -> Any:
-    answers = {signal: draw(st.one_of(st.integers(0, MILLION), st.sampled_from(Missing))) for signal in (ONE, TWO)}
+    answers = {signal: draw(answers_of_models) for signal in (ONE, TWO)}
     return make_evidence(
         {signal: answer for signal, answer in answers.items() if isinstance(answer, int)},
-        type=draw(st.sampled_from(["text", "image"])),
+        type=draw(types),
         missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
         links=draw(st.integers(0, 5)),
-        language=draw(st.sampled_from([None, "en", "de", "fr"])),
+        language=draw(spoken),
         lists=tuple(make_hit(each.name, distance=20) for each in draw(lists)),
     )
 
