@@ -52,15 +52,13 @@ def private_control_plane(lent_control_plane: ControlPlane) -> Iterator[ControlP
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give a fresh namespace; the controller manager removes it and all that is in it after the test."""
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> str:
+    """Give a fresh namespace. It goes with the control plane: to delete one takes 0.2 s of CPU time, kind by kind."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
     name = f"{words[:40].rstrip('-')}-{secrets.token_hex(4)}"
     with control_plane.client() as client:
-        made = client.post("/api/v1/namespaces", json={"metadata": {"name": name}})
-        made.raise_for_status()
-        yield name
-        client.delete(f"/api/v1/namespaces/{name}")
+        client.post("/api/v1/namespaces", json={"metadata": {"name": name}}).raise_for_status()
+    return name
 
 
 @pytest.fixture
