@@ -499,7 +499,7 @@ class Supervisor:
         return done.stdout
 
     def _mind_who_is_away(self) -> None:
-        away = {path.stem for path in self.folder.glob("*.away")}
+        away = {name for name in self.commands if _away(self.folder, name).exists()}
         self.was_away = self.was_away or _API in away
         for name in away & self.running.keys():
             self._stop(name)

@@ -12,6 +12,7 @@ from asking import Asking
 from baleen_core.policy_stream import AUDIENCE
 from control_plane import NAMESPACE, ControlPlane
 from logged_process import START_SECONDS, LoggedProcess
+from waiting import pauses
 
 
 class RunningGateway(LoggedProcess, Asking):
@@ -43,12 +44,14 @@ class RunningGateway(LoggedProcess, Asking):
         """Return once every policy is in force and every model gave its golden answers."""
         give_up = time.monotonic() + seconds
         report: Any = None
-        while time.monotonic() < give_up and self.process.poll() is None:
+        for pause in pauses():
+            if time.monotonic() > give_up or self.process.poll() is not None:
+                break
             with contextlib.suppress(httpx.TransportError):
                 status, report = self.ready()
                 if status == 200:
                     return
-            time.sleep(0.05)
+            time.sleep(pause)
         raise TimeoutError(f"not ready: {report}; it said:\n{self.said()}")
 
     def again(self) -> Self:

@@ -11,6 +11,7 @@ import httpx
 
 from control_plane import ControlPlane
 from logged_process import START_SECONDS, LoggedProcess
+from waiting import pauses
 
 LEASE_SECONDS: Final = 6
 
@@ -35,12 +36,14 @@ class RunningOperator(LoggedProcess):
         """Return once it is ready in this role."""
         give_up = time.monotonic() + seconds
         report: Any = None
-        while time.monotonic() < give_up and self.process.poll() is None:
+        for pause in pauses():
+            if time.monotonic() > give_up or self.process.poll() is not None:
+                break
             with contextlib.suppress(httpx.TransportError):
                 status, report = self.ready()
                 if status == 200 and report["role"] == role:
                     return
-            time.sleep(0.05)
+            time.sleep(pause)
         raise TimeoutError(f"not ready as {role}: {report}; the operator said:\n{self.said()}")
 
 

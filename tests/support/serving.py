@@ -5,6 +5,8 @@ so what a server leaves behind is found by looking into its folders.
 """
 
 import contextlib
+import http.client
+import json
 import os
 import random
 import secrets
@@ -19,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-import httpx
 import psutil
 import yaml
 
@@ -28,6 +29,7 @@ import plain_http
 from asking import Asking
 from baleen_cli.triton.install import default_root
 from baleen_cli.triton.run_folder import SHARED_MEMORY
+from waiting import pauses
 from word_model import write_word_model
 
 BALEEN: Final = (sys.executable, "-m", "baleen_cli")
@@ -286,39 +288,43 @@ class Load:
         until(lambda: len(self.with_status(status)) >= enough, seconds=seconds)
 
     def _call(self, caller: int) -> None:
-        with plain_http.client(base_url=self._url, timeout=60) as client:
+        with contextlib.closing(plain_http.connection(self._url, timeout=60)) as connection:
             number = 0
             while not self._stopping.wait(random.uniform(0, 2 * self._pause_seconds)):
                 number += 1
-                answer = self._ask(client, f"{self._word} words {caller} {number}")
+                answer = self._ask(connection, f"{self._word} words {caller} {number}")
                 with self._lock:
                     self.answered.append(answer)
                 if answer.status == 0:
                     return
 
-    def _ask(self, client: httpx.Client, text: str) -> Answered:
+    def _ask(self, connection: http.client.HTTPConnection, text: str) -> Answered:
+        asked = json.dumps({"content": {"type": "text", "text": text}, "context": self._context})
         begun = time.monotonic()
         try:
-            content = {"type": "text", "text": text}
-            response = client.post("/v1/moderate", json={"content": content, "context": self._context})
-        except httpx.HTTPError as failed:
+            connection.request("POST", "/v1/moderate", asked, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as failed:
             return Answered(text=text, status=0, body={"error": repr(failed)}, begun=begun, ended=time.monotonic())
         return Answered(
             text=text,
-            status=response.status_code,
-            body=response.json(),
+            status=response.status,
+            body=json.loads(body),
             begun=begun,
             ended=time.monotonic(),
-            headers=dict(response.headers),
+            headers={name.lower(): value for name, value in response.getheaders()},
         )
 
 
 def until(condition: Callable[[], object], *, seconds: float = 30) -> float:
     """Wait until the condition holds, and return for how long that was; fail when it does not hold in time."""
     begun = time.monotonic()
-    while not condition():
+    for pause in pauses():
+        if condition():
+            break
         assert time.monotonic() - begun < seconds, f"it did not come true within {seconds:g} s"
-        time.sleep(0.02)
+        time.sleep(pause)
     return time.monotonic() - begun
 
 
