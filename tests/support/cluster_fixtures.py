@@ -3,18 +3,16 @@
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster_run import missing_tools, run_folder
 from cluster_site import Site
-from commands import Ended
 from control_plane import ControlPlane
 from gateway_process import RunningGateway, gateway_settings
 from operators import RunningOperator, running_operator
-from published import kubectl_baleen
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,14 +78,3 @@ def gateway(site: Site, tmp_path: Path) -> Iterator[RunningGateway]:
     """Run a gateway for the site's namespace."""
     with RunningGateway(**gateway_settings(site.plane, tmp_path / "gateway-1", site.namespace)) as started:
         yield started
-
-
-@pytest.fixture
-def baleen(control_plane: ControlPlane, namespace: str) -> Callable[..., Ended]:
-    """Run a command of the kubectl plugin as whoever is on call, in the namespace of the test."""
-
-    def baleen(command: str, *arguments: object, user: str = "on-call", within: str = namespace) -> Ended:
-        where = ["-n", within] if within else []
-        return kubectl_baleen(command, *arguments, *where, "--kubeconfig", control_plane.kubeconfig(user))
-
-    return baleen
