@@ -28,6 +28,7 @@ from typing import IO, Any, ClassVar, Final, Self
 import httpx
 
 from cluster_tools import CONTROL_PLANE, tools
+from waiting import pauses
 
 ROOT: Final = Path(__file__).parents[2]
 KUBECTL: Final = Path(sys.executable).with_name("kubectl")
@@ -264,12 +265,14 @@ class ControlPlane:
         """Return the object once its condition is that of its current generation and has this status and reason."""
         give_up = time.monotonic() + seconds
         found: dict[str, Any] = {}
-        while time.monotonic() < give_up:
+        for pause in pauses():
+            if time.monotonic() > give_up:
+                break
             with contextlib.suppress(KeyError):
                 found = self.get_json(kind, name, namespace)
                 if _has_condition(found, condition, status, reason):
                     return found
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
         wanted = f"{condition}={status}" + (f", reason {reason}" if reason else "")
         said = json.dumps(found.get("status"), indent=2) if found else "it does not exist"
         raise TimeoutError(f"{kind} {name} is not {wanted} after {seconds:g} s; its status:\n{said}")
@@ -469,7 +472,8 @@ class Supervisor:
         with httpx.Client(base_url=self.url, headers=headers, verify=trusted, trust_env=False) as client:
             if not self.wait_until(lambda: _is_ready(client)):
                 return
-            self._apply()
+            if not self._apply(client):
+                return
             # After the CRDs: its garbage collector looks for new kinds every half minute only.
             self.start("kube-controller-manager")
             self.start_more(client)
@@ -484,13 +488,13 @@ class Supervisor:
             time.sleep(_LOOK_SECONDS)
         return True
 
-    def _apply(self) -> None:
+    def _apply(self, client: httpx.Client) -> bool:
+        """Apply what the cluster begins with, and return whether its kinds may be used: else nobody is left."""
         document = {"apiVersion": "v1", "kind": "List", "items": self.objects()}
         (self.folder / "objects.json").write_text(json.dumps(document))
         files = [argument for path in (self.folder / "objects.json", *self.manifests) for argument in ("-f", str(path))]
         self._admin_kubectl("apply", "--server-side", "--field-manager=test-bed", *files)
-        if self._admin_kubectl("get", "crd", "-o", "name"):
-            self._admin_kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+        return self.wait_until(lambda: _are_kinds_established(client))
 
     def _admin_kubectl(self, *arguments: str) -> str:
         done = _kubectl(self.folder, self.folder / "kubeconfigs" / "admin.yaml", *arguments)
@@ -708,6 +712,15 @@ def _has_condition(found: Mapping[str, Any], name: str, status: str, reason: str
         and condition.get("observedGeneration", reported.get("observedGeneration", generation)) == generation
         for condition in reported.get("conditions", [])
     )
+
+
+def _are_kinds_established(client: httpx.Client) -> bool:
+    try:
+        answer = client.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+    except httpx.TransportError:
+        return False
+    kinds = answer.raise_for_status().json()["items"]
+    return all(_has_condition(each, "Established", "True", None) for each in kinds)
 
 
 def _is_ready(client: httpx.Client) -> bool:
