@@ -1,6 +1,7 @@
 """Counts of rollouts for tests: strategies, and plain ones."""
 
 from collections.abc import Iterable
+from functools import cache
 from math import inf
 from random import Random
 
@@ -16,6 +17,7 @@ def column(number: int, *, only: int | None = None) -> Column:
     return tuple(number if only in (None, group) else 0 for group in range(GROUPS))
 
 
+@cache
 def columns(most: int = 50) -> st.SearchStrategy[Column]:
     """Return columns of a few numbers anywhere: drawing 64 takes long, and says no more."""
 
@@ -35,11 +37,13 @@ def make_paired(same: Column, both: Column, gained: Column, lost: Column) -> Pai
     )
 
 
+@cache
 def paired_counts() -> st.SearchStrategy[PairedCounts]:
     """Return counts of decisions that both judged."""
     return st.builds(make_paired, columns(), columns(), columns(), columns())
 
 
+@cache
 def cohort_counts() -> st.SearchStrategy[CohortCounts]:
     """Return counts of two cohorts."""
 
@@ -54,6 +58,7 @@ def cohort_counts() -> st.SearchStrategy[CohortCounts]:
     return st.builds(make, columns(), columns(), columns(), columns())
 
 
+@cache
 def latency_counts() -> st.SearchStrategy[LatencyCounts]:
     """Return histograms of two cohorts; the columns of most buckets are alike, which is quicker to draw."""
 
