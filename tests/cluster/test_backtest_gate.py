@@ -33,8 +33,6 @@ def test_a_too_strict_edit_is_stopped_by_what_two_gateways_logged_until_somebody
             space,
             gateway_urls=f"{one.stream_url},{two.stream_url}",
             gateway_token_file=str(operator_token_file(plane, tmp_path)),
-            lease_duration_seconds="2",
-            lease_retry_seconds="0.2",
         )
         with RunningOperator(plane.kubeconfig("baleen-operator"), settings) as operator:
             operator.wait_until_leading()

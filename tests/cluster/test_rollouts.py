@@ -55,13 +55,14 @@ def said(status: dict[str, Any], type: str) -> str:
 def test_edits_are_stopped_or_go_through_their_steps_and_people_have_their_way_and_no_request_notices(
     site: Site, tmp_path: Path, baleen: Callable[..., Ended]
 ):
-    with rolling_out(site, tmp_path) as rolling, rolling.operator() as operator:
+    # Nobody waits for its Lease, which it must not lose on a machine that is busy.
+    with rolling_out(site, tmp_path, lease_duration_seconds="30") as rolling, rolling.operator() as operator:
         path = rolling.apply("Review", "v1")
         first = rolling.wait_for("Ready", "InForce")["stable"]["digest"]
         rolling.has_no_difference(path)
         for each in rolling.gateways:
             each.wait_until_ready()
-        with traffic(rolling) as seen:
+        with traffic(rolling, pause_seconds=0.06) as seen:
             is_stopped_by_its_tests(rolling)
             is_stopped_by_the_backtest(rolling)
             failed = is_stopped_by_the_analysis(rolling)

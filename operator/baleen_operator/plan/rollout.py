@@ -144,21 +144,23 @@ def resume(
     return _caught_up(replace(state, version=version), plan, now, routed, approved)
 
 
-def _caught_up(state: State, plan: Plan, now: datetime, routed: Exposure | None, approved: str | None) -> State:
-    """Return the state in the step that the route says and the status does not, if it is the one that comes now.
+def _caught_up(given: State, plan: Plan, now: datetime, routed: Exposure | None, approved: str | None) -> State:
+    """Return the state in the step that the route says and the status does not, if it is one that comes now.
 
     What can still be told must allow it, so that a route which somebody wrote by hand cuts no hold and no approval.
     """
-    index = _index(plan, state)
-    if routed is None or routed == _current_exposure(plan, state, index):
-        return state
-    begun = _unpaused(replace(state, step_time=state.step_time or now), now)
-    if state.step_time is None and routed == exposure_of(plan, index):
-        return begun
-    is_next = index + 1 < len(plan.steps) and routed == exposure_of(plan, index + 1)
-    if not is_next or not _time_is_over(plan.steps[index], index, plan, begun, now, approved):
-        return state
-    return replace(begun, step=plan.steps[index + 1].name, step_time=now, decisions=0)
+    first = _index(plan, given)
+    if routed is None or routed == _current_exposure(plan, given, first):
+        return given
+    state = _unpaused(replace(given, step_time=given.step_time or now), now)
+    for index in range(first, len(plan.steps)):
+        if index > first:
+            state = replace(state, step=plan.steps[index].name, step_time=now, decisions=0)
+        if routed == exposure_of(plan, index):
+            return state
+        if not _time_is_over(plan.steps[index], index, plan, state, now, approved):
+            break
+    return given
 
 
 def advance(plan: Plan, state: State, facts: Facts) -> Progress:
