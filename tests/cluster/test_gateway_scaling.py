@@ -1,9 +1,11 @@
 """The operator scales the gateways by what they are answering, with the rights that the chart gives it."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,13 +124,17 @@ async def test_gateways_come_with_the_load_and_go_when_it_went_and_stay_while_no
             await until(lambda: replicas() == 2)
             events = control_plane.list_json("event", NAMESPACE)
 
-    assert up in ([2, 4, 8], [1, 2, 4, 8])
+    # The load of a moment ago counts, so a look in between may see a part of it.
+    assert up == sorted(up)
+    assert (up[0] in (1, 2), up[-1]) == (True, 8)
+    assert all(after <= 2 * before for before, after in pairwise(up))
     assert (while_unknown, while_one_is_unknown, shown) == (8, 8, 8)
     assert held["reason"] == "no gateway says how busy it is"
     # A tenth of eight is none, but one always may.
     assert seen[len(up) :] == [7, 6, 5, 4, 3, 2]
     said = [each["message"] for each in events if each["involvedObject"]["uid"] == scaled["metadata"]["uid"]]
-    assert any(each.startswith("from 4 to 8 gateways: 75.0 requests in flight on 2 gateways; 10 are") for each in said)
+    to_eight = rf"from {up[-2]} to 8 gateways: [\d.]+ requests in flight on 2 gateways; 10 are"
+    assert any(re.match(to_eight, each) for each in said)
     assert {"operation": "Apply", "subresource": "scale"}.items() <= manager_of(scaled).items()
 
 

@@ -235,7 +235,7 @@ def test_a_number_of_a_prometheus_takes_a_candidate_back(site: Site, tmp_path: P
 @pytest.mark.timeout(280)
 def test_the_demo_shows_what_it_says_and_leaves_nothing_running():
     demo = ROOT / "tests" / "support" / "rollout_demo.py"
-    wide = {**os.environ, "COLUMNS": "400"}
+    wide = {**os.environ, "COLUMNS": "1200"}
     done = subprocess.run([sys.executable, demo], capture_output=True, text=True, timeout=270, check=False, env=wide)
 
     assert done.returncode == 0, done.stdout + done.stderr

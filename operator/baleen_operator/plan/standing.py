@@ -295,7 +295,8 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
             if failed.was_approved
             else "name its digest in spec.approve of its ModerationOverride"
         )
-        message = f"{name} was rolled back: {failed.message}; write other content, or to try it again {again}"
+        why = failed.message.removesuffix(".")
+        message = f"{name} was rolled back: {why}; write other content, or to try it again {again}"
         return _Standing(reason=failed.reason or FAILED, message=message, is_stalled=True)
     if pin and pin.digest != verdict.digest:
         other = name_revision(pin.digest, _version(seen, decision, pin.digest))
