@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from baleen_core.errors import Stale
 from baleen_core.model.schema import Model, ModelSignal, Preprocessing, Source, SourceType
 from baleen_core.resources import OVERRIDE_KIND, POLICY_KIND, REVISION_KIND, ROUTE_KIND, revision_name
+from baleen_operator.plan.actions import Action, Apply
 from baleen_operator.reconcile.policy import reconcile_policy
 from baleen_operator.reconcile.ports import Outcome
 from memory_cluster import MemoryCluster, TickingClock, make_ports
-from policies import policy_manifest
+from policies import override_manifest, policy_manifest
 
 SPACE = "trust-safety"
 KEY = (SPACE, "community")
@@ -115,4 +119,31 @@ class Site:
 async def pass_time(site: Site, seconds: float) -> None:
     """Let time pass, and the operator look then."""
     site.clock.now += timedelta(seconds=seconds)
+    await site.reconcile()
+
+
+TROUBLES = ("an edit that is not valid", "an override", "a model")
+"""What keeps a rollout as it is: nothing is decided of it but that it fails."""
+
+
+async def lose_status(site: Site, trouble: str) -> None:
+    """Let a route be written whose status is not, since the policy is edited in between, and trouble begin then."""
+
+    def begin(action: Action) -> None:
+        if not (isinstance(action, Apply) and action.target.kind == ROUTE_KIND):
+            return
+        site.cluster.on_write = lambda action: None
+        changes: dict[str, Any] = {"description": "x"}
+        match trouble:
+            case "an edit that is not valid":
+                changes = {"policy": policy("920%")["spec"]["policy"]}
+            case "an override":
+                site.cluster.put(override_manifest(reject=["latest"]))
+            case "a model":
+                site.cluster.models_served = ()
+        site.cluster.edit(POLICY_KIND, *KEY, lambda each: each["spec"].update(changes))
+
+    site.cluster.on_write = begin
+    with pytest.raises(Stale):
+        await site.reconcile()
     await site.reconcile()

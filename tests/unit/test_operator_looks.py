@@ -14,10 +14,11 @@ from baleen_core.policy.grants import Grants
 from baleen_core.policy.schema import AnalysisPlan
 from baleen_operator.plan.looks import MIN_LOOK_SECONDS, Looked, look_at
 from baleen_operator.plan.rollout import State
+from baleen_operator.reconcile.ports import Acknowledged
 from baleen_operator.resources.policy import Compared
-from memory_cluster import FixedProvider
+from memory_cluster import FixedGateways, FixedProvider
 from policies import override_manifest
-from policy_site import Site, pass_time, policy
+from policy_site import TROUBLES, Site, lose_status, pass_time, policy
 
 GOOD, BAD, NONE = Reading(value=0.01), Reading(value=0.0312), Reading(problem="it has no result")
 QUERY = 'sum(rate(refunds{revision="$candidate"}[5m])) / sum(rate(refunds{revision="$stable"}[5m]))'
@@ -194,6 +195,49 @@ async def test_a_candidate_that_judges_somebody_is_asked_about_whatever_else_kee
     assert before["weightBasisPoints"] == 500
     assert outcome.requeue_seconds is not None, "the next look does not wait for somebody else's change"
     assert outcome.requeue_seconds <= 30
+    assert candidate(site) == {}
+    assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+BRIEF = SHADOW | {"until": {"seconds": 50}}
+SIGN_OFF = {"name": "sign-off", "type": "Approval"}
+LONG = CANARY | {"until": {"seconds": 80_000}}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([LONG], id="it was being brought to all"),
+        pytest.param([SIGN_OFF, LONG], id="and was approved by then"),
+        pytest.param([BRIEF, LONG], id="it was in a shadow"),
+        pytest.param([BRIEF, SIGN_OFF, LONG], id="it awaited approval"),
+    ],
+)
+async def test_a_candidate_whose_status_was_not_written_is_asked_about_whatever_else_keeps_it(site, steps, trouble):
+    gateways = FixedGateways(Acknowledged(total=1, current=0, stale=("gw-1",)))
+    provider = await rolling(site, *steps, gateways=gateways)
+    gateways.said = Acknowledged()
+    if BRIEF in steps:
+        await site.reconcile()
+        await look(site, provider, BAD)
+        site.clock.now += timedelta(seconds=20)
+    if SIGN_OFF in steps[1:]:
+        await site.reconcile()
+    behind = candidate(site)
+    if SIGN_OFF in steps:
+        site.cluster.put(override_manifest(approve={"digest": behind["digest"]}))
+    await lose_status(site, trouble)
+    before, outcome = candidate(site), await site.reconcile()
+    await look(site, provider, BAD, BAD)
+    held = row(site)
+    await look(site, provider, BAD)
+
+    assert behind["shadow"] is True
+    assert before["weightBasisPoints"] == 500
+    assert outcome.requeue_seconds is not None, "the next look does not wait for somebody else's change"
+    assert outcome.requeue_seconds <= 30
+    assert (held["verdict"], held["beyond"]) == ("Inconclusive", 2), "what was in the shadow says nothing of it"
     assert candidate(site) == {}
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
 

@@ -24,7 +24,7 @@ from baleen_operator.plan.trial import cohort_counts, latency_counts, newest, pa
 from baleen_operator.reconcile.ports import Acknowledged
 from memory_cluster import FixedGateways, Killed
 from policies import override_manifest
-from policy_site import Site, pass_time, policy
+from policy_site import TROUBLES, Site, lose_status, pass_time, policy
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -1047,6 +1047,60 @@ async def test_a_status_that_somebody_came_before_takes_nobody_back(site):
 
     assert weights == [1000, 2000]
     assert site.status["candidate"]["step"] == "s2"
+
+
+async def brought_to_all(site: Site, *steps: dict[str, Any], **analysis: Any) -> Gateway:
+    """Bring a rollout to where a gateway has its candidate by now, and the operator has not seen it."""
+    gateway = Gateway()
+    gateway.said = Acknowledged(total=1, current=0, stale=("gw-1",))
+    site.restart(gateways=gateway)
+    plan = {"analysis": analysis, "steps": list(steps)}
+    await site.apply(policy("92%", version="v1", rollout=plan))
+    gateway.stable = site.stable
+    await site.apply(policy("80%", version="v2", rollout=plan))
+    gateway.said = Acknowledged()
+    site.cluster.put(override_manifest(approve={"digest": candidate(site)["digest"]}))
+    return gateway
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    ("steps", "analysis"),
+    [
+        pytest.param([SLOW], ANALYSIS, id="both sides judge"),
+        pytest.param([STEPS[2], SLOW], COHORTS, id="one side decides and it was approved before"),
+    ],
+)
+async def test_what_is_counted_of_a_candidate_whose_status_was_not_written_takes_it_back(
+    site, steps, analysis, trouble
+):
+    gateway = await brought_to_all(site, *steps, **analysis)
+    await lose_status(site, trouble)
+    before = candidate(site)
+    gateway.divided(1000, Cohort.STABLE, weight=5000)
+    gateway.divided(1000, Cohort.CANDIDATE, weight=5000, failed=True)
+    gateway.judged(200, *BAD)
+    await pass_time(site, 5)
+
+    assert before["weightBasisPoints"] == 5000
+    assert candidate(site) == {}
+    assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_what_was_counted_while_no_operator_knew_that_a_step_had_begun_counts(site):
+    gateway = await brought_to_all(site, SLOW, **ANALYSIS)
+    site.cluster.kill_after = 1
+    with pytest.raises(Killed):
+        await site.reconcile()
+    before = candidate(site)
+    gateway.judged(1000, Verdict.ALLOW, Verdict.ALLOW)
+    gateway.judged(100, *BAD)
+    site.restart(gateways=gateway)
+    await site.reconcile()
+
+    assert before["weightBasisPoints"] == 5000
+    assert candidate(site) == {}
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(30, "canary"), (301, "sign-off")])

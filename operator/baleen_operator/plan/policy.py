@@ -35,6 +35,7 @@ from baleen_operator.plan.looks import Look, Looked, look_at
 from baleen_operator.plan.pruning import find_prunable
 from baleen_operator.plan.rollout import (
     ANALYSIS_FAILED,
+    NOBODY,
     Facts,
     Outcome,
     Progress,
@@ -139,6 +140,8 @@ class Decision:
     overriding: Row | None = None
     prunable: tuple[KeptRevision, ...] = ()
     progress: Progress | None = None
+    state: State | None = None
+    """Where the rollout of the candidate in `route` is, whether or not anything is decided of it now."""
     analysis: Analysis | None = None
     failed: tuple[Failed, ...] = ()
     gate: GateLook | None = None
@@ -214,11 +217,8 @@ class _Deciding:
         if gate is not None and gate.gating is not Gating.OPEN:
             held = GATED
         by_steps = valid if valid and not held and self._has_steps(valid) else None
-        state = self._state(by_steps) if by_steps else None
-        if by_steps and state:
-            looking, analysis = self._analysis(by_steps.plan, state)
-        else:
-            looking, analysis = self._meanwhile()
+        state = self._state(by_steps) if by_steps else self._state_meanwhile()
+        looking, analysis = self._analysis(by_steps.plan if by_steps else seen.known_plan, state)
         progress = self._progress(by_steps, state, analysis) if by_steps and state else None
         last = self._last_good()
         # Where only the route is gone, what was stable is routed first, and the rest begins from there.
@@ -238,6 +238,7 @@ class _Deciding:
         return replace(
             decision,
             progress=None if goes_live else progress,
+            state=None if candidate is None else progress.state if progress else state,
             analysis=None if goes_live or not (progress or candidate) else analysis,
             look=looking if candidate else None,
             failed=self._failed(progress),
@@ -290,18 +291,30 @@ class _Deciding:
             valid.version,
             self.now,
             routed=routed.exposure if routed else None,
-            approved=self._approved(valid),
+            approved=self._approved(valid.digest),
         )
 
-    def _approved(self, valid: Valid) -> str | None:
+    def _state_meanwhile(self) -> State | None:
+        """Return where a candidate is that nothing else is decided of now, by the plan that it began by."""
+        plan, routed = self.seen.known_plan, self.base.route.candidate if self.base else None
+        state = _read_state(self.seen.status.candidate)
+        if routed is None or state is None or (state.digest, state.plan) != (routed.digest, name_plan(plan)):
+            return None
+        approved = self._approved(state.digest)
+        state = resume(state, plan, state.digest, state.version, self.now, routed=routed.exposure, approved=approved)
+        # Whoever approved this cannot always be told now, and somebody is judged by it all the same.
+        has_begun = state.step_time is not None or routed.exposure.is_shadow
+        return state if has_begun else replace(state, step_time=self.now)
+
+    def _approved(self, digest: str) -> str | None:
         """Return through which step content is approved; all of them if empty, None if it is not."""
         approval = self.weighed.approval
-        return approval.through_step if approval and approval.digest == valid.digest else None
+        return approval.through_step if approval and approval.digest == digest else None
 
-    def _analysis(self, plan: Plan, state: State) -> tuple[Look | None, Analysis | None]:
+    def _analysis(self, plan: Plan, state: State | None) -> tuple[Look | None, Analysis | None]:
         """Return when its queries are asked again, and what counts and looks say of the candidate."""
         analysis, base = plan.analysis, self.base
-        if analysis is None or base is None:
+        if analysis is None or base is None or state is None:
             return None, None
         said = self.seen.override or Override()
         # Beside anything but what is stable nobody is judged by it.
@@ -316,22 +329,16 @@ class _Deciding:
             now=self.now,
             may_ask=is_tried,
         )
+        there = base.route.candidate
+        routed = there.exposure if there and there.digest == state.digest else NOBODY
         found = compare(
             analysis,
             self.seen.counted,
-            has_cohorts=has_cohorts(plan, state),
+            has_cohorts=has_cohorts(plan, state, routed),
             looks=look.streaks,
-            is_exposed=is_exposed(plan, state),
+            is_exposed=is_exposed(plan, state, routed),
         )
         return look, found
-
-    def _meanwhile(self) -> tuple[Look | None, Analysis | None]:
-        """Return the same of a candidate that nothing else is decided of now, by the plan that it began by."""
-        plan, routed = self.seen.known_plan, self.base.route.candidate if self.base else None
-        state = _read_state(self.seen.status.candidate)
-        if routed is None or state is None or (state.digest, state.plan) != (routed.digest, name_plan(plan)):
-            return None, None
-        return self._analysis(plan, state)
 
     def _progress(self, valid: Valid, state: State, analysis: Analysis | None) -> Progress:
         seen = self.seen
@@ -340,7 +347,7 @@ class _Deciding:
             is_everywhere=self._is_routed(valid) and seen.is_adopted,
             missing_at=seen.behind,
             paused=self._why_paused(valid),
-            approved=self._approved(valid),
+            approved=self._approved(valid.digest),
             approved_by=self.weighed.by,
             decisions=seen.news.decisions,
             exposed=seen.news.exposed,
@@ -383,10 +390,10 @@ class _Deciding:
 
     def _fails_meanwhile(self, candidate: RoutedCandidate | None) -> Analysis | None:
         """Return the analysis of a candidate that nothing else is decided of now, if it says that it fails."""
-        plan = self.seen.known_plan.analysis
-        if candidate is None or plan is None:
+        plan = self.seen.known_plan
+        if candidate is None or plan.analysis is None:
             return None
-        analysis = self._meanwhile()[1] or compare(plan, self.seen.counted)
+        analysis = self._analysis(plan, self._state_meanwhile())[1] or compare(plan.analysis, self.seen.counted)
         return analysis if analysis.verdict is AnalysisVerdict.FAIL else None
 
     def _failed(self, progress: Progress | None) -> tuple[Failed, ...]:

@@ -238,19 +238,16 @@ def _next_look(plan: Plan, step: Step) -> float:
     return look_seconds(plan) if plan.analysis or step.until.decisions else float("inf")
 
 
-def has_cohorts(plan: Plan, state: State) -> bool:
-    """Say whether a step so far lets chance decide which side judges, so that the sides' decisions can be compared."""
-    return any(_divides(step) for step in plan.steps[: _index(plan, state) + 1])
+def has_cohorts(plan: Plan, state: State, routed: Exposure) -> bool:
+    """Say whether a step so far, or the route, lets chance decide which side judges, so that they can be compared."""
+    weights = (each.weight_basis_points for each in plan.steps[: _index(plan, state) + 1])
+    return any(0 < weight < FULL for weight in (routed.weight_basis_points, *weights))
 
 
-def is_exposed(plan: Plan, state: State) -> bool:
-    """Say whether in this step the candidate's verdict counts for some content."""
-    exposure = exposure_of(plan, _index(plan, state))
-    return bool(exposure.tenants) or exposure.weight_basis_points > 0
-
-
-def _divides(step: Step) -> bool:
-    return 0 < step.weight_basis_points < FULL
+def is_exposed(plan: Plan, state: State, routed: Exposure) -> bool:
+    """Say whether in this step, or by the route, the candidate's verdict counts for some content."""
+    exposures = (routed, exposure_of(plan, _index(plan, state)))
+    return any(each.tenants or each.weight_basis_points for each in exposures)
 
 
 def exposure_of(plan: Plan, index: int) -> Exposure:

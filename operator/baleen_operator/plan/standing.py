@@ -403,9 +403,10 @@ def _convergence(seen: Observed, decision: Decision, enforcers: Enforcers, now: 
 
 def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate | None:
     """Name valid content that waits or is rolled out, since when, and how far it is."""
-    verdict, progress, before = decision.verdict, decision.progress, seen.status.candidate
-    if progress is not None and progress.outcome is not Outcome.ROLLED_BACK:
-        state, exposure = progress.state, progress.exposure
+    verdict, before = decision.verdict, seen.status.candidate
+    routed = decision.route.route.candidate if decision.route else None
+    if decision.state is not None and routed is not None:
+        state, exposure = decision.state, routed.exposure
         rollout, known = _rollout(seen, decision), seen.counted.known
         return Candidate(
             digest=state.digest,
@@ -423,15 +424,13 @@ def _candidate(seen: Observed, decision: Decision, now: datetime) -> Candidate |
             candidate_judged=known.candidate if rollout else 0,
         )
     if not isinstance(verdict, Valid):
-        routed = decision.route.route.candidate if decision.route else None
         return before if before and routed and before.digest == routed.digest else None
     if verdict.digest == decision.effective:
         return None
     if before is not None and before.digest == verdict.digest:
-        is_routed = decision.route is not None and decision.route.route.candidate is not None
         return (
             before
-            if is_routed
+            if routed
             else Candidate(
                 digest=verdict.digest, version=verdict.version, start_time=before.start_time or write_time(now)
             )

@@ -210,7 +210,9 @@ class _Reconciling:
         known = known if known and known.rollout == rollout else None
         said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
         plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
-        has_begun = status is not None and status.digest == digest and bool(status.step_time)
+        # The route may be ahead of the status.
+        is_exposed = bool(status and status.step) and not candidate.exposure.is_shadow
+        has_begun = status is not None and status.digest == digest and (bool(status.step_time) or is_exposed)
         if known and has_begun and 0 <= (now - known.time).total_seconds() < look_seconds(plan):
             return replace(seen, known_plan=plan, counted=_add_up(known))
         before, trials = known.processes if known and has_begun else {}, self.ports.gateways.trial(self.key, rollout)
