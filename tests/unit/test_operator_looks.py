@@ -16,7 +16,7 @@ from baleen_operator.plan.looks import MIN_LOOK_SECONDS, Looked, look_at
 from baleen_operator.plan.rollout import State
 from baleen_operator.reconcile.ports import Acknowledged
 from baleen_operator.resources.policy import Compared
-from memory_cluster import FixedGateways, FixedProvider
+from memory_cluster import FixedGateways, FixedProvider, Killed
 from policies import override_manifest
 from policy_site import TROUBLES, Site, lose_status, pass_time, policy
 
@@ -240,6 +240,22 @@ async def test_a_candidate_whose_status_was_not_written_is_asked_about_whatever_
     assert (held["verdict"], held["beyond"]) == ("Inconclusive", 2), "what was in the shadow says nothing of it"
     assert candidate(site) == {}
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+async def test_a_step_that_a_look_ended_is_gone_on_from_though_no_status_says_that_it_passed(site):
+    provider = await rolling(site, CANARY, HALF)
+    await look(site, provider, GOOD, GOOD)
+    await pass_time(site, 31)
+    provider.answer(site.clock.now, refunds=GOOD)
+    site.cluster.kill_after = 1
+    with pytest.raises(Killed):
+        await site.reconcile()
+    behind = site.status["candidate"]["step"], site.status["analysis"]["verdict"]
+    site.restart(provider=provider)
+    await site.reconcile()
+
+    assert behind == ("canary", "Inconclusive")
+    assert (site.status["candidate"]["step"], candidate(site)["weightBasisPoints"]) == ("half", 5000)
 
 
 async def test_another_query_begins_the_steps_again(site):

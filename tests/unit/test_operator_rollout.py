@@ -1104,7 +1104,7 @@ async def test_what_was_counted_while_no_operator_knew_that_a_step_had_begun_cou
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(30, "canary"), (301, "sign-off")])
-async def test_a_route_written_by_hand_cuts_no_hold_and_no_approval(site, seconds, step):
+async def test_a_route_written_by_hand_cuts_no_time_and_no_approval(site, seconds, step):
     await site.apply(policy("92%", version="v1"))
     await site.apply(policy("80%", version="v2", rollout={"steps": [STEPS[1], STEPS[2], STEPS[3]]}))
     await pass_time(site, seconds)

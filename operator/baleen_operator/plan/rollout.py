@@ -147,7 +147,8 @@ def resume(
 def _caught_up(given: State, plan: Plan, now: datetime, routed: Exposure | None, approved: str | None) -> State:
     """Return the state in the step that the route says and the status does not, if it is one that comes now.
 
-    What can still be told must allow it, so that a route which somebody wrote by hand cuts no hold and no approval.
+    The time of the steps before must be over and their approval there, so a route that somebody wrote by hand cuts no
+    time and no approval. What was counted and what the analysis said when it was written cannot be told any more.
     """
     first = _index(plan, given)
     if routed is None or routed == _current_exposure(plan, given, first):
