@@ -503,6 +503,7 @@ STATUS: Final[Mapping[str, Mapping[str, Any]]] = {
                     "verdict": "Error",
                     "within": 1,
                     "beyond": 1,
+                    "numbers": 2,
                     "lookTime": "2026-01-02T00:12:00.250Z",
                     "problem": "the server did not answer in 5 s",
                 },

@@ -68,12 +68,31 @@ def test_looks_without_a_number_count_neither_way(before, between, last):
     assert judge(refunds(), silent).verdict is judge(refunds(), [*before, last]).verdict
 
 
+@given(readings, st.integers(1, MAX_LOOKS))
+def test_it_is_told_apart_whether_looks_could_have_decided(said, needed):
+    found = judge(refunds(looks=needed), said)
+    numbers = sum(each is not NONE for each in said)
+
+    if found.verdict is AnalysisVerdict.INCONCLUSIVE:
+        assert bool(found.awaited) is (numbers < needed)
+    else:
+        assert not found.awaited
+
+
+def test_nothing_is_awaited_of_what_has_no_say():
+    reported = refunds(mode=Mode.REPORT)
+    counted = analyse([BLOCKS, reported], {"blocks": SAME}, coverage=HALF_COUNTED, confidence=990_000)
+
+    assert counted.verdict is AnalysisVerdict.INCONCLUSIVE
+    assert not counted.awaited
+
+
 @given(readings)
 def test_what_is_kept_of_all_looks_is_bounded(said):
     streak = after(refunds(), said)
 
     assert streak is None or (
-        0 <= streak.within <= 3 and 0 <= streak.beyond <= 3 and not (streak.within and streak.beyond)
+        max(streak.within, streak.beyond) <= streak.numbers <= 3 and min(streak.within, streak.beyond) == 0
     )
 
 
@@ -89,10 +108,12 @@ def test_limits_are_allowed_and_what_is_beyond_either_is_not(value, one, other):
 @pytest.mark.parametrize(
     ("said", "verdict", "reason", "sentence"),
     [
-        pytest.param([], "Inconclusive", "NotSureYet", "was not asked in this step yet", id="not asked"),
+        pytest.param([], "Inconclusive", "TooFewLooks", "was not asked in this step yet", id="not asked"),
         pytest.param(
-            [BAD, BAD], "Inconclusive", "NotSureYet", "gave 0.03; allowed is at most 0.02: 2 of the 3", id="two"
+            [BAD, BAD], "Inconclusive", "TooFewLooks", "gave 0.03; allowed is at most 0.02: 2 of the 3", id="two"
         ),
+        pytest.param([GOOD, NONE, BAD], "Inconclusive", "TooFewLooks", "1 of the 3 looks in a row", id="two numbers"),
+        pytest.param([GOOD, BAD, BAD], "Inconclusive", "NotSureYet", "2 of the 3 looks in a row", id="no row"),
         pytest.param([BAD] * 3, "Fail", "BeyondLimits", "3 of the 3 looks in a row that decide are beyond", id="three"),
         pytest.param([GOOD] * 4, "Pass", "WithinLimits", "3 of the 3 looks in a row that decide are within", id="good"),
         pytest.param([BAD, BAD, NONE], "Error", "NoNumber", "gave no number: it has no result", id="none"),

@@ -33,11 +33,13 @@ def site() -> Site:
     return Site()
 
 
-async def rolling(site: Site, *steps: dict[str, Any], metric: dict[str, Any] = REFUNDS, **ports: Any) -> FixedProvider:
+async def rolling(
+    site: Site, *steps: dict[str, Any], metric: dict[str, Any] = REFUNDS, unsure: str = "Hold", **ports: Any
+) -> FixedProvider:
     """Begin a rollout with one query, which is asked every 30 seconds."""
     provider = FixedProvider()
     site.restart(provider=provider, **ports)
-    plan = {"analysis": {"metrics": [metric]}, "steps": list(steps or (CANARY,))}
+    plan = {"analysis": {"metrics": [metric], "onInconclusive": unsure}, "steps": list(steps or (CANARY,))}
     await site.apply(policy("92%", version="v1", rollout=plan))
     await site.apply(policy("80%", version="v2", rollout=plan))
     return provider
@@ -105,6 +107,35 @@ async def test_a_step_ends_when_so_many_looks_of_it_were_good(site):
     assert (early, then) == ("canary", "half")
     assert "within" not in reset, "what was good at 5 % says nothing of half of the content"
     assert site.condition("Ready") == ("True", "InForce")
+
+
+@pytest.mark.parametrize("unsure", ["Promote", "RollBack"])
+async def test_before_so_many_looks_what_is_not_known_is_not_for_the_policy_to_say(site, unsure):
+    provider = await rolling(site, metric=REFUNDS | {"looks": 5}, unsure=unsure)
+    await look(site, provider, BAD, BAD, BAD, BAD, NONE)
+    site.restart(provider=provider)
+    await pass_time(site, 5)
+    held, told = site.condition("Reconciling"), site.message("Reconciling")
+    await look(site, provider, BAD)
+
+    assert held == ("True", "Holding")
+    assert "its query gave no number" in told
+    assert site.condition("Stalled") == ("True", "AnalysisFailed")
+
+
+@pytest.mark.parametrize(
+    ("unsure", "reason"), [("Hold", "Holding"), ("Promote", "InForce"), ("RollBack", "AnalysisInconclusive")]
+)
+async def test_looks_that_contradict_one_another_are_for_the_policy_to_judge(site, unsure, reason):
+    provider = await rolling(site, unsure=unsure)
+    await look(site, provider, BAD, GOOD)
+    early, told, seen = site.condition("Ready"), site.message("Ready"), row(site)
+    await look(site, provider, BAD)
+
+    assert early == ("False", "Holding")
+    assert "refunds: its query gave 0.01; allowed is at most 0.02: 1 of the 3 looks in a row" in told
+    assert seen["numbers"] == 2
+    assert site.condition("Ready")[1] == reason
 
 
 async def test_a_look_without_a_number_holds_and_is_told_in_words(site):
@@ -384,8 +415,8 @@ def test_rows_that_say_nothing_of_this_step_count_nothing(wrong):
 
 
 def test_a_status_that_says_more_looks_than_there_can_be_is_cut(site):
-    rows = [Compared(name="refunds", candidate="wrong", beyond=10**6, look_time="2026-02-01T00:00:10Z")]
+    rows = [Compared(name="refunds", candidate="wrong", beyond=10**6, numbers=1, look_time="2026-02-01T00:00:10Z")]
 
     streak = looking(rows, Looked(), START + timedelta(seconds=20)).streaks["refunds"]
 
-    assert (streak.beyond, streak.value) == (3, None)
+    assert (streak.beyond, streak.numbers, streak.value) == (3, 3, None)

@@ -31,6 +31,7 @@ class Streak:
     """The looks of one step so far: when the last one was and what it gave, and how many in a row say the same.
 
     One of `within` and `beyond` is 0. With a `problem` the last look had no number, and both are of those before.
+    `numbers` are all looks of the step that had one, in a row or not.
     """
 
     time: datetime
@@ -38,14 +39,16 @@ class Streak:
     problem: str = ""
     within: int = 0
     beyond: int = 0
+    numbers: int = 0
 
 
 def next_streak(metric: Metric, before: Streak | None, reading: Reading, time: datetime) -> Streak:
     """Take in what one look gave; counts stay within the looks that the metric needs."""
     within, beyond = (before.within, before.beyond) if before else (0, 0)
+    numbers = before.numbers if before else 0
     if reading.value is None:
-        return Streak(time=time, problem=reading.problem, within=within, beyond=beyond)
-    found = Streak(time=time, value=reading.value)
+        return Streak(time=time, problem=reading.problem, within=within, beyond=beyond, numbers=numbers)
+    found = Streak(time=time, value=reading.value, numbers=min(metric.needed_looks, numbers + 1))
     if is_within(metric, reading.value):
         return replace(found, within=min(metric.needed_looks, within + 1))
     return replace(found, beyond=min(metric.needed_looks, beyond + 1))

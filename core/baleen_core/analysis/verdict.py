@@ -54,6 +54,7 @@ class Reason(StrEnum):
     COUNTS_UNEQUAL = "CountsUnequal"
     COUNTS_DOUBTED = "CountsDoubted"
     BEYOND_LIMITS = "BeyondLimits"
+    TOO_FEW_LOOKS = "TooFewLooks"
     NO_NUMBER = "NoNumber"
     NOT_EXPOSED = "NotExposed"
 
@@ -101,6 +102,14 @@ class Analysis:
 
     verdict: AnalysisVerdict
     metrics: tuple[MetricResult, ...]
+
+    @property
+    def awaited(self) -> str:
+        """The sentence of a metric that had too few looks in this step to decide, if more may; else empty."""
+        if self.verdict is not AnalysisVerdict.INCONCLUSIVE:
+            return ""
+        few = (each for each in self.metrics if each.has_say and each.reason is Reason.TOO_FEW_LOOKS)
+        return next((each.sentence for each in few), "")
 
 
 def analyse(
@@ -184,6 +193,8 @@ def _judge_looks(metric: Metric, streak: Streak | None, *, is_exposed: bool) -> 
         verdict, reason = AnalysisVerdict.FAIL, Reason.BEYOND_LIMITS
     elif streak is not None and streak.within >= needed:
         verdict, reason = AnalysisVerdict.PASS, Reason.WITHIN_LIMITS
+    elif streak is None or streak.numbers < needed:
+        verdict, reason = AnalysisVerdict.INCONCLUSIVE, Reason.TOO_FEW_LOOKS
     else:
         verdict, reason = AnalysisVerdict.INCONCLUSIVE, Reason.NOT_SURE_YET
     return MetricResult(

@@ -100,12 +100,14 @@ def _read_streaks(metrics: Sequence[Metric], rows: Sequence[Compared], since: da
         time = datetime.fromisoformat(each.look_time) if each.look_time else None
         if metric is None or time is None or time < since:
             continue
+        within, beyond, numbers = (min(said, metric.needed_looks) for said in (each.within, each.beyond, each.numbers))
         found[each.name] = Streak(
             time=time,
             value=_read_number(each.candidate),
             problem=each.problem[:MAX_SAID],
-            within=min(each.within, metric.needed_looks),
-            beyond=min(each.beyond, metric.needed_looks),
+            within=within,
+            beyond=beyond,
+            numbers=max(within, beyond, numbers),
         )
     return found
 

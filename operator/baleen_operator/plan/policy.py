@@ -353,6 +353,7 @@ class _Deciding:
             exposed=seen.news.exposed,
             verdict=analysis.verdict if analysis else None,
             finding=_worst(analysis) if analysis else "",
+            awaited=analysis.awaited if analysis else "",
         )
         return advance(valid.plan, state, facts)
 

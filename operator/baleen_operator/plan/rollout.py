@@ -69,7 +69,8 @@ class Facts:
     `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
     `paused` says why it must not go on, if it must not; `approved` through which step somebody approved this candidate:
     all of them if empty, None if nobody did; `approved_by` who, where that is known. `verdict` is what the analysis
-    says, with its `finding` in words; None where nothing is compared.
+    says, with its `finding` in words; None where nothing is compared. `awaited` says in words what had too few looks
+    yet for an Inconclusive verdict to mean that nobody knows.
     """
 
     now: datetime
@@ -82,6 +83,7 @@ class Facts:
     exposed: int = 0
     verdict: AnalysisVerdict | None = None
     finding: str = ""
+    awaited: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,11 +216,13 @@ def _unsure(plan: Plan, state: State, facts: Facts, index: int) -> Progress | No
     """Return what becomes of a step that is over without the analysis being sure of the candidate; None: it goes on."""
     if plan.analysis is None or facts.verdict is AnalysisVerdict.PASS:
         return None
-    if facts.verdict is AnalysisVerdict.INCONCLUSIVE and plan.analysis.on_inconclusive is OnInconclusive.PROMOTE:
+    # What looks could not have decided yet is not unsure: there the policy has no say.
+    is_inconclusive = facts.verdict is AnalysisVerdict.INCONCLUSIVE and not facts.awaited
+    if is_inconclusive and plan.analysis.on_inconclusive is OnInconclusive.PROMOTE:
         return None
-    message = f"its time is over, and it is not known whether it may go on: {facts.finding}"
+    message = f"its time is over, and it is not known whether it may go on: {facts.awaited or facts.finding}"
     stayed = _stay(plan, state, HOLDING, message, exposure=exposure_of(plan, index))
-    if facts.verdict is AnalysisVerdict.INCONCLUSIVE and plan.analysis.on_inconclusive is OnInconclusive.ROLL_BACK:
+    if is_inconclusive and plan.analysis.on_inconclusive is OnInconclusive.ROLL_BACK:
         return replace(stayed, reason=ANALYSIS_INCONCLUSIVE, outcome=Outcome.ROLLED_BACK)
     return stayed
 

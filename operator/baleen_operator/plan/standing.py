@@ -455,6 +455,7 @@ def _describe(result: MetricResult) -> Compared:
             verdict=result.verdict.value,
             within=looks.within if looks else 0,
             beyond=looks.beyond if looks else 0,
+            numbers=looks.numbers if looks else 0,
             look_time=_write_instant(looks.time) if looks else "",
             problem=shorten(looks.problem, MAX_SAID) if looks else "",
         )

@@ -141,7 +141,7 @@ class Compared:
     """A metric of the analysis in words and figures for people; without data its figures are empty.
 
     Of a PromQL metric the status also keeps how many looks of this step in a row were `within` its limits or `beyond`,
-    when the last one was (RFC 3339), and what the `problem` was if that gave no number.
+    how many of all had `numbers`, when the last one was (RFC 3339), and what the `problem` was if that gave none.
     """
 
     name: str
@@ -151,6 +151,7 @@ class Compared:
     verdict: str = ""
     within: int = 0
     beyond: int = 0
+    numbers: int = 0
     look_time: str = ""
     problem: str = ""
 
@@ -456,9 +457,8 @@ def _read_compared(items: object) -> Iterable[Compared]:
         said = _mapping(each)
         if named := _said(said.get("name")):
             words = {name: _said(said.get(name)) for name in ("stable", "candidate", "interval", "verdict", "problem")}
-            within, beyond = (_count(said.get(name)) for name in ("within", "beyond"))
-            time = _instant(said.get("lookTime"))
-            yield Compared(name=named, within=within, beyond=beyond, look_time=time, **words)
+            counts = {name: _count(said.get(name)) for name in ("within", "beyond", "numbers")}
+            yield Compared(name=named, look_time=_instant(said.get("lookTime")), **counts, **words)
 
 
 def _instant(value: object) -> str:
