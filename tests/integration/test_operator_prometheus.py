@@ -161,17 +161,20 @@ async def test_what_is_forgotten_while_it_is_asked_is_not_remembered_again(prome
 # Servers that do not answer as they should
 
 
-async def test_only_one_path_is_asked_and_nobody_follows_elsewhere():
+async def test_only_one_path_is_asked_for_a_whole_answer_and_nobody_follows_elsewhere():
     asked: list[tuple[str, str]] = []
+    parameters: list[dict[str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:
         asked.append((request.method, request.path))
+        parameters.append(dict(request.query))
         raise web.HTTPFound("/elsewhere")
 
     async with serving(answer) as url:
         [found] = await ask(Server(url=url + "/prometheus"), "up")
 
     assert asked == [("GET", "/prometheus" + QUERY_PATH)]
+    assert parameters == [{"query": "up", "timeout": "5000ms", "partial_response": "false"}]
     assert found.problem == "the server sends elsewhere (status 302), where nobody follows"
 
 
