@@ -193,6 +193,12 @@ async def test_only_one_path_is_asked_for_a_whole_answer_and_nobody_follows_else
             "a histogram",
             id="a histogram",
         ),
+        pytest.param(
+            200,
+            b'{"status":"success","data":{"resultType":"\\u001b[2J<b>me</b>","result":[]}}',
+            "answer is none of Prometheus",
+            id="a result that is none",
+        ),
         pytest.param(200, b" " * (MAX_ANSWER_BYTES + 1), "longer than 65536 bytes", id="no end"),
         pytest.param(401, b"who are you", "does not let the operator ask (status 401)", id="not let in"),
         pytest.param(500, b"{}", "answers with status 500", id="a fault"),

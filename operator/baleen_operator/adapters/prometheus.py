@@ -33,6 +33,9 @@ MAX_TOKEN_BYTES: Final = 65_536
 MAX_AT_ONCE: Final = 8
 """Queries that are asked at the same time, of all policies together."""
 MAX_REASON: Final = 180
+_NO_NUMBERS: Final = frozenset({"matrix", "string"})
+"""The results of Prometheus, beside scalars and vectors."""
+_NOT_ITS_OWN: Final = "the server's answer is none of Prometheus"
 _SAYS_WHY: Final = frozenset({400, 422, 503})
 """The statuses with which the server itself says what is wrong with a query."""
 
@@ -250,14 +253,14 @@ def _read_number(body: bytes) -> float:
     try:
         answer = _ANSWER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _NoNumber("the server's answer is none of Prometheus") from None
+        raise _NoNumber(_NOT_ITS_OWN) from None
     if answer.status != "success" or answer.data is None:
-        raise _NoNumber("the server's answer is none of Prometheus")
+        raise _NoNumber(_NOT_ITS_OWN)
     text = _read_text(answer.data)
     try:
         number = float(text)
     except ValueError:
-        raise _NoNumber("the server's answer is none of Prometheus") from None
+        raise _NoNumber(_NOT_ITS_OWN) from None
     if not isfinite(number):
         raise _NoNumber(f"its result is {text[:8]}, as when something is divided by nothing")
     return number
@@ -269,10 +272,11 @@ def _read_text(data: _Data) -> str:
         if data.result_type == "scalar":
             return _SCALAR.decode(data.result)[1]
         if data.result_type != "vector":
-            raise _NoNumber(f"its result is a {data.result_type[:20]}, and not one number")
+            is_known = data.result_type in _NO_NUMBERS
+            raise _NoNumber(f"its result is a {data.result_type}, and not one number" if is_known else _NOT_ITS_OWN)
         found = _VECTOR.decode(data.result)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _NoNumber("the server's answer is none of Prometheus") from None
+        raise _NoNumber(_NOT_ITS_OWN) from None
     if not found:
         raise _NoNumber("it has no result: no series is what it asks for")
     if len(found) > 1:
