@@ -110,6 +110,14 @@ async def test_what_is_no_number_is_told_in_words(prometheus: PrometheusServer, 
     assert "127.0.0.1" not in found.problem
 
 
+async def test_what_a_query_finds_of_others_is_not_told_with_what_is_wrong(prometheus: PrometheusServer):
+    [found] = await ask(
+        Server(url=prometheus.url), 'up * on(instance) {__name__=~"go_info|process_start_time_seconds"}'
+    )
+
+    assert found.problem == "the server says: found duplicate series for the match group…"
+
+
 async def test_one_query_that_gives_nothing_keeps_no_other_from_its_number(prometheus: PrometheusServer):
     good, bad = await ask(Server(url=prometheus.url), "1", "sum(")
 
@@ -215,6 +223,31 @@ async def test_what_a_server_should_not_answer_is_no_number(status, body, proble
 
     assert found.value is None
     assert problem in found.problem
+
+
+@pytest.mark.parametrize(
+    ("type", "error", "told"),
+    [
+        pytest.param("execution", 'many [{team="payments"}]', "many…", id="a range"),
+        pytest.param(
+            "execution", "receive series from Addr: 10.1.2.3:10901 LabelSets: {}", "receive series from Addr:…", id="IP"
+        ),
+        pytest.param("execution", "a" * 60_000, "aaaa" * 40, id="one long word"),
+        pytest.param("internal", "lookup store.monitoring.svc on it", "lookup…", id="a name"),
+        pytest.param("execution", "query timed out in expression evaluation", "query timed out in", id="all of it"),
+        pytest.param("bad_data", '1:5: parse error: unexpected "}"', '1:5: parse error: unexpected "}"', id="its own"),
+    ],
+)
+async def test_what_a_server_says_of_others_is_cut_but_not_what_it_says_of_the_query(type, error, told):
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"status": "error", "errorType": type, "error": error}, status=422)
+
+    async with serving(answer) as url:
+        [found] = await ask(Server(url=url), "up")
+
+    assert found.problem.startswith(f"the server says: {told}")
+    assert len(found.problem) < 200
+    assert found.problem.endswith("…") is (told.endswith("…") or len(error) > 200)
 
 
 async def test_a_server_that_does_not_answer_in_time_or_is_away_gives_no_number():

@@ -7,6 +7,7 @@ answers are bounded, and what authors are told names neither the address nor the
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
@@ -33,11 +34,16 @@ MAX_TOKEN_BYTES: Final = 65_536
 MAX_AT_ONCE: Final = 8
 """Queries that are asked at the same time, of all policies together."""
 MAX_REASON: Final = 180
+_MAX_SEARCHED: Final = 1024
 _NO_NUMBERS: Final = frozenset({"matrix", "string"})
 """The results of Prometheus, beside scalars and vectors."""
 _NOT_ITS_OWN: Final = "the server's answer is none of Prometheus"
 _SAYS_WHY: Final = frozenset({400, 422, 503})
 """The statuses with which the server itself says what is wrong with a query."""
+_OF_THE_QUERY: Final = "bad_data"
+"""The type of errors that say nothing but what is wrong with the query's own text."""
+_OF_OTHERS: Final = re.compile(r"[{\[]|\S*(?:\w\.\w|:\d)")
+"""Where labels of series begin, or a name or an address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: str
     data: _Data | None = None
+    error_type: str = ""
     error: str = ""
 
 
@@ -287,12 +294,19 @@ def _read_text(data: _Data) -> str:
 
 
 def _read_error(body: bytes, secret: str) -> str:
-    """Return what the server says is wrong, on one line; whatever stands between it and us may repeat the token."""
+    """Return what the server says is wrong, on one line; whatever stands between it and us may repeat the token.
+
+    Errors of an evaluation tell labels of series that the query found, and Thanos' tell its stores: that is left out.
+    """
     try:
-        error = _ANSWER.decode(body).error
+        answer = _ANSWER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    token = secret.removeprefix("Bearer ")
+    token, error = secret.removeprefix("Bearer "), answer.error
     if token:
         error = error.replace(token, "…")
-    return shorten(" ".join("".join(each if each.isprintable() else " " for each in error).split()), MAX_REASON)
+    # Not all of it, which may be long: the search takes as long as its square.
+    said = " ".join("".join(each if each.isprintable() else " " for each in error).split())[:_MAX_SEARCHED]
+    if answer.error_type != _OF_THE_QUERY and (found := _OF_OTHERS.search(said)):
+        said = f"{said[: found.start()].rstrip()}…"
+    return shorten(said, MAX_REASON)
