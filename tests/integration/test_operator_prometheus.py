@@ -13,8 +13,7 @@ from aiohttp import web
 
 from baleen_core.analysis.looks import Reading
 from baleen_core.analysis.query import fill_in
-from baleen_operator.adapters import prometheus as module
-from baleen_operator.adapters.prometheus import MAX_ANSWER_BYTES, QUERY_PATH, PrometheusProvider, Server
+from baleen_operator.adapters.prometheus import MAX_ANSWER_BYTES, MAX_AT_ONCE, QUERY_PATH, PrometheusProvider, Server
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.looks import Looked, Queries
 from memory_cluster import FixedProvider
@@ -26,6 +25,7 @@ __all__ = ["prometheus"]
 KEY = ("trust-safety", "community")
 STABLE = "sha256:" + "5" * 64
 TOKEN = "a-token-that-nobody-may-see"
+ONE = {"status": "success", "data": {"resultType": "scalar", "result": [1, "1"]}}
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -265,25 +265,64 @@ async def test_a_server_that_does_not_answer_in_time_or_is_away_gives_no_number(
     assert none.problem == "the installation has no server to ask"
 
 
-async def test_only_so_many_queries_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "MAX_AT_ONCE", 2)
+async def test_only_so_many_queries_are_asked_at_the_same_time():
     waiting, most, go_on = 0, 0, asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
         nonlocal waiting, most
         waiting += 1
         most = max(most, waiting)
-        if waiting == 2:
+        if waiting == MAX_AT_ONCE:
             go_on.set()
         await go_on.wait()
         waiting -= 1
-        return web.json_response({"status": "success", "data": {"resultType": "scalar", "result": [1, "1"]}})
+        return web.json_response(ONE)
+
+    policies = [(f"team-{number % 3}", f"p{number}") for number in range(8)]
+    async with serving(answer) as url:
+        provider = make_provider(Server(url=url))
+        async with asking(provider):
+            for key in policies:
+                provider.ask(key, queries(*["up"] * 4))
+            await until(lambda: all(provider.looked(key).under_way is None for key in policies))
+
+    assert all(provider.looked(key).readings["q3"] == Reading(value=1.0) for key in policies)
+    assert most == MAX_AT_ONCE
+
+
+async def test_whose_queries_are_slow_delays_nobody_of_another_namespace_for_long():
+    heard: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.query["query"] == "slow":
+            await asyncio.Event().wait()
+        return web.json_response(ONE)
 
     async with serving(answer) as url:
-        found = await ask(Server(url=url), *["up"] * 8)
+        provider = make_provider(Server(url=url, timeout_seconds=0.2), heard)
+        async with asking(provider):
+            for number in range(24):
+                provider.ask(("slow", f"p{number}"), queries(*["slow"] * MAX_AT_ONCE))
+            provider.ask(KEY, queries("up", "up"))
+            await until(lambda: provider.looked(KEY).under_way is None)
 
-    assert [each.value for each in found] == [1.0] * 8
-    assert most == 2
+    assert heard[:2] == [{("slow", "p0")}, {KEY}]
+    assert provider.looked(KEY).readings["q1"] == Reading(value=1.0)
+    late = provider.looked(("slow", "p0")).readings.values()
+    assert {each.problem for each in late} == {"the server did not answer in 0.2 s"}
+
+
+async def test_a_slow_query_keeps_no_other_of_its_policy_from_its_number():
+    async def answer(request: web.Request) -> web.Response:
+        if request.query["query"] == "slow":
+            await asyncio.Event().wait()
+        return web.json_response(ONE)
+
+    async with serving(answer) as url:
+        found = await ask(Server(url=url, timeout_seconds=0.5), *["slow"] * (MAX_AT_ONCE - 1), "up")
+
+    assert found[-1] == Reading(value=1.0)
+    assert {each.problem for each in found[:-1]} == {"the server did not answer in 0.5 s"}
 
 
 # Whom to trust, and who asks

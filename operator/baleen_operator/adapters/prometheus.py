@@ -20,6 +20,7 @@ import aiohttp
 import msgspec
 
 from baleen_core.analysis.looks import Reading
+from baleen_core.policy.schema import MAX_QUERIES
 from baleen_operator.adapters.gateways import read_bounded
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.conditions import shorten
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 QUERY_PATH: Final = "/api/v1/query"
 MAX_ANSWER_BYTES: Final = 65_536
 MAX_TOKEN_BYTES: Final = 65_536
-MAX_AT_ONCE: Final = 8
-"""Queries that are asked at the same time, of all policies together."""
+MAX_AT_ONCE: Final = MAX_QUERIES
+"""Queries that are asked at the same time, of all policies together; those of one policy's look always are."""
 MAX_REASON: Final = 180
 _MAX_SEARCHED: Final = 1024
 _NO_NUMBERS: Final = frozenset({"matrix", "string"})
@@ -96,10 +97,10 @@ class PrometheusProvider:
         self._metrics = metrics
         self._clock = clock
         self._on_change = on_change
-        self._waiting: dict[Key, Queries] = {}
+        self._waiting: dict[str, dict[Key, Queries]] = {}
+        self._asked = 0
         self._told: dict[Key, Looked] = {}
         self._woken = asyncio.Event()
-        self._gate = asyncio.Semaphore(MAX_AT_ONCE)
 
     def looked(self, key: Key) -> Looked:
         """Return what came of asking for a policy."""
@@ -110,30 +111,50 @@ class PrometheusProvider:
         before = self.looked(key)
         if before.under_way == queries:
             return
-        self._waiting[key] = queries
+        self._waiting.setdefault(key[0], {})[key] = queries
         self._told[key] = replace(before, under_way=queries)
         self._woken.set()
 
     def forget(self, key: Key) -> None:
         """Drop what is known about a policy."""
-        self._waiting.pop(key, None)
+        waiting = self._waiting.get(key[0], {})
+        waiting.pop(key, None)
+        if not waiting:
+            self._waiting.pop(key[0], None)
         self._told.pop(key, None)
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        turns = asyncio.Semaphore(MAX_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._woken.wait()
                 self._woken.clear()
-                while self._waiting:
-                    await turns.acquire()
-                    if not self._waiting:
-                        turns.release()
-                        break
-                    key = next(iter(self._waiting))
-                    task = group.create_task(self._answer(key, self._waiting.pop(key)))
-                    task.add_done_callback(lambda _: turns.release())
+                while (turn := self._next_turn()) is not None:
+                    group.create_task(self._take_turn(*turn))
+
+    def _next_turn(self) -> tuple[Key, Queries] | None:
+        """Return whose look is next, if there is room for all of its queries: namespaces have turns, one look each.
+
+        So whoever has many slow queries delays none of another namespace by more than the looks under way and its next.
+        """
+        if not self._waiting:
+            return None
+        namespace, waiting = next(iter(self._waiting.items()))
+        key, queries = next(iter(waiting.items()))
+        if self._asked and self._asked + len(queries.texts) > MAX_AT_ONCE:
+            return None
+        self._asked += len(queries.texts)
+        del waiting[key], self._waiting[namespace]
+        if waiting:
+            self._waiting[namespace] = waiting
+        return key, queries
+
+    async def _take_turn(self, key: Key, queries: Queries) -> None:
+        try:
+            await self._answer(key, queries)
+        finally:
+            self._asked -= len(queries.texts)
+            self._woken.set()
 
     async def _answer(self, key: Key, queries: Queries) -> None:
         time = self._clock()
@@ -181,11 +202,10 @@ class PrometheusProvider:
         return {name: task.result() for name, task in tasks.items()}
 
     async def _try(self, session: aiohttp.ClientSession, server: Server, name: str, query: str) -> Reading:
-        async with self._gate:
-            try:
-                reading = Reading(value=await _ask(session, server, query))
-            except _NoNumber as exc:
-                reading = Reading(problem=str(exc))
+        try:
+            reading = Reading(value=await _ask(session, server, query))
+        except _NoNumber as exc:
+            reading = Reading(problem=str(exc))
         self._metrics.queries.labels("failed" if reading.problem else "answered").inc()
         return reading
 
