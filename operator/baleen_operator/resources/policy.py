@@ -457,8 +457,9 @@ def _read_compared(items: object) -> Iterable[Compared]:
         said = _mapping(each)
         if named := _said(said.get("name")):
             words = {name: _said(said.get(name)) for name in ("stable", "candidate", "interval", "verdict", "problem")}
-            counts = {name: _count(said.get(name)) for name in ("within", "beyond", "numbers")}
-            yield Compared(name=named, look_time=_instant(said.get("lookTime")), **counts, **words)
+            within, beyond, numbers = (_count(said.get(name)) for name in ("within", "beyond", "numbers"))
+            time = _instant(said.get("lookTime"))
+            yield Compared(name=named, within=within, beyond=beyond, numbers=numbers, look_time=time, **words)
 
 
 def _instant(value: object) -> str:
