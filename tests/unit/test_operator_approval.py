@@ -3,7 +3,7 @@
 import base64
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from baleen_operator.plan.approval import weigh
 from baleen_operator.plan.stamping import find_stamp, stamp_override, stamp_policy
 from baleen_operator.resources.stamps import Stamp, name_approval, read_stamp, write_stamp
 from policies import override_manifest
-from policy_site import SPACE, Site, pass_time, policy
+from policy_site import SPACE, Site, pass_time, policy, with_list
 
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 STEPS = [{"name": "shadow", "type": "Shadow"}, {"name": "sign-off", "type": "Approval"}]
@@ -429,7 +429,10 @@ async def test_an_approval_that_was_taken_back_after_it_had_its_effect_stays_in_
     assert "approvedBy" not in site.route
 
 
-async def test_what_failed_needs_another_too_and_is_not_freed_while_the_policy_says_something_else(site: Site):
+@pytest.mark.parametrize("else_said", [policy, with_list], ids=["valid", "its list is missing"])
+async def test_what_failed_needs_another_too_and_is_not_freed_while_the_policy_says_something_else(
+    else_said: Callable[..., dict[str, Any]], site: Site
+):
     slow = {"rollout": {"steps": STEPS, "progressDeadlineSeconds": 100, "onDeadline": "RollBack"}}
     await write(site, "bob", policy("92%", **slow))
     await write(site, "alice", policy("80%", **slow))
@@ -438,7 +441,7 @@ async def test_what_failed_needs_another_too_and_is_not_freed_while_the_policy_s
     await pass_time(site, 101)
     await write(site, "alice", override_manifest(approve={"digest": second}))
     assert site.condition("Stalled") == ("True", "DeadlineExceeded")
-    await write(site, "bob", policy("92%", **slow))
+    await write(site, "bob", else_said(**slow))
     await write(site, "alice", policy("80%", **slow))
     assert site.condition("Stalled") == ("True", "DeadlineExceeded")
     await write(site, "carol", override_manifest())

@@ -405,7 +405,7 @@ class _Deciding:
         approved = self.weighed.digest if isinstance(self.seen.verdict, Valid) else named
         # An approval is for one try: what failed in spite of it waits for another one.
         known = tuple(replace(each, was_approved=each.was_approved and each.digest == named) for each in known)
-        known = tuple(each for each in known if each.digest != approved or each.was_approved)
+        known = tuple(each for each in known if each.digest != self.weighed.digest or each.was_approved)
         routed = self.base.route.candidate if self.base else None
         if progress is None and routed is not None and (analysis := self._fails_meanwhile(routed)):
             digest, reason, message = routed.digest, ANALYSIS_FAILED, _worst(analysis)
