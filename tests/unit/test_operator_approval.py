@@ -26,6 +26,7 @@ from baleen_operator.plan.admission import Answer, Asked, User, read_review, wri
 from baleen_operator.plan.approval import weigh
 from baleen_operator.plan.stamping import find_stamp, stamp_override, stamp_policy
 from baleen_operator.resources.stamps import Stamp, name_approval, read_stamp, write_stamp
+from memory_cluster import FixedBacktests
 from policies import override_manifest
 from policy_site import SPACE, Site, pass_time, policy, with_list
 
@@ -427,6 +428,71 @@ async def test_an_approval_that_was_taken_back_after_it_had_its_effect_stays_in_
     # It moves with its row.
     assert [row.get("approvedBy") for row in site.revision(second)["status"]["activations"]] == ["bob"]
     assert "approvedBy" not in site.route
+
+
+APPROVALS = [{"name": "one", "type": "Approval"}, {"name": "two", "type": "Approval"}]
+HOLD = [{"name": "half", "type": "Weight", "weight": "50%", "until": {"seconds": 60}}]
+GATE = {"backtest": {"decisions": 100, "maxFlipRate": "10%", "maxNewBlocks": "5%"}}
+
+
+async def begin(site: Site, **spec: Any) -> str:
+    """Have alice write one content and then another one that does not go live at once; return its digest."""
+    await write(site, "alice", policy("92%"))
+    await write(site, "alice", policy("80%", **spec))
+    await site.reconcile()
+    return next(each for each in digests(site) if each != site.stable)
+
+
+async def test_an_approver_who_is_not_known_takes_the_name_of_whoever_approved_before(site: Site):
+    site.restart()
+    second = await begin(site, rollout={"steps": APPROVALS})
+    await write(site, "bob", override_manifest(approve={"digest": second, "throughStep": "one"}))
+    before = site.status["candidate"]
+    # No operator answers the API server.
+    await site.apply(override_manifest(approve={"digest": second}))
+
+    assert (before["step"], before["approvedBy"]) == ("two", "bob")
+    assert site.stable == second
+    assert "approvedBy" not in site.status["history"][0]
+
+
+async def test_an_approval_that_lets_nothing_through_names_nobody(site: Site):
+    second = await begin(site, rollout={"steps": HOLD + APPROVALS})
+    await write(site, "bob", override_manifest(approve={"digest": second, "throughStep": "elsewhere"}))
+    under_way = site.status["candidate"]
+    await write(site, "alice", policy("80%"))
+
+    assert (under_way["step"], "approvedBy" in under_way) == ("half", False)
+    assert site.stable == second
+    assert "approvedBy" not in site.status["history"][0]
+
+
+@pytest.mark.parametrize("steps", [[], HOLD], ids=["at once", "by steps"])
+async def test_who_let_content_through_its_gate_is_named(steps: list[Any], site: Site):
+    site.restart(approval_by_another=True, backtests=FixedBacktests())
+    await write(site, "alice", policy("92%"))
+    await write(site, "alice", policy("80%", gates=GATE, rollout={"steps": steps}))
+    second = site.status["candidate"]["digest"]
+    held = site.condition("Reconciling")
+    await write(site, "bob", override_manifest(approve={"digest": second, "throughStep": "elsewhere"}))
+    await write(site, "carol", override_manifest())
+    await pass_time(site, 61)
+
+    assert held == ("True", "Backtesting")
+    assert (site.stable, site.status["history"][0]["approvedBy"]) == (second, "bob")
+
+
+@pytest.mark.parametrize("at_deadline", ["Hold", "RollBack"])
+async def test_who_let_content_go_on_after_its_deadline_is_named(at_deadline: str, site: Site):
+    late = {"progressDeadlineSeconds": 30, "onDeadline": at_deadline}
+    second = await begin(site, rollout={"steps": HOLD, **late})
+    await pass_time(site, 31)
+    stalled = site.condition("Stalled")
+    await write(site, "bob", override_manifest(approve={"digest": second}))
+    named = site.status["candidate"].get("approvedBy")
+
+    assert stalled == ("True", "DeadlineExceeded")
+    assert named == "bob"
 
 
 @pytest.mark.parametrize("else_said", [policy, with_list], ids=["valid", "its list is missing"])

@@ -349,6 +349,7 @@ class _Deciding:
             paused=self._why_paused(valid),
             approved=self._approved(valid.digest),
             approved_by=self.weighed.by,
+            is_let_in=self._is_let_in(valid),
             decisions=seen.news.decisions,
             exposed=seen.news.exposed,
             verdict=analysis.verdict if analysis else None,
@@ -574,7 +575,20 @@ class _Deciding:
     def _approved_by(self, valid: Valid, progress: Progress | None) -> str:
         if progress is not None:
             return progress.state.approved_by
-        return self.weighed.by if self.weighed.digest == valid.digest else ""
+        begun = _read_state(self.seen.status.candidate)
+        if begun is not None and begun.digest == valid.digest:
+            return begun.approved_by
+        return self.weighed.by if self._is_let_in(valid) else ""
+
+    def _is_let_in(self, valid: Valid) -> bool:
+        """Say whether content begins by an approval alone: it failed before, or there is a gate before it."""
+        if self.weighed.digest != valid.digest:
+            return False
+        if valid.digest in {each.digest for each in self.seen.status.failed}:
+            return True
+        begun, gate = _read_state(self.seen.status.candidate), self.base.backtest if self.base else None
+        is_new = begun is None or begun.digest != valid.digest
+        return is_new and stricter_backtest(valid.gates.backtest, gate) is not None
 
     def _why_new(self, wanted: PublishedRoute, before: Collection[str]) -> str:
         seen, base = self.seen, self.base

@@ -68,9 +68,9 @@ class Facts:
 
     `decisions` are those judged by both sides since the last look, `exposed` those for which the candidate counted.
     `paused` says why it must not go on, if it must not; `approved` through which step somebody approved this candidate:
-    all of them if empty, None if nobody did; `approved_by` who, where that is known. `verdict` is what the analysis
-    says, with its `finding` in words; None where nothing is compared. `awaited` says in words what had too few looks
-    yet for an Inconclusive verdict to mean that nobody knows.
+    all of them if empty, None if nobody did; `approved_by` who, where that is known. `is_let_in` says that it could
+    begin only by this approval. `verdict` is what the analysis says, with its `finding` in words; None where nothing is
+    compared. `awaited` says in words what had too few looks yet for an Inconclusive verdict to mean that nobody knows.
     """
 
     now: datetime
@@ -79,6 +79,7 @@ class Facts:
     paused: str = ""
     approved: str | None = None
     approved_by: str = ""
+    is_let_in: bool = False
     decisions: int = 0
     exposed: int = 0
     verdict: AnalysisVerdict | None = None
@@ -168,7 +169,7 @@ def _caught_up(given: State, plan: Plan, now: datetime, routed: Exposure | None,
 
 def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     """Decide whether a rollout stays in its step, goes to the next, is done, or is over."""
-    if facts.approved is not None and facts.approved_by:
+    if facts.approved is not None and (facts.is_let_in or _covers_approval(plan, facts.approved)):
         # Whoever takes an approval back when it has had its effect does not take it out of the history.
         state = replace(state, approved_by=facts.approved_by)
     index = _index(plan, state)
@@ -185,6 +186,8 @@ def advance(plan: Plan, state: State, facts: Facts) -> Progress:
     is_late = facts.now >= deadline
     if is_late and (plan.on_deadline is OnDeadline.ROLL_BACK or facts.approved is None):
         return _at_deadline(plan, state, index)
+    if is_late:
+        state = replace(state, approved_by=facts.approved_by)
     until_deadline = float("inf") if is_late else (deadline - facts.now).total_seconds()
     if state.step_time is None:
         if not facts.is_everywhere:
@@ -318,6 +321,11 @@ def _is_approved(plan: Plan, index: int, approved: str | None) -> bool:
         return approved is not None
     names = [step.name for step in plan.steps]
     return approved in names and names.index(approved) >= index
+
+
+def _covers_approval(plan: Plan, approved: str) -> bool:
+    approvals = (index for index, step in enumerate(plan.steps) if step.type is StepType.APPROVAL)
+    return any(_is_approved(plan, index, approved) for index in approvals)
 
 
 def _remaining(step: Step, state: State, now: datetime) -> float:
