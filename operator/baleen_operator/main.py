@@ -215,6 +215,7 @@ async def serve_webhooks(
         models=ListedModels(cluster, mirror, tuple(settings.namespaces)),
         metrics=metrics,
         off_loop=off_loop,
+        stamps_off_loop=Threads(),
         backtest=TriedBacktests(cluster, gateways, off_loop=off_loop, seconds=TRY_SECONDS),
     )
     async with webhook_server(settings.host, settings.webhook_port, certificates.context, webhooks) as port:

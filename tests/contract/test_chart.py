@@ -10,6 +10,14 @@ import pytest
 import yaml
 
 from baleen_operator import settings as of_operator
+from baleen_operator.adapters.webhooks import (
+    ANSWER_SECONDS,
+    APPLIED_PATH,
+    APPROVED_PATH,
+    PODS_PATH,
+    POLICIES_PATH,
+    STAMP_SECONDS,
+)
 from baleen_sidecar import settings as of_sidecar
 from control_plane import ROOT
 from helm import CHART, KEYS, Values, helm, manifests, merged, render
@@ -181,6 +189,19 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     assert environment(objects, "operator").keys() == OF_OPERATOR
     of_gateways = environment(objects, "gateway").keys() | environment(shared, "gateway").keys()
     assert of_gateways - {"POD_IP"} == OF_GATEWAY - NOT_OF_GATEWAYS
+
+
+def test_webhooks_answer_before_the_api_server_waits_no_longer():
+    configurations = [each for each in manifests(KEYS) if each["kind"].endswith("WebhookConfiguration")]
+    waits = {
+        each["clientConfig"]["service"]["path"]: each["timeoutSeconds"]
+        for one in configurations
+        for each in one["webhooks"]
+    }
+    answers = dict.fromkeys((APPLIED_PATH, APPROVED_PATH), STAMP_SECONDS) | {POLICIES_PATH: ANSWER_SECONDS}
+
+    assert set(answers) <= set(waits) <= {*answers, PODS_PATH}
+    assert [path for path, seconds in waits.items() if answers.get(path, ANSWER_SECONDS) >= seconds] == []
 
 
 def test_backups_are_taken_with_the_settings_that_the_values_say_and_by_the_account_that_gateways_know():

@@ -66,7 +66,12 @@ def slowed() -> Slowed:
 
 
 @pytest.fixture
-async def client(slowed: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+def stamping() -> Slowed:
+    return Slowed()
+
+
+@pytest.fixture
+async def client(slowed: Slowed, stamping: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     made = make_pair(("127.0.0.1",), datetime.now(UTC), timedelta(hours=1))
     for name, data in {"crt": made.certificate, "key": made.key}.items():
         (tmp_path / name).write_bytes(data)
@@ -87,6 +92,7 @@ async def client(slowed: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncCli
         models=models,
         metrics=metrics,
         off_loop=slowed,
+        stamps_off_loop=stamping,
         backtest=backtest,
     )
     trust = ssl.create_default_context(cadata=made.authority.decode())
@@ -94,11 +100,17 @@ async def client(slowed: Slowed, tmp_path: Path) -> AsyncIterator[httpx.AsyncCli
         async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trust, trust_env=False) as client:
             yield client
         slowed.go.set()
+        stamping.go.set()
+
+
+@pytest.fixture
+def answer_seconds() -> float:
+    return 0.3
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tested, "ANSWER_SECONDS", 0.3)
+def hurried(monkeypatch: pytest.MonkeyPatch, answer_seconds: float) -> None:
+    monkeypatch.setattr(tested, "ANSWER_SECONDS", answer_seconds)
     monkeypatch.setattr(tested, "MAX_AT_ONCE", 2)
 
 
@@ -114,6 +126,29 @@ async def test_what_takes_too_long_is_answered_in_time_and_keeps_its_place_until
     slowed.go.set()
     after = await client.post("/pods", content=review())
     assert after.json()["response"]["allowed"] is True
+
+
+@pytest.mark.parametrize("answer_seconds", [30.0])
+async def test_who_wrote_something_is_answered_while_nothing_else_is(
+    client: httpx.AsyncClient, slowed: Slowed, stamping: Slowed
+):
+    stamping.go.set()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(client.post("/pods", content=review()))
+        while slowed.begun < 2:
+            await asyncio.sleep(0.01)
+        stamps = [await client.post(path, content=review()) for path in ("/applied-by", "/approved-by")]
+        slowed.go.set()
+
+    assert [each.status_code for each in stamps] == [200, 200]
+
+
+@pytest.mark.parametrize("answer_seconds", [30.0])
+async def test_who_wrote_something_is_not_answered_later_than_it_is_waited_for(client: httpx.AsyncClient):
+    answer = await client.post("/applied-by", content=review())
+
+    assert (answer.status_code, answer.text) == (503, "no answer in 1.5 s: there is too much to do")
 
 
 async def test_who_sends_too_slowly_or_too_much_takes_no_place_for_long(client: httpx.AsyncClient, slowed: Slowed):
@@ -155,6 +190,7 @@ async def test_models_are_those_of_a_while_ago_when_the_api_server_does_not_answ
     assert (first, second, await models()) == (None, ("a model",), ("a model",))
 
 
+@pytest.mark.parametrize("answer_seconds", [1.0])
 @pytest.mark.parametrize(
     ("uid", "dry_run", "told"),
     [
@@ -167,7 +203,6 @@ async def test_models_are_those_of_a_while_ago_when_the_api_server_does_not_answ
 async def test_whatever_becomes_of_a_backtest_a_policy_is_admitted_in_time(
     client: httpx.AsyncClient, slowed: Slowed, monkeypatch: pytest.MonkeyPatch, uid: str, dry_run: bool, told: str
 ):
-    monkeypatch.setattr(tested, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(tested, "SPARE_SECONDS", 0.9)
     slowed.go.set()
     asking = json.loads(review(POLICY))

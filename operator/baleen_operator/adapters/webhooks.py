@@ -45,10 +45,14 @@ APPROVED_PATH: Final = "/approved-by"
 MAX_BYTES: Final = 4 << 20
 """What an API server can store, twice, since an update comes with what was there, and some more."""
 ANSWER_SECONDS: Final = 4.0
-"""An API server waits for five."""
+"""About pods and policies; an API server waits for five."""
 SPARE_SECONDS: Final = 0.5
 """How much of that is left when whoever only tries is answered."""
+STAMP_SECONDS: Final = 1.5
+"""About who wrote something; an API server waits for two, and then stores it without a name."""
 MAX_AT_ONCE: Final = 64
+MAX_STAMPS_AT_ONCE: Final = 16
+"""Places of their own: a crowd of pods must keep no name away."""
 MODELS_AGE_SECONDS: Final = 5.0
 MODELS_READ_SECONDS: Final = 2.0
 END_SECONDS: Final = 2.0
@@ -94,17 +98,18 @@ class Webhooks:
         models: Callable[[], Awaitable[Sequence[Model] | None]],
         metrics: Metrics,
         off_loop: OffLoop,
+        stamps_off_loop: OffLoop,
         backtest: Try | None = None,
     ) -> None:
-        """`backtest` says what logged decisions say of an edit."""
+        """`backtest` says what logged decisions say of an edit; who wrote something does not wait behind `off_loop`."""
         self._backtest = backtest
         self._rules = rules
         self._grants = grants
         self._namespaces = namespaces
         self._models = models
         self._metrics = metrics
-        self._off_loop = off_loop
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._turns = _Turns(off_loop, MAX_AT_ONCE, ANSWER_SECONDS)
+        self._stamps = _Turns(stamps_off_loop, MAX_STAMPS_AT_ONCE, STAMP_SECONDS)
 
     async def pods(self, request: web.Request) -> web.Response:
         """Give a pod its sidecar."""
@@ -116,17 +121,11 @@ class Webhooks:
 
     async def applied_by(self, request: web.Request) -> web.Response:
         """Write on a policy who applied its content."""
-        return await self._answer("applied-by", request, self._applied_judge)
+        return await self._stamp("applied-by", request, stamp_policy)
 
     async def approved_by(self, request: web.Request) -> web.Response:
         """Write on an override who approved."""
-        return await self._answer("approved-by", request, self._approved_judge)
-
-    async def _applied_judge(self) -> Judge:
-        return stamp_policy
-
-    async def _approved_judge(self) -> Judge:
-        return stamp_override
+        return await self._stamp("approved-by", request, stamp_override)
 
     async def _pod_judge(self) -> Judge:
         return lambda asked: admit_pod(asked, self._rules)
@@ -135,19 +134,27 @@ class Webhooks:
         models = await self._models()
         return lambda asked: admit_policy(asked, models, self._grants, self._namespaces)
 
+    async def _stamp(self, webhook: str, request: web.Request, stamp: Judge) -> web.Response:
+        async def find_judge() -> Judge:
+            return stamp
+
+        return await self._answer(webhook, request, find_judge, turns=self._stamps)
+
     async def _answer(
         self,
         webhook: str,
         request: web.Request,
         find_judge: Callable[[], Awaitable[Judge]],
         tell: Try | None = None,
+        *,
+        turns: "_Turns | None" = None,
     ) -> web.Response:
-        allowed, began = "none", time.monotonic()
+        allowed, began, turns = "none", time.monotonic(), turns or self._turns
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                asked, answer, body = await self._in_turn(request, find_judge)
+            async with asyncio.timeout(turns.seconds):
+                asked, answer, body = await turns.answer(request, find_judge)
             if tell is not None and asked.dry_run and answer.allowed:
-                words = await _within(ANSWER_SECONDS - SPARE_SECONDS - (time.monotonic() - began), tell(asked))
+                words = await _within(turns.seconds - SPARE_SECONDS - (time.monotonic() - began), tell(asked))
                 answer = replace(answer, warnings=(*answer.warnings, *say_in_parts(words))) if words else answer
                 body = write_review(asked, answer)
             allowed = str(answer.allowed).lower()
@@ -156,7 +163,7 @@ class Webhooks:
             return web.Response(status=400, text=str(exc))
         except TimeoutError:
             logger.warning("a webhook did not answer in time", extra={"webhook": webhook})
-            return web.Response(status=503, text=f"no answer in {ANSWER_SECONDS:g} s: there is too much to do")
+            return web.Response(status=503, text=f"no answer in {turns.seconds:g} s: there is too much to do")
         except web.HTTPException:
             raise
         except Exception:
@@ -165,7 +172,14 @@ class Webhooks:
         finally:
             self._metrics.admission_requests.labels(webhook, allowed).inc()
 
-    async def _in_turn(
+
+class _Turns:
+    """Places for so many questions at once, each to be answered within `seconds`."""
+
+    def __init__(self, off_loop: OffLoop, places: int, seconds: float) -> None:
+        self._off_loop, self._places, self.seconds = off_loop, asyncio.Semaphore(places), seconds
+
+    async def answer(
         self, request: web.Request, find_judge: Callable[[], Awaitable[Judge]]
     ) -> tuple[Asked, Answer, bytes]:
         await self._places.acquire()
