@@ -71,6 +71,8 @@ def _default(value: object) -> str:
             shown = json.dumps(value) if value else ""
         case str() | None:
             shown = value or ""
+        case bool():
+            shown = str(value).lower()
         case Collection():
             shown = ",".join(map(str, value))
         case _:

@@ -1,5 +1,6 @@
 """The operator's settings: from the environment, all problems at once."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,10 +11,21 @@ from baleen_core.model.schema import Backend
 from baleen_operator.adapters.prometheus import Server
 from baleen_operator.main import prometheus_server
 from baleen_operator.settings import _READERS, PREFIX, Settings
+from pages import ROOT
 
 
 def test_without_variables_the_defaults_are_taken_and_nothing_else_is_looked_at():
     assert Settings.from_env({"HOME": "/root", "BALEEN_PORT": "1"}) == Settings()
+
+
+def test_a_default_is_taken_as_the_page_says_it():
+    page = (ROOT / "docs/reference/operations.md").read_text()
+    rows = re.findall(rf"^\| `({PREFIX}\w+)` \| `([^`]+)` \|", page, re.MULTILINE)
+    # The page leaves registries out of addresses.
+    said = {name: text for name, text in rows if not name.endswith("_IMAGES")}
+
+    assert len(said) > 20
+    assert Settings.from_env(said) == Settings()
 
 
 def test_every_setting_can_be_set():
