@@ -869,4 +869,4 @@ async def test_who_wrote_is_said_only_where_it_is_known(site):
     await site.apply(policy("80%", annotations=said))
 
     assert "by" not in unknown
-    assert (site.route["by"], site.route["commit"]) == ("alice", "3f2a")
+    assert (site.route["by"], site.route["commit"]) == ("for alice", "3f2a")

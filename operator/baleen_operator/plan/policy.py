@@ -570,7 +570,8 @@ class _Deciding:
         head = self.seen.head
         user = head.applied.user_of(valid.text) if head else ""
         said = head.said_by if head else ""
-        return shorten(f"{user}, for {said}" if user and said and user != said else user or said, MAX_SAID)
+        claim = f"for {said}" if said and said != user else ""
+        return shorten(", ".join(filter(None, [user, claim])), MAX_SAID)
 
     def _approved_by(self, valid: Valid, progress: Progress | None) -> str:
         if progress is not None:
