@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,10 +28,13 @@ from baleen_cli.kubectl_commands.watching import View, watch_view
 from baleen_cli.kubectl_commands.words import NEXT_BY_REASON, describe_place, explain_digest, explain_policy
 from baleen_core.decision.backtest import Backtest
 from baleen_core.errors import BaleenError, ClusterError, NotFound
+from baleen_core.policy.parse import parse_policy
+from baleen_core.policy.revision import name_text
 from baleen_core.records import Context
-from baleen_core.resources import POLICY_KIND
+from baleen_core.resources import APPLIED_BY_ANNOTATION, APPROVED_BY_ANNOTATION, POLICY_KIND
 from baleen_operator.plan import rollout as machine
 from baleen_operator.reconcile.ports import Acknowledged
+from baleen_operator.resources.stamps import name_approval, write_stamp
 from memory_cluster import FixedBacktests, FixedGateways
 from policies import override_manifest
 from policy_site import KEY, Site, pass_time, policy
@@ -193,6 +197,42 @@ async def test_a_candidate_at_its_gate_can_be_approved_and_explained():
         assert f"  Next: {NEXT_BY_REASON[reason]}" in words
     assert intent.told.endswith("is approved")
     assert intent.qualify(facts_of(site)) == " through all its steps; it passes its gate"
+
+
+@pytest.mark.parametrize(
+    ("applier", "before", "approver", "words"),
+    [
+        pytest.param("alice", "", "bob", [], id="another"),
+        pytest.param("", "", "bob", [], id="nobody is known to have applied it"),
+        pytest.param("alice", "", "", [], id="nobody is known to have approved it"),
+        pytest.param("alice", "", "alice", ["alice applied it, too: where `approvalByAnother` is on"], id="the same"),
+        pytest.param("alice", "bob", "bob", ["bob approved it before, and it stays in that name"], id="as before"),
+        pytest.param("al", "al", "al", ["al approved it before", "al applied it, too"], id="as before and the same"),
+    ],
+)
+async def test_whose_an_approval_is_is_told_where_that_matters(applier, before, approver, words):
+    site = await rolling(183)
+    facts = facts_of(site)
+    digest = site.route["candidate"]["digest"]
+    applied = write_stamp(name_text(parse_policy(facts.policy)), applier)
+    facts = replace(facts, policy=annotated(facts.policy, APPLIED_BY_ANNOTATION, applied))
+
+    def approved_by(user: str) -> dict[str, Any]:
+        stamp = write_stamp(name_approval(digest, "sign-off"), user)
+        found = override_manifest(approve={"digest": digest, "throughStep": "sign-off"})
+        return annotated(found, APPROVED_BY_ANNOTATION, stamp)
+
+    facts = with_override(facts, approved_by(before)) if before else facts
+    intent = _approve(facts, rollout_of(site), "sign-off", site.clock.now)
+    told = intent.qualify(with_override(facts, approved_by(approver)))
+
+    assert [part for part in told.split("; ")[1:] if not any(part.startswith(each) for each in words)] == []
+    assert len(told.split("; ")) == 1 + len(words)
+    assert ("kubectl baleen approve community -n trust-safety --remove" in told) == bool(before)
+
+
+def annotated(found: dict[str, Any], name: str, value: str) -> dict[str, Any]:
+    return found | {"metadata": found["metadata"] | {"annotations": {name: value} if value else {}}}
 
 
 async def test_explain_names_an_approval_and_how_to_take_it_back():

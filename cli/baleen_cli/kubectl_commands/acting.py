@@ -39,6 +39,7 @@ from baleen_cli.kubectl_commands.overrides import (
     unpinned,
     unrejected,
 )
+from baleen_cli.kubectl_commands.people import applier_of, approver_of
 from baleen_cli.kubectl_commands.reading import read_facts
 from baleen_cli.kubectl_commands.rollouts import (
     AT_GATE,
@@ -314,12 +315,25 @@ def _tell_how_far(before: Facts, after: Facts, rollout: Rollout, now: datetime) 
         # An approval is one value: ours took the place of theirs, until whatever keeps theirs in Git applies it again.
         whose = "it" if earlier is not None and earlier.digest == rollout.digest else "another revision"
         words += f"; {', '.join(others)} approved {whose}{_through(earlier)}, which holds again once that is applied"
+    words += _tell_whose(before, after)
     if _is_paused(after):
         return f"{words}; it is paused, and so waits still"
     if said.pin and not said.pin.is_over(now):
         return f"{words}; {after.named(said.pin.digest)} is pinned, and so it waits still"
     if after.route and after.route.route.stable in said.reject:
         return f"{words}; what is stable is rejected, and so it waits still"
+    return words
+
+
+def _tell_whose(before: Facts, after: Facts) -> str:
+    """Say where the installation may not count an approval, or where it is not in the name of whoever asks for it."""
+    said, words = after.override or Override(), ""
+    user = approver_of(said, after.override_manifest)
+    if user and before.override and said.approve == before.override.approve:
+        command = f"kubectl baleen approve {after.name} -n {after.namespace} --remove"
+        words += f"; {user} approved it before, and it stays in that name: to approve in another, first run `{command}`"
+    if user and user == applier_of(after):
+        words += f"; {user} applied it, too: where `approvalByAnother` is on, that does not count"
     return words
 
 

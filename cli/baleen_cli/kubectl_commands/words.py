@@ -15,13 +15,12 @@ from baleen_cli.kubectl_commands.facts import (
     short,
 )
 from baleen_cli.kubectl_commands.overrides import REASON_ANNOTATION, others_saying
+from baleen_cli.kubectl_commands.people import approver_of
 from baleen_cli.kubectl_commands.rollouts import Rollout, find_rollout
 from baleen_core.policy.schema import Scope
 from baleen_core.policy.scope import Candidate, matches, resolve
 from baleen_core.records import Context
-from baleen_core.resources import APPROVED_BY_ANNOTATION
 from baleen_operator.resources.policy import Row
-from baleen_operator.resources.stamps import name_approval, read_stamp
 
 FAILED: Final = {"Accepted": "False", "Ready": "False", "Stalled": "True", "Serving": "False", "Converged": "False"}
 """The status in which a condition of a policy is bad news."""
@@ -208,8 +207,7 @@ def _override(facts: Facts, now: datetime) -> Iterator[str]:
         yield f"  Take it back with: {command}"
     if said.approve:
         through = f"through step {said.approve.through_step}" if said.approve.through_step else "through all its steps"
-        stamp = read_stamp(manifest, APPROVED_BY_ANNOTATION)
-        user = stamp.user_of(name_approval(said.approve.digest, said.approve.through_step))
+        user = approver_of(said, manifest)
         who = f", says {user}" if user else ""
         yield f"Override approves {facts.named(said.approve.digest)} {through}{_by(manifest, 'approve', None)}{who}"
         yield f"  Take it back with: kubectl baleen approve {facts.name} -n {facts.namespace} --remove"
