@@ -54,9 +54,12 @@ class Slowed:
 
     def __init__(self) -> None:
         self.threads, self.go, self.begun = Threads(), threading.Event(), 0
+        self.is_full = asyncio.Event()
 
     def __call__(self, work: Callable[[], Any]) -> Any:
         self.begun += 1
+        if self.begun == 2:
+            self.is_full.set()
         return self.threads(lambda: (self.go.wait(30), work())[1])
 
 
@@ -136,8 +139,7 @@ async def test_who_wrote_something_is_answered_while_nothing_else_is(
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
             group.create_task(client.post("/pods", content=review()))
-        while slowed.begun < 2:
-            await asyncio.sleep(0.01)
+        await slowed.is_full.wait()
         stamps = [await client.post(path, content=review()) for path in ("/applied-by", "/approved-by")]
         slowed.go.set()
 
