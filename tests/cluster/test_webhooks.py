@@ -29,6 +29,7 @@ from cluster_site import override, policy
 from control_plane import NAMESPACE, ControlPlane
 from helm import KEYS, manifests, merged
 from operators import RunningOperator, running_operator
+from pages import ROOT, blocks
 from published import kubectl_baleen
 from serving import until
 
@@ -296,6 +297,7 @@ def test_without_an_operator_pods_wait_and_policies_are_stored(asking: Asking):
     assert asking.create(unlabelled)[0]
 
 
+ROLLOUTS = ROOT / "docs/howto/roll-out-a-policy.md"
 SIGN_OFF = {"rollout": {"steps": [{"name": "sign-off", "type": "Approval"}]}}
 
 
@@ -403,7 +405,14 @@ def test_nobody_names_another_while_no_operator_answers_and_people_can_write(ask
     )
     taken = asking.run("annotate", "modover", "community", "-n", namespace, f"{APPROVED_BY_ANNOTATION}-")
     after = patch({"approve": {"digest": digest}})
+    asking.apply(with_stamp(approved, f"{digest}/ on-call"), user="on-call")
+    before = [asking.stamp(kind) for kind in ("modpol", "modover")]
+    (said,) = (line for line in "".join(blocks(ROLLOUTS, "sh")).splitlines() if line.startswith("kubectl annotate "))
+    taken_off = asking.run(*said.replace("-A", f"-n {namespace}").split()[1:])
 
+    assert taken_off[0], taken_off[1]
+    assert all(before)
+    assert [asking.stamp(kind) for kind in ("modpol", "modover")] == ["", ""]
     assert [ok for ok, _ in forged] == [False] * 5
     assert f"metadata.annotations[{APPLIED_BY_ANNOTATION}]: says that another than policy-author" in forged[0][1]
     assert f"metadata.annotations[{APPROVED_BY_ANNOTATION}]: says that another than on-call" in forged[2][1]
