@@ -38,7 +38,7 @@ def weigh(
     if not by_another:
         return Weighed(approval=said, by=by)
     if said.digest != digest:
-        return Weighed(by=by)
+        return Weighed()
     applier = applied.user_of(text)
     if not by:
         why = (
@@ -51,11 +51,11 @@ def weigh(
             f"by {by} does not count, since it is not known who applied the content: no operator answered the API "
             f"server then; somebody else than {by} has to stand for it, with the annotation {APPLIED_BY_ANNOTATION}"
         )
-        return Weighed(by=by, why_not=why, lacks_applier=True)
+        return Weighed(why_not=why, lacks_applier=True)
     if by == applier:
         why = (
             f"does not count, since {by} applied this content and approved it, too; somebody else has to take the "
             "approval out, and name the digest once more"
         )
-        return Weighed(by=by, why_not=why)
+        return Weighed(why_not=why)
     return Weighed(approval=said, by=by)
