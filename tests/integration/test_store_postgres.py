@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,7 +39,8 @@ from baleen_sidecar.adapters.store import (
     verify_database,
 )
 from baleen_sidecar.adapters.store import postgres as module
-from baleen_sidecar.adapters.store.erasure import BATCH_ROWS
+from baleen_sidecar.adapters.store import postgres_log as log_module
+from baleen_sidecar.adapters.store.erasure import BATCH_ROWS, find_rows
 from baleen_sidecar.adapters.store.postgres import RETENTION_LOCK, TRY_LOCK, PostgresConnection, Target
 from baleen_sidecar.adapters.store.postgres_log import drop_expired_of_all
 from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION, metadata
@@ -282,6 +286,72 @@ async def test_of_those_who_erase_the_same_decisions_at_once_each_counts_its_own
         2 * BATCH_ROWS,
         None,
     )
+
+
+@contextmanager
+def locking_the_first(database: Database) -> Iterator[None]:
+    """Keep a lock of the row with the lowest place."""
+    with database.connected() as connection, connection.transaction():
+        connection.execute("SELECT sequence FROM decisions ORDER BY sequence LIMIT 1 FOR UPDATE")
+        yield
+
+
+_WAITING = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+    "AND query NOT LIKE '%advisory%'"
+)
+
+
+def wait_for_a_lock(database: Database) -> None:
+    """Return once somebody waits for a row that is locked."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    with database.connected() as connection:
+        while not connection.execute(_WAITING).fetchone():
+            assert time.monotonic() < give_up, "nobody waits for a lock"
+            time.sleep(0.005)
+
+
+async def test_whoever_erases_takes_the_rows_by_their_places(database: Database) -> None:
+    await write(database, 2, author="jane")
+    # Neither where they lie nor how they are named gives that order.
+    execute(database, "UPDATE decisions SET author = author WHERE number = 1")
+    with database.connected(PATIENCE_SECONDS) as connection:
+        (rows,) = find_rows(connection, "jane", None)
+    with database.connected(PATIENCE_SECONDS) as connection:
+        async with asyncio.TaskGroup() as group:
+            with locking_the_first(database):
+                erasing = group.create_task(asyncio.to_thread(log_module._erase, connection, rows[::-1]))
+                await asyncio.to_thread(wait_for_a_lock, database)
+                is_free = scalars(database, "SELECT sequence FROM decisions WHERE number = 2 FOR UPDATE SKIP LOCKED")
+
+    assert len(is_free) == 1
+    assert erasing.result() == 2
+
+
+async def test_whoever_erases_what_is_dropped_just_then_waits_for_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The writer whose rows are dropped last has the first place.
+    async with opened(database, writer="gateway-1") as one, opened(database, writer="gateway-2") as two:
+        for number, log in enumerate((two, one, two, one)):
+            await log.append(make_record(str(number), author="jane", time=at(30)))
+    drop, is_dropping = log_module.drop_rows, threading.Event()
+
+    def drop_slowly(*args: Any) -> None:
+        drop(*args)
+        if not is_dropping.is_set():
+            is_dropping.set()
+            wait_for_a_lock(database)
+
+    def erase() -> int:
+        assert is_dropping.wait(PATIENCE_SECONDS)
+        return erase_subject_of(database, "jane")
+
+    monkeypatch.setattr(log_module, "drop_rows", drop_slowly)
+    dropped, erased = await asyncio.gather(asyncio.to_thread(drop_all, database, days=7), asyncio.to_thread(erase))
+
+    assert (dropped, erased) == (4, 0)
+    assert [(each.found.fault, each.found.rows) for each in verify_database(database)] == [(None, 0), (None, 0)]
 
 
 def drop_all(database: Database, *, days: int = 0) -> int:

@@ -39,7 +39,12 @@ _STRAY: Final = (
     "ORDER BY sequence LIMIT 1"
 )
 _FSYNC: Final = "SHOW fsync"
-# Locked by their places, so that two who erase the same rows wait for one another and never for each other.
+_LOCK_ROWS: Final = (
+    "SELECT sequence FROM decisions WHERE sequence IN "
+    "(SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(? AS json)) AS each(value)) "
+    "ORDER BY sequence FOR UPDATE"
+)
+# Locked by their places, as retention does, so that two who want the same rows never wait for each other.
 _ERASE: Final = (
     "UPDATE decisions SET personal_digest = found.digest, personal = NULL, salt = NULL, author = NULL, "
     "content_digest = '', record = coalesce(found.record, decisions.record) "
@@ -204,6 +209,8 @@ def drop_expired_of_all(connection: PostgresConnection, *, now_seconds: float, d
         if not is_ours:
             return 0
         expired = find_expired(connection, ANY_CHAIN, now_seconds=now_seconds, default_days=default_days)
+        # They are dropped by writer, and who erases some of them takes them by their places.
+        connection.execute(_LOCK_ROWS, (_ENCODE([each.sequence for each in expired]).decode(),))
 
         def by_writer(each: ExpiredRow) -> int:
             return each.writer or 0
