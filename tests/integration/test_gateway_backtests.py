@@ -31,6 +31,7 @@ from baleen_operator.adapters.gateways import GatewayPlaces, PolledGateways
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.admission import read_review
 from baleen_operator.plan.gate import Asked, Question
+from baleen_operator.reconcile.ports import OffLoop
 from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteRevisionStore
 from baleen_sidecar.usecases.simulate import Simulate
 from evidence import decide_by, make_evidence
@@ -476,14 +477,20 @@ def tried(site: Site, edit: dict[str, Any], **old: Any) -> Any:
     return read_review(msgspec.json.encode(whole))
 
 
-def trying(site: Site, folder: Path, *urls: str, seconds: float = 5.0) -> TriedBacktests:
+async def run_later(work: Callable[[], Any]) -> Any:
+    """Let others go first."""
+    await asyncio.sleep(0)
+    return work()
+
+
+def trying(site: Site, folder: Path, *urls: str, seconds: float = 5.0, off_loop: OffLoop = run_here) -> TriedBacktests:
     """Try backtests as a replica does that follows no gateway."""
     token = folder / "operator-token"
     token.write_text("operator-token")
     polled = PolledGateways(
         GatewayPlaces(urls=urls), None, Metrics(), token_file=token, timeout_seconds=5, on_change=lambda keys: None
     )  # type: ignore[arg-type]
-    return TriedBacktests(site.cluster, polled, off_loop=run_here, seconds=seconds)  # type: ignore[arg-type]
+    return TriedBacktests(site.cluster, polled, off_loop=off_loop, seconds=seconds)  # type: ignore[arg-type]
 
 
 async def test_whoever_only_tries_is_told_what_the_logs_say(tmp_path: Path) -> None:
@@ -599,3 +606,50 @@ async def test_a_stranger_is_not_told_whether_a_route_keeps_gates(tmp_path: Path
         "gates of earlier edits, which the route keeps, were not looked up: what is stored is another policy by now"
     )
     assert known == ""
+
+
+async def test_what_was_found_before_a_gateway_keeps_a_dry_run_waiting_is_said(tmp_path: Path) -> None:
+    site = await keeping(neverLoosen=["toxicity"], backtest={"decisions": 20, "maxNewBlocks": "5%"})
+    hold = asyncio.Event()
+
+    async def silent(*_: Any, **__: Any) -> Any:
+        await hold.wait()
+
+    async with gateway(compare=silent) as made:
+        said = await trying(site, tmp_path, made.url, seconds=0.5)(tried(site, policy("94%", version="v3")))
+        hold.set()
+
+    softer, late = said.rsplit("; ", 1)
+    assert softer.startswith("by gates.neverLoosen, of this edit or kept from an earlier one: toxicity, this may be ")
+    assert late == "the backtest could not be asked: no answer in 0.5 s"
+
+
+async def test_a_dry_run_leaves_gateways_less_than_its_own_time_so_that_they_are_heard(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    async def slow(question: BacktestQuestion, **_: Any) -> tuple[Backtest, Ended]:
+        asked.append(question.seconds)
+        return Backtest(), Ended.TIME_LIMIT
+
+    site = await stored()
+    async with gateway(compare=slow) as made:
+        said = await trying(site, tmp_path, made.url, seconds=5.0)(tried(site, policy("50%", version="v2")))
+
+    assert said.startswith(f"the backtest could not be asked: {made.url} judged 0 decisions in ")
+    assert len(asked) == 1
+    assert 0 < asked[0] <= 5.0 * module.JUDGED_SHARE
+
+
+async def test_dry_runs_at_once_of_a_policy_without_gates_say_nothing_and_too_many_are_turned_away(
+    tmp_path: Path,
+) -> None:
+    site = Site()
+    await site.apply(policy("90%", version="v1"))
+    backtest, edit = trying(site, tmp_path, off_loop=run_later), policy("94%", version="v2")
+    at_once = await asyncio.gather(*(backtest(tried(site, edit)) for _ in range(module.MAX_IN_LINE)))
+    more = await asyncio.gather(*(backtest(tried(site, edit)) for _ in range(module.MAX_IN_LINE + 2)))
+
+    assert set(at_once) == {""}
+    refused = f"{module.NOT_LOOKED_UP}: {module.MAX_IN_LINE} others are being looked up"
+    assert more.count("") == module.MAX_IN_LINE
+    assert more.count(refused) == 2

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -49,6 +49,10 @@ GRACE_SECONDS: Final = 5.0
 """How much longer than it may judge a gateway may take to answer."""
 BUSY_SECONDS: Final = 1.0
 """How long a gateway is left alone that answers somebody else."""
+MAX_IN_LINE: Final = 8
+"""How many dry runs may wait for one another to be looked up; each has a request of up to 4 MiB, read."""
+JUDGED_SHARE: Final = 0.85
+"""Of the time for a dry run's backtest, what gateways may judge in; in the rest their answers arrive."""
 _ENCODER: Final = msgspec.json.Encoder()
 _SHARE: Final = msgspec.json.Decoder(BacktestShare)
 
@@ -163,12 +167,22 @@ class GatewayBacktests:
         return await add_up(session, replace_seconds(content, self._seconds), names, headers)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Try:
+    """What is to be asked for a dry run: what is stable, what would come after it, and what it is held to."""
+
+    key: Key
+    stable: Revision
+    candidate: Revision
+    gate: BacktestGate
+
+
 class TriedBacktests:
     """Gates for dry runs: what logged decisions say, and what the route keeps that neither side of the edit names.
 
-    Each replica may ask, one at a time, in little time, and a problem is an answer too. Whoever reaches the webhooks
-    may ask them. An answer says something of what is logged and routed, so it is for those alone who show the policy as
-    it is stored, and so may read it.
+    Each replica may ask gateways, one at a time, in little time, and a problem is an answer too. Whoever reaches the
+    webhooks may ask them. An answer says something of what is logged and routed, so it is for those alone who show the
+    policy as it is stored, and so may read it.
     """
 
     def __init__(self, cluster: KubeCluster, gateways: PolledGateways, *, off_loop: OffLoop, seconds: float) -> None:
@@ -177,6 +191,8 @@ class TriedBacktests:
         self._off_loop = off_loop
         self._seconds = seconds
         self._is_busy = False
+        self._looking = asyncio.Lock()
+        self._in_line = 0
 
     async def __call__(self, asked: admission.Asked) -> str:
         """Say what gates will say of an edit; nothing where there is none."""
@@ -187,43 +203,56 @@ class TriedBacktests:
             return ""
         not_asked = NOT_ASKED if is_named else NOT_LOOKED_UP
         # Before anything is read: whoever asks at once with others must not cost more than they do.
-        if self._is_busy:
-            return f"{not_asked}: another one is being asked"
-        self._is_busy = True
+        if self._in_line == MAX_IN_LINE:
+            return f"{not_asked}: {MAX_IN_LINE} others are being looked up"
+        told: list[str] = []
+        give_up = asyncio.get_running_loop().time() + self._seconds
         try:
-            async with asyncio.timeout(self._seconds):
-                edit = await self._off_loop(lambda: read_edit(asked))
-                return "; ".join([each async for each in self._try(asked, *edit)]) if edit else ""
+            async with asyncio.timeout_at(give_up):
+                to_try = await self._look_in_turn(asked, told)
+                if to_try is not None:
+                    not_asked = NOT_ASKED
+                    told.append(await self._backtest_if_free(to_try, give_up))
         except (BaleenError, aiohttp.ClientError, OSError) as exc:
-            return f"{not_asked}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}"
-        finally:
-            self._is_busy = False
+            told.append(f"{not_asked}: {shorten(str(exc) or f'no answer in {self._seconds:g} s', MAX_REASON)}")
+        return "; ".join(told)
 
-    async def _try(self, asked: admission.Asked, before: Policy, after: Policy) -> AsyncIterator[str]:
+    async def _look_in_turn(self, asked: admission.Asked, told: list[str]) -> _Try | None:
+        self._in_line += 1
+        try:
+            async with self._looking:
+                edit = await self._off_loop(lambda: read_edit(asked))
+                return await self._look(asked, *edit, told) if edit else None
+        finally:
+            self._in_line -= 1
+
+    async def _look(self, asked: admission.Asked, before: Policy, after: Policy, told: list[str]) -> _Try | None:
+        """Add to what is `told` what needs no gateway; return what is to be asked of them, if anything is."""
         key = (before.namespace, before.name)
         stored = await self._cluster.look_for(TARGETS[POLICY_KIND], *key)
         if stored is None or asked.old_object is None or not _are_one(stored, asked.old_object):
-            yield f"{NOT_ASKED if names_backtest(asked) else NOT_LOOKED_UP}: what is stored is another policy by now"
-            return
+            why = "what is stored is another policy by now"
+            told.append(f"{NOT_ASKED if names_backtest(asked) else NOT_LOOKED_UP}: {why}")
+            return None
         route = await self._cluster.look_for(TARGETS[ROUTE_KIND], *key)
         if route is None:
-            return
+            return None
         published = read_route(route)
         stable, gate = published.route.stable, stricter_backtest(after.gates.backtest, published.backtest)
         protected = sorted({*published.never_loosen, *after.gates.never_loosen})
         if after.content.lists or before.content.lists:
             if protected:
-                yield f"{NEVER_LOOSEN} {', '.join(protected)}: lists are read once the policy is applied"
+                told.append(f"{NEVER_LOOSEN} {', '.join(protected)}: lists are read once the policy is applied")
             if gate is not None:
-                yield f"{NOT_ASKED}: lists are read once the policy is applied"
-            return
+                told.append(f"{NOT_ASKED}: lists are read once the policy is applied")
+            return None
         revision = await self._off_loop(lambda: make_revision(after, {}))
         if (gate is None and not protected) or revision.digest in (stable, *published.route.recent_stable):
-            return
+            return None
         kept = await self._cluster.look_for(TARGETS[REVISION_KIND], key[0], revision_name(key[1], stable))
         if kept is None:
-            yield f"{NOT_ASKED if gate else NOT_LOOKED_UP}: the stable revision is not there"
-            return
+            told.append(f"{NOT_ASKED if gate else NOT_LOOKED_UP}: the stable revision is not there")
+            return None
         said = stored_revision(kept)
         if protected:
             was = await self._off_loop(lambda: read_revision(said))
@@ -231,27 +260,39 @@ class TriedBacktests:
             known = find_unproven(before.content, after.content, _named(before, after))
             unproven = [each for each in find_unproven(was.policy, after.content, protected) if each not in known]
             if unproven:
-                told = "; ".join(map(str, unproven[: admission.MAX_CHANGES]))
-                yield f"{NEVER_LOOSEN} {', '.join(protected)}, this may be refused beside what is stable: {told}"
-        if gate is not None:
-            yield await self._backtest(key, said, revision, gate)
+                softer = "; ".join(map(str, unproven[: admission.MAX_CHANGES]))
+                told.append(
+                    f"{NEVER_LOOSEN} {', '.join(protected)}, this may be refused beside what is stable: {softer}"
+                )
+        return None if gate is None else _Try(key=key, stable=said, candidate=revision, gate=gate)
 
-    async def _backtest(self, key: Key, said: Revision, revision: Revision, gate: BacktestGate) -> str:
-        content = BacktestQuestion(
-            policy="/".join(key),
-            stable=BacktestRevision(digest=said.digest, content=said.content),
-            candidate=BacktestRevision(digest=revision.digest, content=revision.content),
-            decisions=gate.decisions,
-            seconds=self._seconds,
-        )
+    async def _backtest_if_free(self, to_try: _Try, give_up: float) -> str:
+        if self._is_busy:
+            return f"{NOT_ASKED}: another one is being asked"
+        self._is_busy = True
+        try:
+            return await self._backtest(to_try, give_up)
+        finally:
+            self._is_busy = False
+
+    async def _backtest(self, to_try: _Try, give_up: float) -> str:
         names = await self._gateways.look_up()
         if names is None:
             return f"{NOT_ASKED}: the gateways could not be looked up"
+        headers = await self._gateways.authorization()
+        left = give_up - asyncio.get_running_loop().time()
+        content = BacktestQuestion(
+            policy="/".join(to_try.key),
+            stable=BacktestRevision(digest=to_try.stable.digest, content=to_try.stable.content),
+            candidate=BacktestRevision(digest=to_try.candidate.digest, content=to_try.candidate.content),
+            decisions=to_try.gate.decisions,
+            seconds=left * JUDGED_SHARE,
+        )
         async with aiohttp.ClientSession(trust_env=False) as session:
-            answer = await add_up(session, content, names, await self._gateways.authorization())
+            answer = await add_up(session, content, names, headers)
         if answer.found is None:
             return f"{NOT_ASKED}: {answer.problem}"
-        result = judge_backtest(gate, answer.found, bound=answer.bound)
+        result = judge_backtest(to_try.gate, answer.found, bound=answer.bound)
         return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
 
 
