@@ -158,6 +158,30 @@ def test_gateways_that_contradict_each_other_about_one_log_are_not_added_up():
         add_flips({"one": rollout_flips(found[0], log="db"), "two": rollout_flips(found[1], log="db")})
 
 
+@pytest.mark.parametrize(
+    "ended",
+    [
+        pytest.param((Ended.ENOUGH, Ended.SCAN_LIMIT), id="one looked further back"),
+        pytest.param((Ended.TIME_LIMIT, Ended.TIME_LIMIT), id="each looked as far as there was time"),
+        pytest.param((Ended.ABANDONED, Ended.ABANDONED), id="each was left alone at some time"),
+    ],
+)
+def test_gateways_that_looked_further_back_than_others_contradict_nobody(ended):
+    newest, more = (
+        summarize(
+            [
+                Rejudged(id=str(n), before=0, after=2 if n < 50 else 0, categories={}, language=None)
+                for n in range(count)
+            ]
+        )
+        for count in (50, 5_000)
+    )
+    one, two = (Backtest(flips=each) for each in (newest, more))
+    answers = {"one": simulation(one, log="db", ended=ended[0]), "two": simulation(two, log="db", ended=ended[1])}
+
+    assert add_simulations(answers, None).compared == 5_000
+
+
 def test_gateways_on_one_log_that_have_not_converged_are_not_added_up_either():
     answers = {"one": simulation(Backtest(), log="db"), "two": simulation(Backtest(), stable=B, log="db")}
 

@@ -1,12 +1,14 @@
 """What is added up of gateways some of which share a log: each log once."""
 
 import random
+from math import comb
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core.decision.flips import FlipMatrix
-from baleen_core.decision.logs import find_contradiction, one_per_log
+from baleen_core.decision.logs import MAX_CHANCE, find_contradiction, one_per_log
 from baleen_core.policy.schema import Verdict
 
 gateways = st.dictionaries(st.text("abc", min_size=1), st.sampled_from(["", "", "shared", "other"]), max_size=8)
@@ -89,3 +91,43 @@ def test_whoever_hides_what_flips_is_found_whichever_name_it_has(flips, silent):
         assert set(each.readers) == {"a", "b"}
         assert sorted(each.counts) == [0, flips]
         assert "say that they read one log, and contradict each other" in each.told()
+
+
+def share(count: int, total: int) -> FlipMatrix:
+    """So many decisions of which so many flipped."""
+    return matrix(*[True] * count, *[False] * (total - count))
+
+
+@given(one=st.integers(1, 400), other=st.integers(1, 400), data=st.data())
+def test_honest_readers_are_accused_by_a_chance_of_one_in_a_million_at_most(one, other, data):
+    flipped = data.draw(st.integers(0, one + other))
+    ways = {
+        count: comb(one, count) * comb(other, flipped - count)
+        for count in range(max(0, flipped - other), min(one, flipped) + 1)
+    }
+    accused = sum(
+        of_all
+        for count, of_all in ways.items()
+        if contradiction(a=share(count, one), b=share(flipped - count, other)) is not None
+    )
+
+    assert accused <= MAX_CHANCE * comb(one + other, flipped)
+
+
+@pytest.mark.parametrize(
+    ("counts", "totals", "is_one"),
+    [
+        pytest.param((1, 10), (10, 10_000), False, id="one that flips of ten, which is 1 % of all times"),
+        pytest.param((1, 1), (100, 10_000), False, id="one that flips of few and of many"),
+        pytest.param((3, 0), (3, 10), False, id="all of three, which may be chance"),
+        pytest.param((15, 0), (20, 20), True, id="most of twenty, and none"),
+        pytest.param((5_000, 0), (5_000, 5_000), True, id="all and none"),
+        pytest.param((0, 0), (5_000, 20), False, id="none and none"),
+        pytest.param((5_000, 20), (5_000, 20), False, id="all and all"),
+    ],
+)
+def test_what_chance_can_do_with_few_is_no_contradiction(counts, totals, is_one):
+    said = [share(count, total) for count, total in zip(counts, totals, strict=True)]
+
+    assert (contradiction(a=said[0], b=said[1]) is not None) is is_one
+    assert (contradiction(a=said[1], b=said[0]) is not None) is is_one

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import reduce
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from baleen_core.decision.backtest import Ended, judge_backtest, merge_backtests
 from baleen_core.decision.flips import FlipSummary, merge_flips
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 # A log that ended says nothing where another one had more.
 _LEAST_FIRST = ("TimeLimit", "ScanLimit", "Abandoned", "Enough", "Window", "EndOfLog")
+_CUT_SHORT: Final = frozenset({"TimeLimit", "Abandoned"})
+"""What ended so looked as far back as there was time; how far others looked says nothing of it."""
 
 _BOUNDS: Mapping[str, str] = {
     Ended.ENOUGH: "no more than --decisions were compared at each gateway; ask for more",
@@ -119,9 +121,11 @@ def _same(answers: Mapping[str, A]) -> A:
 
 def _logs(answers: Mapping[str, A], flips_of: Callable[[A], FlipSummary]) -> list[A]:
     """Return one of the answers of each log."""
-    contradiction = find_contradiction(answers, lambda each: each.log, lambda each: flips_of(each).overall)
-    if contradiction is not None:
-        raise UpstreamError(contradiction.told())
+    for ended in sorted({str(each.ended) for each in answers.values()} - _CUT_SHORT):
+        alike = {name: each for name, each in answers.items() if str(each.ended) == ended}
+        contradiction = find_contradiction(alike, lambda each: each.log, lambda each: flips_of(each).overall)
+        if contradiction is not None:
+            raise UpstreamError(contradiction.told())
     return list(one_per_log(answers, lambda each: each.log, lambda each: flips_of(each).overall.total).values())
 
 

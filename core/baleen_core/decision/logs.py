@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, lgamma
 from typing import Final, TypeVar
 
 from baleen_core.decision.flips import FlipMatrix
 
 T = TypeVar("T")
 
-MAX_DEVIATIONS: Final = 5.0
-"""Standard deviations by which two looks at one log may differ: it grows between them, so they are not the same."""
+MAX_CHANCE: Final = 1e-6
+"""How likely two looks at one log may be to differ so much: it grows between them, so they are not the same."""
 
 
 def one_per_log(
@@ -51,7 +51,10 @@ class Contradiction:
 def find_contradiction(
     answers: Mapping[str, T], log_of: Callable[[T], str], flips_of: Callable[[T], FlipMatrix]
 ) -> Contradiction | None:
-    """Find two readers of one log of whom not both can be right; which of them is not, nobody can tell."""
+    """Find two readers of one log of whom not both can be right; which of them is not, nobody can tell.
+
+    They have to have looked equally far back: what is older may be of another kind.
+    """
     kept = one_per_log(answers, log_of, lambda each: flips_of(each).total)
     whose = {log: name for name, each in kept.items() if (log := log_of(each))}
     for name in sorted(answers):
@@ -65,9 +68,23 @@ def find_contradiction(
 
 
 def _differ(counts: tuple[int, int], totals: tuple[int, int]) -> bool:
-    """Say whether two shares are too far apart to be of the same decisions, or of ones that came soon after."""
+    """Say whether two shares are too far apart to be of the same decisions, or of ones that came soon after.
+
+    It is Fisher's exact test: of all ways in which that many decisions of both could be distributed over the two, how
+    many are so uneven. The sum of these is at most a geometric one, so that chance is never said to be less than it is.
+    """
     if 0 in totals:
         return False
-    share = sum(counts) / sum(totals)
-    deviation = sqrt(share * (1 - share) * (1 / totals[0] + 1 / totals[1]))
-    return abs(counts[0] / totals[0] - counts[1] / totals[1]) > MAX_DEVIATIONS * deviation
+    (count, other), (total, other_total) = counts, totals
+    if count * other_total < other * total:
+        (count, other), (total, other_total) = (other, count), (other_total, total)
+    falls_to = (total - count) * other / ((count + 1) * (other_total - other + 1))
+    if falls_to >= 1:
+        return False
+    ways = _log_of_ways(total, count) + _log_of_ways(other_total, other)
+    chance = exp(ways - _log_of_ways(total + other_total, count + other)) / (1 - falls_to)
+    return 2 * chance < MAX_CHANCE
+
+
+def _log_of_ways(total: int, count: int) -> float:
+    return lgamma(total + 1) - lgamma(count + 1) - lgamma(total - count + 1)
