@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from baleen_core.decision.backtest import Backtest, Ended
+from baleen_core.decision.backtest import Backtest, Ended, GateVerdict, judge_worst
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.flips import Rejudged, summarize
 from baleen_core.decision.snapshot import PolicySnapshot
@@ -307,6 +307,59 @@ async def test_whoever_names_the_log_of_others_and_says_otherwise_is_named_and_c
             assert "say that they read one log, and contradict each other: " in answer.problem
             assert "gateway-0" in answer.problem
             assert "gateway-1" in answer.problem
+
+
+@asynccontextmanager
+async def saying(log: str, *, blocks: int, reviews: int = 0, on_record: int = 1_000) -> AsyncIterator[Gateway]:
+    """Run one that says of a log how many of what it is asked for would be blocked and reviewed."""
+
+    async def compare(question: BacktestQuestion, **_: Any) -> tuple[Backtest, Ended]:
+        count = min(question.decisions, on_record)
+        after = [2] * blocks + [1] * reviews + [0] * (count - blocks - reviews)
+        found = [
+            Rejudged(id=f"{log}-{number}", before=0, after=each, categories={}, language="en")
+            for number, each in enumerate(after)
+        ]
+        return Backtest(flips=summarize(found)), Ended.ENOUGH if count == question.decisions else Ended.END_OF_LOG
+
+    async def log_id() -> str:
+        return log
+
+    async with gateway(compare=compare, log_id=log_id) as made:
+        yield made
+
+
+async def test_of_two_who_read_one_log_what_is_worse_is_told_too_of_new_blocks_and_of_flips() -> None:
+    gate = BacktestGate(decisions=60, max_new_blocks=50_000)
+    async with (
+        saying("db", blocks=0) as mild,
+        saying("db", blocks=5) as blocking,
+        saying("db", blocks=0, reviews=9) as flipping,
+        saying("", blocks=0) as own,
+    ):
+        for gateways in ((mild, blocking), (blocking, flipping), (mild, flipping, own)):
+            answer = await added_up(60, *gateways)
+            assert answer.found is not None
+            heard = [each.flips.overall for each in (answer.found, *answer.also)]
+
+            assert max(each.new_blocks for each in heard) == (5 if blocking in gateways else 0)
+            assert max(each.flips for each in heard) == (9 if flipping in gateways else 5)
+            assert {each.total for each in heard} == {60}
+            judged = judge_worst(gate, (answer.found, *answer.also))
+            assert judged.verdict == (GateVerdict.FAIL if blocking in gateways else GateVerdict.PASS)
+
+
+async def test_what_is_worse_of_a_log_counts_also_where_another_log_is_asked_for_more() -> None:
+    async with (
+        saying("db", blocks=0, on_record=21) as mild,
+        saying("db", blocks=5, on_record=20) as blocking,
+        saying("", blocks=0) as own,
+    ):
+        answer = await added_up(90, mild, blocking, own)
+
+    assert answer.found is not None
+    assert (answer.found.compared, answer.found.flips.overall.new_blocks) == (90, 0)
+    assert [(each.compared, each.flips.overall.new_blocks) for each in answer.also] == [(89, 5), (89, 5)]
 
 
 async def test_whoever_says_that_the_log_of_others_has_ended_is_not_believed() -> None:

@@ -320,3 +320,19 @@ async def test_a_status_that_somebody_altered_opens_no_gate(site):
 
     assert site.stable == first
     assert site.condition("Reconciling") == ("True", "Backtesting")
+
+
+@pytest.mark.parametrize(
+    ("found", "gating"),
+    [
+        pytest.param((GOOD, GOOD), Gating.ASKING, id="both good"),
+        pytest.param((GOOD, BAD), Gating.FAILED, id="one bad"),
+        pytest.param((BAD, GOOD), Gating.FAILED, id="the other one bad"),
+        pytest.param((GOOD, FEW), Gating.INCONCLUSIVE, id="one has too few"),
+        pytest.param((GOOD, FEW, BAD), Gating.FAILED, id="one bad, and one has too few"),
+    ],
+)
+def test_what_may_be_true_as_well_holds_a_candidate_too(found, gating):
+    asked = Asked(question=QUESTION, found=found[0], also=found[1:], time=START, tries=1)
+
+    assert look(QUESTION, (), asked, START).gating == gating

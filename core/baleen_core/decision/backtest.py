@@ -120,6 +120,9 @@ class GateReason(StrEnum):
     NAMESPACE_MISSING = "NamespaceMissing"
 
 
+_WORST_FIRST: Final = (GateVerdict.FAIL, GateVerdict.INCONCLUSIVE, GateVerdict.PASS)
+
+
 class Ended(StrEnum):
     """Why whoever judges a log again looked no further back."""
 
@@ -254,6 +257,12 @@ def judge_backtest(gate: BacktestGate, found: Backtest, *, bound: str = "") -> G
         f"differently, {_share(found.flips.overall.new_blocks, found.compared)} would be newly blocked"
     )
     return GateResult(verdict=GateVerdict.PASS, reason=GateReason.WITHIN_LIMITS, message=message)
+
+
+def judge_worst(gate: BacktestGate, found: Sequence[Backtest], *, bound: str = "") -> GateResult:
+    """Hold a candidate to the worst of what may be true, of which there is one at least; see `judge_backtest`."""
+    results = (judge_backtest(gate, each, bound=bound) for each in found)
+    return min(results, key=lambda each: _WORST_FIRST.index(each.verdict))
 
 
 def _find_failure(gate: BacktestGate, found: Backtest, *, of: int) -> GateResult | None:

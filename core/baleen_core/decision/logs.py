@@ -14,7 +14,7 @@ MAX_CHANCE: Final = 1e-6
 
 
 def one_per_log(
-    answers: Mapping[str, T], log_of: Callable[[T], str], size_of: Callable[[T], int] = lambda _: 0
+    answers: Mapping[str, T], log_of: Callable[[T], str], size_of: Callable[[T], int | tuple[int, ...]] = lambda _: 0
 ) -> dict[str, T]:
     """Return the answers to add up: of each log that several read, the largest, or of these the first by the name.
 
@@ -22,7 +22,7 @@ def one_per_log(
     whoever names a log that is not theirs does not stand for it with less than there is.
     """
     largest: dict[str, str] = {}
-    for name in sorted(answers, key=lambda name: (-size_of(answers[name]), name)):
+    for name in sorted(sorted(answers), key=lambda name: size_of(answers[name]), reverse=True):
         if log := log_of(answers[name]):
             largest.setdefault(log, name)
     return {name: each for name, each in answers.items() if largest.get(log_of(each), name) == name}

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from typing import Final
 
 import aiohttp
 import msgspec
 from msgspec import structs
 
-from baleen_core.decision.backtest import Backtest, Ended, judge_backtest, merge_backtests
+from baleen_core.decision.backtest import Backtest, Ended, judge_worst, merge_backtests
 from baleen_core.decision.backtest_share import next_shares, read_share
 from baleen_core.decision.logs import find_contradiction, one_per_log
 from baleen_core.errors import BaleenError
@@ -59,9 +60,13 @@ _SHARE: Final = msgspec.json.Decoder(BacktestShare)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What all logs say together and what kept from looking further back; or the `problem` that kept them from it."""
+    """What all logs say together and what kept from looking further back; or the `problem` that kept them from it.
+
+    Where two read one log, `also` has what all say by the one that says worse of it: more flips, or more new blocks.
+    """
 
     found: Backtest | None = None
+    also: tuple[Backtest, ...] = ()
     bound: str = ""
     problem: str = ""
 
@@ -149,6 +154,7 @@ class GatewayBacktests:
             under_way=None if before.under_way == question else before.under_way,
             question=question,
             found=answer.found,
+            also=answer.also,
             bound=answer.bound,
             problem=answer.problem,
             tries=before.tries + 1 if before.question == question else 1,
@@ -292,7 +298,7 @@ class TriedBacktests:
             answer = await add_up(session, content, names, headers)
         if answer.found is None:
             return f"{NOT_ASKED}: {answer.problem}"
-        result = judge_backtest(to_try.gate, answer.found, bound=answer.bound)
+        result = judge_worst(to_try.gate, (answer.found, *answer.also), bound=answer.bound)
         return f"gates.backtest: {result.verdict} ({result.reason}): {result.message}"
 
 
@@ -317,7 +323,7 @@ async def add_up(
     """Ask gateways, which are called by the `names` of their addresses, until there are enough decisions or no more.
 
     Of those that share a log one counts, and another one is asked as much, so that no single one speaks for a log that
-    is not its own. The question's seconds are for all of it.
+    is not its own: by the worse of the two the candidate is judged, too. The question's seconds are for all of it.
     """
     if not names:
         return Answer(found=Backtest(), bound="no gateway is known whose log could be judged")
@@ -325,6 +331,7 @@ async def add_up(
     give_up = loop.time() + content.seconds
     parts: dict[str, _Part] = {}
     kept: dict[str, _Part] = {}
+    read: dict[str, _Part] = {}
     shares = next_shares(content.decisions, names, ())
     while shares:
         left = give_up - loop.time()
@@ -348,11 +355,25 @@ async def add_up(
         longer = {each.log for each in parts.values() if each.log and _goes_on(each, small)}
         found = [(url, each.found.compared, each.log in longer or _goes_on(each, small)) for url, each in kept.items()]
         shares = _with_witnesses(next_shares(content.decisions, kept, found), kept, parts)
-        parts = {url: each for url, each in parts.items() if url in kept or url in shares}
-    total = Backtest()
-    for part in kept.values():
-        total = merge_backtests(total, part.found)
-    return Answer(found=total, bound=_bound(kept.values()))
+        again = {kept[url].log for url in shares if url in kept}
+        read = parts
+        # Whoever was asked for less than others of its log has no say any more.
+        parts = {url: each for url, each in parts.items() if url in kept or url in shares or each.log not in again}
+    worse = (one_per_log(read, _log_of, by) for by in (_new_blocks_first, _flips_first))
+    also = tuple(_add(each) for each in worse if each != kept)
+    return Answer(found=_add(kept), also=also, bound=_bound(kept.values()))
+
+
+def _new_blocks_first(part: _Part) -> tuple[int, ...]:
+    return part.found.new_block_rate, part.found.flip_rate, part.found.compared
+
+
+def _flips_first(part: _Part) -> tuple[int, ...]:
+    return part.found.flip_rate, part.found.new_block_rate, part.found.compared
+
+
+def _add(parts: Mapping[str, _Part]) -> Backtest:
+    return reduce(merge_backtests, (part.found for part in parts.values()), Backtest())
 
 
 def _log_of(part: _Part) -> str:

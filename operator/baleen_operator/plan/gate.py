@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from baleen_core.decision.backtest import Backtest, GateResult, GateVerdict, judge_backtest
+from baleen_core.decision.backtest import Backtest, GateResult, GateVerdict, judge_worst
 from baleen_core.policy.gates import say_backtest
 from baleen_core.policy.schema import BacktestGate
 from baleen_operator.plan.conditions import shorten, write_time
@@ -35,13 +35,15 @@ class Question:
 class Asked:
     """What came of asking the gateways: which question is `under_way`, and the answer to the last `question`.
 
-    `found` is what their logs say together, and `bound` what kept them from looking further back; without it, `problem`
-    says why there is no answer. `tries` counts how often this question was asked, `time` is when it was answered.
+    `found` is what their logs say together, `also` what they say by those of two readers of a log who say worse of it,
+    and `bound` what kept them from looking further back; without it, `problem` says why there is no answer. `tries`
+    counts how often this question was asked, `time` is when it was answered.
     """
 
     under_way: Question | None = None
     question: Question | None = None
     found: Backtest | None = None
+    also: tuple[Backtest, ...] = ()
     bound: str = ""
     problem: str = ""
     tries: int = 0
@@ -85,7 +87,9 @@ def look(question: Question, known: Sequence[Backtested], asked: Asked, now: dat
     if record is not None and record.verdict == GateVerdict.FAIL:
         return GateLook(gating=Gating.FAILED, message=record.message)
     if asked.question == question and asked.found is not None and asked.under_way != question:
-        record = _keep(question, judge_backtest(question.gate, asked.found, bound=asked.bound), record, asked, now)
+        record = _keep(
+            question, judge_worst(question.gate, (asked.found, *asked.also), bound=asked.bound), record, asked, now
+        )
         if record.verdict == GateVerdict.PASS:
             return GateLook(gating=Gating.ASKING, message=record.message, record=record)
         if record.verdict == GateVerdict.FAIL:
