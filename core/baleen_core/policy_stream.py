@@ -2,7 +2,9 @@
 
 `GET /v1/policy-stream` answers with one message a line and never ends by itself; the other paths are plain JSON. Every
 request carries a ServiceAccount's token for AUDIENCE. Fields are added and never change their meaning, and unknown ones
-are ignored, so that a gateway and its sidecars may be of different releases.
+are ignored, so that a gateway and its sidecars may be of different releases. Decision records are the exception: they
+are hashed and replayed as they were written, so a gateway refuses a batch in which one has a field that it does not
+know. The sidecar keeps that and sends it again, until the gateway is of its release.
 """
 
 from bisect import bisect_left

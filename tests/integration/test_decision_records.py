@@ -370,6 +370,12 @@ async def test_it_is_acknowledged_once_it_is_on_the_disk_whatever_the_gateway_it
         ),
         pytest.param(b'{"records":[],"x":"' + b"x" * 8_400_000 + b'"}', 413, "8388608 bytes", id="too long"),
         pytest.param(encode(record(1)).join([b'{"records":[', b'],"later":1}']), 200, "refused", id="a later field"),
+        pytest.param(
+            encode(record(1))[:-1].join([b'{"records":[', b',"later":1}]}']),
+            422,
+            "later",
+            id="a later field of a record",
+        ),
     ],
 )
 async def test_a_body_that_is_none_is_refused_in_words(tmp_path: Path, body: bytes, status: int, said: str) -> None:
