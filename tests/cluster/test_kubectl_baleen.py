@@ -66,6 +66,8 @@ def test_get_gives_machines_the_objects_whole(baleen, control_plane, namespace, 
         "time": "2026-01-03T00:00:00Z",
         "reason": "Applied",
         "by": "alice",
+        "commit": "",
+        "approvedBy": "",
         "override": "",
     }
     assert whole["policy"]["spec"] == policy["spec"]
