@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any, Self
@@ -512,10 +513,20 @@ def private_site(private_control_plane: ControlPlane) -> Site:
     return Site(plane=private_control_plane, namespace="safety")
 
 
-def test_while_the_api_server_comes_and_goes_every_request_is_answered_and_all_is_caught_up(
+def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_request_is_answered(
     private_site: Site, tmp_path: Path
 ):
     site, plane = private_site, private_site.plane
+    # A weight may fall.
+    steps = [
+        {"name": f"at-{weight}", "type": "Weight", "weight": f"{weight}%", "until": {"seconds": 2}}
+        for weight in (5, 50, 20)
+    ]
+
+    def is_in(step: str) -> bool:
+        status = plane.get_json("modpol", "community", site.namespace)["status"]
+        return bool(status.get("candidate", {}).get("step") == step)
+
     # The operator would end itself when its Lease ran out, and be started again.
     with (
         leading_operator(plane, lease_duration_seconds="120") as operator,
@@ -524,21 +535,22 @@ def test_while_the_api_server_comes_and_goes_every_request_is_answered_and_all_i
         site.apply_policy("Review", version="v0")
         wait_for_decision(gateway, "Review")
         with Requests(gateway) as requests:
-            for number in range(1, 4):
+            site.apply_policy("Block", version="v1", rollout={"steps": steps})
+            for step in steps:
+                eventually(partial(is_in, step["name"]))
                 plane.stop_api()
                 eventually(lambda: "did not answer" in component(gateway, "source").get("detail", ""))
                 eventually(lambda: "the API server does not answer" in str(operator.ready()[1]["reasons"]))
                 status, report = gateway.ready()
                 plane.start_api()
-                site.apply_policy("Block" if number % 2 else "Review", version=f"v{number}")
                 (source,) = (each["detail"] for each in report["components"] if each["name"] == "source")
 
                 # What was written just before may have arrived in part.
                 assert (status, report["ready"], "source" in report["degraded"]) == (200, True, True)
                 assert source.startswith("lost since ")
                 assert source.endswith("; what was good last is enforced")
-            wait_for_decision(gateway, "Block")
             said = site.wait_for_ready()
+            wait_for_decision(gateway, "Block")
             eventually(lambda: gateway.ready()[1]["degraded"] == [])
             operator.wait_until_leading()
             assert operator.process.poll() is None
@@ -549,8 +561,8 @@ def test_while_the_api_server_comes_and_goes_every_request_is_answered_and_all_i
     assert requests.degraded == {"PolicySource"}
     assert len(requests.decisions) > 100
     assert {each["decision"] for each in requests.decisions} == {"Review", "Block"}
-    assert said["status"]["stable"]["version"] == "v3"
-    assert site.route()["version"] == "v3"
+    assert [row["reason"] for row in said["status"]["history"]] == ["Promoted", "Applied"]
+    assert said["status"]["stable"]["version"] == site.route()["version"] == "v1"
 
 
 @pytest.mark.parametrize("by_event", [pytest.param(False, id="as an answer"), pytest.param(True, id="as an event")])
