@@ -62,6 +62,10 @@ class Override:
     approve: Approval | None = None
     paused: bool = False
 
+    def pin_at(self, now: datetime) -> Pin | None:
+        """Return the pin, if it has one whose time has not passed."""
+        return self.pin if self.pin and not self.pin.is_over(now) else None
+
 
 def in_force(route: Route, override: Override | None, present: Collection[str], *, now: datetime) -> str | None:
     """Return the digest of the revision that is in force, or None when there is none.
@@ -70,8 +74,8 @@ def in_force(route: Route, override: Override | None, present: Collection[str], 
     of those that were, that is present and not rejected.
     """
     said = override or Override()
-    if said.pin and not said.pin.is_over(now) and said.pin.digest in present:
-        return said.pin.digest
+    if (pin := said.pin_at(now)) and pin.digest in present:
+        return pin.digest
     allowed = (each for each in (route.stable, *route.recent_stable) if each not in said.reject)
     return next((each for each in allowed if each in present), None)
 
@@ -86,7 +90,8 @@ def candidate_in_force(
     found, said = route.candidate, override or Override()
     if found is None or found.digest in said.reject or found.digest not in present:
         return None
-    is_pinned = said.pin is not None and not said.pin.is_over(now) and said.pin.digest in present
+    pin = said.pin_at(now)
+    is_pinned = pin is not None and pin.digest in present
     return found if not is_pinned and in_force(route, override, present, now=now) == route.stable else None
 
 

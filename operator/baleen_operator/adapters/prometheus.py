@@ -164,7 +164,7 @@ class PrometheusProvider:
             # Ended, it would end the operator, and the next one that leads would ask the same.
             logger.exception("the queries of a policy could not be asked", extra={"policy": "/".join(key)})
             problem = "it could not be asked, by a fault of the operator's own, which its log has"
-            readings = {name: Reading(problem=problem) for name, _ in queries.texts}
+            readings = _read_none(queries, problem)
         before = self._told.get(key)
         if before is None:
             return
@@ -180,14 +180,14 @@ class PrometheusProvider:
         server = self._server
         if server is None:
             problem = "the installation has no server to ask"
-            return {name: Reading(problem=problem) for name, _ in queries.texts}
+            return _read_none(queries, problem)
         try:
             headers, context = await asyncio.to_thread(_read_files, server)
         except (OSError, ValueError) as exc:
             # An ssl.SSLError is an OSError. Which file it is, is no matter of authors.
             logger.warning("what it takes to ask Prometheus cannot be read", extra={"reason": str(exc)})
             problem = "the operator cannot read its token or authorities, which its log tells more of"
-            return {name: Reading(problem=problem) for name, _ in queries.texts}
+            return _read_none(queries, problem)
         connector = aiohttp.TCPConnector(ssl=context) if context else None
         async with (
             aiohttp.ClientSession(
@@ -208,6 +208,10 @@ class PrometheusProvider:
             reading = Reading(problem=str(exc))
         self._metrics.queries.labels("failed" if reading.problem else "answered").inc()
         return reading
+
+
+def _read_none(queries: Queries, problem: str) -> dict[str, Reading]:
+    return {name: Reading(problem=problem) for name, _ in queries.texts}
 
 
 def _read_files(server: Server) -> tuple[dict[str, str], ssl.SSLContext | None]:

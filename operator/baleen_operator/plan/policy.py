@@ -318,7 +318,7 @@ class _Deciding:
             return None, None
         said = self.seen.override or Override()
         # Beside anything but what is stable nobody is judged by it.
-        is_tried = not (said.pin and not said.pin.is_over(self.now)) and base.route.stable not in said.reject
+        is_tried = said.pin_at(self.now) is None and base.route.stable not in said.reject
         look = look_at(
             analysis,
             state,
@@ -365,7 +365,7 @@ class _Deciding:
             return "spec.paused says so"
         if said.paused:
             return "its ModerationOverride says so"
-        if said.pin and not said.pin.is_over(self.now):
+        if said.pin_at(self.now):
             return "its ModerationOverride pins a revision"
         if self.base and self.base.route.stable in said.reject:
             return "its ModerationOverride rejects what is stable; what cannot wait goes live without rollout.steps"
@@ -680,9 +680,9 @@ class _Deciding:
         return in_force(route.route, self.seen.override, present, now=self.now)
 
     def _overriding_row(self, route: PublishedRoute, effective: str, rows: tuple[Row, ...]) -> Row:
-        pin = self.seen.override.pin if self.seen.override else None
+        pin = self.seen.override.pin_at(self.now) if self.seen.override else None
         stable = name_revision(route.route.stable, route.version)
-        if pin and pin.digest == effective and not pin.is_over(self.now):
+        if pin and pin.digest == effective:
             reason = f"{PINNED}: {pin.reason}" if pin.reason else PINNED
         elif effective == route.route.stable:
             reason = OVERRIDE_ENDED

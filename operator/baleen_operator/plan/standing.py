@@ -270,7 +270,7 @@ def _find_standing(seen: Observed, decision: Decision, winner: tuple[str, str] |
     if seen.override_problem:
         message = f"ModerationOverride: {seen.override_problem}; what is in force stays"
         return _Standing(reason=OVERRIDE_INVALID, message=message, is_stalled=True)
-    pin = said.pin if said.pin and not said.pin.is_over(now) else None
+    pin = said.pin_at(now)
     if pin and pin.digest != decision.effective:
         message = f"ModerationOverride: spec.pin.digest: {_unknown(seen, decision, pin.digest)}; the pin has no effect"
         return _Standing(reason=UNKNOWN_DIGEST, message=message, is_stalled=True)

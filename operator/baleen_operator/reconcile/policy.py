@@ -696,8 +696,8 @@ class _Reconciling:
         if decision.again:
             return 0.0
         waits = []
-        pin = seen.override.pin if seen.override else None
-        if pin and pin.expire_time and not pin.is_over(now):
+        pin = seen.override.pin_at(now) if seen.override else None
+        if pin and pin.expire_time:
             waits.append((datetime.fromisoformat(pin.expire_time) - now).total_seconds())
         if decision.progress is not None and decision.progress.wait_seconds is not None:
             waits.append(decision.progress.wait_seconds)
