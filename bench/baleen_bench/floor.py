@@ -26,7 +26,7 @@ from baleen_sidecar.main import bind, run_server
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.testing import MemoryRevisionStore
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
-from baleen_sidecar.web.moderate import ASGIApp, Receive, Scope, Send, respond
+from baleen_sidecar.web.hot import ASGIApp, Receive, Scope, Send, respond
 from baleen_sidecar.web.schemas import DecisionAnswer, PolicyAnswer, Text, read_request, to_answer, to_context
 
 Answering = Callable[[bytes], bytes]

@@ -49,9 +49,10 @@ from baleen_sidecar.web.errors import (
     retry_after,
     unexpected,
 )
+from baleen_sidecar.web.hot import ASGIApp, HotRoutes, read_request_id
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
-from baleen_sidecar.web.moderate import ASGIApp, ModerateRoute, read_request_id
+from baleen_sidecar.web.moderate import PATH, ModerateRoute
 from baleen_sidecar.web.openapi import answer, build_openapi
 from baleen_sidecar.web.routes import decisions, operations, policies, simulations, subjects, surveys
 
@@ -129,17 +130,22 @@ def build_app(
         image_limit_bytes=settings.image_limit_bytes,
         deadline_seconds=settings.deadline_seconds,
         metrics=metrics,
-        concurrency=concurrency,
         monotonic_seconds=ports.shell.monotonic_seconds,
-        chance=ports.shell.chance,
-        rest=app,
         default=Context(
             tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source
         ),
     )
+    routes = HotRoutes(
+        {PATH: route},
+        metrics=metrics,
+        concurrency=concurrency,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+        rest=app,
+    )
     if ports.keys is None:
-        return LoopbackOnly(route, ports.shell.chance)
-    return Door(route, ports.keys, metrics=metrics, wall_seconds=ports.shell.wall_seconds, chance=ports.shell.chance)
+        return LoopbackOnly(routes, ports.shell.chance)
+    return Door(routes, ports.keys, metrics=metrics, wall_seconds=ports.shell.wall_seconds, chance=ports.shell.chance)
 
 
 def build_rest(

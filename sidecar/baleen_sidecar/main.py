@@ -47,7 +47,7 @@ from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.moderate import Shell
 from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
-from baleen_sidecar.web.moderate import ASGIApp
+from baleen_sidecar.web.hot import ASGIApp
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
 log = logging.getLogger(__name__)

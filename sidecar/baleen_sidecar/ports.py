@@ -1,8 +1,10 @@
 """What the use cases need from the world outside, as small Protocols in their own words."""
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import StrEnum
+from typing import Any, Final, Protocol
 
 import numpy as np
 from msgspec import structs
@@ -14,22 +16,46 @@ from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override
 from baleen_core.policy.schema import ListType, Revision
 from baleen_core.policy_stream import Recorded
+from baleen_core.priority import Priority
 from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
+class Lane(StrEnum):
+    """What waits apart from what else is asked of a model: frames of a film must not hold up a chat."""
+
+    INTERACTIVE = "Interactive"
+    VIDEO = "Video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """For whom a model is asked, and until when somebody waits (monotonic seconds)."""
+
+    priority: Priority = Priority.NORMAL
+    tenant: str = ""
+    """Whose fair share it is a part of."""
+    deadline: float = math.inf
+    lane: Lane = Lane.INTERACTIVE
+
+
+ANYONE: Final = Work()
+"""Work of nobody in particular, which has all the time in the world."""
+
+
 class Inference(Protocol):
     """Ask a model. Everything that waits, retries, batches or measures wraps this port and is this port."""
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """Answer for every row of `inputs` (batch axis first, rows aligned): one array an output, in the same order.
 
         The rows are at most `model.batching.max_batch_size`.
 
         Raises:
             ModelUnavailable: no answer in time, or one of the wrong shape, or one that is not finite.
+            Overloaded: it cannot be done in time, or others go first.
         """
 
     async def is_ready(self, model: Model) -> bool:

@@ -30,6 +30,7 @@ from baleen_core.policy.schema import ListType, Revision, Verdict
 from baleen_core.records import DecisionRecord, decode_record, encode, split_personal
 from baleen_sidecar.media.sampling import instants
 from baleen_sidecar.ports import (
+    ANYONE,
     Activation,
     Adopted,
     Frame,
@@ -42,6 +43,7 @@ from baleen_sidecar.ports import (
     Skipped,
     Tensors,
     VideoInfo,
+    Work,
 )
 
 Score = float | Callable[[Tensors], float]
@@ -311,7 +313,7 @@ class FixedInference:
         self.down = set(down)
         self.calls: list[tuple[str, int]] = []
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """Answer for every row.
 
         Raises:

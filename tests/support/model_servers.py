@@ -10,7 +10,7 @@ import numpy as np
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model
-from baleen_sidecar.ports import Tensors
+from baleen_sidecar.ports import ANYONE, Tensors, Work
 from served_models import make_entry
 
 PICTURE = b"a red square"
@@ -28,7 +28,7 @@ class MemoryServer:
         self.calls: list[str] = []
         self.holds: asyncio.Event | None = None
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         self.calls.append(model.name)
         if self.holds is not None:
             await self.holds.wait()

@@ -30,7 +30,8 @@ from baleen_core.errors import (
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import Context
 from baleen_sidecar.web.errors import KINDS, describe, describe_status, retry_after, unexpected
-from baleen_sidecar.web.moderate import read_content_type, read_deadline, read_query, read_request_id, read_text
+from baleen_sidecar.web.hot import read_request_id
+from baleen_sidecar.web.moderate import read_content_type, read_deadline, read_query, read_text
 from baleen_sidecar.web.schemas import (
     Image,
     Text,

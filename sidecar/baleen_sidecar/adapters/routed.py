@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.schema import Model
-from baleen_sidecar.ports import Tensors
+from baleen_sidecar.ports import ANYONE, Tensors, Work
 
 T = TypeVar("T", bound="Choosable")
 
@@ -16,7 +16,7 @@ T = TypeVar("T", bound="Choosable")
 class Connection(Protocol):
     """One server, such as TritonInference."""
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
 
     async def is_loaded(self, model: Model) -> bool:
@@ -45,11 +45,11 @@ class Replica:
         self._calls = 0
         self._is_closed = False
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
         with self._calling(model):
             try:
-                answer = await self._connection.infer(model, inputs)
+                answer = await self._connection.infer(model, inputs, work)
             except ModelUnavailable:
                 self._is_failing = True
                 raise
@@ -129,7 +129,7 @@ class RoutedInference:
         self._routes: dict[str, _Route] = {}
         self._left: list[Replica] = []
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
         route = self._routes.get(model.name)
         replica = None
@@ -138,7 +138,7 @@ class RoutedInference:
             replica = choose(route.replicas, model, route.turn)
         if replica is None:
             raise ModelUnavailable(f"model {model.name} {model.version} has given its golden answers at no server")
-        return await replica.infer(model, inputs)
+        return await replica.infer(model, inputs, work)
 
     async def is_ready(self, model: Model) -> bool:
         """See ports.Inference."""

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.schema import Model, Tensor
 from baleen_core.model.tensors import check_answer
-from baleen_sidecar.ports import Tensors
+from baleen_sidecar.ports import ANYONE, Tensors, Work
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
 _MAX_LATE: Final = 64
@@ -67,7 +67,7 @@ class TritonInference:
         self._answered: dict[str, int] = {}
         self._late: dict[str, set[asyncio.Task[Any]]] = {}
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
         with self._failing(model):
             answer = await self._in_time(

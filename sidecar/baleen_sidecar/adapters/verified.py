@@ -4,7 +4,7 @@ from typing import Protocol
 
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.schema import Model
-from baleen_sidecar.ports import Inference, Tensors
+from baleen_sidecar.ports import ANYONE, Inference, Tensors, Work
 
 
 class Confirmed(Protocol):
@@ -21,11 +21,11 @@ class VerifiedInference:
         self._inner = inner
         self._confirmed = confirmed
 
-    async def infer(self, model: Model, inputs: Tensors) -> Tensors:
+    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
         if not self._confirmed.is_confirmed(model):
             raise ModelUnavailable(f"model {model.name} {model.version} has not given its golden answers")
-        return await self._inner.infer(model, inputs)
+        return await self._inner.infer(model, inputs, work)
 
     async def is_ready(self, model: Model) -> bool:
         """See ports.Inference."""

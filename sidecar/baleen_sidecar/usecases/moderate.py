@@ -18,9 +18,10 @@ from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
+from baleen_core.priority import Priority
 from baleen_core.records import ContentFacts, ContentType, Context, DecisionRecord, Durability, Evidence, ListHit
 from baleen_core.textnorm import clean, count_links, deobfuscate
-from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, LanguageDetector, PerceptualHash
+from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, Lane, LanguageDetector, PerceptualHash, Work
 from baleen_sidecar.usecases.moderate_video import judge_frames
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 
@@ -45,11 +46,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What is known of the call itself: when it came (monotonic seconds) and how long it may take."""
+    """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is."""
 
     request_id: str
     received_seconds: float
     deadline_seconds: float
+    priority: Priority = Priority.NORMAL
+
+    def work(self, context: Context, lane: Lane = Lane.INTERACTIVE) -> Work:
+        """Return for whom models are asked."""
+        return Work(
+            priority=self.priority,
+            tenant=context.tenant or "",
+            deadline=self.received_seconds + self.deadline_seconds,
+            lane=lane,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +150,7 @@ class Moderate:
         read = partial(self._read_text, text, digest, in_force)
         found = read() if len(text) <= INLINE_TEXT_LENGTH else await self._shell.in_thread(read)
         language = found.language or primary_language(context.language)
-        scores = await self._scoring.text(found.variants, in_force.wanted("text", language))
+        scores = await self._scoring.text(found.variants, in_force.wanted("text", language), caller.work(context))
         evidence = Evidence(
             content=ContentFacts(type="text", digest=digest, length=len(text), links=found.links),
             context=context,
@@ -195,14 +206,14 @@ class Moderate:
         # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
         async with self._pictures:
             picture = await self._shell.in_thread(lambda: self._images.decode(data))
-            evidence, apart = await self._still(picture, facts, in_force, context)
+            evidence, apart = await self._still(picture, facts, in_force, context, caller)
         return await self._conclude(in_force, evidence, caller, apart=apart)
 
     async def _still(
-        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context
+        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
     ) -> tuple[Evidence, float]:
         pdq = await self._pdq(picture) if in_force.needs_pdq else None
-        scores = await self._scoring.pictures([picture], in_force.wanted("image"))
+        scores = await self._scoring.pictures([picture], in_force.wanted("image"), caller.work(context))
         evidence = Evidence(
             content=facts,
             context=context,
@@ -224,6 +235,7 @@ class Moderate:
             data,
             Evidence(content=facts, context=context),
             pdq=self._pdq,
+            work=caller.work(context, Lane.VIDEO),
             on_scores=lambda scores: apart.append(_seconds_apart(in_force, scores, facts.type)),
         )
         return await self._conclude(in_force, evidence, caller, apart=sum(apart))

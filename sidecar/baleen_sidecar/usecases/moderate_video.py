@@ -21,7 +21,7 @@ from baleen_core.records import (
     VideoEvidence,
 )
 from baleen_sidecar.media.coverage import coverage
-from baleen_sidecar.ports import Frame, FrameDecoder, Skipped, VideoInfo
+from baleen_sidecar.ports import ANYONE, Frame, FrameDecoder, Skipped, VideoInfo, Work
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 
 GROUP = 8
@@ -90,6 +90,7 @@ async def judge_frames(
     *,
     pdq: Callable[[Image.Image], Awaitable[bytes]],
     on_scores: Callable[[Scores], None] = lambda scores: None,
+    work: Work = ANYONE,
 ) -> Evidence:
     """Sample `data` at the policies' frame rate and score every frame; stop at a block where all policies let us.
 
@@ -109,7 +110,7 @@ async def judge_frames(
     async with aclosing(decoder.frames(data, frames_per_minute=frames_per_minute)) as items:
         async for group in _groups(items, watch):
             fresh = watch.fresh(group)
-            scores = await scoring.pictures(fresh, wanted)
+            scores = await scoring.pictures(fresh, wanted, work)
             on_scores(scores)
             watch.add(group, fresh, scores)
             for picture in fresh if in_force.needs_pdq else ():

@@ -19,7 +19,7 @@ from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
 from baleen_core.model.signals import read_signals
 from baleen_core.records import Missing, ModelIdentity
-from baleen_sidecar.ports import Inference
+from baleen_sidecar.ports import ANYONE, Inference, Work
 from baleen_sidecar.usecases.serve_models import ModelSet, signals_of
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Scoring:
         self._text_limit_windows = text_limit_windows
         self._failed: dict[str, str] = {}
 
-    async def text(self, variants: Sequence[str], wanted: Collection[str]) -> Scores:
+    async def text(self, variants: Sequence[str], wanted: Collection[str], work: Work = ANYONE) -> Scores:
         """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts."""
         answers = _Answers(rows=[{}], begun=_now())
         chosen = self._choose(wanted, "text", answers)
@@ -111,16 +111,16 @@ class Scoring:
             return answers.freeze()
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
-                group.create_task(self._text(loaded, variants, answers))
+                group.create_task(self._text(loaded, variants, answers, work))
         return answers.freeze()
 
-    async def pictures(self, pictures: Sequence[Image.Image], wanted: Collection[str]) -> Scores:
+    async def pictures(self, pictures: Sequence[Image.Image], wanted: Collection[str], work: Work = ANYONE) -> Scores:
         """Score pictures (RGB), a row each."""
         answers = _Answers(rows=[{} for _ in pictures], begun=_now())
         chosen = self._choose(wanted, "image", answers)
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
-                group.create_task(self._pictures(loaded, pictures, answers))
+                group.create_task(self._pictures(loaded, pictures, answers, work))
         return answers.freeze()
 
     def _choose(self, wanted: Collection[str], accepts: str, answers: _Answers) -> list[LoadedModel]:
@@ -148,7 +148,7 @@ class Scoring:
             self._known, self._offers = current, waiting | served
         return self._offers
 
-    async def _text(self, loaded: LoadedModel, variants: Sequence[str], answers: _Answers) -> None:
+    async def _text(self, loaded: LoadedModel, variants: Sequence[str], answers: _Answers, work: Work) -> None:
         recipe = loaded.text
         assert recipe is not None, "a model that accepts text has a text recipe"
         rows: dict[tuple[int, ...], None] = {}
@@ -165,11 +165,13 @@ class Scoring:
         with self._failing(loaded, answers):
             answers.models.append(loaded.identity)
             for batch in _batches(ordered, loaded.model.batching.max_batch_size):
-                outputs = await self._inference.infer(loaded.model, recipe.collate(batch))
+                outputs = await self._inference.infer(loaded.model, recipe.collate(batch), work)
                 for row in range(len(batch)):
                     _raise_to(answers.rows[0], read_signals(loaded.model, outputs, row))
 
-    async def _pictures(self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers) -> None:
+    async def _pictures(
+        self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers, work: Work
+    ) -> None:
         prepare = loaded.image
         assert prepare is not None, "a model that accepts images has an image recipe"
         name = loaded.model.inputs[0].name
@@ -178,7 +180,7 @@ class Scoring:
             places = range(len(pictures))
             for batch in _batches(places, loaded.model.batching.max_batch_size):
                 tensors = await self._off_loop(partial(_stack, prepare, [pictures[place] for place in batch]))
-                outputs = await self._inference.infer(loaded.model, {name: tensors})
+                outputs = await self._inference.infer(loaded.model, {name: tensors}, work)
                 for row, place in enumerate(batch):
                     _raise_to(answers.rows[place], read_signals(loaded.model, outputs, row))
 

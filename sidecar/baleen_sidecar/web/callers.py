@@ -17,18 +17,23 @@ def note_key(scope: MutableMapping[str, Any], key: ApiKey) -> None:
     scope[_KEY] = key
 
 
-def context_of(scope: MutableMapping[str, Any], context: Context, field: str) -> Context:
+def key_of(scope: MutableMapping[str, Any]) -> ApiKey | None:
+    """Return the key that a request came with; None where no keys are asked for."""
+    key: ApiKey | None = scope.get(_KEY)
+    return key
+
+
+def context_of(key: ApiKey | None, context: Context, field: str) -> Context:
     """Return the context that a request is judged in: its own, with the key's tenant where it names none.
 
     Raises:
         Forbidden: the key may not speak for the tenant that it names in `field`.
     """
-    key: ApiKey | None = scope.get(_KEY)
     tenant = context.tenant if key is None else key.tenant_of(context.tenant, field)
     return context if tenant == context.tenant else structs.replace(context, tenant=tenant)
 
 
 async def key_tenant(request: Request) -> str | None:
     """Return the only tenant whose records the caller may read; None is any."""
-    key: ApiKey | None = request.scope.get(_KEY)
+    key = key_of(request.scope)
     return None if key is None else key.tenant

@@ -8,8 +8,8 @@ from baleen_core.errors import Forbidden, Unauthenticated
 from baleen_sidecar.flow.door import admit, is_open
 from baleen_sidecar.web.callers import note_key
 from baleen_sidecar.web.errors import describe
+from baleen_sidecar.web.hot import ASGIApp, Receive, Scope, Send, read_request_id, refuse
 from baleen_sidecar.web.metrics import RequestMetrics
-from baleen_sidecar.web.moderate import ASGIApp, Receive, Scope, Send, read_request_id, refuse
 from baleen_sidecar.web.request_body import RequestBody
 
 CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="baleen"')

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
-from baleen_sidecar.web.moderate import ASGIApp, Receive, Scope, Send, read_request_id, respond
+from baleen_sidecar.web.hot import ASGIApp, Receive, Scope, Send, read_request_id, respond
 
 NAMES: Final = frozenset({"localhost", ""})
 _ENCODER: Final = msgspec.json.Encoder()

@@ -1,36 +1,21 @@
-"""The hot route, `POST /v1/moderate`, as plain ASGI: about four times the requests of a framework's route on a core.
+"""The hot route, `POST /v1/moderate`."""
 
-See docs/adr/0003-raw-asgi-on-the-hot-route.md. Everything else passes through to the application behind.
-"""
-
-import logging
-import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import structs
 
-from baleen_core.errors import BaleenError, ContentError, Problem, WrongType
+from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
-from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
-from baleen_sidecar.web.errors import (
-    PROBLEM_TYPE,
-    ProblemDetails,
-    describe,
-    describe_status,
-    is_private,
-    retry_after,
-    unexpected,
-)
+from baleen_sidecar.web.errors import ProblemDetails
+from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, problem_answer
 from baleen_sidecar.web.metrics import RequestMetrics
-from baleen_sidecar.web.request_body import ClientGone, RequestBody
-from baleen_sidecar.web.request_body import Receive as Receive
 from baleen_sidecar.web.schemas import (
     ModerateRequest,
     Text,
@@ -43,24 +28,17 @@ from baleen_sidecar.web.schemas import (
     to_context,
 )
 
-log = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
-
 PATH: Final = "/v1/moderate"
 JSON_OVERHEAD: Final = 64 * 1024
 """What a JSON request may have around its content."""
 MAX_DEADLINE_MILLISECONDS: Final = 600_000
-REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ENCODER: Final = msgspec.json.Encoder()
 
 
 class ModerateRoute:
-    """Answers `POST /v1/moderate` and hands every other request to `rest`."""
+    """Answers `POST /v1/moderate`."""
+
+    method = "POST"
 
     def __init__(
         self,
@@ -71,10 +49,7 @@ class ModerateRoute:
         image_limit_bytes: int,
         deadline_seconds: float,
         metrics: RequestMetrics,
-        concurrency: Concurrency,
         monotonic_seconds: Callable[[], float],
-        chance: Callable[[int], bytes],
-        rest: ASGIApp,
         default: Context,
     ) -> None:
         self._moderate = moderate
@@ -88,67 +63,38 @@ class ModerateRoute:
         }
         self._deadline_seconds = deadline_seconds
         self._metrics = metrics
-        self._concurrency = concurrency
         self._monotonic_seconds = monotonic_seconds
-        self._chance = chance
-        self._rest = rest
         self._default = default
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
-            return await self._rest(scope, receive, send)
-        received = self._monotonic_seconds()
-        headers = dict(scope["headers"])
-        body = RequestBody(headers, receive)
-        request_id = read_request_id(headers, self._chance)
-        self._concurrency.enter()
-        try:
-            if scope["method"] != "POST":
-                problem = describe_status(405, f"{PATH} takes POST", request_id)
-                return await self._refuse(send, problem, body, [(b"allow", b"POST")])
-            record = await self._handle(scope, headers, body, request_id, received)
-        except ClientGone:
-            return
-        except BaleenError as exc:
-            if is_private(exc):
-                log.error("request refused", extra={"request_id": request_id, "cause": str(exc)})
-            seconds = retry_after(exc)
-            more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
-            return await self._refuse(send, describe(exc, request_id), body, more)
-        except Exception:
-            log.exception("request failed", extra={"request_id": request_id})
-            return await self._refuse(send, unexpected(request_id), body)
-        finally:
-            self._concurrency.leave()
-        self._metrics.decided(record, self._monotonic_seconds() - received)
-        await respond(send, 200, b"application/json", _ENCODER.encode(to_answer(record)), request_id)
-
-    async def _handle(
-        self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody, request_id: str, received: float
-    ) -> DecisionRecord:
+    async def answer(self, request: HotRequest) -> HotAnswer:
+        """See HotRoute."""
         caller = Caller(
-            request_id=request_id,
-            received_seconds=received,
-            deadline_seconds=read_deadline(headers, self._deadline_seconds),
+            request_id=request.request_id,
+            received_seconds=request.received_seconds,
+            deadline_seconds=read_deadline(request.headers, self._deadline_seconds),
         )
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
-            return await self._decide(scope, headers, body, caller)
+            record = await self._decide(request, caller)
+        self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds)
+        return HotAnswer(status=200, body=_ENCODER.encode(to_answer(record)))
 
-    async def _decide(
-        self, scope: Scope, headers: dict[bytes, bytes], body: RequestBody, caller: Caller
-    ) -> DecisionRecord:
-        query = scope["query_string"]
+    def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
+        """See HotRoute."""
+        return problem_answer(problem, more)
+
+    async def _decide(self, request: HotRequest, caller: Caller) -> DecisionRecord:
+        headers, body, query = request.headers, request.body, request.query
         media_type, charset = read_content_type(headers.get(b"content-type", b""))
         if media_type == "application/json":
             refuse_query(query)
             data = await body.read("json", self._body_limits["json"])
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
-            request = await self._moderate.off_loop(data, partial(read_request, data))
-            context = self._place(context_of(scope, to_context(request.context), "context.tenant"))
-            return await self._json(request, context, caller)
+            asked = await self._moderate.off_loop(data, partial(read_request, data))
+            context = self._place(context_of(request.key, to_context(asked.context), "context.tenant"))
+            return await self._json(asked, context, caller)
         kind = kind_of(media_type)
-        context = self._place(context_of(scope, read_query(query), "tenant"))
+        context = self._place(context_of(request.key, read_query(query), "tenant"))
         data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
@@ -178,50 +124,8 @@ class ModerateRoute:
         page = await self._fetcher.fetch(source)
         return await self._moderate.media(page.data, kind, context, caller)
 
-    async def _refuse(self, send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
-        self._metrics.refused(problem.status)
-        await refuse(send, problem, body, more)
 
-
-async def refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
-    """Send a problem, and throw away for a moment what is still coming of the request's body."""
-    unread = body.unread
-    headers = [*more, (b"connection", b"close")] if unread else more
-    content = _ENCODER.encode(problem)
-    await respond(send, problem.status, PROBLEM_TYPE.encode(), content, problem.request_id, headers, more_body=unread)
-    if unread:
-        await body.discard()
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def respond(
-    send: Send,
-    status: int,
-    media_type: bytes,
-    body: bytes,
-    request_id: str,
-    more: Headers = (),
-    *,
-    more_body: bool = False,
-) -> None:
-    """Send a whole response; with `more_body`, the exchange is not over until an empty body was sent too."""
-    headers = [
-        (b"content-type", media_type),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode()),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})
-
-
-def read_request_id(headers: dict[bytes, bytes], chance: Callable[[int], bytes]) -> str:
-    """Take the caller's request id when it is harmless to log, else make one."""
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if REQUEST_ID.fullmatch(given) else chance(8).hex()
-
-
-def read_deadline(headers: dict[bytes, bytes], default_seconds: float) -> float:
+def read_deadline(headers: Mapping[bytes, bytes], default_seconds: float) -> float:
     """Read `X-Baleen-Deadline-Ms`; no caller may wait longer than the installation allows.
 
     Raises:

@@ -52,7 +52,7 @@ from baleen_sidecar.flow.convergence import Standings
 from baleen_sidecar.ports import Adopted, Authenticator, Key, Published, ServiceAccount
 from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.errors import describe, describe_status, retry_after, unexpected
-from baleen_sidecar.web.moderate import Message, Receive, Scope, Send, read_request_id, refuse, respond
+from baleen_sidecar.web.hot import Message, Receive, Scope, Send, read_request_id, refuse, respond
 from baleen_sidecar.web.request_body import ClientGone, RequestBody
 
 log = logging.getLogger(__name__)

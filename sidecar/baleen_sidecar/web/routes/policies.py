@@ -14,7 +14,7 @@ from baleen_core.decision.snapshot import LoadedPolicy, LoadedTrial, PolicySnaps
 from baleen_core.policy.schema import Scope
 from baleen_core.records import Context, PolicyRole
 from baleen_sidecar.usecases.read_policies import ReadPolicies
-from baleen_sidecar.web.callers import context_of
+from baleen_sidecar.web.callers import context_of, key_of
 from baleen_sidecar.web.errors import FieldError
 from baleen_sidecar.web.openapi import answer, documented
 
@@ -171,7 +171,7 @@ def build_router(current: Callable[[], PolicySnapshot], policies: ReadPolicies) 
         request: Request, tenant: Place = None, surface: Place = None, source: Place = None
     ) -> Response:
         asked = Context(tenant=tenant, surface=surface, source=source)
-        in_force = current().in_force(context_of(request.scope, asked, "tenant"))
+        in_force = current().in_force(context_of(key_of(request.scope), asked, "tenant"))
         trials = {id(stable): trial for stable, trial in in_force.rollouts}
         members = (
             (PolicyRole.WINNER, in_force.winners),

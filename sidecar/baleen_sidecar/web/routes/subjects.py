@@ -10,7 +10,7 @@ from msgspec import Struct
 from baleen_core.errors import NotFound
 from baleen_core.records import Context
 from baleen_sidecar.ports import Subjects
-from baleen_sidecar.web.callers import context_of
+from baleen_sidecar.web.callers import context_of, key_of
 from baleen_sidecar.web.openapi import answer, documented
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def build_router(subjects: Subjects | None) -> APIRouter:
     async def erase(request: Request, author: Author, tenant: Tenant = None) -> Response:
         if subjects is None:
             raise NotFound("the decision log is not here; ask each gateway")
-        of = context_of(request.scope, Context(tenant=tenant), "tenant").tenant
+        of = context_of(key_of(request.scope), Context(tenant=tenant), "tenant").tenant
         erased = await subjects.erase(author, tenant=of)
         # Not of whom: a log of names would keep what was to go.
         log.info("subject erased", extra={"decisions": erased, "tenant": of})

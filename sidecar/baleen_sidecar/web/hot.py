@@ -1,0 +1,220 @@
+"""Hot routes: a function of a request to an answer, which whoever serves bytes can call, with ASGI or below it.
+
+Everything else passes through to the application behind. See docs/adr/0003-raw-asgi-on-the-hot-route.md.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from baleen_core.api_keys import ApiKey
+from baleen_core.errors import BaleenError
+from baleen_sidecar.flow.concurrency import Concurrency
+from baleen_sidecar.web.callers import key_of
+from baleen_sidecar.web.errors import (
+    PROBLEM_TYPE,
+    ProblemDetails,
+    describe,
+    describe_status,
+    is_private,
+    retry_after,
+    unexpected,
+)
+from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.request_body import ClientGone, RequestBody
+from baleen_sidecar.web.request_body import Receive as Receive
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Body(Protocol):
+    """What a request brings beside its head."""
+
+    async def read(self, kind: str, limit_bytes: int) -> bytes:
+        """Return the whole body; `kind` is how an error calls it.
+
+        Raises:
+            TooLarge: it is over the limit, or says that it will be.
+            WrongType: it is compressed.
+            ClientGone: the caller hung up.
+        """
+
+
+@dataclass(slots=True, kw_only=True)
+class HotRequest:
+    """A request to a hot route; header names are in lower case, `received_seconds` is monotonic.
+
+    `key` is that of the caller; None where no keys are asked for.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: Body
+    request_id: str
+    received_seconds: float
+    key: ApiKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotAnswer:
+    """A whole answer; `content-length` and `x-request-id` are added to its headers."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class HotRoute(Protocol):
+    """Answers the requests of one path."""
+
+    @property
+    def method(self) -> str:
+        """The one method that it takes."""
+
+    async def answer(self, request: HotRequest) -> HotAnswer:
+        """Answer, and count what was decided.
+
+        Raises:
+            BaleenError: it is refused.
+            ClientGone: there is nobody left to answer.
+        """
+
+    def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
+        """Say a refusal in the words of this route, such as `problem_answer`."""
+
+
+def problem_answer(problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
+    """Say a refusal as RFC 9457 has it."""
+    return HotAnswer(
+        status=problem.status,
+        body=_ENCODER.encode(problem),
+        media_type=PROBLEM_TYPE.encode(),
+        headers=tuple(more),
+    )
+
+
+class HotRoutes:
+    """Serves hot routes as ASGI, and hands every other request to `rest`."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, HotRoute],
+        *,
+        metrics: RequestMetrics,
+        concurrency: Concurrency,
+        monotonic_seconds: Callable[[], float],
+        chance: Callable[[int], bytes],
+        rest: ASGIApp,
+    ) -> None:
+        self._routes = routes
+        self._metrics = metrics
+        self._concurrency = concurrency
+        self._monotonic_seconds = monotonic_seconds
+        self._chance = chance
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            return await self._rest(scope, receive, send)
+        received = self._monotonic_seconds()
+        headers = dict(scope["headers"])
+        body = RequestBody(headers, receive)
+        request = HotRequest(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"],
+            headers=headers,
+            body=body,
+            request_id=read_request_id(headers, self._chance),
+            received_seconds=received,
+            key=key_of(scope),
+        )
+        try:
+            answer = await self._answer(route, request)
+        except ClientGone:
+            return
+        if answer.status >= 400:
+            return await refuse_with(send, answer, request.request_id, body)
+        await respond(send, answer.status, answer.media_type, answer.body, request.request_id, answer.headers)
+
+    async def _answer(self, route: HotRoute, request: HotRequest) -> HotAnswer:
+        self._concurrency.enter()
+        try:
+            if request.method == route.method:
+                return await route.answer(request)
+            problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
+            more = [(b"allow", route.method.encode())]
+        except BaleenError as exc:
+            if is_private(exc):
+                log.error("request refused", extra={"request_id": request.request_id, "cause": str(exc)})
+            seconds = retry_after(exc)
+            problem = describe(exc, request.request_id)
+            more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
+        except ClientGone:
+            raise
+        except Exception:
+            log.exception("request failed", extra={"request_id": request.request_id})
+            problem, more = unexpected(request.request_id), []
+        finally:
+            self._concurrency.leave()
+        self._metrics.refused(problem.status)
+        return route.refuse(problem, more)
+
+
+async def refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:
+    """Send a problem, and throw away for a moment what is still coming of the request's body."""
+    await refuse_with(send, problem_answer(problem, more), problem.request_id, body)
+
+
+async def refuse_with(send: Send, answer: HotAnswer, request_id: str, body: RequestBody) -> None:
+    """Send a refusal, and throw away for a moment what is still coming of the request's body."""
+    unread = body.unread
+    headers = [*answer.headers, (b"connection", b"close")] if unread else answer.headers
+    await respond(send, answer.status, answer.media_type, answer.body, request_id, headers, more_body=unread)
+    if unread:
+        await body.discard()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def respond(
+    send: Send,
+    status: int,
+    media_type: bytes,
+    body: bytes,
+    request_id: str,
+    more: Headers = (),
+    *,
+    more_body: bool = False,
+) -> None:
+    """Send a whole response; with `more_body`, the exchange is not over until an empty body was sent too."""
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", request_id.encode()),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+
+def read_request_id(headers: Mapping[bytes, bytes], chance: Callable[[int], bytes]) -> str:
+    """Take the caller's request id when it is harmless to log, else make one."""
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if REQUEST_ID.fullmatch(given) else chance(8).hex()
