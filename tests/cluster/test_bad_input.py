@@ -523,9 +523,11 @@ def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_reque
         for weight in (5, 50, 20)
     ]
 
-    def is_in(step: str) -> bool:
+    def has_reached(number: int) -> bool:
         status = plane.get_json("modpol", "community", site.namespace)["status"]
-        return bool(status.get("candidate", {}).get("step") == step)
+        # A step is over in the time that a busy machine takes to look twice.
+        later = [step["name"] for step in steps[number:]]
+        return status.get("candidate", {}).get("step") in later or status["stable"]["version"] == "v1"
 
     # The operator would end itself when its Lease ran out, and be started again.
     with (
@@ -536,8 +538,8 @@ def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_reque
         wait_for_decision(gateway, "Review")
         with Requests(gateway) as requests:
             site.apply_policy("Block", version="v1", rollout={"steps": steps})
-            for step in steps:
-                eventually(partial(is_in, step["name"]))
+            for number in range(len(steps)):
+                eventually(partial(has_reached, number))
                 plane.stop_api()
                 eventually(lambda: "did not answer" in component(gateway, "source").get("detail", ""))
                 eventually(lambda: "the API server does not answer" in str(operator.ready()[1]["reasons"]))
