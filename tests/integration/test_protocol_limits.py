@@ -17,7 +17,7 @@ import uvloop
 
 from baleen_sidecar.main import bind, run_server
 from baleen_sidecar.settings import Settings
-from baleen_sidecar.web.moderate import Message, Receive, Scope, Send
+from baleen_sidecar.web.hot import Message, Receive, Scope, Send
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
 Connect = Callable[[], socket.socket]
