@@ -1,6 +1,7 @@
 """Edits that go live by steps, and edits that do not: a real API server, the operator, three gateways, and traffic."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,9 +96,9 @@ def is_stopped_by_the_backtest(rolling: Rolling) -> None:
     stopped = rolling.wait_for("Stalled", "GateFailed")
     rolling.has_no_difference(path)
 
-    assert "100% of 30 logged decisions would be newly blocked (30), above maxNewBlocks (10%)" in said(
-        stopped, "Stalled"
-    )
+    # A gateway that has none left of its share has others look at more, so that there may be one or two beyond 30.
+    pattern = r"100% of 3\d logged decisions would be newly blocked \(3\d\), above maxNewBlocks \(10%\)"
+    assert re.search(pattern, said(stopped, "Stalled"))
     assert "spec.approve" in said(stopped, "Stalled")
     assert "candidate" not in rolling.site.route()
 
