@@ -7,7 +7,7 @@ from hypothesis import settings
 from forked import ForkedProcess
 from logged_process import LoggedProcess
 
-pytest_plugins = ["cluster_run", "postgres_server"]
+pytest_plugins = ["cluster_run", "postgres_server", "redis_server"]
 
 # How long one example takes is the machine's affair, and no law of the product.
 settings.register_profile("baleen", deadline=None)
