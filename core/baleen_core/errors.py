@@ -128,11 +128,23 @@ class Stale(ClusterError):
     """Somebody else wrote in between: look and plan again."""
 
 
-class LimitExceeded(BaleenError):
-    """The caller used up what it may; the limit is named."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a caller may still do: `left` of `limit` in any `window_seconds`, and more in `reset_seconds`."""
 
-    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+    name: str
+    limit: int
+    window_seconds: int
+    left: int
+    reset_seconds: float
+
+
+class LimitExceeded(BaleenError):
+    """The caller used up what it may; the limit is named. `allowances` has how it and others of the caller stand."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1, allowances: Iterable[Allowance] = ()) -> None:
         self.retry_after_seconds = retry_after_seconds
+        self.allowances = tuple(allowances)
         super().__init__(message)
 
 

@@ -139,7 +139,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
     frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
-    (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod); it changes no
+    (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod; `SharedQuotas`:
+    limits of callers are counted by each replica for itself); it changes no
     verdict.
     """
 
@@ -282,6 +283,8 @@ POLICY_SOURCE: Final = "PolicySource"
 """In `degraded` while the source of policies is lost."""
 DECISION_SPOOL: Final = "DecisionSpool"
 """In `degraded` while decisions wait for long to reach the gateway's log."""
+SHARED_QUOTAS: Final = "SharedQuotas"
+"""In `degraded` while replicas cannot count quotas together, and each lets its own share in."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)

@@ -19,6 +19,7 @@ from baleen_core.policy_stream import Recorded
 from baleen_core.priority import Priority
 from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
 from baleen_core.resources import PublishedPolicy, PublishedRoute
+from baleen_sidecar.flow.quotas import Claim, Standing
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -472,3 +473,39 @@ class RevisionStore(Protocol):
 
     async def last_active(self) -> Sequence[Activation]:
         """Return the newest activation of each policy, by policy name."""
+
+
+class Quotas(Protocol):
+    """Count what callers use up. It never fails: where what counts for all is away, each counts for itself."""
+
+    async def take(self, claims: Sequence[Claim]) -> Sequence[Standing]:
+        """Count a piece of content in all of its counts, or, where one of them has no room, in none.
+
+        No span of a quota's window has more than its limit, whoever asks at the same time.
+        """
+
+    @property
+    def problem(self) -> str:
+        """Say what keeps quotas from being counted for all replicas together; empty where nothing does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Percent of `cpus` and `memory_bytes`, which are what may be used; the sources say by what both are known.
+
+    A source is `cgroup-v1`, `cgroup-v2` or `process`.
+    """
+
+    cpu_percent: float
+    memory_percent: float
+    cpus: float
+    memory_bytes: int
+    cpu_source: str
+    memory_source: str
+
+
+class ResourceReader(Protocol):
+    """How much CPU and memory of what it may have this process uses."""
+
+    def read(self) -> Usage:
+        """Return what is used now: CPU on average since the last time, and 0 the first time."""
