@@ -1,0 +1,166 @@
+"""Let in what the machine has room for, by what is used of its CPU and memory; the critical always enters."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from baleen_core.errors import Overloaded
+from baleen_core.priority import Priority
+from baleen_sidecar.flow.governor import Admission, GovernorRules, Throttle, next_throttle
+from baleen_sidecar.ports import ResourceReader, Usage
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.5
+MAX_WAITING: Final = 256
+"""Requests that wait for the level to come down; of more, the least urgent is refused."""
+RETRY_SECONDS: Final = 2
+"""Levels go up and down within seconds; with jitter those who were refused together do not come back together."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    priority: Priority
+    entered: asyncio.Future[Overloaded | None]
+    """Done once it may go on, with None, or is refused."""
+
+
+class Governor:
+    """Knows the level; `run` keeps it up to date, and belongs to the application's task group."""
+
+    def __init__(
+        self,
+        resources: ResourceReader,
+        *,
+        rules: GovernorRules,
+        monotonic_seconds: Callable[[], float],
+        chance: Callable[[int], bytes],
+        limit_waiting: int = MAX_WAITING,
+        count: Callable[[Priority, Admission], None] = lambda priority, admission: None,
+    ) -> None:
+        """`count` hears of each request that did not just enter."""
+        self._resources = resources
+        self._rules = rules
+        self._monotonic_seconds = monotonic_seconds
+        self._chance = chance
+        self._limit_waiting = limit_waiting
+        self._waiting: list[_Waiter] = []
+        self.count = count
+        self.throttle = Throttle()
+        """How things stand now."""
+        self.usage: Usage | None = None
+        """What was seen last."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    def admit(self, priority: Priority) -> None:
+        """Turn away, before anything was done for it, what would be refused in the end.
+
+        Raises:
+            Overloaded: at this level its priority is refused.
+        """
+        if self.throttle.admission(priority) is Admission.REFUSE:
+            raise self._refused(priority)
+
+    def admit_optional(self) -> None:
+        """Turn away what can as well be asked at another time.
+
+        Raises:
+            Overloaded: the level is above 0.
+        """
+        if self.throttle.should_throttle:
+            raise Overloaded(
+                f"{self._state()}; what no decision waits for is not done now",
+                retry_after_seconds=self._retry_seconds(),
+            )
+
+    async def enter(self, priority: Priority) -> None:
+        """Return once a request of this priority may go on. Whoever asks bounds the time.
+
+        Raises:
+            Overloaded: it is refused, at once or while it waits, or too much waits already.
+        """
+        admission = self.throttle.admission(priority)
+        if admission is Admission.ENTER:
+            return
+        if admission is Admission.REFUSE:
+            raise self._refused(priority)
+        self.count(priority, Admission.WAIT)
+        waiter = _Waiter(priority, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        if len(self._waiting) > self._limit_waiting:
+            # Of those that are the least urgent, the one that came last.
+            least = min(reversed(self._waiting), key=lambda each: each.priority)
+            self._end(least, self._refused(least.priority, f"and {self._limit_waiting} wait already"))
+        try:
+            if (refused := await waiter.entered) is not None:
+                raise refused
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    def look(self) -> None:
+        """Look at what is used, and go by it from now on."""
+        usage = self._resources.read()
+        before, self.usage = self.throttle, usage
+        self.throttle = next_throttle(
+            before,
+            self._rules,
+            cpu_percent=usage.cpu_percent,
+            memory_percent=usage.memory_percent,
+            now=self._monotonic_seconds(),
+        )
+        # Near a bound the level goes up and down each second; the metrics have all of it.
+        if (self.throttle.should_throttle, self.throttle.sheds) != (before.should_throttle, before.sheds):
+            log.warning(
+                "throttle level changed",
+                extra={
+                    "level": self.throttle.level,
+                    "before": before.level,
+                    "cpu_percent": round(self.throttle.cpu_percent, 1),
+                    "memory_percent": round(usage.memory_percent, 1),
+                },
+            )
+        self._wake()
+
+    async def run(self) -> None:
+        """Look until cancelled; a look that fails changes nothing."""
+        while True:
+            try:
+                self.look()
+            except Exception:
+                log.exception("looking at CPU and memory failed")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _wake(self) -> None:
+        """Let in, or refuse, whoever waits and does not have to any more; the most urgent and oldest first."""
+        for waiter in sorted(self._waiting, key=lambda each: -each.priority):
+            admission = self.throttle.admission(waiter.priority)
+            if self.throttle.sheds:
+                self._end(waiter, self._refused(waiter.priority))
+            elif admission is Admission.ENTER:
+                self._end(waiter, None)
+
+    def _end(self, waiter: _Waiter, refused: Overloaded | None) -> None:
+        self._waiting.remove(waiter)
+        # It is done where its caller gave up in this very moment.
+        if not waiter.entered.done():
+            waiter.entered.set_result(refused)
+
+    def _refused(self, priority: Priority, why: str = "") -> Overloaded:
+        self.count(priority, Admission.REFUSE)
+        message = f"{self._state()}{why and ' '}{why}; requests of the priority {priority.title} are refused"
+        return Overloaded(message, retry_after_seconds=self._retry_seconds())
+
+    def _state(self) -> str:
+        throttle = self.throttle
+        used = f"{throttle.cpu_percent:.0f} % of CPU and {throttle.memory_percent:.0f} % of memory are used"
+        return f"the throttle level is {throttle.level:g}, since {used}"
+
+    def _retry_seconds(self) -> int:
+        return RETRY_SECONDS + self._chance(1)[0] % (RETRY_SECONDS + 1)
