@@ -122,7 +122,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                 asyncio.create_task(server.run(inference, verify.check), name="triton"),
                 asyncio.create_task(verify.run(interval), name="verify"),
                 asyncio.create_task(sidecar.policies.watch(), name="policies"),
-                *(() if sidecar.keys is None else (asyncio.create_task(sidecar.keys.watch(), name="API keys"),)),
+                *(asyncio.create_task(watch(), name="callers") for watch in sidecar.watched),
             )
             serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
             try:

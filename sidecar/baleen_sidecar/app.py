@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
@@ -18,6 +18,7 @@ from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.concurrency import Concurrency
+from baleen_sidecar.flow.quotas import Quota
 from baleen_sidecar.ports import (
     DecisionHistory,
     DecisionLog,
@@ -27,11 +28,14 @@ from baleen_sidecar.ports import (
     Inference,
     LanguageDetector,
     PerceptualHash,
+    Quotas,
     RevisionStore,
     Subjects,
 )
 from baleen_sidecar.settings import Settings
-from baleen_sidecar.usecases.moderate import Limits, Moderate, Shell
+from baleen_sidecar.usecases.charge_quotas import ChargeQuotas
+from baleen_sidecar.usecases.govern import Governor
+from baleen_sidecar.usecases.moderate import Charge, Limits, Moderate, Shell, free_of_charge
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
@@ -46,15 +50,17 @@ from baleen_sidecar.web.errors import (
     ProblemDetails,
     describe,
     describe_status,
-    retry_after,
     unexpected,
 )
+from baleen_sidecar.web.governor_metrics import watch_governor
 from baleen_sidecar.web.hot import ASGIApp, HotRoutes, read_request_id
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
 from baleen_sidecar.web.openapi import answer, build_openapi
-from baleen_sidecar.web.routes import decisions, operations, policies, simulations, subjects, surveys
+from baleen_sidecar.web.quota_metrics import QuotaMetrics
+from baleen_sidecar.web.rate_limit import refusal_headers
+from baleen_sidecar.web.routes import decisions, governor, operations, policies, simulations, subjects, surveys
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +74,8 @@ class Ports:
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
     `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered. `subjects` and
     `log_head`, the head of the log's chain, are there where the log itself is.
-    `concurrency` is there where somebody else, too, wants to know how much is being answered.
+    `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
+    callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -91,6 +98,9 @@ class Ports:
     concurrency: Concurrency | None = None
     subjects: Subjects | None = None
     log_head: Callable[[], Head | None] = lambda: None
+    current_quotas: Callable[[], Sequence[Quota]] = lambda: ()
+    quotas: Quotas | None = None
+    governor: Governor | None = None
 
 
 def build_app(
@@ -121,7 +131,11 @@ def build_app(
         shell=ports.shell,
         degraded=ports.degraded,
         on_decision=ports.on_decision,
+        charge=_charging(ports),
+        governor=ports.governor,
     )
+    if ports.governor is not None:
+        watch_governor(ports.governor, ports.registry)
     app = build_rest(ports, metrics, lifespan)
     route = ModerateRoute(
         moderate,
@@ -148,6 +162,23 @@ def build_app(
     return Door(routes, ports.keys, metrics=metrics, wall_seconds=ports.shell.wall_seconds, chance=ports.shell.chance)
 
 
+def _when_there_is_room(governor: Governor | None) -> Callable[[], Awaitable[None]]:
+    """Return what refuses work that no decision waits for while the machine is busy."""
+
+    async def check() -> None:
+        if governor is not None:
+            governor.admit_optional()
+
+    return check
+
+
+def _charging(ports: Ports) -> Charge:
+    if ports.quotas is None:
+        return free_of_charge
+    counted = QuotaMetrics(ports.registry, ports.quotas)
+    return ChargeQuotas(ports.current_quotas, ports.quotas, chance=ports.shell.chance, count=counted.claimed)
+
+
 def build_rest(
     ports: Ports,
     metrics: RequestMetrics,
@@ -171,7 +202,8 @@ def build_rest(
         executor=ports.shell.executor,
         monotonic_seconds=ports.shell.monotonic_seconds,
     )
-    app.include_router(simulations.build_router(simulate))
+    spare = [Depends(_when_there_is_room(ports.governor))]
+    app.include_router(simulations.build_router(simulate), dependencies=spare)
     survey = Survey(
         ports.policies,
         lambda: ports.models().signals,
@@ -181,7 +213,8 @@ def build_rest(
         monotonic_seconds=ports.shell.monotonic_seconds,
         wall_seconds=ports.shell.wall_seconds,
     )
-    app.include_router(surveys.build_router(survey))
+    app.include_router(surveys.build_router(survey), dependencies=spare)
+    app.include_router(governor.build_router(ports.governor))
     app.include_router(
         operations.build_router(
             health,
@@ -194,7 +227,7 @@ def build_rest(
         )
     )
     _answer_errors(app, ports.shell.chance)
-    parts = (decisions, subjects, policies, simulations, surveys, operations)
+    parts = (decisions, subjects, policies, simulations, surveys, governor, operations)
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
@@ -206,7 +239,7 @@ def _answer_errors(app: FastAPI, chance: Callable[[int], bytes]) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, BaleenError)
-        return _problem(describe(error, request_id(request)), retry_after(error))
+        return _problem(describe(error, request_id(request)), refusal_headers(error))
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -245,10 +278,9 @@ def _say(error: HTTPException, request: Request) -> str:
     return str(error.detail)
 
 
-def _problem(problem: ProblemDetails, seconds: int | None = None) -> Response:
+def _problem(problem: ProblemDetails, more: Sequence[tuple[bytes, bytes]] = ()) -> Response:
     response = answer(problem, problem.status)
     response.headers["content-type"] = PROBLEM_TYPE
     response.headers["x-request-id"] = problem.request_id
-    if seconds is not None:
-        response.headers["retry-after"] = str(seconds)
+    response.raw_headers.extend(more)
     return response

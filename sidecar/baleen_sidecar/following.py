@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.counters import DecisionCounts, KnownRollouts, RolloutCounts
-from baleen_sidecar.main import Parts, Served, bind, open_parts, run_servers, url_of
+from baleen_sidecar.main import Parts, Served, Task, bind, open_parts, run_servers, url_of
 from baleen_sidecar.ports import DecisionLog, PolicySource
 from baleen_sidecar.settings import ClusterSettings, Durability, Settings
 from baleen_sidecar.usecases.adopt_routes import AdoptRoutes
@@ -46,9 +46,6 @@ from baleen_sidecar.web.policy_stream import PolicyStream, ReadFile, StreamSetti
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
 
 log = logging.getLogger(__name__)
-
-Task = Callable[[], Coroutine[object, object, None]]
-"""Something that goes on for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,8 +168,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
         served = (app, *followed.served, *metrics)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
-        watched = () if parts.keys is None else (parts.keys.watch,)
-        await _until_served(_serve(served, followed), (*followed.tasks, *watched, following.run, models.run))
+        await _until_served(_serve(served, followed), (*followed.tasks, *parts.watched, following.run, models.run))
 
 
 def _find_files(cluster: ClusterSettings, parts: Parts) -> FolderModelFiles:

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -19,15 +19,20 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.records import DecisionRecord
+from baleen_core.records import SHARED_QUOTAS, DecisionRecord
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
 from baleen_sidecar.adapters.key_file import KeyFile
 from baleen_sidecar.adapters.language import EldcLanguageDetector
+from baleen_sidecar.adapters.local_quotas import LocalQuotas
 from baleen_sidecar.adapters.measured import MeasuredInference
 from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
+from baleen_sidecar.adapters.quota_file import QuotaFile
+from baleen_sidecar.adapters.redis_quotas import RedisQuotas
+from baleen_sidecar.adapters.resource_usage import ResourceUsage
+from baleen_sidecar.adapters.shared_redis import open_redis
 from baleen_sidecar.adapters.store import (
     Database,
     GroupedLog,
@@ -44,6 +49,7 @@ from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
+from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate import Shell
 from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
@@ -58,15 +64,22 @@ SHUTDOWN_SECONDS = 10
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 KEEP_ALIVE_SECONDS = 75
 
+Task = Callable[[], Coroutine[object, object, None]]
+"""Something that goes on for ever."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """Everything that is open while a sidecar runs: the application, and where its policies and API keys come from."""
+    """Everything that is open while a sidecar runs: the application, and where its policies and API keys come from.
+
+    Whatever may change outside is followed by the tasks of `watched`, and by that of the policies.
+    """
 
     app: ASGIApp
     policies: PolicyFolder
     ports: Ports
     keys: KeyFile | None = None
+    watched: tuple[Task, ...] = ()
 
 
 class Chance:
@@ -99,10 +112,31 @@ class Parts:
     shell: Shell
     registry: CollectorRegistry
     keys: KeyFile | None = None
+    quota_file: QuotaFile | None = None
+    quotas: LocalQuotas | RedisQuotas | None = None
+    governor: Governor | None = None
+
+    @property
+    def watched(self) -> tuple[Task, ...]:
+        """What follows files, and what else is outside and may change."""
+        keys = () if self.keys is None else (self.keys.watch,)
+        if self.quota_file is not None:
+            keys = (*keys, self.quota_file.watch)
+        if self.governor is not None:
+            keys = (*keys, self.governor.run)
+        return (*keys, self.quotas.run) if isinstance(self.quotas, RedisQuotas) else keys
+
+    def degraded(self) -> tuple[str, ...]:
+        """Name what every decision is to say that it is not as it should be."""
+        return (SHARED_QUOTAS,) if self.quotas is not None and self.quotas.problem else ()
 
     def components(self) -> tuple[Component, ...]:
         """Say how what is outside of this process and its folder is."""
         keys = () if self.keys is None else (self.keys.component(),)
+        if self.quota_file is not None:
+            keys = (*keys, self.quota_file.component())
+        if isinstance(self.quotas, RedisQuotas):
+            keys = (*keys, self.quotas.component())
         if not isinstance(self.log, PostgresDecisionLog):
             return keys
         problem = self.log.problem
@@ -137,9 +171,12 @@ class Parts:
             shell=self.shell,
             registry=self.registry,
             components=lambda: (*self.components(), *components()),
-            degraded=degraded,
+            degraded=lambda: (*self.degraded(), *degraded()),
             on_decision=on_decision,
             concurrency=concurrency,
+            current_quotas=(lambda: ()) if self.quota_file is None else self.quota_file.current,
+            quotas=self.quotas,
+            governor=self.governor,
             keys=None if self.keys is None else self.keys.current,
             subjects=self.log if is_here else None,
             log_head=self.log.head if is_here else lambda: None,
@@ -153,7 +190,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
     `replica` is how this process is called where several write one decision log; empty: by the host's name.
 
     Raises:
-        InvalidError: the file of API keys, or of the database's URL, is not in order.
+        InvalidError: the file of API keys, of quotas, or of the URL of the database or Redis, is not in order.
         StateError: the state folder is in use, newer or damaged; or the database is, or does not answer.
     """
     keys = None
@@ -175,6 +212,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             allowed_private_networks=settings.allowed_private_networks,
         )
         stack.push_async_callback(fetcher.aclose)
+        quota_file, quotas = await _open_quotas(stack, settings, replica)
         yield Parts(
             state=state,
             executor=executor,
@@ -192,7 +230,34 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=Chance(), executor=executor),
             registry=registry,
             keys=keys,
+            quota_file=quota_file,
+            quotas=quotas,
+            governor=_make_governor(settings),
         )
+
+
+def _make_governor(settings: Settings) -> Governor | None:
+    if not settings.governor:
+        return None
+    rules = settings.governor_rules()
+    return Governor(ResourceUsage(), rules=rules, monotonic_seconds=time.monotonic, chance=Chance())
+
+
+async def _open_quotas(
+    stack: AsyncExitStack, settings: Settings, replica: str
+) -> tuple[QuotaFile | None, LocalQuotas | RedisQuotas | None]:
+    """Open the file of quotas, and what counts them."""
+    if settings.quotas_file is None:
+        return None, None
+    file = QuotaFile(settings.quotas_file)
+    file.load()
+    if settings.redis_url_file is None:
+        return file, LocalQuotas(time.monotonic)
+    client = open_redis(settings.redis_url_file)
+    stack.push_async_callback(client.aclose)
+    # Two that have one name, such as two containers of a host, would be taken for one.
+    name = f"{replica or socket.gethostname()}-{os.urandom(4).hex()}"
+    return file, RedisQuotas(client, replica=name, monotonic_seconds=time.monotonic)
 
 
 async def _open_stores(
@@ -241,7 +306,9 @@ async def open_sidecar(
         policies = PolicyFolder(settings.policies, adopt)
         ports = parts.ports(inference, policies=adopt.current, models=FixedModels(models).current)
         await policies.load()
-        yield Sidecar(app=build_app(ports, settings), policies=policies, ports=ports, keys=parts.keys)
+        yield Sidecar(
+            app=build_app(ports, settings), policies=policies, ports=ports, keys=parts.keys, watched=parts.watched
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ from baleen_core.environment import (
     read_port,
     read_positive,
     read_seconds,
+    read_switch,
     read_tenants,
     read_url,
     read_variables,
@@ -22,6 +23,7 @@ from baleen_core.environment import (
 from baleen_core.errors import InvalidError, Problem
 from baleen_core.policy.parse import exact_source, place
 from baleen_core.records import Durability as Durability
+from baleen_sidecar.flow.governor import Bounds, GovernorRules
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -83,6 +85,20 @@ class Settings:
     """The surface of requests that name none; empty: none."""
     default_source: str | None = None
     """The source of requests that name none; empty: none."""
+    quotas_file: Path | None = None
+    """The file of quotas, read again when it changes; empty: there are none."""
+    redis_url_file: Path | None = None
+    """The file of the URL of a Redis by which replicas count quotas together; empty: each counts for itself."""
+    governor: bool = True
+    """Whether less is let in while CPU or memory is short; `false`: never."""
+    governor_cpu_percent: float = 70.0
+    """From so much CPU on, of what may be used, the throttle level goes up."""
+    governor_cpu_shed_percent: float = 90.0
+    """From so much CPU on, only what is critical is let in."""
+    governor_memory_percent: float = 75.0
+    """From so much memory on, of what may be used, the throttle level goes up."""
+    governor_memory_shed_percent: float = 95.0
+    """From so much memory on, only what is critical is let in."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -93,10 +109,32 @@ class Settings:
         """
         values, problems = read_variables(env, PREFIX, _READERS, FOREIGN)
         settings = cls(**values)
-        problems += settings.conflicts()
+        problems += (*settings.conflicts(), *settings.governor_conflicts())
         if problems:
             raise InvalidError(problems)
         return settings
+
+    def governor_rules(self) -> GovernorRules:
+        """Return from where on less is let in."""
+        return GovernorRules(
+            cpu=Bounds(raised=self.governor_cpu_percent, shed=self.governor_cpu_shed_percent),
+            memory=Bounds(raised=self.governor_memory_percent, shed=self.governor_memory_shed_percent),
+        )
+
+    def governor_conflicts(self) -> tuple[Problem, ...]:
+        """Say which bounds of the governor are not in order."""
+        pairs = (
+            ("CPU", self.governor_cpu_percent, self.governor_cpu_shed_percent),
+            ("MEMORY", self.governor_memory_percent, self.governor_memory_shed_percent),
+        )
+        return tuple(
+            Problem(
+                field=f"{PREFIX}GOVERNOR_{name}_SHED_PERCENT",
+                message=f"is {shed:g}, and must be above {PREFIX}GOVERNOR_{name}_PERCENT, which is {raised:g}",
+            )
+            for name, raised, shed in pairs
+            if shed <= raised
+        )
 
     def conflicts(self) -> tuple[Problem, ...]:
         """Say what cannot be, though each value is of its kind."""
@@ -171,7 +209,7 @@ class ClusterSettings:
         values, problems = read_variables(env, PREFIX, {**shared, **_CLUSTER_READERS}, FOREIGN)
         settings = Settings(**{name: value for name, value in values.items() if name in shared})
         own = cls(**{name: value for name, value in values.items() if name not in shared})
-        problems += settings.conflicts()
+        problems += (*settings.conflicts(), *settings.governor_conflicts())
         if settings.database_url_file is not None and not own.is_gateway:
             message = "a sidecar that follows a gateway sends its decisions there, and keeps none in a database"
             problems.append(Problem(field=PREFIX + "DATABASE_URL_FILE", message=message))
@@ -237,6 +275,13 @@ def _file(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _percent(text: str) -> float:
+    number = float(text)
+    if not 1 <= number <= 100:
+        raise ValueError("it must be 1 to 100 percent")
+    return number
+
+
 def _optional(convert: Callable[[object], str]) -> Callable[[str], str | None]:
     return lambda text: convert(text) if text else None
 
@@ -277,6 +322,13 @@ _READERS: Final[Readers] = {
     "default_tenant": _optional(place),
     "default_surface": _optional(place),
     "default_source": _optional(exact_source),
+    "quotas_file": _file,
+    "redis_url_file": _file,
+    "governor": read_switch,
+    "governor_cpu_percent": _percent,
+    "governor_cpu_shed_percent": _percent,
+    "governor_memory_percent": _percent,
+    "governor_memory_shed_percent": _percent,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -19,6 +19,7 @@ from baleen_operator.adapters.webhooks import (
     STAMP_SECONDS,
 )
 from baleen_sidecar import settings as of_sidecar
+from baleen_sidecar.flow.quotas import parse_quotas
 from control_plane import ROOT
 from helm import CHART, KEYS, Values, helm, manifests, merged, render
 from pages import blocks
@@ -172,6 +173,25 @@ def test_the_page_on_databases_says_what_the_chart_takes():
     assert {"ports": [{"protocol": "TCP", "port": 5432}], "to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}]} in egress
 
 
+def test_the_page_on_limits_says_what_the_chart_takes_and_gateways_read_it():
+    page = ROOT / "docs/howto/limit-callers.md"
+    (values,) = (each for each in blocks(page, "yaml") if "gateway:" in each)
+    secret, upgrade, _ = blocks(page, "sh")
+    options = [part for option in re.findall(r"--set (\S+)", upgrade) for part in ("--set", option)]
+    found = by_identity(manifests(merged(KEYS, yaml.safe_load(values)), *options, "--set", "crds.install=false"))
+    volumes = {
+        each["name"]: each for each in found["Deployment", "baleen-gateway"]["spec"]["template"]["spec"]["volumes"]
+    }
+    (redis,) = volumes["redis"]["secret"]["items"]
+    file = found["ConfigMap", volumes["quotas"]["configMap"]["name"]]["data"]["quotas.yaml"]
+    egress = found["NetworkPolicy", "baleen-gateway"]["spec"]["egress"]
+
+    assert f"secret generic {volumes['redis']['secret']['secretName']} " in secret
+    assert f"--from-file={redis['key']}=redis-url" in secret
+    assert {"ports": [{"protocol": "TCP", "port": 6379}], "to": [{"ipBlock": {"cidr": "10.5.0.0/24"}}]} in egress
+    assert parse_quotas(yaml.safe_load(file)) == parse_quotas(yaml.safe_load(blocks(page, "yaml")[0]))
+
+
 def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
     scaled = {"gateway": {"autoscaling": {"mode": "Managed"}, "state": {"persistent": True}}}
@@ -182,9 +202,13 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     objects = manifests(all_named, "--set", "crds.install=false")
 
     # With backups of what each gateway keeps there is no database.
-    shared = manifests(
-        merged(KEYS, {"gateway": {"database": {"existingSecret": "baleen-database"}}}), "--set", "crds.install=false"
-    )
+    quota = {"name": "photos", "per": "Author", "limit": 30, "windowSeconds": 86400}
+    of_others = {
+        "database": {"existingSecret": "baleen-database"},
+        "redis": {"existingSecret": "baleen-redis"},
+        "quotas": [quota],
+    }
+    shared = manifests(merged(KEYS, {"gateway": of_others}), "--set", "crds.install=false")
 
     assert environment(objects, "operator").keys() == OF_OPERATOR
     of_gateways = environment(objects, "gateway").keys() | environment(shared, "gateway").keys()
@@ -260,6 +284,11 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
         pytest.param({"gateway": {"image": {"digest": "abc"}}}, "at '/gateway/image/digest'", id="digest"),
         pytest.param({"gateway": {"resources": {"limit": {}}}}, "properties 'limit' not allowed", id="resources"),
         pytest.param({"gateway": {"resources": {"limits": {"memory": "2 GB"}}}}, "/limits/memory'", id="amount"),
+        pytest.param(
+            {"gateway": {"quotas": [{"name": "photos", "per": "Author", "limit": 30}]}},
+            "at '/gateway/quotas/0': missing property 'windowSeconds'",
+            id="a quota without its window",
+        ),
         pytest.param({"gateway": {"state": {"size": True}}}, "at '/gateway/state/size': got boolean", id="size"),
         pytest.param({"gateway": {"tolerations": [{"keys": "x"}]}}, "properties 'keys' not allowed", id="toleration"),
         pytest.param(

@@ -1,6 +1,7 @@
 """Settings out of the environment."""
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_API_KEYS_FILE", "/etc/keys.yaml", "api_keys_file", Path("/etc/keys.yaml")),
         ("BALEEN_API_KEYS_FILE", "", "api_keys_file", None),
         ("BALEEN_DATABASE_URL_FILE", "/etc/database-url", "database_url_file", Path("/etc/database-url")),
+        ("BALEEN_QUOTAS_FILE", "/etc/quotas.yaml", "quotas_file", Path("/etc/quotas.yaml")),
+        ("BALEEN_REDIS_URL_FILE", "", "redis_url_file", None),
+        ("BALEEN_GOVERNOR", "false", "governor", False),
+        ("BALEEN_GOVERNOR_CPU_PERCENT", "55.5", "governor_cpu_percent", 55.5),
         ("BALEEN_POLICIES", "/etc/policies", "policies", Path("/etc/policies")),
         ("BALEEN_DURABILITY", "Interval", "durability", Durability.INTERVAL),
         ("BALEEN_DEADLINE_SECONDS", "2.5", "deadline_seconds", 2.5),
@@ -90,6 +95,17 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "BALEEN_DEADLINE_SECONDS",
         "BALEEN_NOTHING",
         "BALEEN_PORT",
+    ]
+
+
+@pytest.mark.parametrize("read", [Settings.from_env, ClusterSettings.from_env])
+def test_the_bounds_of_the_governor_are_in_order(read: Callable[[dict[str, str]], object]) -> None:
+    with pytest.raises(InvalidError) as caught:
+        read({"BALEEN_GOVERNOR_CPU_PERCENT": "95", "BALEEN_GOVERNOR_MEMORY_SHED_PERCENT": "75"})
+
+    assert [str(problem) for problem in caught.value.problems] == [
+        "BALEEN_GOVERNOR_CPU_SHED_PERCENT: is 90, and must be above BALEEN_GOVERNOR_CPU_PERCENT, which is 95",
+        "BALEEN_GOVERNOR_MEMORY_SHED_PERCENT: is 75, and must be above BALEEN_GOVERNOR_MEMORY_PERCENT, which is 75",
     ]
 
 

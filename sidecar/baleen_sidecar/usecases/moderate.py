@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, TypeVar
@@ -16,12 +16,13 @@ from PIL import Image
 from baleen_core.decision.engine import decide, model_of
 from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
-from baleen_core.errors import ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
+from baleen_core.errors import Allowance, ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
 from baleen_core.ids import decision_id
 from baleen_core.priority import Priority
 from baleen_core.records import ContentFacts, ContentType, Context, DecisionRecord, Durability, Evidence, ListHit
 from baleen_core.textnorm import clean, count_links, deobfuscate
 from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, Lane, LanguageDetector, PerceptualHash, Work
+from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate_video import judge_frames
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 
@@ -46,12 +47,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is."""
+    """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is.
+
+    `allowances` is how the quotas stand that the content was counted in last, for the answer to say it.
+    """
 
     request_id: str
     received_seconds: float
     deadline_seconds: float
     priority: Priority = Priority.NORMAL
+    allowances: list[Allowance] = field(default_factory=list)
 
     def work(self, context: Context, lane: Lane = Lane.INTERACTIVE) -> Work:
         """Return for whom models are asked."""
@@ -61,6 +66,29 @@ class Caller:
             deadline=self.received_seconds + self.deadline_seconds,
             lane=lane,
         )
+
+
+Charge = Callable[[Context, ContentType, Caller], Awaitable[None]]
+"""Counts a piece of content that models are about to be asked about; see ChargeQuotas."""
+
+
+async def free_of_charge(context: Context, content: ContentType, caller: Caller) -> None:
+    """Count nothing."""
+
+
+class _OnceCharged:
+    """Counts a piece of content the first time that it is awaited, however many parts of it models see."""
+
+    __slots__ = ("_charge", "_is_due")
+
+    def __init__(self, charge: Callable[[], Awaitable[None]]) -> None:
+        self._charge = charge
+        self._is_due = True
+
+    async def __call__(self) -> None:
+        if self._is_due:
+            self._is_due = False
+            await self._charge()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +137,13 @@ class Moderate:
         shell: Shell,
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
         on_decision: Callable[[DecisionRecord], None] = lambda record: None,
+        charge: Charge = free_of_charge,
+        governor: Governor | None = None,
     ) -> None:
         """`degraded` names what, beside models, is not as it should be now; every decision says so.
 
-        `on_decision` hears of each decision once it is on record.
+        `on_decision` hears of each decision once it is on record. `charge` counts content that a model has to be asked
+        about, and raises LimitExceeded where that is too much. `governor` says who enters while the machine is busy.
         """
         self._policies = policies
         self._scoring = scoring
@@ -126,6 +157,8 @@ class Moderate:
         self._shell = shell
         self._degraded = degraded
         self._on_decision = on_decision
+        self._charge = charge
+        self._governor = governor
         self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
@@ -137,8 +170,11 @@ class Moderate:
 
         Raises:
             ContentError: it is empty or longer than the limit.
+            LimitExceeded: a quota is used up.
+            Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
         """
+        await self._enter(caller)
         try:
             data = text.encode()
         except UnicodeEncodeError as exc:
@@ -150,7 +186,12 @@ class Moderate:
         read = partial(self._read_text, text, digest, in_force)
         found = read() if len(text) <= INLINE_TEXT_LENGTH else await self._shell.in_thread(read)
         language = found.language or primary_language(context.language)
-        scores = await self._scoring.text(found.variants, in_force.wanted("text", language), caller.work(context))
+        scores = await self._scoring.text(
+            found.variants,
+            in_force.wanted("text", language),
+            caller.work(context),
+            before_models=self._charging(context, "text", caller),
+        )
         evidence = Evidence(
             content=ContentFacts(type="text", digest=digest, length=len(text), links=found.links),
             context=context,
@@ -181,8 +222,11 @@ class Moderate:
 
         Raises:
             ContentError: it is empty, broken, over a limit or of a type that is not accepted.
+            LimitExceeded: a quota is used up.
+            Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
         """
+        await self._enter(caller)
         if not data:
             raise ContentError([Problem(field="content", message="it is empty; send the bytes of the media")])
         in_force = self._in_force(context)
@@ -213,7 +257,12 @@ class Moderate:
         self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
     ) -> tuple[Evidence, float]:
         pdq = await self._pdq(picture) if in_force.needs_pdq else None
-        scores = await self._scoring.pictures([picture], in_force.wanted("image"), caller.work(context))
+        scores = await self._scoring.pictures(
+            [picture],
+            in_force.wanted("image"),
+            caller.work(context),
+            before_models=self._charging(context, "image", caller),
+        )
         evidence = Evidence(
             content=facts,
             context=context,
@@ -236,9 +285,13 @@ class Moderate:
             Evidence(content=facts, context=context),
             pdq=self._pdq,
             work=caller.work(context, Lane.VIDEO),
+            before_models=self._charging(context, facts.type, caller),
             on_scores=lambda scores: apart.append(_seconds_apart(in_force, scores, facts.type)),
         )
         return await self._conclude(in_force, evidence, caller, apart=sum(apart))
+
+    def _charging(self, context: Context, content: ContentType, caller: Caller) -> Callable[[], Awaitable[None]]:
+        return _OnceCharged(partial(self._charge, context, content, caller))
 
     async def _pdq(self, picture: Image.Image) -> bytes:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
@@ -264,6 +317,11 @@ class Moderate:
         self._on_decision(record)
         return record
 
+    async def _enter(self, caller: Caller) -> None:
+        """Wait, before anything is decoded, for as long as the governor lets only others in."""
+        if self._governor is not None:
+            await self._governor.enter(caller.priority)
+
     def _in_force(self, context: Context) -> InForce:
         in_force = self._policies().in_force(context)
         if not in_force.winners:
@@ -273,11 +331,14 @@ class Moderate:
 
     @asynccontextmanager
     async def deadline(self, caller: Caller) -> AsyncIterator[None]:
-        """End what is awaited inside once the caller's time is up, counted from when its request came.
+        """Let a caller in, and end what is awaited inside once its time is up, counted from when its request came.
 
         Raises:
+            Overloaded: the governor lets nobody of its priority in now; nothing was read of its request.
             DeadlineExceeded: it was not done by then.
         """
+        if self._governor is not None:
+            self._governor.admit(caller.priority)
         spent = self._shell.monotonic_seconds() - caller.received_seconds
         try:
             async with asyncio.timeout(caller.deadline_seconds - spent):

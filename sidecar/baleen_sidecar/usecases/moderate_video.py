@@ -22,7 +22,7 @@ from baleen_core.records import (
 )
 from baleen_sidecar.media.coverage import coverage
 from baleen_sidecar.ports import ANYONE, Frame, FrameDecoder, Skipped, VideoInfo, Work
-from baleen_sidecar.usecases.scoring import Scores, Scoring
+from baleen_sidecar.usecases.scoring import BeforeModels, Scores, Scoring, nothing_before
 
 GROUP = 8
 """Frames that are decoded and scored together: what one call to a model carries, and what memory holds."""
@@ -91,11 +91,12 @@ async def judge_frames(
     pdq: Callable[[Image.Image], Awaitable[bytes]],
     on_scores: Callable[[Scores], None] = lambda scores: None,
     work: Work = ANYONE,
+    before_models: BeforeModels = nothing_before,
 ) -> Evidence:
     """Sample `data` at the policies' frame rate and score every frame; stop at a block where all policies let us.
 
     Returns `start` with the frames' scores, the highest of each signal, list hits and the coverage. `on_scores` hears
-    of the scores of each group of frames.
+    of the scores of each group of frames, and `before_models` is awaited before each.
 
     Raises:
         ContentError: not decodable at all, or over a limit.
@@ -110,7 +111,7 @@ async def judge_frames(
     async with aclosing(decoder.frames(data, frames_per_minute=frames_per_minute)) as items:
         async for group in _groups(items, watch):
             fresh = watch.fresh(group)
-            scores = await scoring.pictures(fresh, wanted, work)
+            scores = await scoring.pictures(fresh, wanted, work, before_models=before_models)
             on_scores(scores)
             watch.add(group, fresh, scores)
             for picture in fresh if in_force.needs_pdq else ():

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +25,16 @@ from baleen_sidecar.usecases.serve_models import ModelSet, signals_of
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+BeforeModels = Callable[[], Awaitable[None]]
+"""What is awaited once it is known that a model has to be asked; it may refuse."""
+
 TEXT_TOO_LONG = "TextTooLong"
 INLINE_TEXT_LENGTH = 8 * 1024
 """Text up to here is prepared on the event loop: handing it to a thread costs more than it saves."""
+
+
+async def nothing_before() -> None:
+    """Let everything through to the models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,21 +110,41 @@ class Scoring:
         self._text_limit_windows = text_limit_windows
         self._failed: dict[str, str] = {}
 
-    async def text(self, variants: Sequence[str], wanted: Collection[str], work: Work = ANYONE) -> Scores:
-        """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts."""
+    async def text(
+        self,
+        variants: Sequence[str],
+        wanted: Collection[str],
+        work: Work = ANYONE,
+        *,
+        before_models: BeforeModels = nothing_before,
+    ) -> Scores:
+        """Score one text, given as it stands and with disguises undone: in overlapping windows; the highest counts.
+
+        What `before_models` raises is raised, and no model was asked then.
+        """
         answers = _Answers(rows=[{}], begun=_now())
         chosen = self._choose(wanted, "text", answers)
         if not chosen:
             return answers.freeze()
+        await before_models()
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
                 group.create_task(self._text(loaded, variants, answers, work))
         return answers.freeze()
 
-    async def pictures(self, pictures: Sequence[Image.Image], wanted: Collection[str], work: Work = ANYONE) -> Scores:
-        """Score pictures (RGB), a row each."""
+    async def pictures(
+        self,
+        pictures: Sequence[Image.Image],
+        wanted: Collection[str],
+        work: Work = ANYONE,
+        *,
+        before_models: BeforeModels = nothing_before,
+    ) -> Scores:
+        """Score pictures (RGB), a row each; see `text`."""
         answers = _Answers(rows=[{} for _ in pictures], begun=_now())
         chosen = self._choose(wanted, "image", answers)
+        if chosen:
+            await before_models()
         async with asyncio.TaskGroup() as group:
             for loaded in chosen:
                 group.create_task(self._pictures(loaded, pictures, answers, work))

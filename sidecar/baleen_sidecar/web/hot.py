@@ -21,10 +21,10 @@ from baleen_sidecar.web.errors import (
     describe,
     describe_status,
     is_private,
-    retry_after,
     unexpected,
 )
 from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.rate_limit import refusal_headers
 from baleen_sidecar.web.request_body import ClientGone, RequestBody
 from baleen_sidecar.web.request_body import Receive as Receive
 
@@ -164,9 +164,8 @@ class HotRoutes:
         except BaleenError as exc:
             if is_private(exc):
                 log.error("request refused", extra={"request_id": request.request_id, "cause": str(exc)})
-            seconds = retry_after(exc)
             problem = describe(exc, request.request_id)
-            more = [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
+            more = refusal_headers(exc)
         except ClientGone:
             raise
         except Exception:

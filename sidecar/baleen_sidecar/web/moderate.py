@@ -16,6 +16,7 @@ from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, problem_answer
 from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.rate_limit import rate_limit_headers
 from baleen_sidecar.web.schemas import (
     ModerateRequest,
     Text,
@@ -77,7 +78,8 @@ class ModerateRoute:
         async with self._moderate.deadline(caller):
             record = await self._decide(request, caller)
         self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds)
-        return HotAnswer(status=200, body=_ENCODER.encode(to_answer(record)))
+        body = _ENCODER.encode(to_answer(record))
+        return HotAnswer(status=200, body=body, headers=rate_limit_headers(caller.allowances))
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """See HotRoute."""

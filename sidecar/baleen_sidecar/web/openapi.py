@@ -22,6 +22,7 @@ _DESCRIPTIONS: Final = {
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
     422: "The request is not valid; each wrong field is named",
+    429: "A limit of the caller is used up, which is named; see Retry-After",
     500: "Stored content does not match its digest",
     503: "Overloaded, no policy in force, or the decision cannot be put on record; see Retry-After",
     504: "The deadline passed",
@@ -108,7 +109,8 @@ def _moderate() -> dict[str, Any]:
             },
         },
         "responses": {
-            str(status): response for status, response in documented(DecisionAnswer, 413, 415, 422, 503, 504).items()
+            str(status): response
+            for status, response in documented(DecisionAnswer, 413, 415, 422, 429, 503, 504).items()
         },
     }
 
