@@ -10,14 +10,21 @@ import re
 import string
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from baleen_core.errors import Forbidden, InvalidError, Problem
-from baleen_core.policy.parse import place
-from baleen_core.reading import Reader, instant, name, one_of
+from baleen_core.callers import (
+    Identity,
+    RateLimit,
+    read_rights,
+    read_tenants,
+    render_rights,
+    render_tenants,
+)
+from baleen_core.callers import KeyRole as KeyRole
+from baleen_core.errors import InvalidError, Problem
+from baleen_core.reading import Reader, instant, name
 
 PREFIX: Final = "baleen_"
 CHANCE_BYTES: Final = 32
@@ -31,46 +38,29 @@ _ANY_KEY: Final = re.compile(PREFIX + "[0-9A-Za-z]+")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
-class KeyRole(StrEnum):
-    """What a key may be used for; no role includes another."""
-
-    MODERATE = "moderate"
-    """Have content judged."""
-    REVIEW = "review"
-    """Read decisions and policies."""
-    ADMIN = "admin"
-    """See to the server itself."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """A key that is good: what it may be used for, for which tenant (None: for any), and until when (None: for ever).
+class ApiKey(Identity):
+    """A key that is good, and until when (None: for ever).
 
     Several keys may have one `name`: that of the caller who changes from one to the other.
     """
 
-    name: str
+    kind: ClassVar[str] = "API key"
+
     sha256: str
-    roles: frozenset[KeyRole]
-    tenant: str | None = None
     expire_time: datetime | None = None
 
     def is_over(self, wall_seconds: float) -> bool:
         """Say whether its time has passed."""
         return self.expire_time is not None and self.expire_time.timestamp() <= wall_seconds
 
-    def tenant_of(self, asked: str | None, field: str) -> str | None:
-        """Return the tenant that a request is about: the one that it names in `field`, else the key's own.
 
-        Raises:
-            Forbidden: the key may not speak for the one that is named.
-        """
-        if self.tenant is None or asked == self.tenant:
-            return asked
-        if asked is None:
-            return self.tenant
-        message = f"is not a tenant that the API key {self.name!r} may speak for; that is {self.tenant!r} alone"
-        raise Forbidden([Problem(field=field, message=message)])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyList:
+    """What a file of keys says: the keys that are good, and the limits of tenants."""
+
+    keys: tuple[ApiKey, ...] = ()
+    tenants: Mapping[str, tuple[RateLimit, ...]] = field(default_factory=dict)
 
 
 class ApiKeys:
@@ -124,7 +114,12 @@ def redact(said: str) -> str:
 
 
 def parse_keys(document: object) -> tuple[ApiKey, ...]:
-    """Read what a file of keys says: a mapping with the list `keys`.
+    """Read the keys of a file; see `parse_key_list`."""
+    return parse_key_list(document).keys
+
+
+def parse_key_list(document: object) -> KeyList:
+    """Read what a file of keys says: a mapping with the list `keys`, and perhaps the list `tenants`.
 
     Raises:
         InvalidError: every problem, each with its entry (`keys[2].sha256`); none shows a key.
@@ -134,8 +129,9 @@ def parse_keys(document: object) -> tuple[ApiKey, ...]:
     if not fields.has("keys") and fields.is_mapping:
         fields.report("keys", "is required; an empty list is that nobody may call")
     entries = fields.mappings("keys", limit=MAX_KEYS)
+    tenants = read_tenants(fields)
     fields.done()
-    keys = [_read_key(entry) for entry in entries]
+    keys = [_read_key(entry, tenants) for entry in entries]
     seen: set[str] = set()
     for entry, key in zip(entries, keys, strict=True):
         if key.sha256 and key.sha256 in seen:
@@ -143,7 +139,7 @@ def parse_keys(document: object) -> tuple[ApiKey, ...]:
         seen.add(key.sha256)
     if problems:
         raise InvalidError(replace(each, message=redact(each.message), field=redact(each.field)) for each in problems)
-    return tuple(keys)
+    return KeyList(keys=tuple(keys), tenants=tenants)
 
 
 def render_key(key: ApiKey) -> dict[str, Any]:
@@ -151,21 +147,27 @@ def render_key(key: ApiKey) -> dict[str, Any]:
     return {
         "name": key.name,
         "sha256": key.sha256,
-        **({"tenant": key.tenant} if key.tenant is not None else {}),
-        "roles": [role.value for role in KeyRole if role in key.roles],
+        **render_rights(key),
         **({"expireTime": key.expire_time.isoformat()} if key.expire_time is not None else {}),
     }
 
 
-def _read_key(entry: Reader) -> ApiKey:
-    roles = entry.values("roles", one_of(KeyRole), limit=len(KeyRole))
-    if not roles and entry.is_mapping:
-        entry.report("roles", f"needs one or more of {', '.join(KeyRole)}")
+def render_key_list(said: KeyList) -> dict[str, Any]:
+    """Write a whole file."""
+    tenants = {"tenants": render_tenants(said.tenants)} if said.tenants else {}
+    return {"keys": [render_key(key) for key in said.keys], **tenants}
+
+
+def _read_key(entry: Reader, tenants: Mapping[str, tuple[RateLimit, ...]]) -> ApiKey:
+    rights = read_rights(entry)
     found = ApiKey(
         name=entry.required("name", name, ""),
         sha256=entry.required("sha256", _sha256, ""),
-        roles=frozenset(roles),
-        tenant=entry.optional("tenant", place, None),
+        roles=rights.roles,
+        tenant=rights.tenant,
+        top_priority=rights.top_priority,
+        limits=rights.limits,
+        tenant_limits=tenants.get(rights.tenant or "", ()),
         expire_time=entry.optional("expireTime", _expire_time, None),
     )
     entry.done()

@@ -31,6 +31,7 @@ from baleen_sidecar.ports import (
     Quotas,
     RevisionStore,
     Subjects,
+    Tokens,
 )
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.charge_quotas import ChargeQuotas
@@ -43,7 +44,7 @@ from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
-from baleen_sidecar.web.door import Door
+from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
     FieldError,
@@ -72,8 +73,9 @@ class Ports:
     """Everything that the application needs from the world outside.
 
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
-    `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered. `subjects` and
-    `log_head`, the head of the log's chain, are there where the log itself is.
+    `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered; with them,
+    `tokens` knows callers who show something else. `subjects` and `log_head`, the head of the log's chain, are there
+    where the log itself is.
     `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
     callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is.
     """
@@ -101,6 +103,7 @@ class Ports:
     current_quotas: Callable[[], Sequence[Quota]] = lambda: ()
     quotas: Quotas | None = None
     governor: Governor | None = None
+    tokens: Tokens | None = None
 
 
 def build_app(
@@ -159,7 +162,14 @@ def build_app(
     )
     if ports.keys is None:
         return LoopbackOnly(routes, ports.shell.chance)
-    return Door(routes, ports.keys, metrics=metrics, wall_seconds=ports.shell.wall_seconds, chance=ports.shell.chance)
+    keeper = Doorkeeper(
+        ports.keys,
+        tokens=ports.tokens,
+        wall_seconds=ports.shell.wall_seconds,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+    )
+    return Door(routes, keeper, metrics=metrics, chance=ports.shell.chance)
 
 
 def _when_there_is_room(governor: Governor | None) -> Callable[[], Awaitable[None]]:

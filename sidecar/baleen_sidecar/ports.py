@@ -11,6 +11,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 from PIL import Image
 
+from baleen_core.callers import Identity, KeyRole
 from baleen_core.errors import Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override
@@ -433,6 +434,19 @@ class Authenticator(Protocol):
 
         Raises:
             UpstreamError: it cannot be found out now.
+        """
+
+
+class Tokens(Protocol):
+    """Find out who calls by a token that somebody else signed, where it is no API key."""
+
+    async def identify(self, token: str, role: KeyRole) -> Identity:
+        """Return whose token it is, which may lack the `role` that is needed.
+
+        Raises:
+            Unauthenticated: it is nobody's, or no such token opens what needs this role. It is not repeated.
+            Forbidden: it is somebody's who may not call.
+            UpstreamError: it cannot be found out now. Overloaded: too many are being found out at once.
         """
 
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 from PIL import Image
 
+from baleen_core.callers import Identity, KeyRole
 from baleen_core.canonical import digest_of
 from baleen_core.errors import (
     BaleenError,
@@ -23,6 +24,7 @@ from baleen_core.errors import (
     ModelUnavailable,
     Problem,
     StateError,
+    Unauthenticated,
     UpstreamError,
 )
 from baleen_core.model.schema import DataType, Model, Tensor
@@ -474,3 +476,19 @@ def _count_rows(model: Model, inputs: Tensors) -> int:
 
 def _zeros(output: Tensor, rows: int) -> NDArray[np.generic]:
     return np.zeros((rows, *(max(1, size) for size in output.dims)), dtype=DTYPES[output.data_type])
+
+
+class FixedTokens:
+    """Knows callers by the tokens that it was told of; while it has a `problem`, nobody can be found out."""
+
+    def __init__(self, owners: Mapping[str, Identity] | None = None) -> None:
+        self.owners = dict(owners or {})
+        self.problem = ""
+
+    async def identify(self, token: str, role: KeyRole) -> Identity:
+        """See Tokens."""
+        if self.problem:
+            raise UpstreamError(self.problem)
+        if token not in self.owners:
+            raise Unauthenticated([Problem(field="Authorization", message="the token is nobody's")])
+        return self.owners[token]

@@ -15,15 +15,23 @@ from baleen_core.api_keys import (
     hash_key,
     is_key,
     make_key,
+    parse_key_list,
     parse_keys,
     redact,
     render_key,
+    render_key_list,
 )
+from baleen_core.callers import Per, RateLimit
 from baleen_core.errors import Forbidden, InvalidError
+from baleen_core.priority import Priority
 
 KEY = make_key(bytes(range(32)))
 SHA256 = hash_key(KEY)
 chance = st.binary(min_size=32, max_size=32)
+counts = st.integers(1, 10**9)
+limits = st.lists(
+    st.builds(RateLimit, requests=counts, per=st.sampled_from(Per), burst=counts), unique_by=lambda limit: limit.per
+).map(lambda found: tuple(sorted(found, key=lambda limit: limit.per.seconds)))
 api_keys = st.builds(
     ApiKey,
     name=st.from_regex("[a-z0-9]{1,20}", fullmatch=True),
@@ -31,6 +39,8 @@ api_keys = st.builds(
     roles=st.frozensets(st.sampled_from(KeyRole), min_size=1),
     tenant=st.none() | st.from_regex("[A-Za-z0-9]{1,20}", fullmatch=True),
     expire_time=st.none() | st.datetimes(timezones=st.just(UTC)),
+    top_priority=st.sampled_from(Priority),
+    limits=limits,
 )
 
 
@@ -126,6 +136,25 @@ def test_an_empty_list_is_that_nobody_may_call() -> None:
         pytest.param(entry(tenant=None), "keys[0].tenant", "leave the field out", id="a tenant without a value"),
         pytest.param(entry(expireTime="2027-01-31"), "keys[0].expireTime", "time zone", id="a time without its zone"),
         pytest.param(entry(expireTime="never"), "keys[0].expireTime", "is not a time", id="no time"),
+        pytest.param(entry(topPriority="Urgent"), "keys[0].topPriority", "one of Low, Normal, High", id="no priority"),
+        pytest.param(entry(topPriority=3), "keys[0].topPriority", "3 is none", id="a priority by its number"),
+        pytest.param(entry(limits={"requests": 1}), "keys[0].limits", "is not a list", id="limits that are no list"),
+        pytest.param(entry(limits=[{"per": "Day"}]), "keys[0].limits[0].requests", "is required", id="half a limit"),
+        pytest.param(
+            entry(limits=[{"requests": 0, "per": "Day"}]), "keys[0].limits[0].requests", "from 1 to", id="no requests"
+        ),
+        pytest.param(
+            entry(limits=[{"requests": 1, "per": "Hour"}]), "keys[0].limits[0].per", "Second, Minute, Day", id="an hour"
+        ),
+        pytest.param(
+            entry(limits=[{"requests": 1, "per": "Day", "burst": 0}]), "keys[0].limits[0].burst", "1", id="no burst"
+        ),
+        pytest.param(
+            entry(limits=[{"requests": 1, "per": "Day"}, {"requests": 2, "per": "Day"}]),
+            "keys[0].limits[1].per",
+            "'Day' is there twice",
+            id="two limits of one window",
+        ),
         pytest.param(entry(key=KEY), "keys[0].key", "unknown field", id="the key beside its hash"),
         pytest.param(entry(**{KEY: 1}), "keys[0].baleen_…", "unknown field", id="the key as a field"),
         pytest.param(entry(expiretime="x"), "keys[0].expiretime", "did you mean 'expireTime'", id="a typo"),
@@ -192,3 +221,29 @@ def test_a_key_never_speaks_for_another_tenant(asked: str) -> None:
     if asked != "acme":
         with pytest.raises(Forbidden, match=r"^context\.tenant: .* may speak for; that is 'acme' alone$"):
             key.tenant_of(asked, "context.tenant")
+
+
+TENANTS = [{"name": "acme", "limits": [{"requests": 9, "per": "Day"}, {"requests": 2, "per": "Second", "burst": 5}]}]
+
+
+def test_a_tenant_s_limits_are_those_of_each_of_its_keys_the_shortest_window_first() -> None:
+    read = parse_key_list({"keys": [entry(tenant="acme"), entry(sha256="0" * 64)], "tenants": TENANTS})
+    limits = (RateLimit(requests=2, per=Per.SECOND, burst=5), RateLimit(requests=9, per=Per.DAY, burst=9))
+
+    assert read.tenants == {"acme": limits}
+    assert [key.tenant_limits for key in read.keys] == [limits, ()]
+    assert [key.limits for key in read.keys] == [(), ()]
+    assert parse_key_list(render_key_list(read)) == read
+
+
+@pytest.mark.parametrize(
+    ("tenants", "field"),
+    [
+        pytest.param([{"name": "acme"}], "tenants[0].limits", id="no limits"),
+        pytest.param([{"limits": TENANTS[0]["limits"]}], "tenants[0].name", id="no name"),
+        pytest.param([*TENANTS, *TENANTS], "tenants[1].name", id="there twice"),
+        pytest.param([{**TENANTS[0], "burst": 3}], "tenants[0].burst", id="an unknown field"),
+    ],
+)
+def test_a_tenant_that_is_wrong_is_named(tenants: object, field: str) -> None:
+    assert list(problems_of({"keys": [], "tenants": tenants})) == [field]

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from baleen_core.api_keys import KeyRole, hash_key, is_key, parse_keys
+from baleen_core.priority import Priority
 from baleen_sidecar.adapters.key_file import read_keys
 from commands import baleen
 
@@ -29,6 +30,23 @@ def test_a_key_may_moderate_and_nothing_else_unless_told() -> None:
     (entry,) = parse_keys(yaml.safe_load(baleen("keys", "create", "shop").output.split("\n", 1)[1]))
 
     assert (entry.roles, entry.tenant) == ({KeyRole.MODERATE}, None)
+
+
+def test_a_key_may_be_urgent_and_bounded_and_what_tenants_may_stays_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    tenants = [{"name": "acme", "limits": [{"requests": 5, "per": "Second", "burst": 5}]}]
+    file.write_text(yaml.safe_dump({"keys": [], "tenants": tenants}))
+    limits = ("--limit", "100000/Day", "--limit", "50/Second:200")
+    ended = baleen("keys", "create", "shop", "--tenant", "acme", "--top-priority", "Critical", *limits, "--file", file)
+    (entry,) = read_keys(file)
+
+    assert (ended.status, entry.top_priority) == (0, Priority.CRITICAL)
+    assert [str(limit) for limit in (*entry.limits, *entry.tenant_limits)] == [
+        "50 requests per second (200 at once)",
+        "100000 requests per day (100000 at once)",
+        "5 requests per second (5 at once)",
+    ]
+    assert yaml.safe_load(file.read_text())["tenants"] == tenants
 
 
 def test_each_key_is_another_one() -> None:
@@ -81,6 +99,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pytest.param(("shop", "--expire", "2027-01-31"), "expireTime", id="a day without its zone"),
         pytest.param(("shop", "--expire", "soon"), "expireTime", id="no time"),
         pytest.param(("shop", "--expire", "2020-01-31T18:00:00Z"), "expireTime", id="a time that has passed"),
+        pytest.param(("shop", "--top-priority", "Urgent"), "topPriority", id="no priority"),
+        pytest.param(("shop", "--limit", "50"), "limits[0]", id="a limit without a window"),
+        pytest.param(("shop", "--limit", "50/hour"), "limits[0].per", id="a window that is none"),
+        pytest.param(("shop", "--limit", "0/Day"), "limits[0].requests", id="no requests"),
         pytest.param(("shop", "--expire", "0d"), "expireTime", id="now"),
         pytest.param(("shop", "--expire", "99999999d"), "expireTime", id="beyond all years"),
     ],

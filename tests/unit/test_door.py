@@ -9,9 +9,22 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from baleen_core.api_keys import ApiKey, ApiKeys, KeyRole, hash_key, make_key
-from baleen_core.errors import Forbidden, Unauthenticated
-from baleen_sidecar.flow.door import ANY_OTHER, RIGHTS, admit, is_open, read_key, right_for
-from baleen_sidecar.web.door import Door
+from baleen_core.callers import Per, RateLimit
+from baleen_core.errors import ContentError, Forbidden, Unauthenticated
+from baleen_core.priority import Priority
+from baleen_sidecar.flow.door import (
+    ANY_OTHER,
+    RIGHTS,
+    admit,
+    is_open,
+    is_token,
+    read_key,
+    read_priority,
+    refuse_key_in_url,
+    right_for,
+)
+from baleen_sidecar.testing import FixedTokens
+from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.metrics import RequestMetrics
 
 KEY, OTHER = make_key(bytes(32)), make_key(bytes(range(32)))
@@ -19,9 +32,11 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MODERATE = "/v1/moderate"
 
 
-def good(*roles: KeyRole, key: str = KEY, tenant: str | None = None, until: datetime | None = None) -> ApiKey:
+def good(
+    *roles: KeyRole, key: str = KEY, tenant: str | None = None, until: datetime | None = None, **more: Any
+) -> ApiKey:
     return ApiKey(
-        name="shop", sha256=hash_key(key), roles=frozenset(roles or KeyRole), tenant=tenant, expire_time=until
+        name="shop", sha256=hash_key(key), roles=frozenset(roles or KeyRole), tenant=tenant, expire_time=until, **more
     )
 
 
@@ -143,7 +158,13 @@ def test_what_only_looks_as_if_it_were_open_is_not(path: str) -> None:
 
 
 async def ask(
-    path: str, *, at: float, content: list[bytes] | None = None, **sent: str
+    path: str,
+    *,
+    at: float,
+    content: list[bytes] | None = None,
+    query: bytes = b"",
+    keeper: Doorkeeper | None = None,
+    **sent: str,
 ) -> tuple[int, dict[bytes, bytes]]:
     messages: list[dict[str, Any]] = []
     coming = [{"type": "http.request", "body": each, "more_body": True} for each in content or []]
@@ -161,20 +182,21 @@ async def ask(
     scope = {
         "type": "http",
         "path": path,
+        "query_string": query,
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in sent.items()],
     }
     metrics = RequestMetrics(CollectorRegistry())
-    door = Door(
-        app,
-        lambda: ApiKeys([good(until=NOW)]),
-        metrics=metrics,
-        wall_seconds=lambda: at,
-        chance=lambda count: bytes(count),
-    )
+    door = Door(app, keeper or keeping(good(until=NOW), at=at), metrics=metrics, chance=bytes)
     await door(scope, receive, send)
     assert metrics.totals()["refused"] == (messages[0]["status"] != 200)
     assert content is None or not coming
     return messages[0]["status"], dict(messages[0]["headers"])
+
+
+def keeping(*keys: ApiKey, at: float = 0, tokens: FixedTokens | None = None) -> Doorkeeper:
+    return Doorkeeper(
+        lambda: ApiKeys(keys), tokens=tokens, wall_seconds=lambda: at, monotonic_seconds=lambda: at, chance=bytes
+    )
 
 
 async def test_the_door_goes_by_the_clock_that_it_is_given() -> None:
@@ -195,3 +217,86 @@ async def test_a_stranger_is_told_how_to_show_a_key_and_may_finish_sending() -> 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/docs", "/docs/assets/a.js", "/openapi.json"])
 async def test_what_has_nothing_secret_needs_no_key(path: str) -> None:
     assert (await ask(path, at=0, host="gateway.baleen-system.svc", origin="http://shop.example"))[0] == 200
+
+
+IN_URLS = [
+    f"api_key={KEY}",
+    f"tenant=acme&api-key={KEY}",
+    "apikey=x",
+    "X-API-Key=x",
+    "access_token=x.y.z",
+    f"key={KEY}",
+    f"{KEY}",
+    f"author.id={KEY}&tenant=acme",
+    "tenant=acme;api_key=x",
+]
+
+
+@pytest.mark.parametrize("query", IN_URLS)
+async def test_a_key_in_the_url_is_refused_whatever_else_is_shown_and_the_headers_are_named(query: str) -> None:
+    with pytest.raises(Unauthenticated, match=r"`Authorization: Bearer <key>` or `X-API-Key: <key>`") as caught:
+        refuse_key_in_url(query.encode())
+
+    assert KEY not in str(caught.value)
+    assert (await ask(MODERATE, at=0, query=query.encode(), x_api_key=KEY))[0] == 401
+
+
+@pytest.mark.parametrize("query", ["", "tenant=acme", "surface=api_keys", "author.id=baleen_fan", "my_api_key_count=3"])
+def test_what_is_no_key_may_be_in_the_url(query: str) -> None:
+    refuse_key_in_url(query.encode())
+
+
+@given(claimed=st.none() | st.sampled_from(Priority), top=st.sampled_from(Priority))
+def test_a_request_is_as_urgent_as_it_claims_up_to_what_its_caller_may_claim(
+    claimed: Priority | None, top: Priority
+) -> None:
+    sent = {} if claimed is None else {b"x-baleen-priority": claimed.title.encode()}
+    wanted = Priority.NORMAL if claimed is None else claimed
+
+    assert read_priority(sent, good(top_priority=top)) is min(wanted, top)
+    assert read_priority(sent, None) is wanted
+
+
+@pytest.mark.parametrize("said", [b"", b"critical", b"Urgent", b"3", b"Critical, Low", b"\xff", b"High" * 1000])
+def test_what_is_no_priority_is_refused_and_the_words_that_are_are_named(said: bytes) -> None:
+    with pytest.raises(ContentError, match=r"^X-Baleen-Priority: must be one of Low, Normal, High, Critical$"):
+        read_priority({b"x-baleen-priority": said}, None)
+
+
+async def test_over_a_limit_a_caller_is_refused_before_anything_else_and_told_when_to_come_back() -> None:
+    limited = good(limits=(RateLimit(requests=1, per=Per.MINUTE, burst=2),))
+    keeper = keeping(limited)
+    answers = [await ask(MODERATE, at=0, keeper=keeper, x_api_key=KEY) for _ in range(3)]
+
+    assert [status for status, _ in answers] == [200, 200, 429]
+    assert int(answers[2][1][b"retry-after"]) == 60
+
+
+async def test_what_a_caller_may_not_do_is_not_counted() -> None:
+    keeper = keeping(good(KeyRole.MODERATE, limits=(RateLimit(requests=1, per=Per.DAY, burst=1),)))
+    refused = [(await ask("/v1/status", at=0, keeper=keeper, x_api_key=KEY))[0] for _ in range(3)]
+
+    assert [*refused, (await ask(MODERATE, at=0, keeper=keeper, x_api_key=KEY))[0]] == [403, 403, 403, 200]
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_one"), [(b"a.b.c", True), (b"..", True), (b"a.b", False), (KEY.encode(), False), (b"", False)]
+)
+def test_a_token_is_known_by_its_form(shown: bytes, is_one: bool) -> None:
+    assert is_token(shown) == is_one
+
+
+async def test_a_token_opens_what_its_owner_may_do_and_is_counted_like_a_key() -> None:
+    owner = good(KeyRole.REVIEW, limits=(RateLimit(requests=1, per=Per.DAY, burst=2),))
+    keeper = keeping(tokens=FixedTokens({"a.b.c": owner}))
+
+    async def status(path: str, token: str) -> int:
+        return (await ask(path, at=0, keeper=keeper, authorization=f"Bearer {token}"))[0]
+
+    assert [await status("/v1/decisions/x", "a.b.c") for _ in range(3)] == [200, 200, 429]
+    assert await status("/v1/status", "a.b.c") == 403
+    assert await status("/v1/decisions/x", "a.b.d") == 401
+
+
+async def test_without_tokens_that_anybody_could_read_a_token_is_no_key() -> None:
+    assert (await ask(MODERATE, at=0, authorization="Bearer a.b.c"))[0] == 401

@@ -13,7 +13,7 @@ import yaml
 
 from baleen_core.api_keys import hash_key, make_key
 from baleen_core.errors import InvalidError
-from baleen_sidecar.adapters import key_file
+from baleen_sidecar.adapters import followed_file
 from baleen_sidecar.adapters.key_file import MAX_FILE_BYTES, KeyFile
 
 OLD, NEW = make_key(bytes(32)), make_key(bytes(range(32)))
@@ -138,7 +138,7 @@ def test_json_will_do(path: Path) -> None:
 async def test_while_it_is_followed_each_problem_is_logged_once_and_nothing_ends_it(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(key_file, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(followed_file, "LOOK_SECONDS", 0.005)
     caplog.set_level(logging.INFO)
     file = KeyFile(path)
     file.load()

@@ -3,7 +3,6 @@
 import os
 import re
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,12 +12,22 @@ import typer
 import yaml
 
 from baleen_cli.console import lines, note
-from baleen_core.api_keys import CHANCE_BYTES, ApiKey, KeyRole, hash_key, make_key, parse_keys, render_key
+from baleen_core.api_keys import (
+    CHANCE_BYTES,
+    ApiKey,
+    KeyList,
+    KeyRole,
+    hash_key,
+    make_key,
+    parse_keys,
+    render_key_list,
+)
 from baleen_core.errors import InvalidError, Problem, StateError
-from baleen_sidecar.adapters.key_file import read_keys
+from baleen_sidecar.adapters.key_file import read_key_list
 
 app = typer.Typer(help="Make API keys.", no_args_is_help=True)
 _DAYS: Final = re.compile(r"(\d{1,5})d")
+_LIMIT: Final = re.compile(r"(\d{1,12})/([A-Za-z]+)(?::(\d{1,12}))?")
 
 
 @app.callback()
@@ -32,6 +41,13 @@ def create(
     tenant: Annotated[str | None, typer.Option(help="The only tenant that it may speak for; any, if left out")] = None,
     role: Annotated[list[KeyRole] | None, typer.Option(help="What it may do; several may be given")] = None,
     expire: Annotated[str | None, typer.Option(help="When it ends: 2027-01-31T18:00:00Z, or 90d from now")] = None,
+    top_priority: Annotated[
+        str | None, typer.Option(help="The highest priority that its requests may have: Low, Normal, High, Critical")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="How often it may ask, such as 50/Second, 50/Second:200 (200 at once), 100000/Day"),
+    ] = None,
     file: Annotated[Path | None, typer.Option(help="File of keys to add it to; made if it is not there")] = None,
 ) -> None:
     """Make a key, and print it this once; without --file also the entry for the file of keys.
@@ -43,11 +59,15 @@ def create(
     entry: dict[str, Any] = {"name": name, "sha256": hash_key(key), "roles": list(role or [KeyRole.MODERATE])}
     if tenant is not None:
         entry["tenant"] = tenant
+    if top_priority is not None:
+        entry["topPriority"] = top_priority
+    if limit:
+        entry["limits"] = [_read_limit(each, f"limits[{index}]") for index, each in enumerate(limit)]
     if expire is not None:
         entry["expireTime"] = _read_expire(expire, now)
     made = _check(entry, now)
     if file is None:
-        lines([key, _write([made]).rstrip()])
+        lines([key, _write(KeyList(keys=(made,))).rstrip()])
     else:
         _add(file, made)
         lines([key])
@@ -57,6 +77,15 @@ def create(
 def _read_expire(text: str, now: datetime) -> str:
     days = _DAYS.fullmatch(text)
     return (now + timedelta(days=int(days[1]))).isoformat(timespec="seconds") if days else text
+
+
+def _read_limit(text: str, field: str) -> dict[str, Any]:
+    found = _LIMIT.fullmatch(text)
+    if found is None:
+        message = f"{text!r} is no limit; write one such as 50/Second, or 50/Second:200 for 200 at once"
+        raise InvalidError([Problem(field=field, message=message)])
+    burst = {} if found[3] is None else {"burst": int(found[3])}
+    return {"requests": int(found[1]), "per": found[2], **burst}
 
 
 def _check(entry: dict[str, Any], now: datetime) -> ApiKey:
@@ -69,14 +98,15 @@ def _check(entry: dict[str, Any], now: datetime) -> ApiKey:
     return made
 
 
-def _write(keys: Sequence[ApiKey]) -> str:
-    return yaml.safe_dump({"keys": [render_key(key) for key in keys]}, sort_keys=False)
+def _write(said: KeyList) -> str:
+    return yaml.safe_dump(render_key_list(said), sort_keys=False)
 
 
 def _add(file: Path, made: ApiKey) -> None:
     # A link stays, and what it leads to is replaced.
     path = file.resolve()
-    text = _write([*(read_keys(path) if path.exists() else ()), made])
+    known = read_key_list(path) if path.exists() else KeyList()
+    text = _write(replace(known, keys=(*known.keys, made)))
     try:
         # By rename: a server must never read half of it. Such a file is its owner's alone from the start.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as beside:

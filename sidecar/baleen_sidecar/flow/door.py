@@ -1,21 +1,31 @@
-"""Whom the door lets in, and to what: everything that is not open needs an API key with the right of its route."""
+"""Whom the door lets in, and to what: everything that is not open needs a caller with the right of its route."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from baleen_core.api_keys import ApiKey, ApiKeys, KeyRole, is_key
-from baleen_core.errors import Forbidden, Problem, Unauthenticated
+from baleen_core.api_keys import PREFIX, ApiKey, ApiKeys, is_key
+from baleen_core.callers import Identity, KeyRole
+from baleen_core.errors import ContentError, Forbidden, Problem
+from baleen_core.priority import Priority
+from baleen_sidecar.flow.claims import HEADER, unknown
 
 OPEN: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs"})
 """Asked by probes, scrapers and readers of the documentation, who have no key."""
 OPEN_FOLDER: Final = "/docs/assets/"
-HEADER: Final = "Authorization"
+PRIORITY_HEADER: Final = b"x-baleen-priority"
+_PREFIX: Final = PREFIX.encode()
+_KEY_IN_URL: Final = re.compile(
+    rb"(?:^|[&;])(?:api[-_]?key|x-api-key|access[-_]token|authorization)=|" + _PREFIX + rb"[0-9A-Za-z]{36}",
+    re.IGNORECASE,
+)
+"""By the usual names of such parameters, and by the form of a key, whatever it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """What a route needs: a key with this role; for what is of all tenants, one that may speak for any."""
+    """What a route needs: a caller with this role; for what is of all tenants, one that may speak for any."""
 
     role: KeyRole
     is_of_all_tenants: bool = False
@@ -55,22 +65,38 @@ def admit(keys: ApiKeys, headers: Mapping[bytes, bytes], path: str, *, wall_seco
         Unauthenticated: it shows none, or one that is not known or whose time has passed.
         Forbidden: the key has not the right.
     """
-    shown = read_key(headers)
+    key = find_key(keys, read_key(headers), wall_seconds=wall_seconds)
+    check_right(key, right_for(path))
+    return key
+
+
+def find_key(keys: ApiKeys, shown: bytes, *, wall_seconds: float) -> ApiKey:
+    """Return the good key that is shown.
+
+    Raises:
+        Unauthenticated: it is none, or not known, or its time has passed.
+    """
     key = keys.find(shown)
     if key is None:
-        raise Unauthenticated([Problem(field=HEADER, message=_say_why(shown))])
+        raise unknown(_say_why(shown))
     if key.is_over(wall_seconds):
-        message = f"the time of the API key {key.name!r} passed at {key.expire_time}; ask for a new one"
-        raise Unauthenticated([Problem(field=HEADER, message=message)])
-    right = right_for(path)
-    if right.role not in key.roles:
-        had = ", ".join(sorted(key.roles))
-        message = f"the API key {key.name!r} has not the role {right.role} that this needs; it has {had}"
-        raise Forbidden([Problem(field=HEADER, message=message)])
-    if right.is_of_all_tenants and key.tenant is not None:
-        message = f"this is of all tenants, and the API key {key.name!r} may speak for {key.tenant!r} alone"
-        raise Forbidden([Problem(field=HEADER, message=message)])
+        raise unknown(f"the time of {key.said} passed at {key.expire_time}; ask for a new one")
     return key
+
+
+def check_right(who: Identity, right: Right) -> None:
+    """Let a caller pass who has a right.
+
+    Raises:
+        Forbidden: it has not.
+    """
+    if right.role not in who.roles:
+        had = ", ".join(sorted(who.roles)) or "none"
+        message = f"{who.said} has not the role {right.role} that this needs; it has {had}"
+        raise Forbidden([Problem(field=HEADER, message=message)])
+    if right.is_of_all_tenants and who.tenant is not None:
+        message = f"this is of all tenants, and {who.said} may speak for {who.tenant!r} alone"
+        raise Forbidden([Problem(field=HEADER, message=message)])
 
 
 def read_key(headers: Mapping[bytes, bytes]) -> bytes:
@@ -79,6 +105,41 @@ def read_key(headers: Mapping[bytes, bytes]) -> bytes:
         return shown
     scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")
     return shown.strip() if scheme.lower() == b"bearer" else b""
+
+
+def is_token(shown: bytes) -> bool:
+    """Say whether what is shown has the form of a signed token, and is no API key."""
+    return shown.count(b".") == 2 and not shown.startswith(_PREFIX)
+
+
+def refuse_key_in_url(query: bytes) -> None:
+    """Refuse a request that has its key in the query, whatever else it shows: addresses end up in logs.
+
+    Raises:
+        Unauthenticated: there is one; it is not repeated.
+    """
+    if query and _KEY_IN_URL.search(query):
+        raise unknown(
+            "a key in the URL is never read, and logs on its way may have it: send `Authorization: Bearer <key>` or "
+            "`X-API-Key: <key>`, and have a new key made"
+        )
+
+
+def read_priority(headers: Mapping[bytes, bytes], who: Identity | None) -> Priority:
+    """Return how urgent a request is: what it claims, up to what its caller may claim; nobody in particular, anything.
+
+    Raises:
+        ContentError: it claims something that is no priority.
+    """
+    said = headers.get(PRIORITY_HEADER)
+    if said is None:
+        claimed = Priority.NORMAL
+    else:
+        try:
+            claimed = Priority.read(said.decode("latin-1"))
+        except ValueError as wrong:
+            raise ContentError([Problem(field="X-Baleen-Priority", message=str(wrong))]) from None
+    return claimed if who is None else who.priority_of(claimed)
 
 
 def _say_why(shown: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Who asks: the door notes the API key in the scope, and routes ask for which tenant it may speak."""
+"""Who asks: the door notes the caller in the scope, and routes ask for which tenant it may speak."""
 
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -6,24 +6,24 @@ from typing import Any, Final
 from fastapi import Request
 from msgspec import structs
 
-from baleen_core.api_keys import ApiKey
+from baleen_core.callers import Identity
 from baleen_core.records import Context
 
 _KEY: Final = "baleen.api_key"
 
 
-def note_key(scope: MutableMapping[str, Any], key: ApiKey) -> None:
-    """Remember, for the rest of a request, which key it came with."""
+def note_key(scope: MutableMapping[str, Any], key: Identity) -> None:
+    """Remember, for the rest of a request, whose key or token it came with."""
     scope[_KEY] = key
 
 
-def key_of(scope: MutableMapping[str, Any]) -> ApiKey | None:
-    """Return the key that a request came with; None where no keys are asked for."""
-    key: ApiKey | None = scope.get(_KEY)
+def key_of(scope: MutableMapping[str, Any]) -> Identity | None:
+    """Return whose request it is; None where no keys are asked for."""
+    key: Identity | None = scope.get(_KEY)
     return key
 
 
-def context_of(key: ApiKey | None, context: Context, field: str) -> Context:
+def context_of(key: Identity | None, context: Context, field: str) -> Context:
     """Return the context that a request is judged in: its own, with the key's tenant where it names none.
 
     Raises:

@@ -11,9 +11,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from baleen_core.api_keys import ApiKey
+from baleen_core.callers import Identity
 from baleen_core.errors import BaleenError
+from baleen_core.priority import Priority
 from baleen_sidecar.flow.concurrency import Concurrency
+from baleen_sidecar.flow.door import PRIORITY_HEADER, read_priority
 from baleen_sidecar.web.callers import key_of
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -57,7 +59,8 @@ class Body(Protocol):
 class HotRequest:
     """A request to a hot route; header names are in lower case, `received_seconds` is monotonic.
 
-    `key` is that of the caller; None where no keys are asked for.
+    `key` is who calls; None where no keys are asked for. `priority` is what counts: what is claimed, up to what the
+    caller may claim.
     """
 
     method: str
@@ -67,7 +70,12 @@ class HotRequest:
     body: Body
     request_id: str
     received_seconds: float
-    key: ApiKey | None = None
+    key: Identity | None = None
+    priority: Priority = Priority.NORMAL
+
+    def told_priority(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the header by which whoever claimed a priority is told which one counted."""
+        return ((PRIORITY_HEADER, self.priority.title.encode()),) if PRIORITY_HEADER in self.headers else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +166,7 @@ class HotRoutes:
         self._concurrency.enter()
         try:
             if request.method == route.method:
+                request.priority = read_priority(request.headers, request.key)
                 return await route.answer(request)
             problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
             more = [(b"allow", route.method.encode())]

@@ -73,13 +73,14 @@ class ModerateRoute:
             request_id=request.request_id,
             received_seconds=request.received_seconds,
             deadline_seconds=read_deadline(request.headers, self._deadline_seconds),
+            priority=request.priority,
         )
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
             record = await self._decide(request, caller)
         self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds)
-        body = _ENCODER.encode(to_answer(record))
-        return HotAnswer(status=200, body=body, headers=rate_limit_headers(caller.allowances))
+        headers = (*request.told_priority(), *rate_limit_headers(caller.allowances))
+        return HotAnswer(status=200, body=_ENCODER.encode(to_answer(record)), headers=headers)
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """See HotRoute."""

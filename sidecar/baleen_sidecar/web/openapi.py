@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 
+from baleen_core.priority import Priority
 from baleen_sidecar.flow.door import is_open, right_for
 from baleen_sidecar.web.errors import PROBLEM_TYPE, ProblemDetails
 from baleen_sidecar.web.schemas import Author, DecisionAnswer, ModerateRequest, RequestContext
@@ -15,8 +16,8 @@ from baleen_sidecar.web.schemas import Author, DecisionAnswer, ModerateRequest, 
 REF: Final = "#/components/schemas/{name}"
 _ENCODER: Final = msgspec.json.Encoder()
 _DESCRIPTIONS: Final = {
-    401: "No API key that is good here",
-    403: "The API key lacks a role, or may not speak for the tenant",
+    401: "No API key or token that is good here",
+    403: "The caller lacks a role, or may not speak for the tenant",
     404: "There is nothing of that name",
     410: "The personal part of the decision, which this needs, was erased",
     413: "The content is over a limit, which is named",
@@ -68,8 +69,12 @@ def _schemes() -> dict[str, Any]:
     told = (
         "Needed wherever the server was given a file of API keys; without one it answers loopback alone, and any caller"
     )
+    tokens = (
+        "Instead of an API key: the token of a ServiceAccount that may call, or, for the roles `review` and `admin`, a "
+        "JWT, where the server was told of them"
+    )
     return {
-        "bearer": {"type": "http", "scheme": "bearer", "description": told},
+        "bearer": {"type": "http", "scheme": "bearer", "description": f"{told}. {tokens}"},
         "header": {
             "type": "apiKey",
             "in": "header",
@@ -85,7 +90,8 @@ def _need_key(path: str, operation: dict[str, Any]) -> None:
     told = f"Needs an API key with the role `{right.role}`{tenants}."
     operation["description"] = f"{operation['description']} {told}" if "description" in operation else told
     operation["security"] = [{"bearer": []}, {"header": []}]
-    operation["responses"] |= {str(status): response for status, response in refusals(401, 403).items()}
+    # 503: whose a token is cannot always be found out.
+    operation["responses"] |= {str(status): response for status, response in refusals(401, 403, 429, 503).items()}
 
 
 def _moderate() -> dict[str, Any]:
@@ -140,6 +146,16 @@ def _headers() -> list[dict[str, Any]]:
             "required": False,
             "description": "Milliseconds after which an answer is of no use; late work is refused",
             "schema": {"type": "integer", "minimum": 1, "maximum": 600_000},
+        },
+        {
+            "name": "X-Baleen-Priority",
+            "in": "header",
+            "required": False,
+            "description": (
+                "Who waits while others go first: up to the top priority of the caller's key, which counts where more "
+                "is claimed. The answer has the one that counted"
+            ),
+            "schema": {"type": "string", "enum": [each.title for each in Priority], "default": Priority.NORMAL.title},
         },
         {
             "name": "X-Request-Id",
