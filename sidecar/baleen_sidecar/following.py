@@ -18,6 +18,8 @@ from baleen_core.errors import BaleenError
 from baleen_core.policy.grants import Grants
 from baleen_core.policy_stream import Load
 from baleen_core.records import DecisionRecord
+from baleen_sidecar.adapters.account_file import AccountFile
+from baleen_sidecar.adapters.account_tokens import MAX_ASKING, AccountTokens
 from baleen_sidecar.adapters.gateway_files import GatewayFiles
 from baleen_sidecar.adapters.kube_client import ClusterAccess, KubeClient
 from baleen_sidecar.adapters.kube_source import KubeSource
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 class _Followed:
     """A source of policies, the tasks that follow it and pass it on, and what is served beside the application.
 
-    `shipping` is where a sidecar's decisions go.
+    `shipping` is where a sidecar's decisions go, `accounts` knows ServiceAccounts that may call.
     """
 
     source: PolicySource
@@ -60,9 +62,11 @@ class _Followed:
     tasks: tuple[Task, ...]
     served: tuple[Served, ...] = ()
     shipping: ShipDecisions | None = None
+    accounts: AccountTokens | None = None
+    account_file: AccountFile | None = None
 
     def components(self) -> tuple[Component, ...]:
-        return (self.shipping.component(),) if self.shipping else ()
+        return tuple(each.component() for each in (self.shipping, self.account_file) if each)
 
     def degraded(self) -> tuple[str, ...]:
         return self.shipping.degraded() if self.shipping else ()
@@ -106,7 +110,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
 
     Raises:
         InvalidError: `env` does not say where the API server is, a file of certificates is none, or the file of API
-        keys is not in order.
+        keys, of JWTs' keys or of ServiceAccounts is not in order.
         StateError: a port is taken, or the state folder is in use, newer or damaged.
     """
     async with AsyncExitStack() as stack:
@@ -158,6 +162,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             degraded=lambda: (*following.degraded(), *followed.degraded()),
             on_decision=own.count,
             concurrency=own.concurrency,
+            accounts=followed.accounts,
         )
         Gauge(
             "baleen_policy_source_connected", "1 while the source of policies is followed.", registry=parts.registry
@@ -168,7 +173,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
         served = (app, *followed.served, *metrics)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
-        await _until_served(_serve(served, followed), (*followed.tasks, *parts.watched, following.run, models.run))
+        tasks = (*followed.tasks, *parts.watched, following.run, models.run)
+        await _until_served(_serve(served, followed), tasks)
 
 
 def _find_files(cluster: ClusterSettings, parts: Parts) -> FolderModelFiles:
@@ -271,11 +277,33 @@ async def _open_api_server(
             ),
             chance=os.urandom,
         )
+        account_file = _read_accounts(cluster)
         with bind(cluster.stream_host, cluster.stream_port) as listening:
             served = Served(app=stream, listening=listening, protocol=PolicyStreamProtocol)
-            yield _Followed(source=source, log=parts.log, tasks=(source.run, stream.run), served=(served,))
+            yield _Followed(
+                source=source,
+                log=parts.log,
+                tasks=(source.run, stream.run, *(() if account_file is None else (account_file.watch,))),
+                served=(served,),
+                accounts=None if account_file is None else _knowing(client, account_file, cluster.accounts_audience),
+                account_file=account_file,
+            )
     finally:
         await client.aclose()
+
+
+def _read_accounts(cluster: ClusterSettings) -> AccountFile | None:
+    if cluster.accounts_file is None:
+        return None
+    found = AccountFile(cluster.accounts_file)
+    found.load()
+    return found
+
+
+def _knowing(client: KubeClient, accounts: AccountFile, audience: str) -> AccountTokens:
+    """Know callers by what the API server says, apart from sidecars: these must not be held up by strangers."""
+    authenticator = TokenReviewAuthenticator(client, audience=audience, limit_asking=MAX_ASKING)
+    return AccountTokens(authenticator, accounts.current, audience=audience)
 
 
 @asynccontextmanager

@@ -11,18 +11,22 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import uvicorn
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.records import SHARED_QUOTAS, DecisionRecord
+from baleen_sidecar.adapters.account_tokens import AccountTokens
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
+from baleen_sidecar.adapters.jwt_tokens import EitherTokens, JwtTokens
 from baleen_sidecar.adapters.key_file import KeyFile
 from baleen_sidecar.adapters.language import EldcLanguageDetector
 from baleen_sidecar.adapters.local_quotas import LocalQuotas
@@ -33,6 +37,7 @@ from baleen_sidecar.adapters.quota_file import QuotaFile
 from baleen_sidecar.adapters.redis_quotas import RedisQuotas
 from baleen_sidecar.adapters.resource_usage import ResourceUsage
 from baleen_sidecar.adapters.shared_redis import open_redis
+from baleen_sidecar.adapters.signing_keys import SigningKeyAddress, SigningKeyFile
 from baleen_sidecar.adapters.store import (
     Database,
     GroupedLog,
@@ -45,6 +50,7 @@ from baleen_sidecar.adapters.store import (
     migrate,
 )
 from baleen_sidecar.app import Ports, build_app
+from baleen_sidecar.flow.claims import ClaimRules
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
 from baleen_sidecar.settings import Settings
@@ -115,16 +121,23 @@ class Parts:
     quota_file: QuotaFile | None = None
     quotas: LocalQuotas | RedisQuotas | None = None
     governor: Governor | None = None
+    jwt: JwtTokens | None = None
 
     @property
     def watched(self) -> tuple[Task, ...]:
-        """What follows files, and what else is outside and may change."""
-        keys = () if self.keys is None else (self.keys.watch,)
+        """What follows files and addresses, and what else is outside and may change."""
+        tasks: list[Task] = []
+        if self.keys is not None:
+            tasks.append(self.keys.watch)
+        if self.jwt is not None:
+            tasks.append(self.jwt.keys.watch)
         if self.quota_file is not None:
-            keys = (*keys, self.quota_file.watch)
+            tasks.append(self.quota_file.watch)
         if self.governor is not None:
-            keys = (*keys, self.governor.run)
-        return (*keys, self.quotas.run) if isinstance(self.quotas, RedisQuotas) else keys
+            tasks.append(self.governor.run)
+        if isinstance(self.quotas, RedisQuotas):
+            tasks.append(self.quotas.run)
+        return tuple(tasks)
 
     def degraded(self) -> tuple[str, ...]:
         """Name what every decision is to say that it is not as it should be."""
@@ -137,6 +150,8 @@ class Parts:
             keys = (*keys, self.quota_file.component())
         if isinstance(self.quotas, RedisQuotas):
             keys = (*keys, self.quotas.component())
+        if self.jwt is not None:
+            keys = (*keys, self.jwt.keys.component())
         if not isinstance(self.log, PostgresDecisionLog):
             return keys
         problem = self.log.problem
@@ -153,8 +168,13 @@ class Parts:
         degraded: Callable[[], tuple[str, ...]] = lambda: (),
         on_decision: Callable[[DecisionRecord], None] = lambda record: None,
         concurrency: Concurrency | None = None,
+        accounts: AccountTokens | None = None,
     ) -> Ports:
-        """Return all that the application needs, with these policies and models; `log` stands before our own."""
+        """Return all that the application needs, with these policies and models; `log` stands before our own.
+
+        `accounts` is there where ServiceAccounts may call.
+        """
+        tokens = accounts if self.jwt is None else self.jwt if accounts is None else EitherTokens(self.jwt, accounts)
         is_here = log in (None, self.log)
         return Ports(
             policies=policies,
@@ -177,7 +197,9 @@ class Parts:
             current_quotas=(lambda: ()) if self.quota_file is None else self.quota_file.current,
             quotas=self.quotas,
             governor=self.governor,
-            keys=None if self.keys is None else self.keys.current,
+            # Without a file nobody has a key, and with tokens that is no reason to answer whoever is on loopback.
+            keys=self.keys.current if self.keys is not None else None if tokens is None else ApiKeys,
+            tokens=tokens,
             subjects=self.log if is_here else None,
             log_head=self.log.head if is_here else lambda: None,
         )
@@ -190,7 +212,8 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
     `replica` is how this process is called where several write one decision log; empty: by the host's name.
 
     Raises:
-        InvalidError: the file of API keys, of quotas, or of the URL of the database or Redis, is not in order.
+        InvalidError: the file of API keys, of JWTs' keys, of quotas, or of the URL of the database or Redis, is not in
+        order.
         StateError: the state folder is in use, newer or damaged; or the database is, or does not answer.
     """
     keys = None
@@ -213,6 +236,9 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
         )
         stack.push_async_callback(fetcher.aclose)
         quota_file, quotas = await _open_quotas(stack, settings, replica)
+        jwt = _open_jwt(settings)
+        if jwt is not None:
+            stack.push_async_callback(jwt.keys.aclose)
         yield Parts(
             state=state,
             executor=executor,
@@ -233,6 +259,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             quota_file=quota_file,
             quotas=quotas,
             governor=_make_governor(settings),
+            jwt=jwt,
         )
 
 
@@ -258,6 +285,26 @@ async def _open_quotas(
     # Two that have one name, such as two containers of a host, would be taken for one.
     name = f"{replica or socket.gethostname()}-{os.urandom(4).hex()}"
     return file, RedisQuotas(client, replica=name, monotonic_seconds=time.monotonic)
+
+
+def _open_jwt(settings: Settings) -> JwtTokens | None:
+    if not settings.jwt_keys:
+        return None
+    keys: SigningKeyAddress | SigningKeyFile
+    if settings.jwt_keys.startswith("https://"):
+        # It is first read when it is first followed: a start waits for nobody else's server.
+        keys = SigningKeyAddress(settings.jwt_keys, ca_file=settings.jwt_ca_file)
+    else:
+        keys = SigningKeyFile(Path(settings.jwt_keys))
+        keys.load()
+    rules = ClaimRules(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        roles_claim=settings.jwt_roles_claim,
+        tenant_claim=settings.jwt_tenant_claim,
+        leeway_seconds=settings.jwt_leeway_seconds,
+    )
+    return JwtTokens(keys, rules)
 
 
 async def _open_stores(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from baleen_core.environment import (
     Readers,
@@ -38,7 +39,7 @@ class Settings:
     """The defaults suit one node; each field is set by `BALEEN_<FIELD>` in upper case."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; one beyond loopback needs API keys."""
+    """The address to listen on; one beyond loopback needs API keys, or tokens."""
     port: int = 8080
     """The port of everything; 0 takes a free one."""
     api_keys_file: Path | None = None
@@ -99,6 +100,20 @@ class Settings:
     """From so much memory on, of what may be used, the throttle level goes up."""
     governor_memory_shed_percent: float = 95.0
     """From so much memory on, only what is critical is let in."""
+    jwt_keys: str = ""
+    """The public keys (JWKS) by which JWTs of callers are checked: a file, or an https:// address; empty: no JWTs."""
+    jwt_ca_file: Path | None = None
+    """The certificates that vouch for that address; empty: the system's."""
+    jwt_issuer: str = ""
+    """Who must have made a JWT (`iss`)."""
+    jwt_audience: str = "baleen"
+    """For whom it must be (`aud`)."""
+    jwt_roles_claim: str = "roles"
+    """The claim, or its path such as `realm_access.roles`, with the roles `review` and `admin`; all else is ignored."""
+    jwt_tenant_claim: str = ""
+    """The claim with the one tenant that a JWT may speak for, `*` for all of them; empty: every JWT may for all."""
+    jwt_leeway_seconds: float = 30.0
+    """By how much clocks may differ, at most 60."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -136,15 +151,24 @@ class Settings:
             if shed <= raised
         )
 
-    def conflicts(self) -> tuple[Problem, ...]:
-        """Say what cannot be, though each value is of its kind."""
-        if is_loopback(self.host) or self.api_keys_file is not None:
-            return ()
+    def conflicts(self, *, has_accounts: bool = False) -> tuple[Problem, ...]:
+        """Say what cannot be, though each value is of its kind; `has_accounts`: ServiceAccounts may call, too."""
+        problems = [
+            Problem(field=f"{PREFIX}JWT_{name}", message=f"is empty; with {PREFIX}JWT_KEYS it says {what}")
+            for name, said, what in (
+                ("ISSUER", self.jwt_issuer, "who must have made a token (`iss`)"),
+                ("AUDIENCE", self.jwt_audience, "for whom a token must be (`aud`)"),
+                ("ROLES_CLAIM", self.jwt_roles_claim, "which claim has the roles"),
+            )
+            if self.jwt_keys and not said
+        ]
+        if is_loopback(self.host) or self.api_keys_file is not None or self.jwt_keys or has_accounts:
+            return tuple(problems)
         message = (
             f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served: "
             f"make some with `baleen keys create`, and set {PREFIX}API_KEYS_FILE"
         )
-        return (Problem(field=PREFIX + "HOST", message=message),)
+        return (*problems, Problem(field=PREFIX + "HOST", message=message))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +213,10 @@ class ClusterSettings:
     """How this process is called in a policy's convergence; empty: the host's name, which is the pod's."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+    accounts_file: Path | None = None
+    """The file of ServiceAccounts that may call a gateway, read again when it changes; empty: none may."""
+    accounts_audience: str = "baleen"
+    """The audience that their tokens must be for."""
 
     @property
     def is_gateway(self) -> bool:
@@ -209,7 +237,11 @@ class ClusterSettings:
         values, problems = read_variables(env, PREFIX, {**shared, **_CLUSTER_READERS}, FOREIGN)
         settings = Settings(**{name: value for name, value in values.items() if name in shared})
         own = cls(**{name: value for name, value in values.items() if name not in shared})
-        problems += (*settings.conflicts(), *settings.governor_conflicts())
+        problems += settings.conflicts(has_accounts=own.accounts_file is not None)
+        problems += settings.governor_conflicts()
+        if own.accounts_file is not None and not own.is_gateway:
+            message = "a sidecar that follows a gateway has no right to ask the API server whose a token is"
+            problems.append(Problem(field=PREFIX + "ACCOUNTS_FILE", message=message))
         if settings.database_url_file is not None and not own.is_gateway:
             message = "a sidecar that follows a gateway sends its decisions there, and keeps none in a database"
             problems.append(Problem(field=PREFIX + "DATABASE_URL_FILE", message=message))
@@ -282,6 +314,32 @@ def _percent(text: str) -> float:
     return number
 
 
+def _key_source(text: str) -> str:
+    url = urlsplit(text)
+    if "://" in text and (url.scheme != "https" or not url.hostname or url.username or url.fragment):
+        raise ValueError("it must be a file, or an address such as https://id.example/keys without user and fragment")
+    return text
+
+
+def _leeway(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 60:
+        raise ValueError("it must be 0 to 60 seconds")
+    return number
+
+
+def _audience(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty; name an audience, such as baleen")
+    return text.strip()
+
+
+def _claim(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("it must have no spaces around it")
+    return text
+
+
 def _optional(convert: Callable[[object], str]) -> Callable[[str], str | None]:
     return lambda text: convert(text) if text else None
 
@@ -329,6 +387,13 @@ _READERS: Final[Readers] = {
     "governor_cpu_shed_percent": _percent,
     "governor_memory_percent": _percent,
     "governor_memory_shed_percent": _percent,
+    "jwt_keys": _key_source,
+    "jwt_ca_file": _file,
+    "jwt_issuer": _claim,
+    "jwt_audience": _claim,
+    "jwt_roles_claim": _claim,
+    "jwt_tenant_claim": _claim,
+    "jwt_leeway_seconds": _leeway,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})
@@ -353,6 +418,8 @@ _CLUSTER_READERS: Final[Readers] = {
     "drain_seconds": read_pause,
     "replica": _header,
     "log_level": read_level,
+    "accounts_file": _file,
+    "accounts_audience": _audience,
 }
 
 _BACKUP_READERS: Final[Readers] = {

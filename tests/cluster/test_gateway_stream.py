@@ -1,5 +1,6 @@
 """From the API server through a gateway to a sidecar without rights: who it is, what it gets, and who is told."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api_access import Administrator, Disturbed, gateway_access, kube_client
-from baleen_core.errors import ClusterError
+from baleen_core.errors import ClusterError, Overloaded
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.schema import ListType
 from baleen_core.policy_stream import AUDIENCE
@@ -164,6 +165,20 @@ async def test_answers_are_remembered_for_a_while_bad_ones_too_and_no_longer(
     assert [await asks(account), await asks("nobody")] == [0, 1]
     now += token_review.POSITIVE_SECONDS
     assert await asks(account) == 1
+
+
+async def test_more_strangers_than_may_be_asked_about_are_refused_and_whoever_is_known_is_not(
+    client: KubeClient, account: str
+) -> None:
+    authenticator = TokenReviewAuthenticator(client, limit_asking=4)
+    await authenticator.authenticate(account)
+    strangers = [authenticator.authenticate(f"stranger-{number}") for number in range(20)]
+    *found, known = await asyncio.gather(*strangers, authenticator.authenticate(account), return_exceptions=True)
+
+    assert found == [None] * 4 + [each for each in found if isinstance(each, Overloaded)]
+    assert len(found) == 20
+    assert isinstance(known, ServiceAccount)
+    assert await authenticator.authenticate("another") is None
 
 
 async def test_a_token_is_not_remembered_beyond_its_end(client: KubeClient, transport: Disturbed, account: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from baleen_core.accounts import parse_accounts
 from baleen_operator import settings as of_operator
 from baleen_operator.adapters.webhooks import (
     ANSWER_SECONDS,
@@ -173,6 +174,27 @@ def test_the_page_on_databases_says_what_the_chart_takes():
     assert {"ports": [{"protocol": "TCP", "port": 5432}], "to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}]} in egress
 
 
+def test_the_page_on_tokens_says_which_accounts_the_chart_takes_and_they_may_call_without_api_keys():
+    said = yaml.safe_load(blocks(ROOT / "docs/howto/tokens.md", "yaml")[1])
+    values = {
+        "crds": {"install": False},
+        "gateway": {"accounts": {"allowed": said["accounts"], "tenants": said["tenants"]}},
+    }
+    objects = manifests(values)
+    file = by_identity(objects)["ConfigMap", "baleen-gateway-accounts"]["data"]["accounts.yaml"]
+    of_pod = environment(objects, "gateway") | {"BALEEN_STREAM_ADDRESS": ""}
+    settings, cluster = of_sidecar.ClusterSettings.from_env(of_pod)
+    (account,) = parse_accounts(yaml.safe_load(file))
+
+    assert (account.name, account.tenant, account.top_priority.title) == ("shop/app", "acme", "High")
+    assert [str(limit) for limit in (*account.limits, *account.tenant_limits)] == [
+        "50 requests per second (200 at once)",
+        "500 requests per second (500 at once)",
+    ]
+    assert (settings.api_keys_file, settings.host) == (None, "0.0.0.0")
+    assert str(cluster.accounts_file) == "/etc/baleen/accounts.yaml"
+
+
 def test_the_page_on_limits_says_what_the_chart_takes_and_gateways_read_it():
     page = ROOT / "docs/howto/limit-callers.md"
     (values,) = (each for each in blocks(page, "yaml") if "gateway:" in each)
@@ -198,7 +220,8 @@ def test_every_setting_has_a_value_and_every_value_a_setting():
     kept = {"backup": {"enabled": True}}
     asked = {"url": "https://prometheus.example", "existingSecret": "prometheus", "tokenKey": "token", "caKey": "ca"}
     asks = {"analysis": {"prometheus": asked}}
-    all_named = merged(KEYS, lists, scaled, kept, asks, {"models": {"fetch": {"enabled": True}}})
+    accounts = {"gateway": {"accounts": {"allowed": [{"namespace": "shop", "name": "app", "roles": ["moderate"]}]}}}
+    all_named = merged(KEYS, lists, scaled, kept, asks, accounts, {"models": {"fetch": {"enabled": True}}})
     objects = manifests(all_named, "--set", "crds.install=false")
 
     # With backups of what each gateway keeps there is no database.
@@ -272,6 +295,12 @@ def test_a_pod_is_found_by_its_selectors_and_by_nobody_elses(case: str):
     ("values", "said"),
     [
         pytest.param({"gateway": {"replica": 3}}, "additional properties 'replica' not allowed", id="unknown"),
+        pytest.param(
+            {"gateway": {"accounts": {"allowed": [{"namespace": "shop", "name": "app", "roles": ["root"]}]}}},
+            "at '/gateway/accounts/allowed/0/roles/0'",
+            id="role",
+        ),
+        pytest.param({"gateway": {"settings": {"jwtLeewaySeconds": 90}}}, "/settings/jwtLeewaySeconds'", id="leeway"),
         pytest.param({"gatway": {}}, "additional properties 'gatway' not allowed", id="unknown at the top"),
         pytest.param({"gateway": {"replicas": "3"}}, "at '/gateway/replicas': got string, want integer", id="type"),
         pytest.param({"gateway": {"replicas": 0}}, "at '/gateway/replicas': minimum", id="range"),

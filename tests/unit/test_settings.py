@@ -47,6 +47,11 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_DEFAULT_TENANT", "acme", "default_tenant", "acme"),
         ("BALEEN_DEFAULT_SOURCE", "site-7/camera-3", "default_source", "site-7/camera-3"),
         ("BALEEN_DEFAULT_SURFACE", "", "default_surface", None),
+        ("BALEEN_JWT_KEYS", "", "jwt_keys", ""),
+        ("BALEEN_JWT_CA_FILE", "/etc/ca.crt", "jwt_ca_file", Path("/etc/ca.crt")),
+        ("BALEEN_JWT_ROLES_CLAIM", "realm_access.roles", "jwt_roles_claim", "realm_access.roles"),
+        ("BALEEN_JWT_TENANT_CLAIM", "tenant", "jwt_tenant_claim", "tenant"),
+        ("BALEEN_JWT_LEEWAY_SECONDS", "0", "jwt_leeway_seconds", 0.0),
         (
             "BALEEN_ALLOWED_PRIVATE_NETWORKS",
             "10.0.0.0/8, fd00::/8",
@@ -78,6 +83,10 @@ def test_every_field_can_be_set() -> None:
         pytest.param("BALEEN_PROT", "1", "is not a setting; there are BALEEN_", id="a typo"),
         pytest.param("BALEEN_HOST", "0.0.0.0", "is not loopback", id="every address"),
         pytest.param("BALEEN_HOST", "example.com", "is not loopback", id="a name"),
+        pytest.param("BALEEN_JWT_KEYS", "http://id.example/keys", "such as https://id.example/keys", id="plain HTTP"),
+        pytest.param("BALEEN_JWT_KEYS", "https://me:pw@id.example/keys", "without user", id="a password"),
+        pytest.param("BALEEN_JWT_LEEWAY_SECONDS", "61", "0 to 60 seconds", id="clocks that nobody set"),
+        pytest.param("BALEEN_JWT_LEEWAY_SECONDS", "nan", "0 to 60 seconds", id="no leeway"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_would_be_right(variable: str, text: str, said: str) -> None:
@@ -124,6 +133,28 @@ def test_with_api_keys_any_address_is_served(host: str) -> None:
     assert ClusterSettings.from_env(env) == (wanted, ClusterSettings())
 
 
+@pytest.mark.parametrize("keys", ["https://id.example/keys", "/etc/jwks.json"])
+def test_jwts_need_to_be_somebodys_and_open_any_address(keys: str) -> None:
+    env = {"BALEEN_HOST": "0.0.0.0", "BALEEN_JWT_KEYS": keys}
+    settings = Settings.from_env(env | {"BALEEN_JWT_ISSUER": "https://id.example"})
+
+    assert (settings.jwt_keys, settings.jwt_issuer, settings.jwt_audience) == (keys, "https://id.example", "baleen")
+    for more in ({}, {"BALEEN_JWT_AUDIENCE": "", "BALEEN_JWT_ROLES_CLAIM": ""}):
+        with pytest.raises(InvalidError) as caught:
+            Settings.from_env(env | more)
+        assert [problem.field for problem in caught.value.problems] == ["BALEEN_JWT_ISSUER", *more]
+
+
+def test_with_service_accounts_any_address_is_served_by_a_gateway_and_no_sidecar_has_them() -> None:
+    env = {"BALEEN_HOST": "0.0.0.0", "BALEEN_ACCOUNTS_FILE": "/accounts.yaml"}
+    settings, cluster = ClusterSettings.from_env(env)
+
+    assert (settings.host, cluster.accounts_file) == ("0.0.0.0", Path("/accounts.yaml"))
+    with pytest.raises(InvalidError, match="no right to ask the API server") as caught:
+        ClusterSettings.from_env(env | {"BALEEN_GATEWAY_URL": "http://gateway:8081"})
+    assert [problem.field for problem in caught.value.problems] == ["BALEEN_ACCOUNTS_FILE"]
+
+
 def test_without_api_keys_it_is_said_how_to_serve_others() -> None:
     with pytest.raises(InvalidError, match=r"`baleen keys create`, and set BALEEN_API_KEYS_FILE"):
         Settings.from_env({"BALEEN_HOST": "0.0.0.0"})
@@ -166,6 +197,8 @@ CLUSTER = [
     ("backup_accounts", "a/backup", ("a/backup",)),
     ("replica", "gateway-0", "gateway-0"),
     ("log_level", "DEBUG", "DEBUG"),
+    ("accounts_file", "/etc/accounts.yaml", Path("/etc/accounts.yaml")),
+    ("accounts_audience", "moderation", "moderation"),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from baleen_core.errors import Overloaded
 from baleen_core.policy_stream import AUDIENCE
 from baleen_sidecar.adapters.kube_client import Call, KubeClient
 from baleen_sidecar.ports import ServiceAccount
@@ -49,23 +50,34 @@ class TokenReviewAuthenticator:
         audience: str = AUDIENCE,
         wall_seconds: Callable[[], float] = time.time,
         positive_seconds: float = POSITIVE_SECONDS,
+        limit_asking: int | None = None,
     ) -> None:
+        """`limit_asking` is how many unknown tokens may be asked about at a time; None: any number, which wait."""
         self._client = client
         self._audience = audience
         self._wall_seconds = wall_seconds
         self._positive_seconds = positive_seconds
+        self._limit_asking = limit_asking
         self._good: OrderedDict[bytes, _Answer] = OrderedDict()
         self._bad: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking: dict[bytes, asyncio.Lock] = {}
         self._gate = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
     async def authenticate(self, token: str) -> ServiceAccount | None:
-        """Return whose token it is; see the port for what is raised."""
+        """Return whose token it is; see the port for what is raised.
+
+        Raises:
+            Overloaded: too many are being asked about; whoever is remembered is not held up.
+        """
         if not token or len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             return None
         name = hashlib.sha256(token.encode()).digest()
         if found := self._recall(name):
             return found.account
+        if self._limit_asking is not None and len(self._asking) >= self._limit_asking and name not in self._asking:
+            raise Overloaded(
+                f"the API server is being asked about {self._limit_asking} other tokens, which is the most"
+            )
         # Whoever asks about the same token meanwhile waits for the one answer.
         lock = self._asking.setdefault(name, asyncio.Lock())
         try:
