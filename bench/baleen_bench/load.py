@@ -60,6 +60,8 @@ class HttpSide:
     path: str = "/v1/moderate"
     triton: int | None = None
     start_rate: float = 500.0
+    headers: tuple[str, ...] = ()
+    """More of them, such as `X-API-Key: …`."""
 
     def calibrate(self, *, step_seconds: float, max_seconds: float) -> tuple[float, Any]:
         """See Side."""
@@ -82,6 +84,7 @@ class HttpSide:
             f"-target={target}",
             f"-lines={self.requests}",
             "-header=Content-Type: application/json",
+            *(f"-header={each}" for each in self.headers),
             f"-connections={CONNECTIONS}",
             f"-cpu={self.cpu}",
             *arguments,

@@ -10,6 +10,7 @@ NAMES: Final = (
     "decide_ratio_floor",
     "decide_rps_durable",
     "decide_cpu_us",
+    "refuse_cpu_us",
     "decide_ratio_direct_triton",
     "engine",
     "judged_twice",

@@ -39,12 +39,18 @@ class Bench:
         *resources: dict[str, Any],
         triton: Triton | None = None,
         model: str | None = None,
+        api_keys: Path | None = None,
     ) -> HttpSide:
-        """Start the product with policies, a state folder of its own, and one model on a Triton, or none."""
+        """Start the product with policies, a state folder of its own, and one model on a Triton, or none.
+
+        With a file of API keys whoever shows none of them is refused.
+        """
         home = self.folder / name
         arguments = [f"--policies={policies.write(home / 'policies', *resources)}", f"--state={home / 'state'}"]
         if triton is not None and model is not None:
             arguments += [f"--triton={triton.endpoint}", f"--model={model}"]
+        if api_keys is not None:
+            arguments.append(f"--api-keys={api_keys}")
         server = self._stack.enter_context(
             child("baleen_bench.subject", f"--durability={durability.value}", *arguments, cpu=self.cores.server)
         )

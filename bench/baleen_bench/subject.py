@@ -21,12 +21,14 @@ async def main() -> None:
     parser.add_argument("--durability", type=Durability, required=True)
     parser.add_argument("--triton", default="127.0.0.1:1")
     parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--api-keys", type=Path)
     arguments = parser.parse_args()
     settings = Settings(
         port=0,
         policies=arguments.policies,
         state=arguments.state,
         durability=arguments.durability,
+        api_keys_file=arguments.api_keys,
     )
     inference = TritonInference(arguments.triton, timeout_seconds=settings.model_timeout_seconds)
     models = [load(name) for name in arguments.model]
