@@ -1,6 +1,7 @@
 """Call a sidecar over HTTP, as any application would."""
 
 import mimetypes
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from baleen_sidecar.web.errors import ProblemDetails
 TIMEOUT_SECONDS: Final = 120.0
 KEY_VARIABLE: Final = "BALEEN_API_KEY"
 """Not an option: everybody on a machine can read the options of its commands."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ""})
 
 
@@ -120,14 +122,14 @@ def to_error(problem: ProblemDetails) -> BaleenError:
 
 
 def check_key(api_key: str) -> None:
-    """Check that what is shown as a key is a whole one; empty is none.
+    """Check that what is shown as a key is a whole one, or a token that some servers take instead; empty is none.
 
     Raises:
         ContentError: it is not.
     """
-    if api_key and not is_key(api_key):
+    if api_key and not is_key(api_key) and not _TOKEN.fullmatch(api_key):
         # Not shown: most of it may be right.
-        message = "is no whole API key: a part is missing, or was changed"
+        message = "is no whole API key, nor a token: a part is missing, or was changed"
         raise ContentError([Problem(field=KEY_VARIABLE, message=message)])
 
 

@@ -136,9 +136,9 @@ def test_an_answer_of_another_shape_is_not_a_sidecar_s(answer, status, body):
         client.get("/v1/policies")
 
 
+@pytest.mark.parametrize("key", [make_key(bytes(32)), "eyJh.eyJp-_.c2ln"], ids=["key", "token"])
 @pytest.mark.parametrize("command", ["moderate", "explain"])
-def test_the_key_is_a_variable_and_is_shown_with_each_request(answer, text, shown, command, monkeypatch):
-    key = make_key(bytes(32))
+def test_the_key_is_a_variable_and_is_shown_with_each_request(answer, text, shown, command, key, monkeypatch):
     monkeypatch.setenv("BALEEN_API_KEY", key)
     refusal = problem(401, "The caller is not known", "", [{"field": "Authorization", "message": "is not known here"}])
     ended = baleen(command, "--url", answer(401, refusal), text)
@@ -154,12 +154,12 @@ def test_without_a_key_none_is_shown(answer, text, shown, monkeypatch):
     assert shown == [None]
 
 
-@pytest.mark.parametrize("key", [make_key(bytes(32))[:-1], "secret\nHost: evil", "baleen_é"])
+@pytest.mark.parametrize("key", [make_key(bytes(32))[:-1], "secret\nHost: evil", "baleen_é", "a.b", "a.b.c\n", "ä.b.c"])
 def test_what_is_no_whole_key_is_sent_to_nobody_and_not_shown(answer, text, shown, key, monkeypatch):
     monkeypatch.setenv("BALEEN_API_KEY", key)
     ended = baleen("moderate", "--url", answer(200, b"{}"), text)
 
-    assert ended.problems == ["BALEEN_API_KEY: is no whole API key: a part is missing, or was changed"]
+    assert ended.problems == ["BALEEN_API_KEY: is no whole API key, nor a token: a part is missing, or was changed"]
     assert shown == []
 
 
