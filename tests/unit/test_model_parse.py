@@ -12,6 +12,7 @@ from baleen_core.model.schema import (
     Asset,
     Backend,
     Batching,
+    BreakerSpec,
     DataType,
     Device,
     Expectation,
@@ -26,6 +27,7 @@ from baleen_core.model.schema import (
     PodTemplate,
     Precision,
     Preprocessing,
+    Resilience,
     Source,
     SourceType,
     Tensor,
@@ -148,7 +150,6 @@ def test_every_problem_is_reported_at_once():
     [
         pytest.param(make_manifest(autoscaling={"mode": "Off"}), "spec.autoscaling", id="autoscaling"),
         pytest.param(make_manifest(rollout={}), "spec.rollout", id="rollout"),
-        pytest.param(make_manifest(resilience={}), "spec.resilience", id="resilience"),
         pytest.param(make_manifest(drain={"graceSeconds": 60}), "spec.drain", id="drain"),
         pytest.param(make_manifest(retraining={}), "spec.retraining", id="retraining"),
         pytest.param(
@@ -471,3 +472,29 @@ def test_nothing_that_yaml_can_hold_makes_the_parser_fail_otherwise(field, value
 def test_a_manifest_of_any_shape_is_read_or_refused(manifest):
     with pytest.raises(ModelError):
         parse_model_deployment(manifest)
+
+
+def test_failures_are_met_by_what_resilience_says_and_by_usual_numbers_where_it_says_nothing():
+    breaker = {"failureThreshold": 3, "maxOpenSeconds": 10, "slowCallMilliseconds": 500}
+    said = parse_model_deployment(make_manifest(resilience={"breaker": breaker, "retryBudget": "5%"})).resilience
+    usual = parse_model_deployment(make_manifest()).resilience
+
+    assert said == Resilience(
+        breaker=BreakerSpec(failure_threshold=3, max_open_seconds=10, slow_call_milliseconds=500), retry_budget=50_000
+    )
+    assert usual == Resilience()
+
+
+@pytest.mark.parametrize(
+    ("resilience", "field"),
+    [
+        pytest.param({"breaker": {"failureThreshold": 0}}, "breaker.failureThreshold", id="no failure"),
+        pytest.param({"breaker": {"successThreshold": 1001}}, "breaker.successThreshold", id="too many successes"),
+        pytest.param({"breaker": {"maxOpenSeconds": "60"}}, "breaker.maxOpenSeconds", id="text"),
+        pytest.param({"breaker": {"slowCallMilliseconds": True}}, "breaker.slowCallMilliseconds", id="true"),
+        pytest.param({"retryBudget": "101%"}, "retryBudget", id="more than all"),
+        pytest.param({"retries": 3}, "retries", id="unknown"),
+    ],
+)
+def test_resilience_that_cannot_be_is_refused_by_field(resilience, field):
+    assert list(problems_of(make_manifest(resilience=resilience))) == [f"spec.resilience.{field}"]

@@ -10,6 +10,7 @@ from baleen_core.model.schema import (
     Asset,
     Backend,
     Batching,
+    BreakerSpec,
     DataType,
     Device,
     Expectation,
@@ -24,6 +25,7 @@ from baleen_core.model.schema import (
     PodTemplate,
     Precision,
     Preprocessing,
+    Resilience,
     Source,
     SourceType,
     Tensor,
@@ -56,12 +58,15 @@ MAX_ENDPOINTS: Final = 64
 MAX_MEMORY_BYTES: Final = 1 << 40
 MAX_REPLICAS: Final = 1000
 MAX_GPUS: Final = 64
+MAX_BREAKER_CALLS: Final = 1000
+MAX_BREAKER_MILLISECONDS: Final = 3_600_000
+MAX_OPEN_SECONDS: Final = 365 * 86_400
 MAX_POD_LIST: Final = 16
 """Entries of each list and mapping of a pod template."""
 MAX_POD_VALUES: Final = 512
 """Values within one toleration, affinity or spread constraint."""
 
-_LATER: Final = ("autoscaling", "rollout", "resilience", "drain", "retraining")
+_LATER: Final = ("autoscaling", "rollout", "drain", "retraining")
 _POD_FIELDS: Final = ("podTemplate", "gpu")
 _LATER_SOURCES: Final = ("PVC", "OCI", "S3", "HTTP")
 _QUANTITY = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi|Ti|k|M|G|T)?", re.ASCII)
@@ -180,6 +185,7 @@ def _read_spec(spec: Reader, *, deployment_name: str, namespace: str) -> ModelDe
         gpu=_read_gpu(spec.mapping("gpu")) if spec.has("gpu") else None,
         pod_template=_read_pod_template(pod_template),
         verify_interval_seconds=spec.optional("verifyIntervalSeconds", integer(5, 3600), 30),
+        resilience=_read_resilience(spec.mapping("resilience")),
     )
     _check_memory(pod_template, deployment)
     for reader in (runtime, spec):
@@ -202,6 +208,29 @@ def _read_endpoints(spec: Reader, runtime: Reader) -> tuple[str, ...]:
         external.report("endpoints", "names an endpoint twice; each must be there once")
     external.done()
     return endpoints
+
+
+def _read_resilience(reader: Reader) -> Resilience:
+    usual = Resilience()
+    breaker = reader.mapping("breaker")
+    calls, milliseconds = integer(1, MAX_BREAKER_CALLS), integer(1, MAX_BREAKER_MILLISECONDS)
+    resilience = Resilience(
+        breaker=BreakerSpec(
+            failure_threshold=breaker.optional("failureThreshold", calls, usual.breaker.failure_threshold),
+            first_probe_milliseconds=breaker.optional(
+                "firstProbeMilliseconds", milliseconds, usual.breaker.first_probe_milliseconds
+            ),
+            max_open_seconds=breaker.optional(
+                "maxOpenSeconds", integer(1, MAX_OPEN_SECONDS), usual.breaker.max_open_seconds
+            ),
+            success_threshold=breaker.optional("successThreshold", calls, usual.breaker.success_threshold),
+            slow_call_milliseconds=breaker.optional("slowCallMilliseconds", milliseconds, None),
+        ),
+        retry_budget=reader.optional("retryBudget", ratio, usual.retry_budget),
+    )
+    for one in (breaker, reader):
+        one.done()
+    return resilience
 
 
 def _read_gpu(reader: Reader) -> Gpu:

@@ -187,6 +187,28 @@ class PodTemplate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSpec:
+    """When a model that fails at a replica is asked there no more, and when it is again.
+
+    Without `slow_call_milliseconds` no answer is too slow, short of the time that a call may take at all.
+    """
+
+    failure_threshold: int = 5
+    first_probe_milliseconds: int = 1000
+    max_open_seconds: int = 60
+    success_threshold: int = 2
+    slow_call_milliseconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resilience:
+    """How failures of the models are met; `retry_budget` is in millionths of the calls of each model."""
+
+    breaker: BreakerSpec = field(default_factory=BreakerSpec)
+    retry_budget: int = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDeployment:
     """Models that one Triton runtime serves together.
 
@@ -203,3 +225,4 @@ class ModelDeployment:
     gpu: Gpu | None = None
     pod_template: PodTemplate = field(default_factory=PodTemplate)
     verify_interval_seconds: int = 30
+    resilience: Resilience = field(default_factory=Resilience)
