@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 import uvloop
+from baleen_sidecar.adapters.verified import VerifiedInference
 
 from baleen_bench.children import announce
 from baleen_bench.models import load
 from baleen_sidecar.adapters.triton import TritonInference
-from baleen_sidecar.adapters.verified import VerifiedInference
 from baleen_sidecar.main import bind, open_sidecar, run_server
 from baleen_sidecar.settings import Durability, Settings
 

@@ -15,13 +15,16 @@ from baleen_cli.triton.install import Installation, default_root, install
 from baleen_cli.triton.server import TritonServer
 from baleen_core.errors import ModelError, Problem, StateError
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.model.schema import Backend
+from baleen_core.model.schema import Backend, ModelDeployment
 from baleen_sidecar.adapters.model_dir import read_deployments
+from baleen_sidecar.adapters.routed import Replica, RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
-from baleen_sidecar.adapters.verified import VerifiedInference
 from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server, url_of
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.verify_models import VerifyModels
+
+PLACE = "triton"
+"""Where models are asked, as breakers call it: the one server has another port each time that one is taken."""
 
 log = logging.getLogger(__name__)
 triton_log = logging.getLogger("triton")
@@ -33,6 +36,7 @@ class Prepared:
 
     settings: Settings
     locator: ModelLocator
+    deployments: tuple[ModelDeployment, ...]
     models: tuple[LoadedModel, ...]
     verify_interval_seconds: float
     installation: Installation
@@ -83,10 +87,26 @@ def prepare(settings: Settings) -> Prepared:
     return Prepared(
         settings=settings,
         locator=locator,
+        deployments=tuple(deployments),
         models=tuple(locator.load(model) for model in models),
         verify_interval_seconds=min(deployment.verify_interval_seconds for deployment in deployments),
         installation=install(default_root(), log.info),
     )
+
+
+class _Supervised:
+    """The server as its supervisor speaks to it; what answers after a restart has to give its golden answers first."""
+
+    def __init__(self, inference: TritonInference, replica: Replica) -> None:
+        self._inference = inference
+        self._replica = replica
+
+    async def server_id(self) -> str | None:
+        return await self._inference.server_id()
+
+    async def connect(self, endpoint: str) -> None:
+        self._replica.doubt_all()
+        await self._inference.connect(endpoint)
 
 
 @asynccontextmanager
@@ -99,7 +119,12 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
     """
     settings = prepared.settings
     inference = TritonInference("127.0.0.1:1", timeout_seconds=settings.model_timeout_seconds)
-    verified = VerifiedInference(inference, inference)
+    routed = RoutedInference(lambda _: inference)
+    routed.route(
+        {loaded.model.name: (PLACE,) for loaded in prepared.models},
+        {model.name: each.resilience for each in prepared.deployments for model in each.models},
+    )
+    replica = routed.server(PLACE)
     server = TritonServer(
         prepared.installation,
         [loaded.model for loaded in prepared.models],
@@ -109,17 +134,18 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
         threads=max(1, (os.cpu_count() or 1)),
     )
     with bind(settings.host, settings.port) as listening:
-        async with open_sidecar(settings, prepared.models, verified) as sidecar:
+        async with open_sidecar(settings, prepared.models, routed, breakers=routed) as sidecar:
             verify = VerifyModels(
                 prepared.models,
-                inference,
+                replica,
                 images=sidecar.ports.images,
                 golden_file=prepared.locator.golden_file,
                 on_stuck=server.restart,
+                probe_at=replica.probe_at,
             )
             interval = min(settings.verify_interval_seconds, prepared.verify_interval_seconds)
             background = (
-                asyncio.create_task(server.run(inference, verify.check), name="triton"),
+                asyncio.create_task(server.run(_Supervised(inference, replica), verify.check), name="triton"),
                 asyncio.create_task(verify.run(interval), name="verify"),
                 asyncio.create_task(sidecar.policies.watch(), name="policies"),
                 *(asyncio.create_task(watch(), name="callers") for watch in sidecar.watched),
@@ -137,7 +163,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                 for task in (serving, *background):
                     task.cancel()
                 ended = await asyncio.gather(serving, *background, return_exceptions=True)
-                await inference.close()
+                await routed.close()
                 for task, outcome in zip((serving, *background), ended, strict=True):
                     if isinstance(outcome, Exception):
                         log.error("task failed", extra={"task": task.get_name()}, exc_info=outcome)

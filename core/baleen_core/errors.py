@@ -15,12 +15,14 @@ BaleenError
 ├── StateError             the state on disk cannot be used (in use, newer, damaged); whoever runs Baleen must act
 ├── UpstreamError          something we call failed; trying again may help
 │   ├── ModelUnavailable   a model did not answer, or answered nonsense
+│   │   └── Unanswerable   it has no answer to this very content, which says nothing about its server
 │   ├── FetchError         the address that the caller gave could not be read
 │   └── ClusterError       the API server refused (verb and resource are named) or did not answer
 │       └── Stale          what was planned on has changed since: plan again
 ├── LimitExceeded          the caller used up what it may; wait, the limit is named
 ├── Overloaded             we refuse on purpose; anyone may try again later
 │   ├── NoPolicy           no policy covers the request, so nothing may be allowed
+│   ├── SourceUnavailable  what a source sent last could not be read, or somebody shut it: its breaker is open
 │   └── LogUnavailable     a decision could not be made durable, so it is not given
 └── DeadlineExceeded       the caller's deadline passed
 """
@@ -116,6 +118,10 @@ class ModelUnavailable(UpstreamError):
     """A model did not answer, answered too late, or answered nonsense."""
 
 
+class Unanswerable(ModelUnavailable):
+    """A model has no answer to this very content: it refused the rows, or answered one with NaN or infinity."""
+
+
 class FetchError(UpstreamError):
     """The address that the caller gave could not be read."""
 
@@ -158,6 +164,10 @@ class Overloaded(BaleenError):
 
 class NoPolicy(Overloaded):
     """No policy covers the request: it is refused, never allowed."""
+
+
+class SourceUnavailable(Overloaded):
+    """The breaker of a source (named) is open: its media could not be read, or somebody shut it on purpose."""
 
 
 class LogUnavailable(Overloaded):

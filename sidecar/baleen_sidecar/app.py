@@ -20,6 +20,7 @@ from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.quotas import Quota
 from baleen_sidecar.ports import (
+    Breakers,
     DecisionHistory,
     DecisionLog,
     Fetcher,
@@ -35,7 +36,9 @@ from baleen_sidecar.ports import (
 )
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.charge_quotas import ChargeQuotas
+from baleen_sidecar.usecases.control_breakers import ControlBreakers
 from baleen_sidecar.usecases.govern import Governor
+from baleen_sidecar.usecases.guard_sources import GuardSources, source_rules
 from baleen_sidecar.usecases.moderate import Charge, Limits, Moderate, Shell, free_of_charge
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from baleen_sidecar.usecases.read_policies import ReadPolicies
@@ -44,6 +47,7 @@ from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
+from baleen_sidecar.web.breaker_metrics import BreakerMetrics
 from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -61,7 +65,16 @@ from baleen_sidecar.web.moderate import PATH, ModerateRoute
 from baleen_sidecar.web.openapi import answer, build_openapi
 from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
-from baleen_sidecar.web.routes import decisions, governor, operations, policies, simulations, subjects, surveys
+from baleen_sidecar.web.routes import (
+    breakers,
+    decisions,
+    governor,
+    operations,
+    policies,
+    simulations,
+    subjects,
+    surveys,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +90,8 @@ class Ports:
     `tokens` knows callers who show something else. `subjects` and `log_head`, the head of the log's chain, are there
     where the log itself is.
     `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
-    callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is.
+    callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is. `breakers`
+    are those of the models.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -104,6 +118,7 @@ class Ports:
     quotas: Quotas | None = None
     governor: Governor | None = None
     tokens: Tokens | None = None
+    breakers: Breakers | None = None
 
 
 def build_app(
@@ -139,10 +154,20 @@ def build_app(
     )
     if ports.governor is not None:
         watch_governor(ports.governor, ports.registry)
-    app = build_rest(ports, metrics, lifespan)
+    sources = GuardSources(
+        source_rules(settings.source_failure_threshold),
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+    )
+    control_breakers = ControlBreakers(
+        [each for each in (ports.breakers, sources) if each is not None], wall_seconds=ports.shell.wall_seconds
+    )
+    BreakerMetrics(control_breakers.reports, ports.registry)
+    app = build_rest(ports, metrics, lifespan, control_breakers)
     route = ModerateRoute(
         moderate,
         ports.fetcher,
+        sources,
         limits=limits,
         image_limit_bytes=settings.image_limit_bytes,
         deadline_seconds=settings.deadline_seconds,
@@ -193,6 +218,7 @@ def build_rest(
     ports: Ports,
     metrics: RequestMetrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
+    control_breakers: ControlBreakers,
 ) -> FastAPI:
     """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
     release = version("baleen")
@@ -236,8 +262,13 @@ def build_rest(
             log_head=ports.log_head,
         )
     )
+    app.include_router(
+        breakers.build_router(
+            control_breakers, monotonic_seconds=ports.shell.monotonic_seconds, wall_seconds=ports.shell.wall_seconds
+        )
+    )
     _answer_errors(app, ports.shell.chance)
-    parts = (decisions, subjects, policies, simulations, surveys, governor, operations)
+    parts = (decisions, subjects, policies, simulations, surveys, governor, operations, breakers)
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app

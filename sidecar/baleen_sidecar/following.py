@@ -163,6 +163,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             on_decision=own.count,
             concurrency=own.concurrency,
             accounts=followed.accounts,
+            breakers=inference,
         )
         Gauge(
             "baleen_policy_source_connected", "1 while the source of policies is followed.", registry=parts.registry

@@ -52,7 +52,7 @@ from baleen_sidecar.adapters.store import (
 from baleen_sidecar.app import Ports, build_app
 from baleen_sidecar.flow.claims import ClaimRules
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.ports import DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
+from baleen_sidecar.ports import Breakers, DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.govern import Governor
@@ -169,6 +169,7 @@ class Parts:
         on_decision: Callable[[DecisionRecord], None] = lambda record: None,
         concurrency: Concurrency | None = None,
         accounts: AccountTokens | None = None,
+        breakers: Breakers | None = None,
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own.
 
@@ -202,6 +203,7 @@ class Parts:
             tokens=tokens,
             subjects=self.log if is_here else None,
             log_head=self.log.head if is_here else lambda: None,
+            breakers=breakers,
         )
 
 
@@ -335,9 +337,9 @@ async def _open_stores(
 
 @asynccontextmanager
 async def open_sidecar(
-    settings: Settings, models: Sequence[LoadedModel], inference: Inference
+    settings: Settings, models: Sequence[LoadedModel], inference: Inference, *, breakers: Breakers | None = None
 ) -> AsyncIterator[Sidecar]:
-    """Open a sidecar with policies from a folder, and read them once.
+    """Open a sidecar with policies from a folder, and read them once; `breakers` are those of the models.
 
     Raises:
         InvalidError: the file of API keys is not in order.
@@ -351,7 +353,7 @@ async def open_sidecar(
             wall_seconds=parts.shell.wall_seconds,
         )
         policies = PolicyFolder(settings.policies, adopt)
-        ports = parts.ports(inference, policies=adopt.current, models=FixedModels(models).current)
+        ports = parts.ports(inference, policies=adopt.current, models=FixedModels(models).current, breakers=breakers)
         await policies.load()
         yield Sidecar(
             app=build_app(ports, settings), policies=policies, ports=ports, keys=parts.keys, watched=parts.watched

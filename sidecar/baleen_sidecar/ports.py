@@ -20,6 +20,7 @@ from baleen_core.policy_stream import Recorded
 from baleen_core.priority import Priority
 from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
 from baleen_core.resources import PublishedPolicy, PublishedRoute
+from baleen_sidecar.flow.breaker import Manual, Outcome, State
 from baleen_sidecar.flow.quotas import Claim, Standing
 
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -56,12 +57,75 @@ class Inference(Protocol):
         The rows are at most `model.batching.max_batch_size`.
 
         Raises:
-            ModelUnavailable: no answer in time, or one of the wrong shape, or one that is not finite.
+            ModelUnavailable: no answer in time, or one of the wrong shape. Unanswerable: it is these rows that have
+            none, such as one that is not finite.
             Overloaded: it cannot be done in time, or others go first.
         """
 
     async def is_ready(self, model: Model) -> bool:
         """Say whether the model gave its golden answers and is loaded now."""
+
+
+class BreakerKind(StrEnum):
+    """What a breaker is of: a model, one of the servers that run it, or a source of content."""
+
+    MODEL = "Model"
+    SERVER = "Server"
+    SOURCE = "Source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What an administrator wants of a breaker: who, why, and when (seconds since 1970)."""
+
+    state: Manual
+    by: str
+    reason: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerReport:
+    """One breaker as it is now; times are monotonic seconds.
+
+    `calls`, `failures` and `slow` are of the last half minute. `next_try_at` is when it is found out again whether it
+    may close. `under_way` are calls that have not ended, waited for or not. A replica that is `ejected_until` then does
+    worse than the others, and is asked only if they cannot be.
+    """
+
+    name: str
+    kind: BreakerKind
+    state: State
+    since: float
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+    failures_in_a_row: int = 0
+    trials: int = 0
+    under_way: int = 0
+    why: str = ""
+    next_try_at: float | None = None
+    ejected_until: float | None = None
+    order: Order | None = None
+    changes: Mapping[State, int] = field(default_factory=dict)
+    """How often it became what, since this process began to ask."""
+    tried: Mapping[Outcome, int] = field(default_factory=dict)
+    """How live trials ended."""
+    ejections: int = 0
+    retries: int = 0
+    """Calls that were made again, of a model."""
+    hedges: int = 0
+    """Calls that were made twice since the first took long, of a model."""
+
+
+class Breakers(Protocol):
+    """Breakers that somebody may look at, and open and close by hand."""
+
+    def reports(self) -> Sequence[BreakerReport]:
+        """Return all that there are."""
+
+    def order(self, name: str, order: Order) -> BreakerReport | None:
+        """Do what an administrator wants, and return how the breaker is then; None: there is none of this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "BALEEN_"
 BACKUP_PREFIX: Final = "BALEEN_BACKUP_"
+MAX_FAILURES: Final = 1000
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where every pod finds the token of its ServiceAccount, and who vouches for the API server."""
 
@@ -114,6 +115,8 @@ class Settings:
     """The claim with the one tenant that a JWT may speak for, `*` for all of them; empty: every JWT may for all."""
     jwt_leeway_seconds: float = 30.0
     """By how much clocks may differ, at most 60."""
+    source_failure_threshold: int = 5
+    """After so many pieces of media in a row that cannot be read, a source's are refused for a while; 0: never."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -348,6 +351,13 @@ def _port(text: str) -> int | None:
     return read_port(text) if text else None
 
 
+def _threshold(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= MAX_FAILURES:
+        raise ValueError(f"it must be 0 to {MAX_FAILURES}")
+    return number
+
+
 def _header(text: str) -> str:
     # It is sent with each request.
     if not text.isascii() or not text.isprintable():
@@ -394,6 +404,7 @@ _READERS: Final[Readers] = {
     "jwt_roles_claim": _claim,
     "jwt_tenant_claim": _claim,
     "jwt_leeway_seconds": _leeway,
+    "source_failure_threshold": _threshold,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

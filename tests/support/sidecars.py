@@ -31,8 +31,8 @@ from baleen_cli.models.store import ModelStore
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.adapters.model_dir import read_deployments
+from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
-from baleen_sidecar.adapters.verified import VerifiedInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
 from baleen_sidecar.ports import Inference
@@ -123,10 +123,12 @@ def sidecar(
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Sidecar]:
-        inference = TritonInference(shared_triton, timeout_seconds=settings.model_timeout_seconds)
-        async with open_sidecar(settings, loaded_models, VerifiedInference(inference, inference)) as opened:
+        inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=settings.model_timeout_seconds))
+        inference.route({loaded.model.name: (shared_triton,) for loaded in loaded_models})
+        replica = inference.server(shared_triton)
+        async with open_sidecar(settings, loaded_models, inference, breakers=inference) as opened:
             images, golden = opened.ports.images, locator.golden_file
-            verify = VerifyModels(loaded_models, inference, images=images, golden_file=golden, loads=False)
+            verify = VerifyModels(loaded_models, replica, images=images, golden_file=golden, loads=False)
             wrong = [str(problem) for found in await verify.check() for problem in found.problems]
             assert not wrong, wrong
             try:

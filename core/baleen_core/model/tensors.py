@@ -16,11 +16,15 @@ _DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
 }
 
 
+class NotFinite(ValueError):
+    """An answer of the right shape holds NaN or infinity: the fault of the content, if that of one row."""
+
+
 def check_answer(tensor: Tensor, answer: NDArray[np.generic] | None, rows: int) -> NDArray[np.generic]:
     """Return the answer when it is what the model promises for so many rows.
 
     Raises:
-        ValueError: it is missing, of another type or shape, or holds NaN or infinity.
+        ValueError: it is missing, of another type or shape. NotFinite: it holds NaN or infinity.
     """
     if answer is None:
         raise ValueError(f"the answer has no output {tensor.name!r}")
@@ -34,5 +38,5 @@ def check_answer(tensor: Tensor, answer: NDArray[np.generic] | None, rows: int) 
             f" not {_DTYPES[tensor.data_type]} {list(promised)}"
         )
     if answer.dtype.kind == "f" and not np.isfinite(answer).all():
-        raise ValueError(f"output {tensor.name!r} holds NaN or infinity")
+        raise NotFinite(f"output {tensor.name!r} holds NaN or infinity")
     return answer

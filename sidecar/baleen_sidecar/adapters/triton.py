@@ -12,9 +12,9 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from baleen_core.errors import ModelUnavailable
+from baleen_core.errors import ModelUnavailable, Unanswerable
 from baleen_core.model.schema import Model, Tensor
-from baleen_core.model.tensors import check_answer
+from baleen_core.model.tensors import NotFinite, check_answer
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
@@ -206,7 +206,11 @@ class TritonInference:
         try:
             yield
         except InferenceServerException as exc:
-            raise ModelUnavailable(f"{who}: {exc.message()} ({_status(exc)})") from exc
+            # Triton says so of rows that it does not take; of a model that is not there, it says NOT_FOUND.
+            kind = Unanswerable if _status(exc) == "INVALID_ARGUMENT" else ModelUnavailable
+            raise kind(f"{who}: {exc.message()} ({_status(exc)})") from exc
+        except NotFinite as exc:
+            raise Unanswerable(f"{who}: {exc!r}") from exc
         except TimeoutError as exc:
             raise ModelUnavailable(f"{who}: {exc} (DEADLINE_EXCEEDED)") from None
         except (grpc.RpcError, grpc.aio.BaseError, ValueError) as exc:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from baleen_core.errors import BaleenError, ModelError, Problem
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.parse import parse_model_deployment
-from baleen_core.model.schema import Model, ModelDeployment
+from baleen_core.model.schema import Model, ModelDeployment, Resilience
 from baleen_sidecar.ports import ImageDecoder, Key
 from baleen_sidecar.usecases.verify_models import ModelControl, VerifyModels
 
@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 2.0
 """How soon a model without its golden answers is asked again, and one that could not be loaded is tried again."""
 GRPC_PORT: Final = 8001
+_PROBE_LIMIT_SECONDS: Final = 2.5
+"""How long a server that was away may take over golden questions before it counts as still away: one that swallows
+what it is asked must not keep the next question from being asked."""
+_TIMES_SLOWER: Final = 3.0
+"""Where golden answers usually take long, one that is back may take so many times as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +68,15 @@ class ModelServer(ModelControl, Protocol):
     def is_failing(self) -> bool:
         """Say whether the last call that anybody made there failed."""
 
+    def probe_at(self, model: Model) -> float | None:
+        """Return when the model's breaker there wants golden questions (monotonic seconds); None: it does not."""
+
 
 class ModelServers(Protocol):
     """The servers that models are asked at."""
 
-    def route(self, places: Mapping[str, Sequence[str]]) -> None:
-        """From now on ask each model (by name) at these addresses alone."""
+    def route(self, places: Mapping[str, Sequence[str]], resilience: Mapping[str, Resilience]) -> None:
+        """From now on ask each model (by name) at these addresses alone, and meet its failures by these rules."""
 
     def server(self, endpoint: str) -> ModelServer:
         """Return the server at an address that a model is asked at."""
@@ -84,6 +92,7 @@ class _Placed:
     loaded: LoadedModel
     endpoints: tuple[str, ...]
     interval_seconds: float
+    resilience: Resilience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +103,7 @@ class _Declared:
     model: Model
     endpoints: tuple[str, ...]
     interval_seconds: float
+    resilience: Resilience
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,10 +116,27 @@ class _Watch:
     interval_seconds: float
     due_at: float = 0.0
     retry_at: float = 0.0
+    again_at: float = 0.0
     is_asking: bool = False
+    usual_seconds: float | None = None
+    """How long its golden answers took last; None: it never gave them."""
 
     def is_due(self, now: float) -> bool:
-        return not self.is_asking and (now >= self.due_at or (now >= self.retry_at and self.server.is_failing()))
+        if self.is_asking or now < self.again_at:
+            return False
+        probe_at = self.server.probe_at(self.loaded.model)
+        if probe_at is not None:
+            return now >= probe_at
+        return now >= self.due_at or (now >= self.retry_at and self.server.is_failing())
+
+    @property
+    def limit_seconds(self) -> float | None:
+        """How long a server may take that fails; None: as long as the model's own time budget lets it."""
+        model = self.loaded.model
+        is_well = self.server.is_confirmed(model) and self.server.probe_at(model) is None
+        if self.usual_seconds is None or is_well:
+            return None
+        return max(_PROBE_LIMIT_SECONDS, _TIMES_SLOWER * self.usual_seconds)
 
 
 @dataclass(slots=True)
@@ -241,11 +268,15 @@ class ServeModels:
 
     async def _check(self, watch: _Watch) -> None:
         watch.is_asking = True
+        begun = asyncio.get_running_loop().time()
         try:
-            (found,) = await watch.verify.check()
+            (found,) = await watch.verify.check(limit_seconds=watch.limit_seconds)
         finally:
             watch.is_asking = False
         now = asyncio.get_running_loop().time()
+        if not found.problems:
+            watch.usual_seconds = now - begun
+        watch.again_at = now + self._retry_seconds / 4
         watch.retry_at = now + self._retry_seconds
         watch.due_at = watch.retry_at if found.problems else now + watch.interval_seconds
         self._settle()
@@ -257,6 +288,7 @@ class ServeModels:
                 loaded=self._loaded[each.model],
                 endpoints=each.endpoints,
                 interval_seconds=each.interval_seconds,
+                resilience=each.resilience,
             )
             for name, each in self._declared.items()
             if each.model in self._loaded
@@ -295,7 +327,9 @@ class ServeModels:
         places: dict[str, dict[str, None]] = {}
         for each in placed:
             places.setdefault(each.loaded.model.name, {}).update(dict.fromkeys(each.endpoints))
-        self._servers.route({name: tuple(endpoints) for name, endpoints in places.items()})
+        # What is declared last counts, also while the model before goes on.
+        resilience = {each.loaded.model.name: each.resilience for each in placed}
+        self._servers.route({name: tuple(endpoints) for name, endpoints in places.items()}, resilience)
         watches: dict[tuple[str, int], _Watch] = {}
         for each in placed:
             for endpoint in each.endpoints:
@@ -364,6 +398,7 @@ def _claim(known: _Known, interval_seconds: float) -> tuple[dict[str, _Declared]
                 model=model,
                 endpoints=endpoints_of(deployment),
                 interval_seconds=min(interval_seconds, deployment.verify_interval_seconds),
+                resilience=deployment.resilience,
             )
     return declared, tuple(problems)
 

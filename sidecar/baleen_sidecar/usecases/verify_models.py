@@ -19,6 +19,8 @@ SILENT_ROUNDS: Final = 2
 """A model that served keeps serving through one round without an answer: a full queue is no wrong answer."""
 
 _RETRY_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.5
+"""How often it is looked whether a model's breaker is open and wants it asked."""
 _AT_ONCE: Final = 2
 
 
@@ -70,8 +72,11 @@ class VerifyModels:
         golden_file: Callable[[Model, str], bytes],
         loads: bool = True,
         on_stuck: Callable[[], None] = lambda: None,
+        probe_at: Callable[[Model], float | None] = lambda model: None,
     ) -> None:
         """`golden_file` reads a model's golden file by name. `loads` is for a server whose models are ours to load.
+
+        `probe_at` says when (monotonic seconds) a model must be asked before the next round is due, if it must.
 
         `on_stuck` is called when a model was stuck at the end of `SILENT_ROUNDS` silent rounds.
         """
@@ -81,6 +86,7 @@ class VerifyModels:
         self._golden_file = golden_file
         self._loads = loads
         self._on_stuck = on_stuck
+        self._probe_at = probe_at
         self._one_round = asyncio.Lock()
         self._silent_rounds: dict[str, int] = {}
         self._answered: dict[str, int] = {}
@@ -88,19 +94,31 @@ class VerifyModels:
         self._inputs: dict[tuple[str, GoldenInput], tuple[Tensors, ...]] = {}
 
     async def run(self, interval_seconds: float) -> None:
-        """Check for ever; a stuck model is asked again soon."""
+        """Check for ever; a stuck model is asked again soon, and one whose breaker is open when that says so."""
         wait = interval_seconds
         while True:
-            await asyncio.sleep(wait)
+            await self._wait(wait)
             found = await self.check()
             wait = min(_RETRY_SECONDS, interval_seconds) if any(each.is_stuck for each in found) else interval_seconds
 
-    async def check(self) -> tuple[Verification, ...]:
-        """Load what is not loaded, ask every model, and note which may serve. Never raises for a model's sake."""
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        while (now := loop.time()) < due:
+            await asyncio.sleep(min(_LOOK_SECONDS, due - now))
+            asked = [self._probe_at(loaded.model) for loaded in self._models]
+            if any(at is not None and at <= loop.time() for at in asked):
+                return
+
+    async def check(self, *, limit_seconds: float | None = None) -> tuple[Verification, ...]:
+        """Load what is not loaded, ask every model, and note which may serve. Never raises for a model's sake.
+
+        With a limit, a model that has not given all its answers by then gave none.
+        """
         gate = asyncio.Semaphore(_AT_ONCE)
         # The round after a restart and the one at the interval may fall together, and would load everything twice.
         async with self._one_round, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._check(loaded, gate)) for loaded in self._models]
+            tasks = [group.create_task(self._check(loaded, gate, limit_seconds)) for loaded in self._models]
         verifications = tuple(task.result() for task in tasks)
         stuck = [found.model.name for found in verifications if found.is_stuck]
         if any(self._silent_rounds[name] >= SILENT_ROUNDS for name in stuck):
@@ -108,20 +126,20 @@ class VerifyModels:
             self._on_stuck()
         return verifications
 
-    async def _check(self, loaded: LoadedModel, gate: asyncio.Semaphore) -> Verification:
+    async def _check(self, loaded: LoadedModel, gate: asyncio.Semaphore, limit_seconds: float | None) -> Verification:
         async with gate:
-            found = await self._examine(loaded)
+            found = await self._examine(loaded, limit_seconds)
         self._note(found)
         return found
 
-    async def _examine(self, loaded: LoadedModel) -> Verification:
+    async def _examine(self, loaded: LoadedModel, limit_seconds: float | None) -> Verification:
         model = loaded.model
         answered = self._answered.get(model.name, 0)
         self._answered[model.name] = self._control.answered(model)
         try:
             if self._loads and not await self._control.is_loaded(model):
                 await self._control.load(model)
-            answers = [await self._ask(loaded, golden.input) for golden in model.golden]
+            answers = await self._ask_all(loaded, limit_seconds)
         except ModelUnavailable as failed:
             if self._control.answered(model) > answered:
                 # Golden questions wait in one queue with all others: that it is long is no reason to restart a server.
@@ -150,6 +168,14 @@ class VerifyModels:
             log.error("model not verified", extra={"model": model.name, "problems": list(map(str, found.problems))})
         if not found.is_silent or self._silent_rounds[model.name] >= SILENT_ROUNDS:
             self._control.doubt(model)
+
+    async def _ask_all(self, loaded: LoadedModel, limit_seconds: float | None) -> list[Mapping[str, int]]:
+        try:
+            async with asyncio.timeout(limit_seconds):
+                return [await self._ask(loaded, golden.input) for golden in loaded.model.golden]
+        except TimeoutError:
+            who = f"model {loaded.model.name} {loaded.model.version}"
+            raise ModelUnavailable(f"{who}: no golden answers within {limit_seconds:g} s") from None
 
     async def _ask(self, loaded: LoadedModel, question: GoldenInput) -> Mapping[str, int]:
         """Return the highest score of each signal over the rows that the question becomes."""

@@ -11,6 +11,7 @@ from msgspec import structs
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
+from baleen_sidecar.usecases.guard_sources import GuardSources
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
@@ -45,6 +46,7 @@ class ModerateRoute:
         self,
         moderate: Moderate,
         fetcher: Fetcher,
+        sources: GuardSources,
         *,
         limits: Limits,
         image_limit_bytes: int,
@@ -55,6 +57,7 @@ class ModerateRoute:
     ) -> None:
         self._moderate = moderate
         self._fetcher = fetcher
+        self._sources = sources
         largest = max(limits.video_bytes, image_limit_bytes)
         self._body_limits = {
             "text": limits.text_bytes,
@@ -102,7 +105,8 @@ class ModerateRoute:
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
-        return await self._moderate.media(data, media, context, caller)
+        with self._sources.watching(context):
+            return await self._moderate.media(data, media, context, caller)
 
     def _place(self, context: Context) -> Context:
         """Say where content comes from, as far as its request does not."""
@@ -122,10 +126,9 @@ class ModerateRoute:
             return await self._moderate.text(content.text, context, caller)
         kind: MediaKind = "video" if isinstance(content, Video) else "image"
         source = media_source(content)
-        if isinstance(source, bytes):
-            return await self._moderate.media(source, kind, context, caller)
-        page = await self._fetcher.fetch(source)
-        return await self._moderate.media(page.data, kind, context, caller)
+        with self._sources.watching(context):
+            data = source if isinstance(source, bytes) else (await self._fetcher.fetch(source)).data
+            return await self._moderate.media(data, kind, context, caller)
 
 
 def read_deadline(headers: Mapping[bytes, bytes], default_seconds: float) -> float:

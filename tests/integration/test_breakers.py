@@ -1,0 +1,118 @@
+"""Breakers before real Tritons that are killed, or stopped, while callers ask."""
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import numpy as np
+import psutil
+import pytest
+
+from baleen_cli.triton.server import WatchRules
+from baleen_core.errors import ModelUnavailable
+from baleen_core.model.schema import Resilience
+from baleen_sidecar.adapters.routed import RoutedInference
+from baleen_sidecar.adapters.triton import TritonInference
+from baleen_sidecar.flow.breaker import State
+from triton import SQUARE_ROOT, private_triton, write_square_root
+from waiting import until
+
+pytestmark = pytest.mark.triton
+
+MODEL = SQUARE_ROOT
+ROW = {"x": np.array([[4.0, 9.0]], np.float32)}
+PATIENCE_SECONDS = 1.0
+UNWATCHED = WatchRules(probes=10_000)
+"""A server that is stopped stays so: nobody replaces it."""
+
+
+@asynccontextmanager
+async def setting(folder, *, servers):
+    """Give so many real servers, and what asks them."""
+    file = write_square_root(folder / "square-root.onnx")
+    async with AsyncExitStack() as stack:
+        running = [
+            await stack.enter_async_context(
+                private_triton([MODEL], lambda model: file, folder / str(number), rules=UNWATCHED)
+            )
+            for number in range(servers)
+            if not (folder / str(number)).mkdir()
+        ]
+        inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=PATIENCE_SECONDS))
+        stack.push_async_callback(inference.close)
+        endpoints = [each.server.endpoint for each in running]
+        inference.route({MODEL.name: endpoints}, {MODEL.name: Resilience()})
+        for endpoint in endpoints:
+            inference.server(endpoint).confirm(MODEL)
+        yield inference, [psutil.Process(each.server.pid) for each in running]
+
+
+async def test_a_stopped_server_is_found_out_by_callers_who_all_gave_up_and_back_in_use_with_nothing_left(tmp_path):
+    async with setting(tmp_path, servers=1) as (inference, (triton,)):
+        await inference.infer(MODEL, ROW)
+        idle = len(asyncio.all_tasks())
+        triton.suspend()
+        callers = [asyncio.create_task(inference.infer(MODEL, ROW)) for _ in range(1000)]
+        await asyncio.sleep(0.05)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        await until(lambda: inference.reports()[0].state is State.OPEN)
+        with pytest.raises(ModelUnavailable, match="its breaker is open"):
+            async with asyncio.timeout(0.2):
+                await inference.infer(MODEL, ROW)
+        triton.resume()
+        (replica,) = (inference.server(each.name.rpartition("/")[2]) for each in inference.reports()[1:])
+
+        async def gives_golden_answers() -> bool:
+            try:
+                await replica.infer(MODEL, ROW)
+            except ModelUnavailable:
+                return False
+            return True
+
+        await until(gives_golden_answers)
+        replica.confirm(MODEL)
+        for _ in range(3):
+            await inference.infer(MODEL, ROW)
+        await until(lambda: inference.reports()[0].under_way == 0)
+        await until(lambda: len(asyncio.all_tasks()) <= idle)
+
+        assert inference.reports()[0].state is State.CLOSED
+
+
+async def test_callers_in_a_hurry_are_no_fault_of_a_server_that_is_well(tmp_path):
+    async with setting(tmp_path, servers=1) as (inference, _):
+        for _ in range(20):
+            callers = [asyncio.create_task(inference.infer(MODEL, ROW)) for _ in range(50)]
+            await asyncio.sleep(0.001)
+            for caller in callers:
+                caller.cancel()
+            await asyncio.wait(callers)
+            await until(lambda: inference.reports()[0].under_way == 0)
+        outputs = await inference.infer(MODEL, ROW)
+        model, *_ = inference.reports()
+
+    assert outputs["y"].tolist() == [[2.0, 3.0]]
+    assert (model.state, model.failures) == (State.CLOSED, 0)
+
+
+async def test_with_one_of_two_servers_killed_no_call_fails(tmp_path):
+    async with setting(tmp_path, servers=2) as (inference, (triton, _)):
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            for _ in range(50):
+                await inference.infer(MODEL, ROW)
+                asked += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(ask())
+            await until(lambda: asked > 40)
+            triton.kill()
+        model, *_ = inference.reports()
+
+    assert asked == 200
+    # Each that failed was made again, or was made twice already.
+    assert 1 <= model.failures <= model.retries + model.hedges
