@@ -14,6 +14,7 @@ NAMES: Final = (
     "decide_ratio_direct_triton",
     "engine",
     "judged_twice",
+    "breaker_back",
     "backtest_per_s",
     "cr_ready",
     "operator_rss",

@@ -8,6 +8,7 @@ from baleen_sidecar.adapters.verified import VerifiedInference
 
 from baleen_bench.children import announce
 from baleen_bench.models import load
+from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.main import bind, open_sidecar, run_server
 from baleen_sidecar.settings import Durability, Settings
@@ -30,12 +31,13 @@ async def main() -> None:
         durability=arguments.durability,
         api_keys_file=arguments.api_keys,
     )
-    inference = TritonInference(arguments.triton, timeout_seconds=settings.model_timeout_seconds)
+    inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=settings.model_timeout_seconds))
     models = [load(name) for name in arguments.model]
+    inference.route({loaded.model.name: (arguments.triton,) for loaded in models})
     for loaded in models:
         # Whoever started Triton for us has asked the model; golden answers are not what is measured.
-        inference.confirm(loaded.model)
-    async with open_sidecar(settings, models, VerifiedInference(inference, inference)) as sidecar:
+        inference.server(arguments.triton).confirm(loaded.model)
+    async with open_sidecar(settings, models, inference, breakers=inference) as sidecar:
         with bind(settings.host, settings.port) as listening:
             announce(listening)
             await run_server(sidecar.app, listening)
