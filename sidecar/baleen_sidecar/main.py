@@ -286,7 +286,9 @@ async def _open_quotas(
     stack.push_async_callback(client.aclose)
     # Two that have one name, such as two containers of a host, would be taken for one.
     name = f"{replica or socket.gethostname()}-{os.urandom(4).hex()}"
-    return file, RedisQuotas(client, replica=name, monotonic_seconds=time.monotonic)
+    quotas = RedisQuotas(client, replica=name, monotonic_seconds=time.monotonic)
+    await quotas.beat()
+    return file, quotas
 
 
 def _open_jwt(settings: Settings) -> JwtTokens | None:

@@ -20,8 +20,8 @@ HELLO = {"type": "text", "text": "hello"}
 DRAFT = policy_manifest(
     {"categories": [{"name": "toxicity", "signals": [{"name": "text-safety.toxicity", "review": "50%"}]}]}
 )
-BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds")
-COUNTS_OF_NOW = {"baleen_requests_in_flight"}
+BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds", "_ratio")
+COUNTS_OF_NOW = {"baleen_requests_in_flight", "baleen_governor_waiting", "baleen_governor_throttle_level"}
 
 
 def families(running: RunningSidecar) -> dict[str, Any]:
@@ -93,6 +93,11 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_decisions",
         "baleen_decisions_degraded",
         "baleen_frames_processed",
+        "baleen_governor_cpu_ratio",
+        "baleen_governor_held",
+        "baleen_governor_memory_ratio",
+        "baleen_governor_throttle_level",
+        "baleen_governor_waiting",
         "baleen_inference_duration_seconds",
         "baleen_inference_failures",
         "baleen_inference_rows",
@@ -192,6 +197,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/decisions/{decision_id}/explain",
         "/v1/decisions/{decision_id}/replay",
         "/v1/effective-policy",
+        "/v1/governor",
         "/v1/moderate",
         "/v1/policies",
         "/v1/policies/{name}",
@@ -215,7 +221,13 @@ def test_the_api_document_has_no_reference_to_nowhere_and_no_schema_that_nothing
 
 def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar, tmp_path: Path) -> None:
     """The client refuses undocumented ones in every test; here every documented one is brought about."""
-    unready, running = start_sidecar(policies={}, ports={"subjects": None}), start_sidecar()
+    quota = {"name": "one", "per": "Tenant", "limit": 1, "windowSeconds": 86400, "match": {"tenant": "limited"}}
+    (tmp_path / "quotas.yaml").write_text(json.dumps({"quotas": [quota]}))
+    unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None})
+    running = start_sidecar(quotas_file=tmp_path / "quotas.yaml")
+    for _ in range(2):
+        post(running, HELLO, tenant="limited")
+    unready.client.get("/v1/governor")
     decision = post(running, HELLO).json()
     erased = post(running, HELLO, author={"id": "jane"}).json()
     digest = decision["policies"][0]["digest"]
@@ -260,7 +272,7 @@ def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) ->
 
 
 def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str) -> None:
-    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies"):
+    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies", "/v1/governor"):
         client.get(path)
     client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
     client.get(f"/v1/decisions/{decision}")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -103,7 +103,7 @@ class RedisQuotas:
             with asking("quotas"):
                 # What waits for a connection, and for the first look-up of a name, is not what a caller would wait for.
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    await self._ping()
+                    await self._client.ping()
                 async with asyncio.timeout(self._wait_seconds):
                     self.replicas = max(await self._beat(keys=[_REPLICAS], args=[self._replica, FORGET_SECONDS]), 1)
         except UpstreamError as exc:
@@ -120,9 +120,6 @@ class RedisQuotas:
     def component(self) -> Component:
         """Say whether replicas count together."""
         return Component(name="shared-quotas", healthy=not self.problem, detail=self.problem)
-
-    async def _ping(self) -> Any:
-        return await self._client.execute_command("PING")
 
     def _lost(self, error: UpstreamError) -> None:
         # Once, and not for each of the ways in which it fails until it is back.
