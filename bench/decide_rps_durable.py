@@ -4,12 +4,8 @@ The peer is the same server without the decision: it says how noisy the machine 
 `fdatasync` is in the raw data.
 """
 
-import os
-import statistics
-import time
-from pathlib import Path
-
 from baleen_bench import policies
+from baleen_bench.disk import fdatasync_ms
 from baleen_bench.form import Aim, Effort, Figure, Outcome, compare
 from baleen_bench.sides import bench
 from baleen_sidecar.settings import Durability
@@ -22,21 +18,9 @@ _SYNCS = 50
 def measure(effort: Effort) -> Outcome:
     """Measure the product's capacity with a durable log."""
     with bench() as here:
-        disk = fdatasync_ms(here.folder)
+        disk = fdatasync_ms(here.folder, _SYNCS)
         floor = here.floor("codec")
         subject = here.sidecar("fsync", Durability.FSYNC, policies.rule_only())
         found = compare(subject, floor, effort)
     figure = Figure.of(NAME, found.subject, "requests/s", aims=FIGURES, noise=found.noise)
     return Outcome(figures=(figure,), raw=found.raw | {"fdatasync_ms": disk})
-
-
-def fdatasync_ms(folder: Path) -> dict[str, float]:
-    """Time the disk: 4 KiB appended and synced, again and again."""
-    waits = []
-    with (folder / "fdatasync").open("wb", buffering=0) as file:
-        for _ in range(_SYNCS):
-            file.write(b"\0" * 4096)
-            begun = time.perf_counter()
-            os.fdatasync(file.fileno())
-            waits.append((time.perf_counter() - begun) * 1e3)
-    return {"p50": round(statistics.median(waits), 3), "max": round(max(waits), 3)}

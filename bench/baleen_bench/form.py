@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,6 +174,13 @@ def compare(subject: Side, peer: Side, effort: Effort) -> Comparison:
             **{name: [asdict(load) for load in measured] for name, measured in loads.items()},
         },
     )
+
+
+def half_load(side: Side, effort: Effort, *, times: int) -> Iterator[Load]:
+    """Offer half of what a side was found to take, so many times; other things may be measured in between."""
+    capacity, _ = side.calibrate(step_seconds=effort.step_seconds, max_seconds=effort.calibration_seconds)
+    for seed in range(times):
+        yield side.offer(rate=max(1.0, capacity / 2), seconds=effort.seconds, seed=100 + seed)
 
 
 def noise_of(pairs: Iterable[tuple[float | None, float | None]]) -> float:

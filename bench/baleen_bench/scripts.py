@@ -11,6 +11,8 @@ NAMES: Final = (
     "decide_rps_durable",
     "decide_cpu_us",
     "refuse_cpu_us",
+    "decide_p99_ms_at_half_load",
+    "durable_ack_ratio",
     "decide_ratio_direct_triton",
     "engine",
     "judged_twice",
