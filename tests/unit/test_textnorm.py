@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core import textnorm
-from baleen_core.textnorm import clean, count_links, deobfuscate, fold, readings
+from baleen_core.textnorm import _LINK, clean, count_links, deobfuscate, fold, read_text, readings
 
 DISGUISES = [
     pytest.param("IDIOT", id="capitals"),
@@ -337,3 +337,16 @@ def test_hostile_text_grows_to_four_times_its_size_at_most(unit: str) -> None:
 @given(text=tricky)
 def test_text_grows_to_four_times_its_size_at_most(text: str) -> None:
     assert len(clean(text)) <= 4 * len(text)
+
+
+LINKISH = st.text(st.sampled_from("aZ9./:-_@。 com\n") | st.characters(), max_size=40)
+
+
+@given(text=st.text(max_size=60) | LINKISH)
+def test_all_that_is_read_of_a_text_at_once_is_what_is_read_apart(text: str) -> None:
+    assert read_text(text) == (clean(text), deobfuscate(text), count_links(text))
+
+
+@given(text=LINKISH)
+def test_no_link_is_missed_for_the_look_ahead(text: str) -> None:
+    assert count_links(text) == len(_LINK.findall(clean(text).replace("。", ".")))

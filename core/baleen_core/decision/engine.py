@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 from msgspec import UNSET
 
 from baleen_core.decision.categories import (
@@ -103,8 +104,7 @@ class Effective(Protocol):
     def trials(self) -> Sequence[Sides]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one policy says: severity and risk (indices of VERDICTS and RISKS), and why, each reason with its severity.
 
     A list of the known good makes a policy `cleared`: no severity and no risk, whatever its categories scored.

@@ -18,18 +18,23 @@ class EldcLanguageDetector:
         Of a text above `SAMPLE_LENGTH` the beginning, the middle and the end are looked at, so that a long beginning in
         one language does not hide an end in another; where two of them are clear and differ, there is no answer.
         """
+        if len(text) <= SAMPLE_LENGTH:
+            return _language(text)
         found = {language for sample in _samples(text) if (language := _language(sample)) is not None}
         return found.pop() if len(found) == 1 else None
 
 
 def _samples(text: str) -> tuple[str, ...]:
     last = len(text) - SAMPLE_LENGTH
-    if last <= 0:
-        return (text,)
     return tuple(text[start : start + SAMPLE_LENGTH] for start in (0, last // 2, last))
 
 
 def _language(sample: str) -> str | None:
-    # A lone surrogate is no character, and eldc refuses it.
-    result = eldc.detect_details(sample.encode("utf-8", "replace").decode("utf-8"))
-    return str(result.language) if result.reliable and result.language != "und" else None
+    if not sample.isascii():
+        # A lone surrogate is no character, and eldc refuses it.
+        sample = sample.encode("utf-8", "replace").decode("utf-8")
+    result = eldc.detect_details(sample)
+    if not result.reliable:
+        return None
+    language = str(result.language)
+    return None if language == "und" else language

@@ -7,7 +7,8 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,10 @@ class Scores:
             for signal, score in row.items():
                 best[signal] = max(score, best.get(signal, 0))
         return best
+
+
+_UNASKED: Final = Scores(rows=(MappingProxyType({}),), missing=MappingProxyType({}), models=())
+"""Of a text about which no model is asked."""
 
 
 @dataclass(slots=True)
@@ -122,6 +127,8 @@ class Scoring:
 
         What `before_models` raises is raised, and no model was asked then.
         """
+        if not wanted:
+            return _UNASKED
         answers = _Answers(rows=[{}], begun=_now())
         chosen = self._choose(wanted, "text", answers)
         if not chosen:

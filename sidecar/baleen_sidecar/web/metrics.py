@@ -55,7 +55,7 @@ class RequestMetrics:
     def decided(self, record: DecisionRecord, seconds: float) -> None:
         """Count a decision that was given."""
         content_type, decision = record.evidence.content.type, record.decision
-        self._decision_label(content_type, decision.decision.value, decision.risk.value).inc()
+        self._decision_label(content_type, decision.decision, decision.risk).inc()
         self._seconds_label(content_type).observe(seconds)
         for policy in decision.policies:
             labels = (policy.namespace or "", policy.name, decision.decision.value, policy.cohort.value)

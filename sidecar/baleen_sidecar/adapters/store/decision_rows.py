@@ -64,7 +64,17 @@ RECORD_COLUMNS: Final = tuple(decisions.c[name] for name in StoredRecord._fields
 
 def to_row(record: DecisionRecord, origin: str | None = None) -> Row:
     """Encode a record for a spool, which keeps it whole."""
-    return _to_row(record, origin, record)
+    return Row(
+        id=record.id,
+        time=record.time,
+        content_digest=record.evidence.content.digest,
+        decision=record.decision.decision.value,
+        author=author_of(record),
+        surface=record.evidence.context.surface,
+        record=encode(record),
+        origin=origin,
+        keep_days=record.keep_days,
+    )
 
 
 def to_chained_row(record: DecisionRecord, salt: bytes, origin: str | None = None) -> Row:
@@ -77,35 +87,40 @@ def to_chained_row(record: DecisionRecord, salt: bytes, origin: str | None = Non
         raise ValueError(f"a salt has {SALT_BYTES} bytes, this one has {len(salt)}")
     rest, part = split_personal(record)
     personal = encode(part)
-    row = _to_row(record, origin, rest)
-    hidden = personal_digest(salt, content_digest=row.content_digest, author=row.author, personal=personal)
-    digest = row_digest(
-        hidden,
-        id=row.id,
-        time=row.time,
-        decision=row.decision,
-        surface=row.surface,
-        origin=origin,
-        keep_days=row.keep_days,
-        record=row.record,
-    )
-    return row._replace(personal=personal, salt=salt, digest=digest)
-
-
-def _to_row(record: DecisionRecord, origin: str | None, written: DecisionRecord) -> Row:
     evidence = record.evidence
-    author = evidence.context.author.get("id")
-    return Row(
+    digest, decision, surface = evidence.content.digest, record.decision.decision.value, evidence.context.surface
+    author, written = author_of(record), encode(rest)
+    hidden = personal_digest(salt, content_digest=digest, author=author, personal=personal)
+    chained = row_digest(
+        hidden,
         id=record.id,
         time=record.time,
-        content_digest=evidence.content.digest,
-        decision=record.decision.decision.value,
-        author=None if author is None else str(author),
-        surface=evidence.context.surface,
-        record=encode(written),
+        decision=decision,
+        surface=surface,
         origin=origin,
         keep_days=record.keep_days,
+        record=written,
     )
+    return Row(
+        record.id,
+        record.time,
+        digest,
+        decision,
+        author,
+        surface,
+        written,
+        origin,
+        personal,
+        salt,
+        record.keep_days,
+        chained,
+    )
+
+
+def author_of(record: DecisionRecord) -> str | None:
+    """Return by whom the content is, as its row says it."""
+    author = record.evidence.context.author.get("id")
+    return None if author is None else str(author)
 
 
 def from_row(decision_id: str, stored: StoredRecord) -> DecisionRecord:
