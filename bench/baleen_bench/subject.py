@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import uvloop
-from baleen_sidecar.adapters.verified import VerifiedInference
 
 from baleen_bench.children import announce
 from baleen_bench.models import load

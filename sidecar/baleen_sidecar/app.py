@@ -47,7 +47,9 @@ from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
+from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
+from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -58,7 +60,7 @@ from baleen_sidecar.web.errors import (
     unexpected,
 )
 from baleen_sidecar.web.governor_metrics import watch_governor
-from baleen_sidecar.web.hot import ASGIApp, HotRoutes, read_request_id
+from baleen_sidecar.web.hot import HotRoutes, read_request_id
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
@@ -126,7 +128,7 @@ def build_app(
     settings: Settings,
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-) -> ASGIApp:
+) -> Application:
     """Put the application together; nothing is opened or started here."""
     concurrency = ports.concurrency or Concurrency(ports.shell.monotonic_seconds)
     metrics = RequestMetrics(ports.registry, in_flight=lambda: concurrency.in_flight)
@@ -185,6 +187,10 @@ def build_app(
         chance=ports.shell.chance,
         rest=app,
     )
+    return Application(_door(ports, routes, metrics), routes, connection_limits(settings))
+
+
+def _door(ports: Ports, routes: HotRoutes, metrics: RequestMetrics) -> Door | LoopbackOnly:
     if ports.keys is None:
         return LoopbackOnly(routes, ports.shell.chance)
     keeper = Doorkeeper(
@@ -212,6 +218,17 @@ def _charging(ports: Ports) -> Charge:
         return free_of_charge
     counted = QuotaMetrics(ports.registry, ports.quotas)
     return ChargeQuotas(ports.current_quotas, ports.quotas, chance=ports.shell.chance, count=counted.claimed)
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return what connections may do in this installation."""
+    return ConnectionLimits(
+        idle_seconds=settings.idle_seconds,
+        connections=settings.connection_limit,
+        connections_per_key=settings.connection_limit_per_key,
+        connections_per_address=settings.connection_limit_per_address,
+        memory_bytes=settings.body_memory_bytes,
+    )
 
 
 def build_rest(

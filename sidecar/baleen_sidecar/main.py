@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -10,7 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +61,8 @@ from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate import Shell
 from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
+from baleen_sidecar.web.application import Application
+from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.hot import ASGIApp
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
@@ -68,7 +72,8 @@ CPU_THREADS = 2
 """Threads for decoding and preparing media. Pillow and hashing free the GIL."""
 SHUTDOWN_SECONDS = 10
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-KEEP_ALIVE_SECONDS = 75
+RESERVED_FILES: Final = 512
+"""Files that a process has open beside connections: its log, models, lists, other ports and outgoing connections."""
 
 Task = Callable[[], Coroutine[object, object, None]]
 """Something that goes on for ever."""
@@ -428,9 +433,10 @@ class Served:
 
     def server(self) -> Server:
         """Make its server."""
+        limits = within_files(self.app.limits) if isinstance(self.app, Application) else None
         config = uvicorn.Config(
             self.app,
-            http=self.protocol,
+            http=partial(self.protocol, shared=Shared(), limits=limits),  # type: ignore[arg-type]  # it is only called
             # An upgraded connection would be outside its limits, and nothing here speaks it.
             ws="none",
             loop="none",
@@ -439,10 +445,25 @@ class Served:
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            # Nobody looks at addresses that a proxy says it was asked from.
+            proxy_headers=False,
             lifespan="off",
         )
         return Server(config, drain_seconds=self.drain_seconds)
+
+
+def within_files(limits: ConnectionLimits) -> ConnectionLimits:
+    """Have as many files as connections may need, and allow no more connections than there are files for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    fitting = max(1, soft - RESERVED_FILES)
+    log.warning("fewer connections than set", extra={"open_files": soft, "set": limits.connections, "taken": fitting})
+    return replace(limits, connections=fitting)
 
 
 async def run_servers(*served: Served) -> None:

@@ -31,6 +31,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX = "BALEEN_"
 BACKUP_PREFIX: Final = "BALEEN_BACKUP_"
 MAX_FAILURES: Final = 1000
+JSON_OVERHEAD_BYTES: Final = 64 * 1024
+"""What a JSON request may have around its content."""
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where every pod finds the token of its ServiceAccount, and who vouches for the API server."""
 
@@ -117,6 +119,16 @@ class Settings:
     """By how much clocks may differ, at most 60."""
     source_failure_threshold: int = 5
     """After so many pieces of media in a row that cannot be read, a source's are refused for a while; 0: never."""
+    connection_limit: int = 10_000
+    """The most open connections of the HTTP port; no more than the process may have files."""
+    connection_limit_per_key: int = 2_000
+    """The most open connections whose last request came with the same API key."""
+    connection_limit_per_address: int = 1_000
+    """The most open connections of one address on which no API key was shown yet."""
+    idle_seconds: float = 75.0
+    """How long a connection stays open on which nothing is asked."""
+    body_memory_bytes: int = 256 * 1024 * 1024
+    """The most memory for the bodies of all requests that are not answered."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -165,13 +177,24 @@ class Settings:
             )
             if self.jwt_keys and not said
         ]
-        if is_loopback(self.host) or self.api_keys_file is not None or self.jwt_keys or has_accounts:
-            return tuple(problems)
-        message = (
-            f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served: "
-            f"make some with `baleen keys create`, and set {PREFIX}API_KEYS_FILE"
-        )
-        return (*problems, Problem(field=PREFIX + "HOST", message=message))
+        if not (is_loopback(self.host) or self.api_keys_file is not None or self.jwt_keys or has_accounts):
+            message = (
+                f"{self.host} is not loopback; without API keys only 127.0.0.1 or ::1 is served: "
+                f"make some with `baleen keys create`, and set {PREFIX}API_KEYS_FILE"
+            )
+            problems.append(Problem(field=PREFIX + "HOST", message=message))
+        if self.body_memory_bytes < self.largest_body_bytes:
+            message = (
+                f"{self.body_memory_bytes} is less than one body may have, {self.largest_body_bytes}: "
+                "allow more, or smaller images and videos"
+            )
+            problems.append(Problem(field=PREFIX + "BODY_MEMORY_BYTES", message=message))
+        return tuple(problems)
+
+    @property
+    def largest_body_bytes(self) -> int:
+        """The most that one request may bring: the largest medium in base64, with something around it."""
+        return max(self.text_limit_bytes, self.image_limit_bytes, self.video_limit_bytes) * 4 // 3 + JSON_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +428,11 @@ _READERS: Final[Readers] = {
     "jwt_tenant_claim": _claim,
     "jwt_leeway_seconds": _leeway,
     "source_failure_threshold": _threshold,
+    "connection_limit": read_positive,
+    "connection_limit_per_key": read_positive,
+    "connection_limit_per_address": read_positive,
+    "idle_seconds": read_seconds,
+    "body_memory_bytes": read_positive,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

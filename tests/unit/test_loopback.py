@@ -16,7 +16,11 @@ async def ask(**headers: str) -> int:
     async def keep(message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    scope = {
+        "type": "http",
+        "path": "/",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
     await LoopbackOnly(app, bytes)(scope, None, keep)
     return sent[0]["status"]
 

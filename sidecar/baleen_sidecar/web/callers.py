@@ -1,6 +1,6 @@
 """Who asks: the door notes the caller in the scope, and routes ask for which tenant it may speak."""
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from fastapi import Request
@@ -10,10 +10,22 @@ from baleen_core.callers import Identity
 from baleen_core.records import Context
 
 _KEY: Final = "baleen.api_key"
+_CLAIM: Final = "baleen.claim"
+
+
+def note_connection(scope: MutableMapping[str, Any], claim: Callable[[Identity], None]) -> None:
+    """Have `claim` called with whose request it is, to count its connection among those of that caller."""
+    scope[_CLAIM] = claim
 
 
 def note_key(scope: MutableMapping[str, Any], key: Identity) -> None:
-    """Remember, for the rest of a request, whose key or token it came with."""
+    """Remember, for the rest of a request, whose key or token it came with.
+
+    Raises:
+        LimitExceeded: that caller has too many connections.
+    """
+    if claim := scope.get(_CLAIM):
+        claim(key)
     scope[_KEY] = key
 
 

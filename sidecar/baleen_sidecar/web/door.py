@@ -1,11 +1,11 @@
-"""Keep out who may not call: plain ASGI in front of every route, so that a refusal costs next to nothing."""
+"""Keep out who may not call: in front of every route, so that a refusal costs next to nothing."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from baleen_core.api_keys import ApiKeys
 from baleen_core.callers import Identity
-from baleen_core.errors import BaleenError, Unauthenticated
+from baleen_core.errors import BaleenError, LimitExceeded, Unauthenticated
 from baleen_sidecar.flow.door import (
     Right,
     check_right,
@@ -19,9 +19,10 @@ from baleen_sidecar.flow.door import (
 from baleen_sidecar.flow.rates import Rates
 from baleen_sidecar.ports import Tokens
 from baleen_sidecar.web.callers import note_key
-from baleen_sidecar.web.errors import describe, retry_after
-from baleen_sidecar.web.hot import ASGIApp, Headers, Receive, Scope, Send, read_request_id, refuse
+from baleen_sidecar.web.errors import describe
+from baleen_sidecar.web.hot import ASGIApp, Headers, NotAdmitted, Receive, Scope, Send, read_request_id, refuse
 from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.rate_limit import refusal_headers
 from baleen_sidecar.web.request_body import RequestBody
 
 CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="baleen"')
@@ -99,23 +100,31 @@ class Door:
         self._metrics = metrics
         self._chance = chance
 
+    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
+        """See baleen_sidecar.web.hot.Door."""
+        if is_open(path):
+            return None
+        try:
+            return self._keeper.admit(path, query, headers) or await self._keeper.ask(path, headers)
+        except BaleenError as exc:
+            more = [CHALLENGE] if isinstance(exc, Unauthenticated) else refusal_headers(exc)
+            raise NotAdmitted(describe(exc, request_id), more) from None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or is_open(scope["path"]):
             return await self._app(scope, receive, send)
-        path, headers = scope["path"], dict(scope["headers"])
+        headers = dict(scope["headers"])
+        request_id = read_request_id(headers, self._chance)
+        more: Headers
         try:
-            who = self._keeper.admit(path, scope["query_string"], headers) or await self._keeper.ask(path, headers)
-        except BaleenError as exc:
-            problem = describe(exc, read_request_id(headers, self._chance))
-            self._metrics.refused(problem.status)
-            return await refuse(send, problem, RequestBody(headers, receive), refusal_headers(exc))
-        note_key(scope, who)
-        await self._app(scope, receive, send)
-
-
-def refusal_headers(error: BaleenError) -> Headers:
-    """Return what is said in the head of a refusal: how to show a key, or when to ask again."""
-    if isinstance(error, Unauthenticated):
-        return [CHALLENGE]
-    seconds = retry_after(error)
-    return [] if seconds is None else [(b"retry-after", b"%d" % seconds)]
+            who = await self.admit(scope["path"], scope["query_string"], headers, request_id)
+            if who is not None:
+                note_key(scope, who)
+        except NotAdmitted as exc:
+            problem, more = exc.problem, exc.more
+        except LimitExceeded as exc:
+            problem, more = describe(exc, request_id), refusal_headers(exc)
+        else:
+            return await self._app(scope, receive, send)
+        self._metrics.refused(problem.status)
+        await refuse(send, problem, RequestBody(headers, receive), more)

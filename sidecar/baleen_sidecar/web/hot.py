@@ -1,6 +1,8 @@
 """Hot routes: a function of a request to an answer, which whoever serves bytes can call, with ASGI or below it.
 
-Everything else passes through to the application behind. See docs/adr/0003-raw-asgi-on-the-hot-route.md.
+The protocol calls them below ASGI (`exchange.py`). A request that names one in another way, such as with escapes in its
+path, gets there as ASGI, and everything else passes through to the application behind. See
+docs/adr/0029-hot-routes-below-asgi.md.
 """
 
 import logging
@@ -117,8 +119,31 @@ def problem_answer(problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
     )
 
 
+class NotAdmitted(Exception):
+    """A door lets a request in no further; it is answered with `problem`, and `more` headers."""
+
+    def __init__(self, problem: ProblemDetails, more: Headers = ()) -> None:
+        self.problem = problem
+        self.more = more
+        super().__init__(problem.detail)
+
+
+class Door(Protocol):
+    """Stands in front of all that is served: as ASGI, or asked by whoever serves without."""
+
+    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
+        """Return whose request it is; None where nobody is asked for.
+
+        Raises:
+            NotAdmitted: it stays outside.
+        """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, as ASGI, what is admitted."""
+
+
 class HotRoutes:
-    """Serves hot routes as ASGI, and hands every other request to `rest`."""
+    """Serves hot routes as ASGI, where a door has been passed, and hands every other request to `rest`."""
 
     def __init__(
         self,
@@ -141,35 +166,57 @@ class HotRoutes:
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
         if route is None:
             return await self._rest(scope, receive, send)
-        received = self._monotonic_seconds()
         headers = dict(scope["headers"])
         body = RequestBody(headers, receive)
-        request = HotRequest(
-            method=scope["method"],
-            path=scope["path"],
-            query=scope["query_string"],
-            headers=headers,
-            body=body,
-            request_id=read_request_id(headers, self._chance),
-            received_seconds=received,
-            key=key_of(scope),
+        request = self.read(
+            method=scope["method"], path=scope["path"], query=scope["query_string"], headers=headers, body=body
         )
+        request.key = key_of(scope)
         try:
-            answer = await self._answer(route, request)
+            answer = await self.answer(route, request)
         except ClientGone:
             return
         if answer.status >= 400:
             return await refuse_with(send, answer, request.request_id, body)
         await respond(send, answer.status, answer.media_type, answer.body, request.request_id, answer.headers)
 
-    async def _answer(self, route: HotRoute, request: HotRequest) -> HotAnswer:
+    @property
+    def routes(self) -> Mapping[str, HotRoute]:
+        """The routes by their paths."""
+        return self._routes
+
+    def read(self, *, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], body: Body) -> HotRequest:
+        """Put a request together that comes at this moment."""
+        return HotRequest(
+            method=method,
+            path=path,
+            query=query,
+            headers=headers,
+            body=body,
+            request_id=read_request_id(headers, self._chance),
+            received_seconds=self._monotonic_seconds(),
+        )
+
+    async def answer(
+        self, route: HotRoute, request: HotRequest, admit: Callable[[HotRequest], Awaitable[None]] | None = None
+    ) -> HotAnswer:
+        """Answer a request, or say why not; `admit` is asked first, if it was not before.
+
+        Raises:
+            ClientGone: there is nobody left to answer.
+        """
         self._concurrency.enter()
+        more: Headers
         try:
+            if admit is not None:
+                await admit(request)
             if request.method == route.method:
                 request.priority = read_priority(request.headers, request.key)
                 return await route.answer(request)
             problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
             more = [(b"allow", route.method.encode())]
+        except NotAdmitted as exc:
+            problem, more = exc.problem, exc.more
         except BaleenError as exc:
             if is_private(exc):
                 log.error("request refused", extra={"request_id": request.request_id, "cause": str(exc)})
@@ -194,7 +241,8 @@ async def refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: H
 async def refuse_with(send: Send, answer: HotAnswer, request_id: str, body: RequestBody) -> None:
     """Send a refusal, and throw away for a moment what is still coming of the request's body."""
     unread = body.unread
-    headers = [*answer.headers, (b"connection", b"close")] if unread else answer.headers
+    close = (b"connection", b"close")
+    headers = [*answer.headers, close] if unread and close not in answer.headers else answer.headers
     await respond(send, answer.status, answer.media_type, answer.body, request_id, headers, more_body=unread)
     if unread:
         await body.discard()

@@ -6,17 +6,15 @@ re-binding).
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
-import msgspec
-
-from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
-from baleen_sidecar.web.hot import ASGIApp, Receive, Scope, Send, read_request_id, respond
+from baleen_sidecar.web.errors import describe_status
+from baleen_sidecar.web.hot import ASGIApp, NotAdmitted, Receive, Scope, Send, read_request_id, refuse
+from baleen_sidecar.web.request_body import RequestBody
 
 NAMES: Final = frozenset({"localhost", ""})
-_ENCODER: Final = msgspec.json.Encoder()
 
 
 class LoopbackOnly:
@@ -26,21 +24,27 @@ class LoopbackOnly:
         self._app = app
         self._chance = chance
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        headers = dict(scope["headers"])
+    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> None:
+        """See baleen_sidecar.web.hot.Door."""
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
         if is_loopback_host(host) and origin in ("", f"http://{host}", f"https://{host}"):
-            return await self._app(scope, receive, send)
+            return
         who = f"Host {host!r}" if not is_loopback_host(host) else f"Origin {origin!r}"
         detail = (
             f"{who} is not this sidecar's; without API keys it answers only what is sent to loopback by no other site"
         )
-        problem = describe_status(421, detail, read_request_id(headers, self._chance))
-        close = [(b"connection", b"close")]
-        await respond(send, 421, PROBLEM_TYPE.encode(), _ENCODER.encode(problem), problem.request_id, close)
+        raise NotAdmitted(describe_status(421, detail, request_id), [(b"connection", b"close")])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = dict(scope["headers"])
+        try:
+            await self.admit(scope["path"], scope["query_string"], headers, read_request_id(headers, self._chance))
+        except NotAdmitted as exc:
+            return await refuse(send, exc.problem, RequestBody(headers, receive), exc.more)
+        await self._app(scope, receive, send)
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """The hot route, `POST /v1/moderate`."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -11,6 +11,7 @@ from msgspec import structs
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
+from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
 from baleen_sidecar.usecases.guard_sources import GuardSources
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
@@ -31,8 +32,6 @@ from baleen_sidecar.web.schemas import (
 )
 
 PATH: Final = "/v1/moderate"
-JSON_OVERHEAD: Final = 64 * 1024
-"""What a JSON request may have around its content."""
 MAX_DEADLINE_MILLISECONDS: Final = 600_000
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -63,7 +62,7 @@ class ModerateRoute:
             "text": limits.text_bytes,
             "image": image_limit_bytes,
             "video": limits.video_bytes,
-            "json": largest * 4 // 3 + JSON_OVERHEAD,
+            "json": largest * 4 // 3 + JSON_OVERHEAD_BYTES,
         }
         self._deadline_seconds = deadline_seconds
         self._metrics = metrics
@@ -147,6 +146,7 @@ def read_deadline(headers: Mapping[bytes, bytes], default_seconds: float) -> flo
     return min(int(given) / 1000, default_seconds)
 
 
+@lru_cache(maxsize=64)
 def read_content_type(header: bytes) -> tuple[str, str]:
     """Split a Content-Type into media type and charset, both in lower case."""
     media_type, *parameters = header.decode("latin-1").lower().split(";")

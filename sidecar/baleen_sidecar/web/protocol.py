@@ -1,45 +1,33 @@
 """HTTP/1.1 from callers who may be slow, broken or hostile: uvicorn's protocol, with a limit on all it would wait for.
 
 uvicorn itself bounds neither the headers nor the time until they and the body are there, and never closes a connection
-on which nothing was asked. What the application is asked stays uvicorn's business.
+on which nothing was asked. Hot routes are served from here, below ASGI; what else the application is asked stays
+uvicorn's business.
 """
 
 from asyncio import BaseTransport, TimerHandle, Transport
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, Literal, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from baleen_core.callers import Identity
+from baleen_core.errors import LimitExceeded
+from baleen_sidecar.web.application import Application
+from baleen_sidecar.web.callers import note_connection
+from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """What one connection may send, and how long it may take."""
-
-    headers: int = 100
-    """Headers of one request; trailers count too."""
-    head_bytes: int = 32 * 1024
-    """The request's target and headers; also whatever else is neither a head nor a body (chunk sizes, empty lines)."""
-    head_seconds: float = 5.0
-    """From the first byte of a request, or from the start of the connection, until its headers are complete."""
-    body_bytes: int = 64 * 1024
-    """Of a body that is not complete, at least so much has to come in every `body_seconds`."""
-    body_seconds: float = 10.0
-    queued_requests: int = 32
-    """Requests that wait on one connection while an earlier one is answered."""
-    connections: int = 1_000
-    """Open connections of the whole server."""
-    linger_seconds: float = 0.5
-    """How long a refused caller may go on sending; to close on unread bytes resets, and the refusal is lost."""
-
+from baleen_sidecar.web.exchange import Exchange
+from baleen_sidecar.web.hot import HotRoute
 
 Stage = Literal["between", "head", "body"]
 """What the parser is in. Words, not an enum: it is noted three times for every request."""
 
+STALL_SECONDS: Final = 30.0
+"""How long a caller may leave answers unread, beyond what the buffer takes."""
 RETRY_AFTER_SECONDS: Final = 1
 """What is said to the connection that is one too many."""
 
@@ -51,14 +39,34 @@ class _Refused(Exception):
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses with a problem; closes without a word where an earlier answer is under way."""
 
-    limits: ClassVar[ConnectionLimits] = ConnectionLimits()
+    limits: ConnectionLimits = ConnectionLimits()
+    stall_seconds: ClassVar[float] = STALL_SECONDS
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, shared: Shared | None = None, limits: ConnectionLimits | None = None, **kwargs: Any
+    ) -> None:
+        """`shared` is of all connections of one server; without `limits` those of the class hold."""
         super().__init__(*args, **kwargs)
+        if limits is not None:
+            self.limits = limits
+        self._shared = Shared() if shared is None else shared
+        self._application = self.app if isinstance(self.app, Application) else None
+        self._targets = {} if self._application is None else self._application.targets
         # Looked up for every header: an attribute of our own is the cheapest.
         self._limit_headers = self.limits.headers
+        self._caller = ""
+        """As whose this connection is counted; empty: it is not."""
+        self._held_bytes = 0
+        """What bodies of requests that are not answered take."""
+        self._current: Exchange | RequestResponseCycle | None = None
+        """What is being answered, or was last; `cycle` is what is being read, or was last."""
+        self._reading: Exchange | None = None
+        """The same as `cycle`, if it is for a hot route."""
+        self._idle_since = 0.0
+        """When the last answer was given, in seconds of the loop's clock."""
         self._stage: Stage = "between"
         self._timer: TimerHandle | None = None
+        self._stalled: TimerHandle | None = None
         self._advanced = False
         """Whether the bytes just read completed a head or a message, or were a part of a body."""
         self._loose_bytes = 0
@@ -69,21 +77,52 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes_before = 0
         self._refusal: tuple[int, str] | None = None
         self._is_refused = False
+        self._is_full = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Start the time for the first request, or refuse the connection."""
         super().connection_made(cast(Transport, transport))
-        if len(self.connections) > self.limits.connections:
-            # Those that are turned away must not keep out those that come after them.
-            self.connections.discard(self)
-            self._refuse(503, f"the server has its {self.limits.connections} connections open; try again later")
+        limits, address = self.limits, str(self.client[0]) if self.client else "unknown"
+        if len(self.connections) > limits.connections:
+            self._turn_away(f"the server has its {limits.connections} connections open; try again later")
+        elif not self._shared.enter(address, limits.connections_per_address):
+            self._turn_away(
+                f"{address} has {limits.connections_per_address} connections open on which it showed no API key, "
+                "which is the limit"
+            )
         else:
-            self._start_timer(self.limits.head_seconds, self._head_is_late)
+            self._caller = address
+            self._start_timer(limits.head_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel what is being answered, and forget all that was noted for this connection."""
         self._stop_timer()
+        self._read_on()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+        self._release()
+        self.pipeline.clear()
+        if self._caller:
+            self._shared.leave(self._caller)
+            self._caller = ""
+        if self._is_answering():
+            self._abandon()
+        if self._reading is not None:
+            # It is none of uvicorn's.
+            self.cycle = cast(RequestResponseCycle, None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the time in which the reader has to take something."""
+        super().pause_writing()
+        if self._stalled is None:
+            # Not close: that would wait for the reader, too.
+            self._stalled = self.loop.call_later(self.stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Forget the time."""
+        super().resume_writing()
+        self._read_on()
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless refused, and see to it that what is incomplete gets neither too long nor too late."""
@@ -93,42 +132,164 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().data_received(data)
             self._bound_the_rest()
 
+    def claim(self, key: Identity) -> None:
+        """Count this connection among those of the key that its newest request came with.
+
+        Raises:
+            LimitExceeded: the key has too many; the connection is closed after its answer.
+        """
+        caller = f"key {key.name}"
+        if caller == self._caller or not self._caller:
+            return
+        limit = self.limits.connections_per_key
+        if not self._shared.enter(caller, limit):
+            if self._current is not None:
+                self._current.keep_alive = False
+            raise LimitExceeded(f"the API key {key.name!r} has {limit} connections open, which is the limit")
+        self._shared.leave(self._caller)
+        self._caller = caller
+
     def on_message_begin(self) -> None:
-        """Expect a head."""
-        super().on_message_begin()
+        """Expect a head; what uvicorn begins here waits until it is known to be for ASGI."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._stage = "head"
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header or trailer."""
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         if len(self.headers) > self._limit_headers:
             self._stop_parsing(431, f"the request has more than {self._limit_headers} headers")
 
     def on_headers_complete(self) -> None:
-        """Hand the request to uvicorn, which answers or queues it."""
+        """Hand the request to its hot route, or to uvicorn, which answers or queues it."""
         # What was read is an upper bound of the head, and nearly always says enough.
         if self._loose_bytes + self._read_bytes > self.limits.head_bytes < self._count_head():
             self._stop_parsing(431, self._head_is_long())
         if len(self.pipeline) >= self.limits.queued_requests:
-            # An answer is under way, so that nothing can be said.
+            self._is_full = True
             raise _Refused
-        super().on_headers_complete()
+        route = self._targets.get(self.url.partition(b"?")[0]) if self._targets else None
+        if route is not None:
+            self._begin_exchange(route)
+        else:
+            self._begin_asgi()
         self._advance("body")
 
     def on_body(self, body: bytes) -> None:
-        """Count what came."""
-        super().on_body(body)
+        """Count what came, and keep it until it is read."""
         self._advanced = True
         self._body_bytes += len(body)
+        exchange = self._reading
+        if exchange is None:
+            self._hold(len(body))
+            super().on_body(body)
+        elif not exchange.body.is_dropped:
+            self._hold(len(body))
+            exchange.body.feed(body)
+            if exchange.body.total > HIGH_WATER_LIMIT and not exchange.body.is_awaited:
+                self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """End the time for the body."""
-        super().on_message_complete()
+        if self._reading is not None:
+            self._reading.end_body()
+        else:
+            super().on_message_complete()
         self._advance("between")
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for one; let go of bodies that were judged."""
+        self.server_state.total_requests += 1
+        if not self.pipeline:
+            self._release()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.limits.idle_seconds, self._close_if_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        # uvicorn would stop and start a timer for each request; ours runs on, and looks when it fires.
+        pass
 
     def send_400_response(self, msg: str) -> None:
         """Answer for uvicorn when the parser has stopped: by an error in the bytes, or because we stopped it."""
+        if self._is_full:
+            # What was accepted is answered, and what is read after it thrown away: the caller has to ask again.
+            self._is_refused = True
+            self._stop_timer()
+            self.cycle.keep_alive = False
+            return
         self._refuse(*(self._refusal or (400, "these bytes are not an HTTP/1.1 request")))
+
+    def _close_if_idle(self) -> None:
+        idle_seconds, self.timeout_keep_alive_task = self.limits.idle_seconds, None
+        is_asked = self._stage != "between" or self._is_answering()
+        left = idle_seconds if is_asked else self._idle_since + idle_seconds - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_idle)
+
+    def _begin_exchange(self, route: HotRoute) -> None:
+        assert self._application is not None, "it has the route"
+        before, parser = self.cycle, self.parser
+        exchange = Exchange(
+            self,
+            self._application,
+            route,
+            method=parser.get_method().decode("ascii"),
+            target=self.url,
+            headers=dict(self.headers),
+            keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
+            expect_100_continue=self.expect_100_continue,
+        )
+        self._reading = exchange
+        self.cycle = cast(RequestResponseCycle, exchange)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _begin_asgi(self) -> None:
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        self._reading = None
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect_100_continue
+        self.headers += headers
+        note_connection(cast(dict[str, Any], self.scope), self.claim)
+        super().on_headers_complete()
+        if self.pipeline:
+            # uvicorn pauses where a request waits, and then would not see that the caller hangs up.
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        current = cast(Exchange | RequestResponseCycle, cycle)
+        self._current = current
+        if isinstance(current, Exchange):
+            current.start()
+        else:
+            super()._start_asgi_task(current, app)
+
+    def _hold(self, count: int) -> None:
+        self._held_bytes += count
+        self._shared.body_bytes += count
+        limit = self.limits.memory_bytes
+        if self._shared.body_bytes > limit:
+            self._stop_parsing(503, f"the bodies of all requests would be over the limit of {limit} bytes together")
+
+    def _release(self) -> None:
+        self._shared.body_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _advance(self, stage: Stage) -> None:
         self._stage = stage
@@ -197,16 +358,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         self._is_refused = True
         self._stop_timer()
+        self._release()
         if not self._may_say_why():
             self.transport.close()
             return
         if self._is_answering():
-            # What uvicorn does when a caller hangs up: the application is told, and what it still sends is dropped.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._abandon()
         self.transport.write(render_refusal(status, detail))
         self.transport.write_eof()
         self._start_timer(self.limits.linger_seconds, self.transport.close)
+
+    def _turn_away(self, detail: str) -> None:
+        # Those that are turned away must not keep out those that come after them.
+        self.connections.discard(self)
+        self._refuse(503, detail)
+
+    def _abandon(self) -> None:
+        current = self._current
+        if isinstance(current, Exchange):
+            current.abandon()
+        elif current is not None:
+            # What uvicorn does when a caller hangs up: the application is told, and what it still sends is dropped.
+            current.disconnected = True
+            current.message_event.set()
+
+    def _read_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _start_timer(self, seconds: float, then: Callable[[], None]) -> None:
         self._timer = self.loop.call_later(seconds, then)

@@ -33,12 +33,7 @@ class RequestBody:
             WrongType: it is compressed.
             ClientGone: the caller hung up.
         """
-        claimed = self._headers.get(b"content-length", b"0")
-        if not claimed.isdigit() or int(claimed) > limit_bytes:
-            raise _too_large(kind, limit_bytes)
-        if self._headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            message = "compressed bodies are not accepted; send the bytes as they are"
-            raise WrongType([Problem(field="Content-Encoding", message=message)])
+        check_claims(self._headers, kind, limit_bytes)
         # A list joined once: appending to bytes copies the whole body for every chunk.
         chunks: list[bytes] = []
         total = 0
@@ -46,7 +41,7 @@ class RequestBody:
             chunk = await self._next()
             total += len(chunk)
             if total > limit_bytes:
-                raise _too_large(kind, limit_bytes)
+                raise too_large(kind, limit_bytes)
             chunks.append(chunk)
             if not self.unread:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -68,5 +63,21 @@ class RequestBody:
         return chunk
 
 
-def _too_large(kind: str, limit: int) -> TooLarge:
-    return TooLarge([Problem(field="content", message=f"the {kind} body is over the limit of {limit} bytes")])
+def check_claims(headers: Mapping[bytes, bytes], kind: str, limit_bytes: int) -> None:
+    """Refuse a body by what its headers say of it, before any of it is read; `kind` is how an error calls it.
+
+    Raises:
+        TooLarge: it says that it is over the limit.
+        WrongType: it is compressed.
+    """
+    claimed = headers.get(b"content-length", b"0")
+    if not claimed.isdigit() or int(claimed) > limit_bytes:
+        raise too_large(kind, limit_bytes)
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        message = "compressed bodies are not accepted; send the bytes as they are"
+        raise WrongType([Problem(field="Content-Encoding", message=message)])
+
+
+def too_large(kind: str, limit_bytes: int) -> TooLarge:
+    """Make the refusal of a body that is over its limit."""
+    return TooLarge([Problem(field="content", message=f"the {kind} body is over the limit of {limit_bytes} bytes")])

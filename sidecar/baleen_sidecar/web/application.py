@@ -1,0 +1,22 @@
+"""All that one port serves, in the two forms in which it can be served."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from baleen_sidecar.web.connections import ConnectionLimits
+from baleen_sidecar.web.hot import Door, HotRoute, HotRoutes, Receive, Scope, Send
+
+
+class Application:
+    """The whole as ASGI, which begins with the door; and hot routes, which a protocol can serve below ASGI."""
+
+    def __init__(self, door: Door, hot: HotRoutes, limits: ConnectionLimits) -> None:
+        self.door: Final = door
+        self.hot: Final = hot
+        self.limits: Final = limits
+        self.targets: Final[Mapping[bytes, HotRoute]] = {path.encode(): route for path, route in hot.routes.items()}
+        """Hot routes by their paths, as requests have them on the wire."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self.door(scope, receive, send)

@@ -1,0 +1,334 @@
+"""Hot routes below ASGI, on real connections: what a caller sees is what the same request sees as ASGI."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from baleen_sidecar.web.protocol import BoundedHttpProtocol
+from hot_server import BODY_LIMIT, HotServer, hot_server
+from serving import until
+
+KIB: Final = 1024
+POST: Final = b"POST /hot HTTP/1.1\r\nhost: x\r\n"
+GOOD: Final = POST + b"content-length: 3\r\n\r\nabc"
+ASGI: Final = b"POST /other HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nabcd"
+ESCAPED: Final = b"POST /h%6ft HTTP/1.1\r\nhost: x\r\n"
+"""The same route, which comes as ASGI."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HotServer]:
+    with hot_server() as running:
+        yield running
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(64 * KIB):
+            found += part
+    return found
+
+
+def read_one(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer that says its length."""
+    with connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        headers = {}
+        while line := file.readline().strip():
+            name, _, value = line.decode().partition(": ")
+            headers[name] = value
+        return status, headers, file.read(int(headers.get("content-length", 0)))
+
+
+def speak(server: HotServer, *parts: bytes) -> bytes:
+    """Send bytes as they are, and return all that comes back until the server closes."""
+    connection = server.connect()
+    for part in parts:
+        connection.sendall(part)
+    return read_to_end(connection)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(b"content-length: 3\r\n\r\nabc", id="a body"),
+        pytest.param(b"content-length: 0\r\n\r\n", id="an empty body"),
+        pytest.param(b"\r\n", id="no body"),
+        pytest.param(b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", id="chunks"),
+        pytest.param(b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-more: y\r\n\r\n", id="chunks and a trailer"),
+        pytest.param(b"x-request-id: mine\r\n\r\n", id="a request id"),
+        pytest.param(b"x-request-id: <bad>\r\n\r\n", id="a request id that is none"),
+        pytest.param(b"content-encoding: gzip\r\ncontent-length: 0\r\n\r\n", id="a compressed body"),
+        pytest.param(b"content-length: 999999999\r\n\r\n", id="a body that would be too large"),
+        pytest.param(b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", id="an upgrade"),
+    ],
+)
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"PUT", b"HEAD", b"OPTIONS"])
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_below_asgi_everything_is_answered_as_above(
+    server: HotServer, method: bytes, version: bytes, more: bytes
+) -> None:
+    below, above = (
+        speak(server, b"%b %b HTTP/%b\r\nhost: x\r\nconnection: close\r\n%b" % (method, path, version, more))
+        for path in (b"/hot", b"/h%6ft")
+    )
+
+    # A refusal may be said before the whole request was read, and then both say that they close.
+    assert sorted(below.split(b"\r\n")) == sorted(above.split(b"\r\n"))
+    assert below
+
+
+def test_the_path_alone_says_the_route(server: HotServer) -> None:
+    for path, status in ((b"/hot?a=b", 200), (b"/hot?", 200), (b"/hot/", 200), (b"/hotter", 200)):
+        answer = speak(server, b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+
+        assert statuses(answer) == [status]
+        assert (b"x-request-id: asgi" in answer) == (path in (b"/hot/", b"/hotter"))
+
+
+def test_a_connection_is_kept_for_the_next_request_and_closed_when_the_caller_says_so(server: HotServer) -> None:
+    connection = server.connect()
+    for _ in range(3):
+        connection.sendall(GOOD)
+        assert read_one(connection)[2] == b"3"
+
+    connection.sendall(GOOD.replace(b"host: x", b"connection: close"))
+
+    assert read_to_end(connection).endswith(b"connection: close\r\n\r\n3")
+
+
+def test_hot_and_other_requests_that_are_sent_ahead_are_answered_in_order(server: HotServer) -> None:
+    slow = POST + b"x-wait: 0.05\r\nx-request-id: slow\r\n\r\n"
+
+    answers = speak(server, slow + ASGI + GOOD + ASGI + GOOD.replace(b"host: x", b"connection: close"))
+
+    assert re.findall(rb"\r\n\r\n(\d)", answers) == [b"0", b"4", b"3", b"4", b"3"]
+
+
+def test_of_more_than_four_requests_ahead_the_first_are_answered_and_the_rest_is_not(server: HotServer) -> None:
+    before = server.route.answered
+
+    answers = speak(server, POST + b"x-wait: 0.05\r\n\r\n" + GOOD * 30)
+
+    assert statuses(answers) == [200] * 5
+    assert server.route.answered - before == 5
+    assert answers.count(b"connection: close") == 1
+
+
+def test_a_body_may_be_sent_after_leave_was_given(server: HotServer) -> None:
+    connection = server.connect()
+    connection.sendall(POST + b"expect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+    assert connection.recv(KIB) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    connection.sendall(b"abc")
+
+    assert read_one(connection)[2] == b"3"
+
+
+def test_a_body_that_is_claimed_to_be_too_large_is_refused_without_leave_to_send_it(server: HotServer) -> None:
+    connection = server.connect()
+    connection.sendall(POST + b"expect: 100-continue\r\ncontent-length: 999999\r\n\r\n")
+
+    status, headers, body = read_one(connection)
+
+    assert (status, headers["connection"]) == (413, "close")
+    assert json.loads(body)["detail"] == f"content: the hot body is over the limit of {BODY_LIMIT} bytes"
+
+
+def test_a_refused_body_is_thrown_away_so_that_the_refusal_arrives(server: HotServer) -> None:
+    chunks = [b"%x\r\n" % (64 * KIB) + b"a" * 64 * KIB + b"\r\n"] * 100
+    answer = speak(server, POST + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n")
+
+    assert statuses(answer) == [413]
+
+
+def test_a_large_body_in_pieces_waits_for_a_route_that_is_slow_to_read_it(server: HotServer) -> None:
+    connection = server.connect()
+    connection.sendall(POST + b"x-wait: 0.1\r\ncontent-length: 99000\r\n\r\n" + b"a" * 99_000)
+
+    assert read_one(connection)[2] == b"99000"
+
+
+def test_who_hangs_up_is_not_waited_for(server: HotServer) -> None:
+    connection = server.connect()
+    connection.sendall(POST + b"x-wait: 30\r\nx-request-id: gone\r\n\r\n")
+    until(lambda: server.concurrency.in_flight == 1)
+
+    connection.close()
+
+    until(lambda: server.concurrency.in_flight == 0)
+    assert "gone" in server.route.cancelled
+
+
+def test_who_hangs_up_with_requests_sent_ahead_leaves_none_of_them_behind(server: HotServer) -> None:
+    before = server.route.answered
+    connection = server.connect()
+    connection.sendall(POST + b"x-wait: 30\r\nx-request-id: first\r\n\r\n" + GOOD * 3)
+    until(lambda: server.concurrency.in_flight == 1)
+
+    connection.close()
+
+    until(lambda: "first" in server.route.cancelled)
+    assert (server.concurrency.in_flight, server.route.answered) == (0, before)
+
+
+def test_told_to_end_it_answers_what_was_asked_and_closes_then() -> None:
+    with hot_server() as server:
+        connection, idle = server.connect(), server.connect()
+        connection.sendall(POST + b"x-wait: 0.4\r\n\r\n")
+        until(lambda: server.concurrency.in_flight == 1)
+
+        server.end()
+
+        assert read_to_end(idle) == b""
+        assert read_to_end(connection).endswith(b"connection: close\r\n\r\n0")
+
+
+def test_while_it_drains_each_answer_asks_for_another_connection() -> None:
+    with hot_server(drain_seconds=5) as server:
+        connections = [server.connect() for _ in range(3)]
+        for each in connections:
+            each.sendall(GOOD)
+            assert "connection" not in read_one(each)[1]
+        server.end()
+        time.sleep(0.3)
+
+        for each in connections:
+            each.sendall(GOOD)
+            assert read_to_end(each).count(b"connection: close\r\n") == 1
+
+
+def test_a_connection_is_closed_once_nothing_was_asked_on_it_for_long_and_not_before() -> None:
+    with hot_server(idle_seconds=0.4) as server:
+        connection, slow = server.connect(), server.connect()
+        slow.sendall(POST + b"x-wait: 0.9\r\n\r\n")
+        for _ in range(4):
+            connection.sendall(GOOD)
+            assert read_one(connection)[2] == b"3"
+            time.sleep(0.2)
+
+        assert read_to_end(connection) == b""
+        assert read_one(slow)[0] == 200
+
+
+def test_a_reader_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "stall_seconds", 0.2)
+    with hot_server() as server:
+        server.route.answer_bytes = 8 * KIB * KIB
+        connection = server.connect()
+        connection.sendall(GOOD * 4)
+        until(lambda: server.route.answered >= 1)
+
+        time.sleep(0.5)
+
+        assert len(read_to_end(connection)) < 4 * server.route.answer_bytes
+        until(lambda: server.concurrency.in_flight == 0)
+
+
+def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named() -> None:
+    with hot_server(memory_bytes=150_000) as server:
+        begun = [server.connect() for _ in range(3)]
+        for each in begun[:2]:
+            each.sendall(POST + b"content-length: 70000\r\n\r\n" + b"a" * 60_000)
+        until(lambda: server.concurrency.in_flight == 2)
+        # Both are read before the third one says what is too much.
+        time.sleep(0.1)
+        begun[2].sendall(POST + b"content-length: 70000\r\n\r\n" + b"a" * 60_000)
+
+        status, headers, body = read_one(begun[2])
+        begun[0].sendall(b"a" * 10_000)
+        assert read_one(begun[0])[2] == b"70000"
+        again = server.connect()
+        again.sendall(POST + b"content-length: 70000\r\n\r\n" + b"a" * 70_000)
+
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "the limit of 150000 bytes" in json.loads(body)["detail"]
+        assert read_one(again)[2] == b"70000"
+
+
+def test_an_address_without_a_key_has_so_many_connections_and_a_key_has_its_own(server: HotServer) -> None:
+    with hot_server(connections_per_address=2, connections_per_key=2) as server:
+        with_key = POST + b"x-api-key: shop\r\n\r\n"
+        held = [server.connect(), server.connect()]
+        for each in held:
+            each.sendall(GOOD)
+            read_one(each)
+        refused = read_to_end(server.connect())
+        # Shown a key, a connection counts there, and makes room for another without one.
+        held[0].sendall(with_key)
+        assert read_one(held[0])[0] == 200
+        held += [server.connect()]
+        held[1].sendall(with_key)
+        held[2].sendall(with_key)
+        found = [read_one(each) for each in held[1:]]
+
+        assert b"has 2 connections open on which it showed no API key" in refused
+        assert [each[0] for each in found] == [200, 429]
+        assert "the API key 'shop' has 2 connections open" in found[1][2].decode()
+        assert found[1][1]["connection"] == "close"
+
+        held[0].close()
+        until(lambda: _status(server, with_key) == 200)
+
+
+def _status(server: HotServer, sent: bytes) -> int:
+    with server.connect() as connection:
+        connection.sendall(sent)
+        return read_one(connection)[0]
+
+
+def test_the_same_limit_holds_for_requests_that_are_asgi() -> None:
+    with hot_server(connections_per_key=1) as server:
+        first, second = server.connect(), server.connect()
+        sent = ASGI.replace(b"host: x", b"x-api-key: shop")
+        first.sendall(sent)
+        assert read_one(first)[0] == 200
+        second.sendall(POST + b"x-api-key: shop\r\n\r\n")
+
+        assert read_one(second)[0] == 429
+
+
+FLOOD: Final = int(os.environ.get("BALEEN_FLOOD", "1500"))
+"""Connections that one caller opens; more take minutes on a busy machine."""
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process open as many files as it needs; ours are the server's, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * FLOOD + 1000
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"this system does not let a process have {wanted} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_caller_who_opens_connections_without_end_leaves_room_for_others(many_files: None) -> None:
+    with hot_server(linger_seconds=0.05, head_seconds=300) as server, contextlib.ExitStack() as stack:
+        for _ in range(FLOOD):
+            stack.enter_context(socket.create_connection(server.address, timeout=60))
+
+        with socket.socket() as other:
+            other.settimeout(60)
+            other.bind(("127.0.2.1", 0))
+            other.connect(server.address)
+            other.sendall(GOOD)
+
+            assert read_one(other)[2] == b"3"
+            # Those above the limit were refused, and are closed.
+            until(lambda: server.open_connections() == 1000 + 1)
+    assert server.concurrency.in_flight == 0

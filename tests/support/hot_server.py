@@ -1,0 +1,156 @@
+"""A real server with one hot route that does as it is told, and a raw ASGI application for everything else."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from baleen_core.api_keys import ApiKey, KeyRole
+from baleen_sidecar.flow.concurrency import Concurrency
+from baleen_sidecar.main import Served, bind
+from baleen_sidecar.web.application import Application
+from baleen_sidecar.web.callers import note_key
+from baleen_sidecar.web.connections import ConnectionLimits
+from baleen_sidecar.web.errors import ProblemDetails
+from baleen_sidecar.web.hot import (
+    ASGIApp,
+    Headers,
+    HotAnswer,
+    HotRequest,
+    HotRoutes,
+    Receive,
+    Scope,
+    Send,
+    problem_answer,
+    respond,
+)
+from baleen_sidecar.web.metrics import RequestMetrics
+
+TIMEOUT_SECONDS: Final = 10.0
+HOT: Final = "/hot"
+BODY_LIMIT: Final = 100_000
+
+
+@dataclass(slots=True)
+class EchoRoute:
+    """Answers with the length of the body; waits as `x-wait` says, and notes who was cancelled."""
+
+    method: str = "POST"
+    cancelled: list[str] = field(default_factory=list)
+    answered: int = 0
+    answer_bytes: int = 0
+
+    async def answer(self, request: HotRequest) -> HotAnswer:
+        """See HotRoute."""
+        try:
+            if wait := request.headers.get(b"x-wait"):
+                await asyncio.sleep(float(wait))
+            body = await request.body.read("hot", BODY_LIMIT)
+        except asyncio.CancelledError:
+            self.cancelled.append(request.request_id)
+            raise
+        self.answered += 1
+        return HotAnswer(status=200, body=b"%d" % len(body) + b"x" * self.answer_bytes, media_type=b"text/plain")
+
+    def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
+        """See HotRoute."""
+        return problem_answer(problem, more)
+
+
+class NamedDoor:
+    """Lets everybody in; whoever sends `x-api-key` has the key of that name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def admit(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey | None:
+        """See baleen_sidecar.web.hot.Door."""
+        name = headers.get(b"x-api-key")
+        return None if name is None else ApiKey(name=name.decode(), sha256="0" * 64, roles=frozenset(KeyRole))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (key := await self.admit(scope["path"], dict(scope["headers"]), "")) is not None:
+            note_key(scope, key)
+        await self._app(scope, receive, send)
+
+
+async def rest(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body, if there is one, and answer with its length."""
+    count, more = 0, True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        count, more = count + len(event["body"]), event["more_body"]
+    await respond(send, 200, b"text/plain", b"%d" % count, "asgi")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotServer:
+    """A running server, and what can be looked at behind it."""
+
+    address: tuple[str, int]
+    route: EchoRoute
+    concurrency: Concurrency
+    connect: Callable[[], socket.socket]
+    end: Callable[[], None]
+    tasks: Callable[[], int]
+    """How many tasks there are beside the server's own."""
+    open_connections: Callable[[], int]
+
+
+@contextlib.contextmanager
+def hot_server(*, drain_seconds: float = 0.0, **limits: Any) -> Iterator[HotServer]:
+    """Serve until the block ends; connections are closed with it."""
+    route, concurrency = EchoRoute(), Concurrency(lambda: 0.0)
+    routes = HotRoutes(
+        {HOT: route},
+        metrics=RequestMetrics(CollectorRegistry()),
+        concurrency=concurrency,
+        monotonic_seconds=lambda: 0.0,
+        chance=lambda count: b"\x07" * count,
+        rest=rest,
+    )
+    app = Application(NamedDoor(routes), routes, ConnectionLimits(**limits))
+    listening = bind("127.0.0.1", 0)
+    listening.listen(4096)
+    started: Future[asyncio.AbstractEventLoop] = Future()
+    server = Served(app=app, listening=listening, drain_seconds=drain_seconds).server()
+
+    async def serve() -> None:
+        started.set_result(asyncio.get_running_loop())
+        await server.serve(sockets=[listening])
+
+    async def count_tasks() -> int:
+        return len(asyncio.all_tasks()) - 1
+
+    thread = threading.Thread(target=lambda: uvloop.run(serve()), name="hot-server")
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listening)
+        stack.callback(thread.join)
+        loop = started.result(TIMEOUT_SECONDS)
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
+
+        stack.callback(end)
+        address = listening.getsockname()
+        yield HotServer(
+            address=address,
+            route=route,
+            concurrency=concurrency,
+            connect=lambda: stack.enter_context(socket.create_connection(address, timeout=TIMEOUT_SECONDS)),
+            end=end,
+            open_connections=lambda: len(server.server_state.connections),
+            tasks=lambda: asyncio.run_coroutine_threadsafe(count_tasks(), loop).result(TIMEOUT_SECONDS),
+        )
