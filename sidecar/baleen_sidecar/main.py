@@ -1,6 +1,7 @@
 """Make the adapters and run the server; who runs Triton, and where policies come from, is the caller's business."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -472,6 +473,11 @@ async def run_servers(*served: Served) -> None:
     Before that, callers with open connections get `drain_seconds` to leave.
     """
     servers = [each.server() for each in served]
+    if threading.current_thread() is threading.main_thread():
+        # All that was made until now stays. To look through it for garbage takes a tenth of a second, in which nobody
+        # is answered.
+        gc.collect()
+        gc.freeze()
     with _signalled(servers):
         async with asyncio.TaskGroup() as group:
             for each, server in zip(served, servers, strict=True):
