@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from baleen_sidecar.web import exchange, request_body
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 from hot_server import BODY_LIMIT, HotServer, hot_server
 from serving import until
@@ -26,7 +27,10 @@ ESCAPED: Final = b"POST /h%6ft HTTP/1.1\r\nhost: x\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HotServer]:
-    with hot_server() as running:
+    with pytest.MonkeyPatch.context() as patch, hot_server() as running:
+        # Some bodies here never come.
+        patch.setattr(request_body, "DISCARD_SECONDS", 0.1)
+        patch.setattr(exchange, "DISCARD_SECONDS", 0.1)
         yield running
 
 
@@ -148,7 +152,10 @@ def test_a_body_that_is_claimed_to_be_too_large_is_refused_without_leave_to_send
     assert json.loads(body)["detail"] == f"content: the hot body is over the limit of {BODY_LIMIT} bytes"
 
 
-def test_a_refused_body_is_thrown_away_so_that_the_refusal_arrives(server: HotServer) -> None:
+def test_a_refused_body_is_thrown_away_so_that_the_refusal_arrives(
+    server: HotServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "DISCARD_SECONDS", 10)
     chunks = [b"%x\r\n" % (64 * KIB) + b"a" * 64 * KIB + b"\r\n"] * 100
     answer = speak(server, POST + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n")
 
@@ -212,13 +219,13 @@ def test_while_it_drains_each_answer_asks_for_another_connection() -> None:
 
 
 def test_a_connection_is_closed_once_nothing_was_asked_on_it_for_long_and_not_before() -> None:
-    with hot_server(idle_seconds=0.4) as server:
+    with hot_server(idle_seconds=1.0) as server:
         connection, slow = server.connect(), server.connect()
-        slow.sendall(POST + b"x-wait: 0.9\r\n\r\n")
+        slow.sendall(POST + b"x-wait: 1.5\r\n\r\n")
         for _ in range(4):
             connection.sendall(GOOD)
             assert read_one(connection)[2] == b"3"
-            time.sleep(0.2)
+            time.sleep(0.3)
 
         assert read_to_end(connection) == b""
         assert read_one(slow)[0] == 200
