@@ -61,6 +61,7 @@ from baleen_sidecar.web.errors import (
 )
 from baleen_sidecar.web.governor_metrics import watch_governor
 from baleen_sidecar.web.hot import HotRoutes, read_request_id
+from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
@@ -166,18 +167,15 @@ def build_app(
     )
     BreakerMetrics(control_breakers.reports, ports.registry)
     app = build_rest(ports, metrics, lifespan, control_breakers)
+    default = Context(tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source)
+    judge = Judge(moderate, ports.fetcher, sources, default=default)
     route = ModerateRoute(
-        moderate,
-        ports.fetcher,
-        sources,
+        judge,
         limits=limits,
         image_limit_bytes=settings.image_limit_bytes,
         deadline_seconds=settings.deadline_seconds,
         metrics=metrics,
         monotonic_seconds=ports.shell.monotonic_seconds,
-        default=Context(
-            tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source
-        ),
     )
     routes = HotRoutes(
         {PATH: route},

@@ -133,6 +133,6 @@ def is_private(error: BaleenError) -> bool:
     return isinstance(error, PRIVATE)
 
 
-def retry_after(error: BaleenError) -> int | None:
+def retry_after(error: Exception) -> int | None:
     """Return the seconds for `Retry-After`, where trying again may help."""
     return error.retry_after_seconds if isinstance(error, LimitExceeded | Overloaded) else None

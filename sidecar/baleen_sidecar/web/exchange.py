@@ -80,6 +80,10 @@ class IncomingBody:
             self._chunks = [b"".join(self._chunks)]
         return self._chunks[0]
 
+    async def gone(self) -> None:
+        """Wait for ever: whoever hangs up ends the task that answers, and with it this."""
+        await self._loop.create_future()
+
     def feed(self, chunk: bytes) -> None:
         """Take a part of it."""
         self._chunks.append(chunk)

@@ -5,11 +5,12 @@ path, gets there as ASGI, and everything else passes through to the application 
 docs/adr/0029-hot-routes-below-asgi.md.
 """
 
+import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +35,7 @@ from baleen_sidecar.web.request_body import Receive as Receive
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -55,6 +57,9 @@ class Body(Protocol):
             WrongType: it is compressed.
             ClientGone: the caller hung up.
         """
+
+    async def gone(self) -> None:
+        """Return once the caller has hung up; to be awaited after the whole body was read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -217,20 +222,43 @@ class HotRoutes:
             more = [(b"allow", route.method.encode())]
         except NotAdmitted as exc:
             problem, more = exc.problem, exc.more
-        except BaleenError as exc:
-            if is_private(exc):
-                log.error("request refused", extra={"request_id": request.request_id, "cause": str(exc)})
-            problem = describe(exc, request.request_id)
-            more = refusal_headers(exc)
         except ClientGone:
             raise
-        except Exception:
-            log.exception("request failed", extra={"request_id": request.request_id})
-            problem, more = unexpected(request.request_id), []
+        except Exception as exc:
+            problem = explain(exc, request.request_id)
+            more = refusal_headers(exc) if isinstance(exc, BaleenError) else []
         finally:
             self._concurrency.leave()
         self._metrics.refused(problem.status)
         return route.refuse(problem, more)
+
+
+def explain(error: Exception, request_id: str) -> ProblemDetails:
+    """Describe why there is no decision, and log what of it is not for callers."""
+    if not isinstance(error, BaleenError):
+        log.error("request failed", extra={"request_id": request_id}, exc_info=error)
+        return unexpected(request_id)
+    if is_private(error):
+        log.error("request refused", extra={"request_id": request_id, "cause": str(error)})
+    return describe(error, request_id)
+
+
+async def unless_gone(body: Body, work: Coroutine[Any, Any, T]) -> T:
+    """Do work for as long as the caller of a request, whose whole body was read, waits for it.
+
+    Raises:
+        ClientGone: the caller hung up; the work was cancelled, and has ended.
+    """
+    tasks = (asyncio.create_task(work), asyncio.create_task(body.gone()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientGone
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def refuse(send: Send, problem: ProblemDetails, body: RequestBody, more: Headers = ()) -> None:

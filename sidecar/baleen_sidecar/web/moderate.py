@@ -6,30 +6,18 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import structs
 
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
-from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
-from baleen_sidecar.usecases.guard_sources import GuardSources
-from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
+from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, problem_answer
+from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.rate_limit import rate_limit_headers
-from baleen_sidecar.web.schemas import (
-    ModerateRequest,
-    Text,
-    Video,
-    kind_of,
-    media_source,
-    read_context,
-    read_request,
-    to_answer,
-    to_context,
-)
+from baleen_sidecar.web.schemas import kind_of, read_context, read_request, to_answer, to_context
 
 PATH: Final = "/v1/moderate"
 MAX_DEADLINE_MILLISECONDS: Final = 600_000
@@ -43,20 +31,16 @@ class ModerateRoute:
 
     def __init__(
         self,
-        moderate: Moderate,
-        fetcher: Fetcher,
-        sources: GuardSources,
+        judge: Judge,
         *,
         limits: Limits,
         image_limit_bytes: int,
         deadline_seconds: float,
         metrics: RequestMetrics,
         monotonic_seconds: Callable[[], float],
-        default: Context,
     ) -> None:
-        self._moderate = moderate
-        self._fetcher = fetcher
-        self._sources = sources
+        self._judge = judge
+        self._moderate = judge.moderate
         largest = max(limits.video_bytes, image_limit_bytes)
         self._body_limits = {
             "text": limits.text_bytes,
@@ -67,16 +51,10 @@ class ModerateRoute:
         self._deadline_seconds = deadline_seconds
         self._metrics = metrics
         self._monotonic_seconds = monotonic_seconds
-        self._default = default
 
     async def answer(self, request: HotRequest) -> HotAnswer:
         """See HotRoute."""
-        caller = Caller(
-            request_id=request.request_id,
-            received_seconds=request.received_seconds,
-            deadline_seconds=read_deadline(request.headers, self._deadline_seconds),
-            priority=request.priority,
-        )
+        caller = read_caller(request, self._deadline_seconds)
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
             record = await self._decide(request, caller)
@@ -96,38 +74,30 @@ class ModerateRoute:
             data = await body.read("json", self._body_limits["json"])
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
             asked = await self._moderate.off_loop(data, partial(read_request, data))
-            context = self._place(context_of(request.key, to_context(asked.context), "context.tenant"))
-            return await self._json(asked, context, caller)
+            context = self._judge.place(context_of(request.key, to_context(asked.context), "context.tenant"))
+            return await self._judge.content(asked.content, context, caller)
         kind = kind_of(media_type)
-        context = self._place(context_of(request.key, read_query(query), "tenant"))
+        context = self._judge.place(context_of(request.key, read_query(query), "tenant"))
         data = await body.read(kind, self._body_limits[kind])
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
-        with self._sources.watching(context):
+        with self._judge.sources.watching(context):
             return await self._moderate.media(data, media, context, caller)
 
-    def _place(self, context: Context) -> Context:
-        """Say where content comes from, as far as its request does not."""
-        default = self._default
-        if default == Context():
-            return context
-        return structs.replace(
-            context,
-            tenant=context.tenant or default.tenant,
-            surface=context.surface or default.surface,
-            source=context.source or default.source,
-        )
 
-    async def _json(self, request: ModerateRequest, context: Context, caller: Caller) -> DecisionRecord:
-        content = request.content
-        if isinstance(content, Text):
-            return await self._moderate.text(content.text, context, caller)
-        kind: MediaKind = "video" if isinstance(content, Video) else "image"
-        source = media_source(content)
-        with self._sources.watching(context):
-            data = source if isinstance(source, bytes) else (await self._fetcher.fetch(source)).data
-            return await self._moderate.media(data, kind, context, caller)
+def read_caller(request: HotRequest, default_seconds: float) -> Caller:
+    """Say who waits for a request, and for how long at most.
+
+    Raises:
+        ContentError: the deadline is not a whole number of milliseconds.
+    """
+    return Caller(
+        request_id=request.request_id,
+        received_seconds=request.received_seconds,
+        deadline_seconds=read_deadline(request.headers, default_seconds),
+        priority=request.priority,
+    )
 
 
 def read_deadline(headers: Mapping[bytes, bytes], default_seconds: float) -> float:
@@ -154,6 +124,18 @@ def read_content_type(header: bytes) -> tuple[str, str]:
     return media_type.strip(), charset
 
 
+def need_json(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse a body that is said to be anything else than JSON.
+
+    Raises:
+        WrongType: it is.
+    """
+    media_type, _ = read_content_type(headers.get(b"content-type", b""))
+    if media_type != "application/json":
+        wrong = f"{media_type} is not accepted" if media_type else "it is missing"
+        raise WrongType([Problem(field="Content-Type", message=f"{wrong}; send application/json")])
+
+
 def read_text(body: bytes, charset: str) -> str:
     """Decode a raw text body.
 
@@ -176,6 +158,15 @@ def read_query(query: bytes) -> Context:
     Raises:
         ContentError: a parameter that is unknown, repeated, or not of its kind.
     """
+    return read_context(read_parameters(query))
+
+
+def read_parameters(query: bytes) -> dict[str, str]:
+    """Read a query string.
+
+    Raises:
+        ContentError: it is malformed, or has a parameter twice.
+    """
     try:
         pairs = parse_qsl(
             query.decode("ascii"),
@@ -191,7 +182,7 @@ def read_query(query: bytes) -> Context:
         if name in parameters:
             raise ContentError([Problem(field=name, message="is given twice")])
         parameters[name] = value
-    return read_context(parameters)
+    return parameters
 
 
 def refuse_query(query: bytes) -> None:

@@ -53,6 +53,12 @@ class RequestBody:
                 while self.unread:
                     await self._next()
 
+    async def gone(self) -> None:
+        """Return once the caller has hung up; to be awaited after the whole body was read."""
+        with suppress(ClientGone):
+            while True:
+                await self._next()
+
     async def _next(self) -> bytes:
         event = await self._receive()
         if event["type"] == "http.disconnect":

@@ -155,7 +155,7 @@ _DECODER: Final = msgspec.json.Decoder(ModerateRequest)
 _CONTEXT_FIELDS: Final = frozenset(RequestContext.__struct_fields__) - {"author"}
 _AUTHOR_FIELDS: Final = frozenset(Author.__struct_fields__)
 _CONTENT_TYPES: Final = ("text", "image", "video")
-_KNOWN: Final = {
+KNOWN: Final = {
     "": ModerateRequest.__struct_fields__,
     "content": ("type", *Text.__struct_fields__, *Image.__struct_fields__),
     "context": RequestContext.__struct_fields__,
@@ -173,7 +173,7 @@ def read_request(body: bytes) -> ModerateRequest:
     Raises:
         ContentError: names the field and what is wrong with it.
     """
-    return decode_body(body, _DECODER, _KNOWN)
+    return decode_body(body, _DECODER, KNOWN)
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[T], known: Mapping[str, Collection[str]]) -> T:
@@ -192,7 +192,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T], known: Mapping[st
         raise ContentError([Problem(field="", message="the body is nested too deeply")]) from None
 
 
-def read_problem(message: str, known: Mapping[str, Collection[str]] = _KNOWN) -> Problem:
+def read_problem(message: str, known: Mapping[str, Collection[str]] = KNOWN) -> Problem:
     """Turn the decoder's words and JSON path into a field and a message."""
     match = _PATH.fullmatch(message)
     assert match is not None, "the pattern matches any text"
