@@ -1,7 +1,7 @@
 """The composition root: the one place that knows who stands behind which port."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +19,8 @@ from baleen_core.errors import BaleenError
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.quotas import Quota
+from baleen_sidecar.flow.translation import OPENAI, PERSPECTIVE, changed
+from baleen_sidecar.flow.url_key import ANALYZE, DISCOVERY, SUGGEST
 from baleen_sidecar.ports import (
     Breakers,
     DecisionHistory,
@@ -47,6 +49,7 @@ from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
+from baleen_sidecar.web import batch
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
 from baleen_sidecar.web.connections import ConnectionLimits
@@ -59,8 +62,10 @@ from baleen_sidecar.web.errors import (
     describe_status,
     unexpected,
 )
+from baleen_sidecar.web.faces import discovery, openai, perspective
+from baleen_sidecar.web.faces.documents import add_faces
 from baleen_sidecar.web.governor_metrics import watch_governor
-from baleen_sidecar.web.hot import HotRoutes, read_request_id
+from baleen_sidecar.web.hot import HotRoute, HotRoutes, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
@@ -177,8 +182,9 @@ def build_app(
         metrics=metrics,
         monotonic_seconds=ports.shell.monotonic_seconds,
     )
+    hot = {PATH: route, **build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)}
     routes = HotRoutes(
-        {PATH: route},
+        hot,
         metrics=metrics,
         concurrency=concurrency,
         monotonic_seconds=ports.shell.monotonic_seconds,
@@ -198,7 +204,7 @@ def _door(ports: Ports, routes: HotRoutes, metrics: RequestMetrics) -> Door | Lo
         monotonic_seconds=ports.shell.monotonic_seconds,
         chance=ports.shell.chance,
     )
-    return Door(routes, keeper, metrics=metrics, chance=ports.shell.chance)
+    return Door(routes, keeper, metrics=metrics, chance=ports.shell.chance, routes=routes.routes)
 
 
 def _when_there_is_room(governor: Governor | None) -> Callable[[], Awaitable[None]]:
@@ -227,6 +233,41 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         connections_per_address=settings.connection_limit_per_address,
         memory_bytes=settings.body_memory_bytes,
     )
+
+
+def build_faces(
+    judge: Judge, settings: Settings, metrics: RequestMetrics, monotonic_seconds: Callable[[], float]
+) -> Mapping[str, HotRoute]:
+    """Make the routes that have content judged in other shapes than one by one, by their paths."""
+    return {
+        batch.PATH: batch.BatchRoute(
+            judge,
+            limit=settings.batch_limit,
+            limit_bytes=settings.batch_limit_bytes,
+            timeout_seconds=settings.batch_timeout_seconds,
+            metrics=metrics,
+            monotonic_seconds=monotonic_seconds,
+        ),
+        openai.PATH: openai.OpenAIRoute(
+            judge,
+            categories=changed(OPENAI, settings.openai_categories),
+            limit=settings.batch_limit,
+            limit_bytes=settings.batch_limit_bytes,
+            deadline_seconds=settings.deadline_seconds,
+            metrics=metrics,
+            monotonic_seconds=monotonic_seconds,
+        ),
+        ANALYZE: perspective.AnalyzeRoute(
+            judge,
+            attributes=changed(PERSPECTIVE, settings.perspective_attributes),
+            text_limit_bytes=settings.text_limit_bytes,
+            deadline_seconds=settings.deadline_seconds,
+            metrics=metrics,
+            monotonic_seconds=monotonic_seconds,
+        ),
+        SUGGEST: perspective.SuggestRoute(),
+        DISCOVERY: discovery.DiscoveryRoute(),
+    }
 
 
 def build_rest(
@@ -285,6 +326,7 @@ def build_rest(
     _answer_errors(app, ports.shell.chance)
     parts = (decisions, subjects, policies, simulations, surveys, governor, operations, breakers)
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
+    add_faces(document)
     app.openapi = lambda: document  # type: ignore[method-assign]
     return app
 

@@ -1,6 +1,7 @@
 """Everything that an installation can set; only `baleen serve` and `__main__` read the environment."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 from baleen_core.environment import (
     Readers,
+    json_reader,
     read_days,
     read_level,
     read_names,
@@ -23,9 +25,12 @@ from baleen_core.environment import (
 )
 from baleen_core.errors import InvalidError, Problem
 from baleen_core.policy.parse import exact_source, place
+from baleen_core.reading import name
 from baleen_core.records import Durability as Durability
 from baleen_sidecar.flow.governor import Bounds, GovernorRules
+from baleen_sidecar.flow.translation import OPENAI, Translation
 
+_ATTRIBUTE: Final = re.compile("[A-Z][A-Z0-9_]{0,62}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "BALEEN_"
@@ -129,6 +134,16 @@ class Settings:
     """How long a connection stays open on which nothing is asked."""
     body_memory_bytes: int = 256 * 1024 * 1024
     """The most memory for the bodies of all requests that are not answered."""
+    batch_limit: int = 100
+    """The most items of a batch, and the most inputs of a request in OpenAI's shape."""
+    batch_limit_bytes: int = 32 * 1024 * 1024
+    """The largest body of a batch, or of a request in OpenAI's shape."""
+    batch_timeout_seconds: float = 300.0
+    """How long the caller of a batch may wait when it names no deadline of its own."""
+    openai_categories: Translation = field(default_factory=dict)
+    """Categories of policies by OpenAI's, as JSON; one that is not named stands for the documented ones."""
+    perspective_attributes: Translation = field(default_factory=dict)
+    """Categories of policies by Perspective's attributes, as JSON; others can be added, or taken away by []."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -381,6 +396,26 @@ def _threshold(text: str) -> int:
     return number
 
 
+_read_translation = json_reader('{"violence": ["gore", "weapons"]}', dict[str, tuple[str, ...]])
+
+
+def _openai_categories(text: str) -> Translation:
+    return _checked(_read_translation(text), "no category of OpenAI's", OPENAI.__contains__, ", ".join(OPENAI))
+
+
+def _perspective_attributes(text: str) -> Translation:
+    return _checked(_read_translation(text), "no attribute", _ATTRIBUTE.fullmatch, "such as TOXICITY")
+
+
+def _checked(translation: Translation, what: str, is_known: Callable[[str], object], examples: str) -> Translation:
+    for foreign, ours in translation.items():
+        if not is_known(foreign):
+            raise ValueError(f"{foreign!r} is {what}; write {examples}")
+        for each in ours:
+            name(each)
+    return translation
+
+
 def _header(text: str) -> str:
     # It is sent with each request.
     if not text.isascii() or not text.isprintable():
@@ -433,6 +468,11 @@ _READERS: Final[Readers] = {
     "connection_limit_per_address": read_positive,
     "idle_seconds": read_seconds,
     "body_memory_bytes": read_positive,
+    "batch_limit": read_positive,
+    "batch_limit_bytes": read_positive,
+    "batch_timeout_seconds": read_seconds,
+    "openai_categories": _openai_categories,
+    "perspective_attributes": _perspective_attributes,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

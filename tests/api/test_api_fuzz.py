@@ -24,7 +24,14 @@ CHECKS = [
     response_schema_conformance,
 ]
 MODERATE = "POST /v1/moderate"
-TAKING_NOTHING = ("GET /health", "GET /metrics", "GET /ready", "GET /v1/policies", "GET /v1/status")
+TAKING_NOTHING = (
+    "GET /health",
+    "GET /metrics",
+    "GET /ready",
+    "GET /v1/policies",
+    "GET /v1/status",
+    "POST /v1alpha1/comments:suggestscore",
+)
 OPERATIONS = (
     "DELETE /v1/subjects/{author}",
     "GET /health",
@@ -35,6 +42,11 @@ OPERATIONS = (
     "POST /v1/decisions/{decision_id}/replay",
     "GET /v1/effective-policy",
     MODERATE,
+    "GET /$discovery/rest",
+    "POST /v1/moderate/batch",
+    "POST /v1/moderations",
+    "POST /v1alpha1/comments:analyze",
+    "POST /v1alpha1/comments:suggestscore",
     "GET /v1/policies",
     "GET /v1/policies/{name}",
     "GET /v1/policies/{name}/diff",

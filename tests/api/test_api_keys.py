@@ -249,7 +249,7 @@ def test_the_document_says_which_key_each_operation_needs(keyed: RunningSidecar)
         if operation.get("security") == [{"bearer": []}, {"header": []}]
     }
 
-    assert set(paths) - set(needing) == {"/health", "/ready", "/metrics"}
+    assert set(paths) - set(needing) == {"/health", "/ready", "/metrics", "/$discovery/rest"}
     assert needing["/v1/moderate"] == "`moderate`."
     assert needing["/v1/policies/{name}"] == "`review`, and one that may speak for any tenant."
     assert set(keyed.answers.document["components"]["securitySchemes"]) == {"bearer", "header"}

@@ -68,6 +68,21 @@ def test_a_key_is_shown_in_either_header(sent: dict[bytes, bytes], shown: bytes)
     assert read_key(sent) == shown
 
 
+@pytest.mark.parametrize(
+    ("path", "role"),
+    [
+        ("/v1/moderations", KeyRole.MODERATE),
+        ("/v1/moderate/batch", KeyRole.MODERATE),
+        ("/v1alpha1/comments:analyze", KeyRole.MODERATE),
+        ("/v1alpha1/comments:suggestscore", KeyRole.MODERATE),
+        ("/v1alpha1/comments", KeyRole.ADMIN),
+        ("/v1alpha1/comments:analyze/", KeyRole.ADMIN),
+    ],
+)
+def test_facades_need_the_role_for_content_and_their_neighbours_more(path: str, role: KeyRole) -> None:
+    assert right_for(path).role is role
+
+
 @given(shown=st.text(st.characters(codec="latin-1"), max_size=60))
 def test_nothing_but_a_good_key_opens(shown: str) -> None:
     with pytest.raises(Unauthenticated):

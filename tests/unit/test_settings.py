@@ -52,6 +52,15 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_JWT_ROLES_CLAIM", "realm_access.roles", "jwt_roles_claim", "realm_access.roles"),
         ("BALEEN_JWT_TENANT_CLAIM", "tenant", "jwt_tenant_claim", "tenant"),
         ("BALEEN_JWT_LEEWAY_SECONDS", "0", "jwt_leeway_seconds", 0.0),
+        ("BALEEN_BATCH_LIMIT", "50", "batch_limit", 50),
+        (
+            "BALEEN_OPENAI_CATEGORIES",
+            '{"violence": ["gore", "guns"]}',
+            "openai_categories",
+            {"violence": ("gore", "guns")},
+        ),
+        ("BALEEN_OPENAI_CATEGORIES", "", "openai_categories", {}),
+        ("BALEEN_PERSPECTIVE_ATTRIBUTES", '{"SPAM": []}', "perspective_attributes", {"SPAM": ()}),
         (
             "BALEEN_ALLOWED_PRIVATE_NETWORKS",
             "10.0.0.0/8, fd00::/8",
@@ -81,6 +90,12 @@ def test_every_field_can_be_set() -> None:
         pytest.param("BALEEN_DURABILITY", "fsync", "'fsync' is not a valid", id="wrong case"),
         pytest.param("BALEEN_ALLOWED_PRIVATE_NETWORKS", "10.0.0.1/8", "host bits", id="an address as network"),
         pytest.param("BALEEN_PROT", "1", "is not a setting; there are BALEEN_", id="a typo"),
+        pytest.param("BALEEN_OPENAI_CATEGORIES", "gore", "write JSON such as", id="no JSON"),
+        pytest.param(
+            "BALEEN_OPENAI_CATEGORIES", '{"gore": ["gore"]}', "'gore' is no category of OpenAI's", id="not there"
+        ),
+        pytest.param("BALEEN_OPENAI_CATEGORIES", '{"hate": ["Hate!"]}', "lower-case letters", id="no name of ours"),
+        pytest.param("BALEEN_PERSPECTIVE_ATTRIBUTES", '{"toxicity": []}', "is no attribute; write", id="lower case"),
         pytest.param("BALEEN_HOST", "0.0.0.0", "is not loopback", id="every address"),
         pytest.param("BALEEN_HOST", "example.com", "is not loopback", id="a name"),
         pytest.param("BALEEN_JWT_KEYS", "http://id.example/keys", "such as https://id.example/keys", id="plain HTTP"),

@@ -10,8 +10,9 @@ from baleen_core.callers import Identity, KeyRole
 from baleen_core.errors import ContentError, Forbidden, Problem
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.claims import HEADER, unknown
+from baleen_sidecar.flow.url_key import ANALYZE, DISCOVERY, SUGGEST
 
-OPEN: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs"})
+OPEN: Final = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs", DISCOVERY})
 """Asked by probes, scrapers and readers of the documentation, who have no key."""
 OPEN_FOLDER: Final = "/docs/assets/"
 PRIORITY_HEADER: Final = b"x-baleen-priority"
@@ -33,12 +34,15 @@ class Right:
 
 RIGHTS: Final[Mapping[str, Right]] = {
     "moderate": Right(role=KeyRole.MODERATE),
+    "moderations": Right(role=KeyRole.MODERATE),
     "decisions": Right(role=KeyRole.REVIEW),
     "subjects": Right(role=KeyRole.ADMIN),
     "effective-policy": Right(role=KeyRole.REVIEW),
     "policies": Right(role=KeyRole.REVIEW, is_of_all_tenants=True),
 }
 """By what follows /v1/ in the path."""
+BY_PATH: Final[Mapping[str, Right]] = dict.fromkeys((ANALYZE, SUGGEST), RIGHTS["moderate"])
+"""Of what is not below /v1/, since others chose the path."""
 OF_THE_LOG: Final = ("/simulate", "/performance", "/flips")
 """Ends of a policy's path: they take work, and say how decisions of all tenants come out."""
 ANY_OTHER: Final = Right(role=KeyRole.ADMIN, is_of_all_tenants=True)
@@ -52,6 +56,8 @@ def is_open(path: str) -> bool:
 
 def right_for(path: str) -> Right:
     """Return what a path that is not open needs."""
+    if (right := BY_PATH.get(path)) is not None:
+        return right
     parts = path.split("/", 3)
     if parts[1:3] == ["v1", "policies"] and parts[-1].endswith(OF_THE_LOG):
         return ANY_OTHER

@@ -5,6 +5,7 @@ from typing import Final
 
 from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.hot import Door, HotRoute, HotRoutes, Receive, Scope, Send
+from baleen_sidecar.web.url_key import KeyInUrl
 
 
 class Application:
@@ -12,6 +13,7 @@ class Application:
 
     def __init__(self, door: Door, hot: HotRoutes, limits: ConnectionLimits) -> None:
         self.door: Final = door
+        self._asgi = KeyInUrl(door)
         self.hot: Final = hot
         self.limits: Final = limits
         self.targets: Final[Mapping[bytes, HotRoute]] = {path.encode(): route for path, route in hot.routes.items()}
@@ -19,4 +21,4 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await self.door(scope, receive, send)
+        await self._asgi(scope, receive, send)

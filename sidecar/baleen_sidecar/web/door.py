@@ -20,7 +20,18 @@ from baleen_sidecar.flow.rates import Rates
 from baleen_sidecar.ports import Tokens
 from baleen_sidecar.web.callers import note_key
 from baleen_sidecar.web.errors import describe
-from baleen_sidecar.web.hot import ASGIApp, Headers, NotAdmitted, Receive, Scope, Send, read_request_id, refuse
+from baleen_sidecar.web.hot import (
+    ASGIApp,
+    Headers,
+    HotRoute,
+    NotAdmitted,
+    Receive,
+    Scope,
+    Send,
+    problem_answer,
+    read_request_id,
+    refuse_with,
+)
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
 from baleen_sidecar.web.request_body import RequestBody
@@ -93,12 +104,20 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, keeper: Doorkeeper, *, metrics: RequestMetrics, chance: Callable[[int], bytes]
+        self,
+        app: ASGIApp,
+        keeper: Doorkeeper,
+        *,
+        metrics: RequestMetrics,
+        chance: Callable[[int], bytes],
+        routes: Mapping[str, HotRoute] | None = None,
     ) -> None:
+        """`routes` are those that have words of their own for a refusal, by path."""
         self._app = app
         self._keeper = keeper
         self._metrics = metrics
         self._chance = chance
+        self._routes = routes or {}
 
     async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
         """See baleen_sidecar.web.hot.Door."""
@@ -127,4 +146,6 @@ class Door:
         else:
             return await self._app(scope, receive, send)
         self._metrics.refused(problem.status)
-        await refuse(send, problem, RequestBody(headers, receive), more)
+        route = self._routes.get(scope["path"])
+        answer = problem_answer(problem, more) if route is None else route.refuse(problem, more)
+        await refuse_with(send, answer, problem.request_id, RequestBody(headers, receive))

@@ -19,6 +19,7 @@ from baleen_core.errors import BaleenError
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.door import PRIORITY_HEADER, read_priority
+from baleen_sidecar.flow.url_key import take_key
 from baleen_sidecar.web.callers import key_of
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -44,6 +45,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _ENCODER: Final = msgspec.json.Encoder()
+_KEY_HEADER: Final = b"x-api-key"
 
 
 class Body(Protocol):
@@ -191,7 +193,10 @@ class HotRoutes:
         return self._routes
 
     def read(self, *, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], body: Body) -> HotRequest:
-        """Put a request together that comes at this moment."""
+        """Put a request together that comes at this moment; the key that Google's clients have in a query is a header."""
+        query, in_url = take_key(path, query)
+        if in_url and _KEY_HEADER not in headers:
+            headers = {**headers, _KEY_HEADER: in_url}
         return HotRequest(
             method=method,
             path=path,

@@ -61,7 +61,7 @@ def build_openapi(app: FastAPI, answers: Mapping[str, type[Any]]) -> dict[str, A
     for path, operations in document["paths"].items():
         if not is_open(path):
             for operation in operations.values():
-                _need_key(path, operation)
+                need_key(path, operation)
     return document
 
 
@@ -84,14 +84,16 @@ def _schemes() -> dict[str, Any]:
     }
 
 
-def _need_key(path: str, operation: dict[str, Any]) -> None:
+def need_key(path: str, operation: dict[str, Any]) -> None:
+    """Document which API key an operation needs, and what is said without one, unless it says so itself."""
     right = right_for(path)
     tenants = ", and one that may speak for any tenant" if right.is_of_all_tenants else ""
     told = f"Needs an API key with the role `{right.role}`{tenants}."
     operation["description"] = f"{operation['description']} {told}" if "description" in operation else told
     operation["security"] = [{"bearer": []}, {"header": []}]
     # 503: whose a token is cannot always be found out.
-    operation["responses"] |= {str(status): response for status, response in refusals(401, 403, 429, 503).items()}
+    strangers = {str(status): response for status, response in refusals(401, 403, 429, 503).items()}
+    operation["responses"] = {**strangers, **operation["responses"]}
 
 
 def _moderate() -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _moderate() -> dict[str, Any]:
             "Send JSON, or the bytes themselves with their Content-Type; then the context stands in the query. "
             "The answer is given once the decision is on record."
         ),
-        "parameters": [*_query(), *_headers()],
+        "parameters": [*place_parameters("Raw bytes only"), *request_headers()],
         "requestBody": {
             "required": True,
             "content": {
@@ -121,13 +123,14 @@ def _moderate() -> dict[str, Any]:
     }
 
 
-def _query() -> list[dict[str, Any]]:
+def place_parameters(description: str = "Of the content") -> list[dict[str, Any]]:
+    """Document the context as parameters of a query."""
     context = msgspec.json.schema(RequestContext)["$defs"]["RequestContext"]["properties"]
     author = msgspec.json.schema(Author)["$defs"]["Author"]["properties"]
     fields = {name: context[name] for name in context if name != "author"}
     fields |= {f"author.{name}": schema for name, schema in author.items()}
     return [
-        {"name": name, "in": "query", "required": False, "schema": _plain(schema), "description": "Raw bytes only"}
+        {"name": name, "in": "query", "required": False, "schema": _plain(schema), "description": description}
         for name, schema in fields.items()
     ]
 
@@ -138,7 +141,8 @@ def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options[0].items() if key != "default"}
 
 
-def _headers() -> list[dict[str, Any]]:
+def request_headers() -> list[dict[str, Any]]:
+    """Document the headers of a request that has content judged."""
     return [
         {
             "name": "X-Baleen-Deadline-Ms",

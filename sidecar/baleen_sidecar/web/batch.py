@@ -1,0 +1,215 @@
+"""`POST /v1/moderate/batch`: many pieces of content in one request, each with an outcome of its own."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Raw, Struct, structs
+
+from baleen_core.errors import ContentError, Problem
+from baleen_core.policy.schema import Verdict
+from baleen_sidecar.usecases.moderate import Caller
+from baleen_sidecar.web.callers import context_of
+from baleen_sidecar.web.errors import ProblemDetails, retry_after
+from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, explain, problem_answer, unless_gone
+from baleen_sidecar.web.judge import Judge, Together, renamed
+from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.moderate import need_json, read_caller, refuse_query
+from baleen_sidecar.web.schemas import (
+    KNOWN,
+    Author,
+    DecisionAnswer,
+    Image,
+    RequestContext,
+    Text,
+    Video,
+    decode_body,
+    to_answer,
+    to_context,
+)
+
+PATH: Final = "/v1/moderate/batch"
+_ENCODER: Final = msgspec.json.Encoder()
+
+Identifier = Annotated[str, Meta(max_length=256)]
+
+
+class BatchItem(Struct, forbid_unknown_fields=True):
+    """One piece of content; what its context leaves out is as in the batch's. Its `id` is repeated in its outcome."""
+
+    content: Text | Image | Video
+    context: RequestContext = msgspec.field(default_factory=RequestContext)
+    id: Identifier | None = None
+
+
+class BatchRequest(Struct, forbid_unknown_fields=True):
+    """Many items; `background` may only be false."""
+
+    items: list[Raw]
+    context: RequestContext = msgspec.field(default_factory=RequestContext)
+    batch_id: Identifier | None = None
+    background: bool = False
+
+
+class ItemAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of the item at `index`: a decision, or a problem that says why there is none."""
+
+    index: int
+    id: str | None = None
+    decision: DecisionAnswer | None = None
+    problem: ProblemDetails | None = None
+    retry_after_seconds: int | None = None
+
+
+class BatchCounts(Struct, frozen=True, kw_only=True):
+    """How many items were decided how, and how many were refused."""
+
+    allow: int
+    review: int
+    block: int
+    refused: int
+
+
+class BatchAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The outcomes, in the order of the items."""
+
+    batch_id: str | None = None
+    counts: BatchCounts
+    items: tuple[ItemAnswer, ...]
+    latency_ms: float
+
+
+_BATCH: Final = msgspec.json.Decoder(BatchRequest)
+_ITEM: Final = msgspec.json.Decoder(BatchItem)
+_KNOWN_OF_BATCH: Final = {**KNOWN, "": BatchRequest.__struct_fields__}
+_KNOWN_OF_ITEM: Final = {**KNOWN, "": BatchItem.__struct_fields__}
+_NOTHING: Final = Author()
+
+
+class BatchRoute:
+    """Answers `POST /v1/moderate/batch`."""
+
+    method = "POST"
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        limit: int,
+        limit_bytes: int,
+        timeout_seconds: float,
+        metrics: RequestMetrics,
+        monotonic_seconds: Callable[[], float],
+    ) -> None:
+        self._judge = judge
+        self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._timeout_seconds = timeout_seconds
+        self._metrics = metrics
+        self._monotonic_seconds = monotonic_seconds
+
+    async def answer(self, request: HotRequest) -> HotAnswer:
+        """See HotRoute."""
+        caller = read_caller(request, self._timeout_seconds)
+        refuse_query(request.query)
+        need_json(request.headers)
+        moderate = self._judge.moderate
+        async with moderate.deadline(caller):
+            data = await request.body.read("batch", self._limit_bytes)
+            batch, items = await moderate.off_loop(data, partial(read_batch, data, limit=self._limit))
+        outcomes = await unless_gone(request.body, self._outcomes(batch.context, items, request, caller))
+        answer = BatchAnswer(
+            batch_id=batch.batch_id,
+            counts=count(outcomes),
+            items=tuple(outcomes),
+            latency_ms=round(self._spent(caller) * 1000, 3),
+        )
+        return HotAnswer(status=200, body=_ENCODER.encode(answer))
+
+    def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
+        """See HotRoute."""
+        return problem_answer(problem, more)
+
+    async def _outcomes(
+        self, context: RequestContext, items: Sequence[BatchItem | ContentError], request: HotRequest, caller: Caller
+    ) -> Sequence[ItemAnswer]:
+        together = Together(self._judge)
+
+        async def outcome(index: int, item: BatchItem | ContentError) -> ItemAnswer:
+            identity = item.id if isinstance(item, BatchItem) else None
+            try:
+                if isinstance(item, ContentError):
+                    raise item
+                asked = to_context(merged(context, item.context))
+                place = self._judge.place(context_of(request.key, asked, "context.tenant"))
+                record = await together.content(item.content, place, caller)
+            except Exception as exc:
+                problem = explain(renamed(exc, partial(_below, index)), caller.request_id)
+                self._metrics.refused(problem.status)
+                return ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=retry_after(exc))
+            self._metrics.decided(record, self._spent(caller))
+            return ItemAnswer(index=index, id=identity, decision=to_answer(record))
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(index, item)) for index, item in enumerate(items)]
+        return [task.result() for task in tasks]
+
+    def _spent(self, caller: Caller) -> float:
+        return self._monotonic_seconds() - caller.received_seconds
+
+
+def read_batch(body: bytes, *, limit: int) -> tuple[BatchRequest, Sequence[BatchItem | ContentError]]:
+    """Read a batch and its items, of which each may be wrong by itself.
+
+    Raises:
+        ContentError: it has no items or more than `limit`, asks for a job, or is not a batch at all.
+    """
+    batch = decode_body(body, _BATCH, _KNOWN_OF_BATCH)
+    problems = []
+    if not 1 <= len(batch.items) <= limit:
+        message = f"there are {len(batch.items)}; a batch has 1 to {limit}"
+        problems.append(Problem(field="items", message=message))
+    if batch.background:
+        message = "is not supported yet: batches are judged at once; leave it out, or send false"
+        problems.append(Problem(field="background", message=message))
+    if problems:
+        raise ContentError(problems)
+    indexes: dict[str, int] = {}
+    return batch, [_read_item(index, raw, indexes) for index, raw in enumerate(batch.items)]
+
+
+def _read_item(index: int, raw: Raw, indexes: dict[str, int]) -> BatchItem | ContentError:
+    try:
+        item = decode_body(bytes(raw), _ITEM, _KNOWN_OF_ITEM)
+    except ContentError as exc:
+        return exc
+    # By an id that two items have, nobody could tell their outcomes apart.
+    if item.id is not None and (first := indexes.setdefault(item.id, index)) != index:
+        return ContentError([Problem(field="id", message=f"is that of items[{first}], too; each has its own")])
+    return item
+
+
+def merged(batch: RequestContext, item: RequestContext) -> RequestContext:
+    """Return the context of an item: its own fields, and the batch's where it has none; an author is one field."""
+    if batch == RequestContext():
+        return item
+    own = {name: value for name in item.__struct_fields__ if (value := getattr(item, name)) not in (None, _NOTHING)}
+    return structs.replace(batch, **own)
+
+
+def count(items: Sequence[ItemAnswer]) -> BatchCounts:
+    """Count outcomes by what they are."""
+    verdicts = [item.decision.decision for item in items if item.decision is not None]
+    found: Mapping[Verdict, int] = {verdict: verdicts.count(verdict) for verdict in Verdict}
+    return BatchCounts(
+        allow=found[Verdict.ALLOW],
+        review=found[Verdict.REVIEW],
+        block=found[Verdict.BLOCK],
+        refused=len(items) - len(verdicts),
+    )
+
+
+def _below(index: int, field: str) -> str:
+    return f"items[{index}].{field}" if field else f"items[{index}]"
