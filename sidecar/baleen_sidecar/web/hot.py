@@ -193,7 +193,7 @@ class HotRoutes:
         return self._routes
 
     def read(self, *, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], body: Body) -> HotRequest:
-        """Put a request together that comes at this moment; the key that Google's clients have in a query is a header."""
+        """Put together a request of this moment; the key that Google's clients have in a query is a header."""
         query, in_url = take_key(path, query)
         if in_url and _KEY_HEADER not in headers:
             headers = {**headers, _KEY_HEADER: in_url}
