@@ -14,6 +14,7 @@ NAMES: Final = (
     "decide_p99_ms_at_half_load",
     "durable_ack_ratio",
     "decide_ratio_direct_triton",
+    "batches",
     "engine",
     "judged_twice",
     "breaker_back",

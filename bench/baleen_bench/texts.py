@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,19 @@ def request(text: str, index: int) -> bytes:
 def write_requests(path: Path) -> Path:
     """Write the requests of all messages, one a line."""
     path.write_bytes(b"\n".join(request(text, index) for index, text in enumerate(messages())) + b"\n")
+    return path
+
+
+def batch(requests: Sequence[bytes]) -> bytes:
+    """Write requests as the JSON body of POST /v1/moderate/batch."""
+    return b'{"items":[' + b",".join(requests) + b"]}"
+
+
+def write_batches(path: Path, *, items: int) -> Path:
+    """Write as many batches as there are messages for, of so many items each, one a line."""
+    requests = [request(text, index) for index, text in enumerate(messages())]
+    whole = range(0, len(requests) - items + 1, items)
+    path.write_bytes(b"".join(batch(requests[begin : begin + items]) + b"\n" for begin in whole))
     return path
 
 
