@@ -138,7 +138,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     it concerns policies that look at them, and one without models all of them. A wanted signal is in `signals` or in
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
-    frame without a score that other frames have counts as failed. `degraded` names what else was not as it should be
+    frame without a score that other frames have counts as failed. `fallbacks` names, for a signal whose model failed,
+    the one that stood in: its score is that of the signal then. `degraded` names what else was not as it should be
     (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod; `SharedQuotas`:
     limits of callers are counted by each replica for itself); it changes no
     verdict.
@@ -156,6 +157,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     video: VideoEvidence | None = None
     models: tuple[ModelIdentity, ...] = ()
     degraded: tuple[str, ...] = ()
+    fallbacks: dict[str, str] = {}
 
 
 class PolicyRef(Frozen, frozen=True):

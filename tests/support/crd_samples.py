@@ -639,6 +639,10 @@ RULES: Final[Mapping[tuple[str, str], Samples]] = {
     ("ModelDeployment", "output of each signal must be the name of one of outputs"): Samples(
         good={"signals": []}, bad={"signals": [{"name": "gore", "output": "probability"}]}
     ),
+    ("ModelDeployment", "fallback of a signal must be a signal of another model"): Samples(
+        good={"signals": [{"name": "gore", "output": "probabilities", "fallback": "image-safety-2.sexual"}]},
+        bad={"signals": [{"name": "gore", "output": "probabilities", "fallback": "image-safety.sexual"}]},
+    ),
     ("ModelDeployment", "precision and engineCache are TensorRT's"): Samples(
         good={"instances": {"kind": "CPU"}, "optimization": {"precision": "FP32", "engineCache": False}},
         bad={"instances": {"kind": None}, "optimization": {"precision": "FP32"}},

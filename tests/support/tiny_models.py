@@ -5,7 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from baleen_core.model.recipes import Windows
 from baleen_core.model.schema import Batching, DataType, Model, ModelSignal, Preprocessing, Source, SourceType, Tensor
+
+
+class Letters:
+    """A text recipe whose windows are four letters long and whose token ids are the letters' codes."""
+
+    def windows(self, text: str, *, limit: int = 64) -> Windows:
+        rows = tuple(tuple(map(ord, text[start : start + 4])) for start in range(0, len(text), 4))
+        return Windows(rows=rows[:limit], truncated=len(rows) > limit)
+
+    def collate(self, rows: Sequence[tuple[int, ...]]) -> dict[str, np.ndarray]:
+        padded = np.zeros((len(rows), 4), np.int64)
+        for index, row in enumerate(rows):
+            padded[index, : len(row)] = row
+        return {"input_ids": padded}
 
 
 def make_model(name: str, *, recipe: str, signals: Sequence[str] = ("bad",), batch: int = 4) -> Model:

@@ -642,3 +642,12 @@ def test_only_signals_that_will_be_looked_at_are_wanted(type, language, expected
     ]
 
     assert wanted_signals(policies, type, language) == expected
+
+
+def test_a_score_that_another_model_stands_in_for_counts_and_the_decision_says_so():
+    evidence = make_evidence({SEXUAL: 850_000, UNSAFE: 850_000}, fallbacks={SEXUAL: UNSAFE, TOXIC: UNSAFE})
+
+    decision = decide_by(make_policy(sexual()), evidence=evidence)
+
+    assert decision.decision is BLOCK
+    assert decision.degraded == ("image-safety",), "nobody looks at the other signal"

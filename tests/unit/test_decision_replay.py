@@ -322,3 +322,11 @@ def test_a_replay_wants_both_sides_of_a_rollout():
 
     with pytest.raises(NotFound, match=f"community \\({candidate.revision.digest}\\)"):
         replay(record, {stable.revision.digest: stable})
+
+
+def test_it_is_told_who_stood_in_for_whom():
+    evidence = make_evidence({SEXUAL: 600_000, UNSAFE: 600_000}, fallbacks={SEXUAL: UNSAFE})
+
+    told = tell(make_policy(NUDITY), evidence=evidence)
+
+    assert "The model image-safety failed; open-nsfw.unsafe stands in for image-safety.sexual." in told

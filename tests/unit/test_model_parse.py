@@ -1,12 +1,14 @@
 """ModelDeployments are read whole, or refused with everything that is wrong."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core.errors import ModelError
+from baleen_core.model.fallback import find_fallback_faults
 from baleen_core.model.parse import memory_bytes, parse_model, parse_model_deployment
 from baleen_core.model.schema import (
     Asset,
@@ -33,6 +35,7 @@ from baleen_core.model.schema import (
     Tensor,
 )
 from served_models import make_entry, make_manifest
+from tiny_models import make_model
 
 TEXT_ENTRY = make_entry(
     name="text-safety",
@@ -156,11 +159,6 @@ def test_every_problem_is_reported_at_once():
             make_manifest(models=[make_entry(batching={"priorityLevels": 3})]),
             "spec.models[0].batching.priorityLevels",
             id="priority levels",
-        ),
-        pytest.param(
-            make_manifest(models=[make_entry(signals=[{"name": "a", "output": "probabilities", "fallback": "b.c"}])]),
-            "spec.models[0].signals[0].fallback",
-            id="fallback signal",
         ),
         pytest.param(
             make_manifest(models=[make_entry(source={"type": "S3", "uri": "s3://models/a"})]),
@@ -498,3 +496,56 @@ def test_failures_are_met_by_what_resilience_says_and_by_usual_numbers_where_it_
 )
 def test_resilience_that_cannot_be_is_refused_by_field(resilience, field):
     assert list(problems_of(make_manifest(resilience=resilience))) == [f"spec.resilience.{field}"]
+
+
+def falling_back(*fallbacks: str | None, name: str = "image-safety", **fields: object) -> dict[str, object]:
+    """Write a model with signals called s0, s1 and so on, which have these fallbacks."""
+    signals = [
+        {"name": f"s{index}", "output": "probabilities", **({"fallback": each} if each is not None else {})}
+        for index, each in enumerate(fallbacks)
+    ]
+    known = [
+        {**each, "expect": [{"signal": "s0", "value": "1%", "tolerance": "1%"}]} for each in make_entry()["golden"]
+    ]
+    return make_entry(name=name, signals=signals, golden=known, **fields)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        pytest.param([falling_back("image-safety.s1", None)], "is a signal of the same model", id="itself"),
+        pytest.param([falling_back("unsafe")], "is not a signal of another model", id="no model"),
+        pytest.param(
+            [falling_back("other.s9"), falling_back(None, name="other")], "known are s0", id="no signal of it"
+        ),
+        pytest.param(
+            [falling_back("other.s0"), falling_back("image-safety.s1", name="other")],
+            "has a fallback itself",
+            id="a circle",
+        ),
+    ],
+)
+def test_a_fallback_is_a_signal_of_another_model_without_one_itself(models, message):
+    found = problems_of(make_manifest(models=models))
+
+    assert message in found["spec.models[0].signals[0].fallback"]
+
+
+def test_a_fallback_may_be_of_a_model_that_another_deployment_declares():
+    deployment = parse_model_deployment(make_manifest(models=[falling_back("open-nsfw.unsafe")]))
+
+    assert deployment.models[0].signals[0].fallback == "open-nsfw.unsafe"
+
+
+def test_among_all_models_a_fallback_must_be_there_and_be_for_the_same_content():
+    picture = make_model("looks", recipe="owen-s/1")
+    signal = replace(picture.signals[0], fallback="words.bad")
+    looks, words = replace(picture, signals=(signal,)), make_model("words", recipe="tox-block/1")
+
+    assert [each.message for each in find_fallback_faults([looks], is_all=True)] == [
+        "'words.bad' is a signal of a model that is not declared"
+    ]
+    assert list(find_fallback_faults([looks])) == []
+    assert [each.message for each in find_fallback_faults([looks, words])] == [
+        "'words.bad' is for text, and the signals of looks are for image"
+    ]

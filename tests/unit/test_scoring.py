@@ -1,6 +1,6 @@
 """Every model whose signals are wanted is asked for every part of the content, and what is missing is said."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,27 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.model.recipes import Windows
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
-from tiny_models import brightness, make_model
-
-
-class Letters:
-    """A text recipe whose windows are four letters long and whose token ids are the letters' codes."""
-
-    def windows(self, text: str, *, limit: int = 64) -> Windows:
-        rows = tuple(tuple(map(ord, text[start : start + 4])) for start in range(0, len(text), 4))
-        return Windows(rows=rows[:limit], truncated=len(rows) > limit)
-
-    def collate(self, rows: Sequence[tuple[int, ...]]) -> dict[str, np.ndarray]:
-        padded = np.zeros((len(rows), 4), np.int64)
-        for index, row in enumerate(rows):
-            padded[index, : len(row)] = row
-        return {"input_ids": padded}
-
+from tiny_models import Letters, brightness, make_model
 
 TEXT = LoadedModel(model=make_model("words", recipe="tox-block/1"), sha256="aa", text=Letters())
 OTHER = LoadedModel(model=make_model("other", recipe="tox-block/1"), sha256="bb", text=Letters())
@@ -222,3 +206,86 @@ async def test_of_every_model_that_was_asked_it_is_known_when_it_had_answered_or
     assert found.seconds.keys() == {"words", "other"}
     assert min(found.seconds.values()) >= 0
     assert (await make_scoring(inference, executor).text(["abcd"], set())).seconds_apart({"words"}) == 0
+
+
+def falling_back(loaded: LoadedModel, fallback: str) -> LoadedModel:
+    signals = tuple(replace(each, fallback=fallback) for each in loaded.model.signals)
+    return replace(loaded, model=replace(loaded.model, signals=signals))
+
+
+class Fallen:
+    """A model of texts and one of pictures, whose signals have fallbacks of other models."""
+
+    def __init__(self, executor: ThreadPoolExecutor, **inference: object) -> None:
+        self.inference = FixedInference({"words.bad": 0.2, "other.bad": 0.7, "views.bad": 0.6}, **inference)
+        views = replace(IMAGE, model=make_model("views", recipe="owen-s/1"))
+        models = [falling_back(TEXT, "other.bad"), OTHER, falling_back(IMAGE, "views.bad"), views]
+        self.scoring = Scoring(FixedModels(models).current, self.inference, executor=executor, text_limit_windows=64)
+
+    @property
+    def asked(self) -> list[str]:
+        return [name for name, _ in self.inference.calls]
+
+
+async def test_a_fallback_is_asked_for_only_once_the_model_failed(executor):
+    fallen = Fallen(executor)
+    assert (await fallen.scoring.text(["abc"], {"words.bad"})).fallbacks == {}
+    assert fallen.asked == ["words"]
+
+    fallen.inference.down.add("words")
+    scores = await fallen.scoring.text(["abc"], {"words.bad"})
+
+    assert (scores.highest(), scores.missing, scores.fallbacks) == (
+        {"words.bad": 700_000},
+        {},
+        {"words.bad": "other.bad"},
+    )
+    assert [identity.name for identity in scores.models] == ["other", "words"]
+    assert fallen.asked == ["words", "words", "other"]
+
+
+async def test_a_fallback_that_was_asked_anyway_is_not_asked_twice(executor):
+    fallen = Fallen(executor, down={"words"})
+    scores = await fallen.scoring.text(["abc"], {"words.bad", "other.bad"})
+
+    assert scores.highest() == {"words.bad": 700_000, "other.bad": 700_000}
+    assert sorted(fallen.asked) == ["other", "words"]
+
+
+async def test_a_fallback_that_fails_leaves_the_signal_missing_and_nobody_stands_in_for_it(executor):
+    fallen = Fallen(executor, down={"words", "other"})
+    scores = await fallen.scoring.text(["abc"], {"words.bad"})
+
+    assert (scores.highest(), scores.missing, scores.fallbacks) == ({}, {"words.bad": Missing.FAILED}, {})
+
+
+async def test_what_was_seen_before_a_model_failed_counts_beside_its_fallback(executor):
+    fallen = Fallen(executor)
+    fallen.inference.scores["words.bad"] = lambda inputs: float("nan") if ord("x") in inputs["input_ids"] else 0.9
+    scores = await fallen.scoring.text(["abcdefghijklmnopqrsx"], {"words.bad"})
+
+    assert (scores.highest(), scores.missing) == ({"words.bad": 900_000}, {})
+
+
+async def test_each_picture_has_the_score_of_the_fallback_for_it(executor):
+    fallen = Fallen(executor, down={"looks"})
+    fallen.inference.scores["views.bad"] = lambda inputs: float(inputs["image"][0]) / 255
+    pictures = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (51, 102)]
+    scores = await fallen.scoring.pictures(pictures, {"looks.bad"})
+
+    assert [row["looks.bad"] for row in scores.rows] == [200_000, 400_000]
+    assert (await fallen.scoring.pictures([], {"looks.bad"})).missing == {}
+
+
+async def test_a_model_that_is_declared_and_waits_has_a_fallback_too(executor):
+    models = ModelSet(models=(OTHER,), waiting=(falling_back(TEXT, "other.bad").model,))
+    scoring = Scoring(lambda: models, FixedInference(default=0.5), executor=executor, text_limit_windows=64)
+
+    assert (await scoring.text(["abc"], {"words.bad"})).fallbacks == {"words.bad": "other.bad"}
+
+
+async def test_what_a_fallback_did_not_see_was_not_seen_for_the_model_that_failed(executor):
+    models = ModelSet(models=(OTHER,), waiting=(falling_back(TEXT, "other.bad").model,))
+    scoring = Scoring(lambda: models, FixedInference(), executor=executor, text_limit_windows=3)
+
+    assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limited == {"TextTooLong": ("other", "words")}

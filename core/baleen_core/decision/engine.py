@@ -72,6 +72,10 @@ class CompiledPolicy:
     on_failure: int
     namespace: str = ""
 
+    def looks_at(self, signal: str) -> bool:
+        """Say whether any category or rule of it reads a signal."""
+        return signal in self.rule_signals or any(signal in category.signals for category in self.categories)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
@@ -200,7 +204,7 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
         categories=categories,
         reasons=_merge_reasons(judgements),
         policies=_list_policies(effective),
-        degraded=_list_degraded(judgements, evidence),
+        degraded=_list_degraded(enforced, judgements, evidence),
         segments=find_segments(
             [judgement.categories for judgement in judgements if not judgement.cleared], evidence.frames
         )
@@ -467,8 +471,13 @@ def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str, str]:
     return _ROLES.index(ref.role), ref.type, ref.name, ref.version, ref.digest, ref.cohort, ref.namespace or ""
 
 
-def _list_degraded(judgements: Sequence[Judgement], evidence: Evidence) -> tuple[str, ...]:
-    if not any(judgement.failed for judgement in judgements):
+def _list_degraded(
+    policies: Sequence[CompiledPolicy], judgements: Sequence[Judgement], evidence: Evidence
+) -> tuple[str, ...]:
+    if not evidence.fallbacks and not any(judgement.failed for judgement in judgements):
         return evidence.degraded
     failed = {model_of(signal) for judgement in judgements for signal in judgement.failed}
+    failed.update(
+        model_of(signal) for signal in evidence.fallbacks if any(policy.looks_at(signal) for policy in policies)
+    )
     return (*sorted(failed), *evidence.degraded)

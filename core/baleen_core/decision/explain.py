@@ -57,6 +57,8 @@ def _explain_content(evidence: Evidence) -> Iterator[str]:
     if evidence.models:
         models = ", ".join(sorted(f"{model.name} {model.version}" for model in evidence.models))
         yield f"These models answered: {models}."
+    for signal, other in sorted(evidence.fallbacks.items()):
+        yield f"The model {model_of(signal)} failed; {other} stands in for {signal}."
     if POLICY_SOURCE in evidence.degraded:
         yield "The source of policies was lost then, so newer ones may not have been in force yet."
     if evidence.video is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from baleen_core.errors import ModelError, Problem
+from baleen_core.model.fallback import find_fallback_faults
 from baleen_core.model.recipes import RecipeInfo, find_recipe
 from baleen_core.model.schema import (
     Asset,
@@ -87,6 +88,11 @@ _dns_name = pattern(
     r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
     "a resource's name; use lower-case letters, digits, '-' and '.'",
     max_length=253,
+)
+_fallback = pattern(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.[a-z][a-z0-9_]{0,62}",
+    "a signal of another model, such as open-nsfw.unsafe",
+    max_length=127,
 )
 _label_key = pattern(
     r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?",
@@ -173,6 +179,7 @@ def _read_spec(spec: Reader, *, deployment_name: str, namespace: str) -> ModelDe
     readers = _some(spec, "models", limit=MAX_MODELS)
     models = tuple(_read_model(reader) for reader in readers)
     report_duplicates(readers, [model.name for model in models], "name")
+    _check_fallbacks(readers, models)
     pod_template = spec.mapping("podTemplate")
     deployment = ModelDeployment(
         name=deployment_name,
@@ -191,6 +198,12 @@ def _read_spec(spec: Reader, *, deployment_name: str, namespace: str) -> ModelDe
     for reader in (runtime, spec):
         reader.done()
     return deployment
+
+
+def _check_fallbacks(readers: Sequence[Reader], models: Sequence[Model]) -> None:
+    places = {model.name: reader for model, reader in zip(models, readers, strict=True)}
+    for fault in find_fallback_faults(models):
+        places[fault.model].mappings("signals", limit=MAX_SIGNALS)[fault.index].report("fallback", fault.message)
 
 
 def _read_endpoints(spec: Reader, runtime: Reader) -> tuple[str, ...]:
@@ -407,11 +420,11 @@ def _read_signals(reader: Reader, outputs: Sequence[Tensor]) -> tuple[ModelSigna
 
 
 def _read_signal(reader: Reader, outputs: Sequence[Tensor]) -> ModelSignal:
-    _refuse_for_now(reader, "fallback")
     signal = ModelSignal(
         name=reader.required("name", signal_name, ""),
         output=reader.required("output", _tensor_name, ""),
         index=reader.optional("index", integer(0, 65535), None),
+        fallback=reader.optional("fallback", _fallback, None),
     )
     sizes = {tensor.name: tensor.dims[-1] for tensor in outputs if tensor.dims}
     if signal.output and signal.output not in sizes:

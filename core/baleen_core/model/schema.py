@@ -56,12 +56,14 @@ class Tensor:
 class ModelSignal:
     """A number that policies may read: `index` of the last axis of `output`, and the highest over all other axes.
 
-    Without an index, the highest over the whole output.
+    Without an index, the highest over the whole output. `fallback` is the signal (`<model>.<signal>`) of another model
+    that stands in while this one does not answer.
     """
 
     name: str
     output: str
     index: int | None = None
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from baleen_core.canonical import digest_of
 from baleen_core.errors import IntegrityError, ModelError, Problem
+from baleen_core.model.fallback import find_fallback_faults
 from baleen_core.model.loaded import LoadedModel, load_model
 from baleen_core.model.parse import parse_model_deployment
 from baleen_core.model.recipes import find_recipe
@@ -36,6 +37,12 @@ def read_deployments(folder: Path) -> tuple[ModelDeployment, ...]:
     names = [model.name for deployment in deployments for model in deployment.models]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(Problem(field=str(folder), message=f"model {name!r} is in more than one ModelDeployment"))
+    if not problems:
+        faults = find_fallback_faults([model for deployment in deployments for model in deployment.models], is_all=True)
+        problems += [
+            Problem(field=f"model {each.model}: signals[{each.index}].fallback", message=each.message)
+            for each in faults
+        ]
     if not deployments and not problems:
         problems.append(Problem(field=str(folder), message="there is no ModelDeployment in this folder"))
     if problems:

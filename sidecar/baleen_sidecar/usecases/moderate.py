@@ -201,6 +201,7 @@ class Moderate:
             limits=tuple(scores.limited),
             limited=dict(scores.limited),
             models=scores.models,
+            fallbacks=dict(scores.fallbacks),
         )
         return await self._conclude(
             in_force, evidence, caller, apart=_seconds_apart(in_force, scores, "text", language)
@@ -269,6 +270,7 @@ class Moderate:
             missing=dict(scores.missing),
             lists=find_hits(in_force.lists, text=None, digest=facts.digest, pdq=pdq),
             models=scores.models,
+            fallbacks=dict(scores.fallbacks),
         )
         return evidence, _seconds_apart(in_force, scores, "image")
 
@@ -391,7 +393,9 @@ def _seconds_apart(in_force: InForce, scores: Scores, content_type: ContentType,
     """Return how long was waited for models that only sides of rollouts want which do not count."""
     if not in_force.trials or not scores.seconds:
         return 0.0
-    return scores.seconds_apart({model_of(each) for each in in_force.wanted_alone(content_type, language)})
+    wanted = in_force.wanted_alone(content_type, language)
+    standing = {model_of(scores.fallbacks[each]) for each in wanted if each in scores.fallbacks}
+    return scores.seconds_apart({model_of(each) for each in wanted} | standing)
 
 
 def primary_language(tag: str | None) -> str | None:

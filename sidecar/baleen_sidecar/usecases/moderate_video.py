@@ -38,6 +38,7 @@ class _Watch:
         self.frames: list[FrameSignals] = []
         self.missing: dict[str, Missing] = {}
         self.models: dict[str, ModelIdentity] = {}
+        self.fallbacks: dict[str, str] = {}
         self.hits: dict[ListHit, None] = {}
         self._last: tuple[Image.Image, Mapping[str, int]] | None = None
 
@@ -55,6 +56,7 @@ class _Watch:
         ]
         self._last = (group[-1].image, rows[id(group[-1].image)])
         self.missing |= scores.missing
+        self.fallbacks |= scores.fallbacks
         self.models |= {identity.name: identity for identity in scores.models}
 
     def _described(self, content: ContentFacts) -> ContentFacts:
@@ -78,6 +80,7 @@ class _Watch:
             lists=tuple(self.hits),
             frames=tuple(self.frames),
             models=tuple(self.models[name] for name in sorted(self.models)),
+            fallbacks=dict(self.fallbacks),
         )
 
 

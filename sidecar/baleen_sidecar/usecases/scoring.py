@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from baleen_core.decision.engine import model_of
 from baleen_core.errors import ModelUnavailable
+from baleen_core.model.fallback import fallbacks_of
 from baleen_core.model.loaded import ImageRecipe, LoadedModel
 from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
@@ -43,7 +45,8 @@ class Scores:
     """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all.
 
     `limited` names for each of the limits that were hit the models which it kept from seeing everything. `seconds` says
-    after how long each model had answered, or failed.
+    after how long each model had answered, or failed. `fallbacks` names for signals whose models failed the ones whose
+    scores stand in.
     """
 
     rows: tuple[Mapping[str, int], ...]
@@ -51,6 +54,7 @@ class Scores:
     models: tuple[ModelIdentity, ...]
     limited: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
 
     def seconds_apart(self, models: Collection[str]) -> float:
         """Return for how long other models than these were waited for once all of these had answered."""
@@ -80,6 +84,7 @@ class _Answers:
     models: list[ModelIdentity] = field(default_factory=list)
     limited: dict[str, set[str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    fallbacks: dict[str, str] = field(default_factory=dict)
 
     def freeze(self) -> Scores:
         self.models.sort(key=lambda identity: identity.name)
@@ -89,7 +94,12 @@ class _Answers:
             models=tuple(self.models),
             limited={limit: tuple(sorted(models)) for limit, models in sorted(self.limited.items())},
             seconds=self.seconds,
+            fallbacks=self.fallbacks,
         )
+
+
+_Ask = Callable[[LoadedModel, _Answers], Coroutine[None, None, None]]
+"""Asks one model about the content, and collects what it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,7 @@ class Scoring:
         self._models = models
         self._known: ModelSet | None = None
         self._offers: Mapping[str, _Offer] = {}
+        self._fallbacks: Mapping[str, str] = {}
         self._inference = inference
         self._executor = executor
         self._text_limit_windows = text_limit_windows
@@ -130,13 +141,11 @@ class Scoring:
         if not wanted:
             return _UNASKED
         answers = _Answers(rows=[{}], begun=_now())
-        chosen = self._choose(wanted, "text", answers)
-        if not chosen:
-            return answers.freeze()
-        await before_models()
-        async with asyncio.TaskGroup() as group:
-            for loaded in chosen:
-                group.create_task(self._text(loaded, variants, answers, work))
+
+        async def ask(loaded: LoadedModel, to: _Answers) -> None:
+            await self._text(loaded, variants, to, work)
+
+        await self._ask(wanted, "text", ask, answers, before_models)
         return answers.freeze()
 
     async def pictures(
@@ -149,13 +158,56 @@ class Scoring:
     ) -> Scores:
         """Score pictures (RGB), a row each; see `text`."""
         answers = _Answers(rows=[{} for _ in pictures], begun=_now())
-        chosen = self._choose(wanted, "image", answers)
-        if chosen:
-            await before_models()
-        async with asyncio.TaskGroup() as group:
-            for loaded in chosen:
-                group.create_task(self._pictures(loaded, pictures, answers, work))
+
+        async def ask(loaded: LoadedModel, to: _Answers) -> None:
+            await self._pictures(loaded, pictures, to, work)
+
+        await self._ask(wanted, "image", ask, answers, before_models)
         return answers.freeze()
+
+    async def _ask(
+        self, wanted: Collection[str], accepts: str, ask: _Ask, answers: _Answers, before_models: BeforeModels
+    ) -> None:
+        if chosen := self._choose(wanted, accepts, answers):
+            await before_models()
+            await _ask_all(chosen, ask, answers)
+        if answers.missing and self._fallbacks:
+            before = nothing_before if chosen else before_models
+            await self._fall_back(wanted, accepts, ask, answers, before)
+
+    async def _fall_back(
+        self, wanted: Collection[str], accepts: str, ask: _Ask, answers: _Answers, before_models: BeforeModels
+    ) -> None:
+        """Let others stand in for wanted signals that failed; who was asked already is not asked again."""
+        standing = {
+            signal: self._fallbacks[signal]
+            for signal in wanted
+            if answers.missing.get(signal) is Missing.FAILED and signal in self._fallbacks
+        }
+        if not standing:
+            return
+        asked = {identity.name for identity in answers.models}
+        found = _Answers(rows=[{} for _ in answers.rows], begun=answers.begun)
+        others = self._choose(standing.values(), accepts, found)
+        if chosen := [loaded for loaded in others if loaded.model.name not in asked]:
+            await before_models()
+            await _ask_all(chosen, ask, found)
+        failed = answers.missing | found.missing
+        for signal, other in standing.items():
+            rows = answers.rows if model_of(other) in asked else found.rows
+            if other in failed or any(other not in row for row in rows):
+                continue
+            for row, stand_in in zip(answers.rows, rows, strict=True):
+                _raise_to(row, {signal: stand_in[other]})
+            answers.fallbacks[signal] = other
+            del answers.missing[signal]
+        answers.models += found.models
+        answers.seconds |= found.seconds
+        for limit, models in found.limited.items():
+            answers.limited.setdefault(limit, set()).update(models)
+        # Policies know the model that failed: what its stand-in did not see, it did not see.
+        for models in answers.limited.values():
+            models.update([model_of(each) for each, other in answers.fallbacks.items() if model_of(other) in models])
 
     def _choose(self, wanted: Collection[str], accepts: str, answers: _Answers) -> list[LoadedModel]:
         chosen: dict[str, LoadedModel] = {}
@@ -179,6 +231,8 @@ class Scoring:
             served = {
                 signal: _offer(loaded.model, loaded) for loaded in current.models for signal in loaded.signal_names()
             }
+            declared = {model.name: model for model in (*current.waiting, *(each.model for each in current.models))}
+            self._fallbacks = fallbacks_of(list(declared.values()))
             self._known, self._offers = current, waiting | served
         return self._offers
 
@@ -238,6 +292,12 @@ class Scoring:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+async def _ask_all(models: Sequence[LoadedModel], ask: _Ask, answers: _Answers) -> None:
+    async with asyncio.TaskGroup() as group:
+        for loaded in models:
+            group.create_task(ask(loaded, answers))
 
 
 def _now() -> float:

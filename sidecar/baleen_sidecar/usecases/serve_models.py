@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from baleen_core.errors import BaleenError, ModelError, Problem
+from baleen_core.model.fallback import find_fallback_faults
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.parse import parse_model_deployment
 from baleen_core.model.schema import Model, ModelDeployment, Resilience
@@ -400,6 +401,14 @@ def _claim(known: _Known, interval_seconds: float) -> tuple[dict[str, _Declared]
                 interval_seconds=min(interval_seconds, deployment.verify_interval_seconds),
                 resilience=deployment.resilience,
             )
+    titles = {name: _title(each.owner) for name, each in declared.items()}
+    faults = find_fallback_faults([each.model for each in declared.values()], is_all=True)
+    problems += [
+        Problem(
+            field=f"{titles[each.model]}: models[{each.model}].signals[{each.index}].fallback", message=each.message
+        )
+        for each in faults
+    ]
     return declared, tuple(problems)
 
 
