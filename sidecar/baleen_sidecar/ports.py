@@ -1,11 +1,12 @@
 """What the use cases need from the world outside, as small Protocols in their own words."""
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
@@ -15,10 +16,10 @@ from baleen_core.callers import Identity, KeyRole
 from baleen_core.errors import Problem
 from baleen_core.model.schema import Model
 from baleen_core.policy.in_force import Override
-from baleen_core.policy.schema import ListType, Revision
+from baleen_core.policy.schema import ListType, Revision, Verdict
 from baleen_core.policy_stream import Recorded
 from baleen_core.priority import Priority
-from baleen_core.records import DecisionRecord, decode_personal, decode_record, join_personal
+from baleen_core.records import ContentType, DecisionRecord, decode_personal, decode_record, join_personal
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 from baleen_sidecar.flow.breaker import Manual, Outcome, State
 from baleen_sidecar.flow.quotas import Claim, Standing
@@ -239,11 +240,100 @@ class FrameDecoder(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestKey:
+    """An idempotency key: whose and which (`id`), for which request (`fingerprint`), at what time (Unix seconds).
+
+    Both are SHA-256 in hexadecimal digits; see usecases/answer_once.py.
+    """
+
+    id: str
+    fingerprint: str
+    time_seconds: int
+
+
+KEY_SECONDS: Final = 24 * 3600
+"""How long an idempotency key counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownKey:
+    """What is on record under an idempotency key: for which request, and with which decision it was answered."""
+
+    fingerprint: str
+    decision_id: str
+
+
+class KeptContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Content that can be looked at again: a `text`, or the `url` of media."""
+
+    type: ContentType
+    text: str = ""
+    url: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes to keep it, roughly."""
+        return DEBT_BYTES + len(self.text.encode()) + len(self.url)
+
+
+DEBT_BYTES: Final = 512
+"""What a debt takes beside its content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debt:
+    """A decision that allowed for now, and is owed another look once these `models` are back.
+
+    `risk` is a place in the order of Risk. Where somebody has taken it, `claim` is his, and `tries` counts him.
+    """
+
+    decision_id: str
+    time: str
+    risk: int
+    models: tuple[str, ...]
+    content: KeptContent
+    tries: int = 0
+    claim: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A decision that a second look changed: the new one by its id, and the one that it stands for.
+
+    `sequence` orders the changes of one log; 0 before it is there.
+    """
+
+    decision_id: str
+    rescan_of: str
+    was: Verdict
+    became: Verdict
+    time: str
+    tenant: str | None
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What goes into the log in the same transaction as a decision, or not at all, and the decision neither.
+
+    `key` is put there unless it is there already. `debt` is put there. `settles` was claimed, and is taken out, unless
+    somebody else did so; then `change` is put there.
+    """
+
+    key: RequestKey | None = None
+    debt: Debt | None = None
+    settles: Debt | None = None
+    change: Change | None = None
+
+
 class DecisionLog(Protocol):
     """The record of every decision. What `append` returned from survives a crash."""
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Make the record durable; returns only then.
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
+        """Make the record durable, with what stands beside it; returns only then.
+
+        False: it was not put on record, since the key has a decision already, or somebody else settled the debt.
 
         Raises:
             LogUnavailable: it could not be made durable (disk full, database gone).
@@ -251,6 +341,55 @@ class DecisionLog(Protocol):
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is on record under an idempotency key that is not older than KEY_SECONDS.
+
+        What it names is as durable as what was appended.
+
+        Raises:
+            StateError, LogUnavailable: the log cannot be read, or not be made durable.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """How much is owed another look: so many decisions and bytes, the oldest of this time (RFC 3339; empty: none).
+
+    `waits_for` are the sets of models that they wait for.
+    """
+
+    decisions: int = 0
+    size_bytes: int = 0
+    oldest: str = ""
+    waits_for: frozenset[tuple[str, ...]] = frozenset()
+
+
+class RescanDebts(Protocol):
+    """What was allowed while models were missing, and which decisions a second look changed.
+
+    Several processes may share it. Every method raises StateError where it cannot be read or written.
+    """
+
+    async def owed(self) -> Owed:
+        """Say how much is owed."""
+
+    async def claim(
+        self, payable: Collection[tuple[str, ...]], *, limit: int, now_seconds: float, lease_seconds: float
+    ) -> Sequence[Debt]:
+        """Take debts that wait for these sets of models, the riskiest first and of those the oldest.
+
+        Nobody else gets them for `lease_seconds`, also if this process is killed.
+        """
+
+    async def put_back(self, debt: Debt, *, due_seconds: float) -> None:
+        """Give up a claim; from `due_seconds` (Unix) on it can be taken again."""
+
+    async def forgive(self, debt: Debt) -> None:
+        """Take a debt out of which the decision is gone."""
+
+    async def changes(self, *, after: int, limit: int, tenant: str | None = None) -> Sequence[Change]:
+        """Return changes, oldest first, of higher `sequence` than `after`; of one tenant or of all."""
 
 
 class Subjects(Protocol):
@@ -322,8 +461,10 @@ class SpooledDecision:
 class Spool(Protocol):
     """A decision log whose rows are sent on, in their order; what was sent makes room for what is new."""
 
-    async def append(self, record: DecisionRecord) -> None:
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
         """Keep a decision until it was sent; returns once it would survive the end of this process.
+
+        False as for DecisionLog. `beside` may have a key and nothing else.
 
         Raises:
             LogUnavailable: it could not be kept, or too much waits.
@@ -331,6 +472,23 @@ class Spool(Protocol):
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id, sent or not, unless it was dropped."""
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is kept under an idempotency key, as DecisionLog does; sent or not."""
+
+    async def is_waiting(self, decision_id: str) -> bool:
+        """Say whether a decision is here and was not sent yet.
+
+        Raises:
+            StateError: it cannot be read.
+        """
+
+    async def forget_keys(self, decision_ids: Collection[str]) -> None:
+        """Let go of the idempotency keys that were answered with these decisions.
+
+        Raises:
+            StateError: they cannot be deleted.
+        """
 
     async def waiting(self, *, limit_rows: int, limit_bytes: int) -> Sequence[SpooledDecision]:
         """Return what waits, oldest first, as much as fits; one at least, if there is one.

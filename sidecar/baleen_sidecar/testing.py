@@ -6,7 +6,9 @@ what it is given, a `Fixed…` answers what it was told to.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from msgspec import structs
@@ -33,15 +35,22 @@ from baleen_core.records import DecisionRecord, decode_record, encode, split_per
 from baleen_sidecar.media.sampling import instants
 from baleen_sidecar.ports import (
     ANYONE,
+    KEY_SECONDS,
     Activation,
     Adopted,
+    Beside,
+    Change,
+    Debt,
     Frame,
     ImageInfo,
     Kept,
     Key,
+    KnownKey,
     LoggedDecision,
+    Owed,
     Page,
     Published,
+    RequestKey,
     Skipped,
     Tensors,
     VideoInfo,
@@ -64,6 +73,7 @@ __all__ = [
     "FixedInference",
     "FixedLanguage",
     "FixedPerceptualHash",
+    "MemoryDebts",
     "MemoryDecisionLog",
     "MemoryFetcher",
     "MemoryLastGood",
@@ -74,21 +84,47 @@ __all__ = [
 
 
 class MemoryDecisionLog:
-    """Keeps records as JSON, as the real one does; while `fault` is set, appends fail for that reason."""
+    """Keeps records as JSON, as the real one does; while `fault` is set, appends fail for that reason.
+
+    `debts` has what is owed another look.
+    """
 
     def __init__(self) -> None:
         self.fault = ""
         self.origins: dict[str, str] = {}
+        self.debts = MemoryDebts()
         self._rows: dict[str, bytes] = {}
+        self._keys: dict[str, tuple[RequestKey, str]] = {}
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Keep the record; one that is kept already changes nothing.
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
+        """Keep the record; one that is kept already changes nothing. False as for ports.DecisionLog.
 
         Raises:
             LogUnavailable: `fault` is set.
             IntegrityError: another record has this id.
         """
-        self._keep(record)
+        if self.fault:
+            raise LogUnavailable(f"decision log: {self.fault}")
+        beside = beside or Beside()
+        if beside.key is not None:
+            key, decision_id = self._keys.get(beside.key.id, (beside.key, record.id))
+            if decision_id != record.id and key.time_seconds > beside.key.time_seconds - KEY_SECONDS:
+                return False
+        if beside.settles is not None and record.id not in self._rows and not self.debts.settle(beside.settles):
+            return False
+        if self._keep(record):
+            self.debts.put(beside)
+        if beside.key is not None:
+            self._keys[beside.key.id] = beside.key, record.id
+        return True
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is kept under an idempotency key that is not too old."""
+        if key_id not in self._keys:
+            return None
+        key, decision_id = self._keys[key_id]
+        is_old = key.time_seconds <= int(now_seconds) - KEY_SECONDS
+        return None if is_old else KnownKey(fingerprint=key.fingerprint, decision_id=decision_id)
 
     async def take(self, record: DecisionRecord, *, origin: str) -> bool:
         """Keep what somebody else decided; False when it was kept before. Raises as `append` does."""
@@ -130,6 +166,8 @@ class MemoryDecisionLog:
             context = record.evidence.context
             if str(context.author.get("id")) == author and tenant in (None, context.tenant):
                 self._rows[decision_id] = encode(structs.replace(split_personal(record)[0], erased=True))
+                self._keys = {name: each for name, each in self._keys.items() if each[1] != decision_id}
+                self.debts.forget(decision_id)
                 erased += 1
         return erased
 
@@ -158,6 +196,68 @@ class MemoryDecisionLog:
     async def count(self) -> int:
         """Say how many decisions are on record."""
         return len(self._rows)
+
+
+class MemoryDebts:
+    """Keeps what is owed another look, as the store of a decision log does."""
+
+    def __init__(self) -> None:
+        self._debts: dict[str, tuple[Debt, float]] = {}
+        self._changes: list[Change] = []
+
+    def put(self, beside: Beside) -> None:
+        """Keep what stands beside a decision."""
+        if beside.debt is not None:
+            self._debts[beside.debt.decision_id] = beside.debt, 0.0
+        if beside.change is not None:
+            self._changes.append(replace(beside.change, sequence=len(self._changes) + 1))
+
+    def settle(self, debt: Debt) -> bool:
+        """Take a debt out that is still claimed so."""
+        kept, _ = self._debts.get(debt.decision_id, (None, 0.0))
+        if kept is None or kept.claim != debt.claim:
+            return False
+        del self._debts[debt.decision_id]
+        return True
+
+    def forget(self, decision_id: str) -> None:
+        """Take a debt out."""
+        self._debts.pop(decision_id, None)
+
+    async def owed(self) -> Owed:
+        """Say how much is owed."""
+        debts = [debt for debt, _ in self._debts.values()]
+        return Owed(
+            decisions=len(debts),
+            size_bytes=sum(debt.content.size_bytes for debt in debts),
+            oldest=min((debt.time for debt in debts), default=""),
+            waits_for=frozenset(debt.models for debt in debts),
+        )
+
+    async def claim(
+        self, payable: Collection[tuple[str, ...]], *, limit: int, now_seconds: float, lease_seconds: float
+    ) -> Sequence[Debt]:
+        """Take debts that wait for these sets of models, the riskiest first and of those the oldest."""
+        due = [debt for debt, at in self._debts.values() if at <= int(now_seconds) and debt.models in payable]
+        due.sort(key=lambda debt: (-debt.risk, debt.time, debt.decision_id))
+        claim = os.urandom(16).hex()
+        taken = [replace(debt, claim=claim, tries=debt.tries + 1) for debt in due[:limit]]
+        self._debts |= {debt.decision_id: (debt, int(now_seconds + lease_seconds)) for debt in taken}
+        return taken
+
+    async def put_back(self, debt: Debt, *, due_seconds: float) -> None:
+        """Give up a claim; from `due_seconds` on it can be taken again."""
+        if self.settle(debt):
+            self._debts[debt.decision_id] = replace(debt, claim=""), int(due_seconds)
+
+    async def forgive(self, debt: Debt) -> None:
+        """Take a debt out of which the decision is gone."""
+        self.settle(debt)
+
+    async def changes(self, *, after: int, limit: int, tenant: str | None = None) -> Sequence[Change]:
+        """Return changes, oldest first, of higher `sequence` than `after`; of one tenant or of all."""
+        found = [each for each in self._changes if each.sequence > after and tenant in (None, each.tenant)]
+        return found[:limit]
 
 
 class MemoryRevisionStore:

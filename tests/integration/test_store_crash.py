@@ -12,6 +12,7 @@ from baleen_sidecar.adapters.store import SqliteDecisionReader, verify_log
 from store_files import check_integrity
 
 ROUNDS = 10
+_WHOLE = "SELECT id FROM decisions WHERE personal_digest IS NULL EXCEPT "
 
 
 def acknowledge_until_killed(folder: Path, prefix: str, seconds: float) -> list[str]:
@@ -39,6 +40,19 @@ async def read_ids(path: Path) -> set[str]:
     return kept
 
 
+def read_strays(path: Path) -> list[str]:
+    """Return what is not as one transaction left it: keys and debts of no decision, and decisions without theirs."""
+    connection = sqlite3.connect(path)
+    found = [
+        *connection.execute("SELECT decision_id FROM idempotency_keys EXCEPT SELECT id FROM decisions"),
+        *connection.execute("SELECT decision_id FROM rescan_debts EXCEPT SELECT id FROM decisions"),
+        *connection.execute(_WHOLE + "SELECT decision_id FROM idempotency_keys"),
+        *connection.execute(_WHOLE + "SELECT decision_id FROM rescan_debts"),
+    ]
+    connection.close()
+    return [name for (name,) in found]
+
+
 async def test_no_acknowledged_decision_is_missing_after_kill_9_under_load(tmp_path: Path) -> None:
     chance = random.Random(time.time_ns())
     acknowledged: list[str] = []
@@ -49,6 +63,7 @@ async def test_no_acknowledged_decision_is_missing_after_kill_9_under_load(tmp_p
         kept = await read_ids(tmp_path / "baleen.db")
         assert set(acknowledged) - kept == set()
         assert check_integrity(tmp_path / "baleen.db") == "ok"
+        assert read_strays(tmp_path / "baleen.db") == []
         found = verify_log(tmp_path / "baleen.db", heads)
         assert found.fault is None
         assert found.rows == len(kept)

@@ -1,6 +1,6 @@
 """A process that appends decisions as fast as it can and prints each id once it is acknowledged.
 
-Meanwhile it erases one of the authors again and again.
+Each has an idempotency key and is owed another look. Meanwhile it erases one of the authors again and again.
 
 Its arguments are the state folder, or `--database`, the file of a URL and a writer; and a prefix of the ids.
 """
@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from baleen_sidecar.adapters.store import (
     StateFolder,
     migrate,
 )
+from baleen_sidecar.ports import Beside, Debt, KeptContent, RequestKey
 from decision_records import make_record
 
 APPENDERS = 64
@@ -48,13 +50,28 @@ def acknowledged_until_killed(process: subprocess.Popen[str], number: int) -> li
     return [line.strip() for line in lines if line.endswith("\n")]
 
 
+def owed(decision_id: str) -> Debt:
+    """Make the debt that stands beside a decision."""
+    return Debt(
+        decision_id=decision_id,
+        time="2026-03-01",
+        risk=0,
+        models=("words",),
+        content=KeptContent(type="text", text="a"),
+    )
+
+
 async def append_for_ever(opened: GroupedLog, prefix: str) -> None:
     numbers = count()
     async with opened as log:
 
         async def appender() -> None:
             for number in numbers:
-                await log.append(make_record(f"{prefix}-{number:07}", author=f"author-{number % AUTHORS}"))
+                name = f"{prefix}-{number:07}"
+                beside = Beside(
+                    key=RequestKey(id=name, fingerprint="f", time_seconds=int(time.time())), debt=owed(name)
+                )
+                await log.append(make_record(name, author=f"author-{number % AUTHORS}"), beside)
                 # Past every buffer of this process: what was written here survives its end.
                 os.write(sys.stdout.fileno(), f"{prefix}-{number:07}\n".encode())
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from baleen_core.policy.schema import Revision
 from baleen_core.policy_stream import Recorded, Refusal
 from baleen_core.records import DecisionRecord, decode_record, encode
 from baleen_sidecar.flow.backoff import BackoffRules
-from baleen_sidecar.ports import SpooledDecision
+from baleen_sidecar.ports import Beside, KnownKey, RequestKey, SpooledDecision
 from baleen_sidecar.settings import Durability
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
 from baleen_sidecar.usecases.ship_decisions import ShipDecisions, ShippingRules
@@ -44,6 +44,12 @@ class MemorySpool(MemoryDecisionLog):
 
     async def mark(self, sent: Sequence[SpooledDecision]) -> None:
         self.marked = sent[-1].sequence
+
+    async def is_waiting(self, decision_id: str) -> bool:
+        return decision_id in list(self._rows)[self.marked :]
+
+    async def forget_keys(self, decision_ids: Collection[str]) -> None:
+        self._keys = {name: each for name, each in self._keys.items() if each[1] not in decision_ids}
 
     @property
     def waiting_bytes(self) -> int:
@@ -99,8 +105,8 @@ class Shipped:
         """Append these at once, and return what came of each."""
         appending = (self.shipper.append(record_of(name)) for name in names)
         found = await asyncio.gather(*appending, return_exceptions=True)
-        assert all(each is None or isinstance(each, BaleenError) for each in found)
-        return list(found)  # type: ignore[arg-type]
+        assert all(each is True or isinstance(each, BaleenError) for each in found)
+        return [each if isinstance(each, BaleenError) else None for each in found]
 
 
 def record_of(name: str) -> DecisionRecord:
@@ -268,3 +274,41 @@ async def test_the_record_is_found_by_its_id() -> None:
 
         assert (await made.shipper.get("01")) is not None
         assert (await made.shipper.get("02")) is None
+
+
+KEY = Beside(key=RequestKey(id="k", fingerprint="f", time_seconds=0))
+KNOWN = KnownKey(fingerprint="f", decision_id="01")
+
+
+async def test_with_fsync_a_key_leads_to_a_decision_once_the_gateway_has_it() -> None:
+    async with shipping(Durability.FSYNC) as made:
+        made.gateway.failure = UpstreamError("the gateway did not answer")
+        with pytest.raises(LogUnavailable):
+            await made.shipper.append(record_of("01"), KEY)
+        with pytest.raises(LogUnavailable, match="not on the gateway's disk"):
+            await made.shipper.find_key("k", now_seconds=0)
+        made.gateway.failure = None
+
+        assert await made.shipper.find_key("k", now_seconds=0) == KNOWN
+        assert made.gateway.kept == ["01"]
+        assert not await made.shipper.append(record_of("02"), KEY)
+        assert made.gateway.kept == ["01"]
+
+
+async def test_with_interval_a_key_leads_to_a_decision_in_the_pod() -> None:
+    async with shipping(Durability.INTERVAL) as made:
+        made.gateway.failure = UpstreamError("the gateway did not answer")
+        assert await made.shipper.append(record_of("01"), KEY)
+
+        assert await made.shipper.find_key("k", now_seconds=0) == KNOWN
+        assert not await made.shipper.append(record_of("02"), KEY)
+
+
+async def test_a_decision_that_the_gateway_refuses_answers_no_later_request() -> None:
+    async with shipping(Durability.FSYNC) as made:
+        made.gateway.answers = [Recorded(refused={"01": Refusal(message="no")})]
+        with pytest.raises(LogUnavailable, match="refused"):
+            await made.shipper.append(record_of("01"), KEY)
+
+        assert await made.shipper.find_key("k", now_seconds=0) is None
+        assert await made.shipper.append(record_of("02"), KEY)

@@ -11,7 +11,7 @@ from baleen_core.errors import BaleenError, Forbidden, LogUnavailable, Overloade
 from baleen_core.policy_stream import MAX_RECORDS, Recorded, Refusal
 from baleen_core.records import DECISION_SPOOL, DecisionRecord
 from baleen_sidecar.flow.backoff import BackoffRules, wait_seconds
-from baleen_sidecar.ports import RecordTaker, RevisionStore, Spool, SpooledDecision
+from baleen_sidecar.ports import Beside, KnownKey, RecordTaker, RevisionStore, Spool, SpooledDecision
 from baleen_sidecar.settings import Durability
 from baleen_sidecar.usecases.report_health import Component
 
@@ -67,14 +67,14 @@ class ShipDecisions:
         self._rules = rules or ShippingRules()
         self._count = count
         self._woken = asyncio.Event()
-        self._waiters: dict[str, asyncio.Future[None]] = {}
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._sending: Sequence[SpooledDecision] = ()
         self._sending_since: float | None = None
         self._problem = ""
         self._is_empty = asyncio.Event()
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Put a decision on record.
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
+        """Put a decision on record; False as for DecisionLog.
 
         Who stops waiting leaves it behind: it is sent all the same.
 
@@ -83,26 +83,65 @@ class ShipDecisions:
             Forbidden: with Fsync, the gateway says that this namespace may not speak for the decision's tenant.
         """
         if not self._is_awaited:
-            await self._spool.append(record)
+            is_kept = await self._spool.append(record, beside)
             self._woken.set()
-            return
+            return is_kept
         if self._stuck_seconds() > self._rules.patience_seconds:
             # What nobody will be told must not fill the spool.
             raise LogUnavailable(
                 f"decision spool: the gateway takes no decisions: {self._problem or 'it says nothing'}"
             )
-        waiter = self._waiters[record.id] = asyncio.get_running_loop().create_future()
+        waiter = self._expect(record.id)
         try:
-            await self._spool.append(record)
-            self._woken.set()
+            if not await self._spool.append(record, beside):
+                return False
+            await self._taken(waiter)
+        finally:
+            self._leave(record.id, waiter)
+        return True
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is kept under an idempotency key; with Fsync, once the gateway has its decision on disk.
+
+        Raises:
+            StateError: the spool cannot be read.
+            LogUnavailable, Forbidden: as for `append`.
+        """
+        found = await self._spool.find_key(key_id, now_seconds=now_seconds)
+        if found is None or not self._is_awaited:
+            return found
+        waiter = self._expect(found.decision_id)
+        try:
+            if await self._spool.is_waiting(found.decision_id):
+                await self._taken(waiter)
+        finally:
+            self._leave(found.decision_id, waiter)
+        return found
+
+    def _expect(self, decision_id: str) -> asyncio.Future[None]:
+        """Have it heard when the gateway takes a decision, or refuses it."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(decision_id, []).append(waiter)
+        return waiter
+
+    def _leave(self, decision_id: str, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiters[decision_id]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._waiters[decision_id]
+        if waiter.done() and not waiter.cancelled():
+            # Whoever left first need not hear of a refusal.
+            waiter.exception()
+
+    async def _taken(self, waiter: asyncio.Future[None]) -> None:
+        self._woken.set()
+        try:
             async with asyncio.timeout(self._rules.patience_seconds):
                 await waiter
         except TimeoutError:
             why = self._problem or f"{self._spool.waiting_bytes:,} bytes wait"
             seconds = self._rules.patience_seconds
             raise LogUnavailable(f"decision spool: not on the gateway's disk within {seconds:g} s: {why}") from None
-        finally:
-            del self._waiters[record.id]
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id, as long as it is in the pod."""
@@ -184,6 +223,9 @@ class ShipDecisions:
             recorded = await self._put_on_record(waiting)
             # A batch that was taken is progress, however many are behind it.
             self._sending_since, self._problem = None, ""
+            if recorded.refused:
+                # What is on no record for good answers no request.
+                await self._spool.forget_keys(recorded.refused)
             self._settle(waiting, recorded.refused)
             await self._spool.mark(waiting)
 
@@ -207,15 +249,16 @@ class ShipDecisions:
 
     def _settle(self, sent: Sequence[SpooledDecision], refused: Mapping[str, Refusal]) -> None:
         for each in sent:
-            waiter, refusal = self._waiters.get(each.id), refused.get(each.id)
+            refusal = refused.get(each.id)
             if refusal is not None:
                 log.error("decision refused by the gateway", extra={"decision": each.id, "reason": refusal.message})
-            if waiter is None or waiter.done():
-                continue
-            if refusal is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(_error_of(refusal))
+            for waiter in self._waiters.get(each.id, ()):
+                if waiter.done():
+                    continue
+                if refusal is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(_error_of(refusal))
         self._count("taken", len(sent) - len(refused))
         self._count("refused", len(refused))
 

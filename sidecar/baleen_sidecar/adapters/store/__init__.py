@@ -7,6 +7,7 @@ SQL, its schema and its migrations live here and nowhere else. No use case, and 
 
 from baleen_sidecar.adapters.store.chain_rows import read_head, verify_log
 from baleen_sidecar.adapters.store.copies import Copies
+from baleen_sidecar.adapters.store.debts import PostgresDebts, SqliteDebts
 from baleen_sidecar.adapters.store.decision_log import SqliteDecisionLog
 from baleen_sidecar.adapters.store.decision_reader import DecisionReader, PostgresDecisionReader, SqliteDecisionReader
 from baleen_sidecar.adapters.store.erasure import erase_subject
@@ -30,10 +31,12 @@ __all__ = [
     "Database",
     "DecisionReader",
     "GroupedLog",
+    "PostgresDebts",
     "PostgresDecisionLog",
     "PostgresDecisionReader",
     "PostgresRevisionStore",
     "SharedRevisionStore",
+    "SqliteDebts",
     "SqliteDecisionLog",
     "SqliteDecisionReader",
     "SqliteRevisionStore",

@@ -11,8 +11,8 @@ from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_rows import RECORD_COLUMNS, StoredRecord, from_row
 from baleen_sidecar.adapters.store.engine import open_current, state_errors
 from baleen_sidecar.adapters.store.postgres import READ_CONNECTIONS, Database
-from baleen_sidecar.adapters.store.schema import chain, decisions
-from baleen_sidecar.ports import LoggedDecision
+from baleen_sidecar.adapters.store.schema import chain, decisions, idempotency_keys
+from baleen_sidecar.ports import KEY_SECONDS, KnownKey, LoggedDecision
 
 
 class DecisionReader:
@@ -25,6 +25,10 @@ class DecisionReader:
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id."""
         return await asyncio.to_thread(self._get, decision_id)
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is on record under an idempotency key that is not too old."""
+        return await asyncio.to_thread(self._find_key, key_id, int(now_seconds) - KEY_SECONDS)
 
     async def recent(self, *, limit: int = 100, decision: Verdict | None = None) -> Sequence[DecisionRecord]:
         """Return the newest records, newest first; with `decision`, of that one alone."""
@@ -51,6 +55,13 @@ class DecisionReader:
         with state_errors(self._where), self._engine.connect() as connection:
             found = connection.execute(query).first()
         return None if found is None else from_row(decision_id, StoredRecord(*found))
+
+    def _find_key(self, key_id: str, after: int) -> KnownKey | None:
+        keys = idempotency_keys.c
+        query = select(keys.fingerprint, keys.decision_id).where(keys.id == key_id, keys.time > after)
+        with state_errors(self._where), self._engine.connect() as connection:
+            found = connection.execute(query).first()
+        return None if found is None else KnownKey(fingerprint=found.fingerprint, decision_id=found.decision_id)
 
     def _recent(self, limit: int, decision: Verdict | None) -> Sequence[DecisionRecord]:
         query = select(decisions.c.id, *RECORD_COLUMNS).order_by(decisions.c.sequence.desc()).limit(limit)

@@ -13,8 +13,10 @@ class DurableFile:
     of that name would mix the two, or throw away what was committed.
     """
 
-    def __init__(self, path: Path, *, synchronous: str) -> None:
+    def __init__(self, path: Path, *, synchronous: str, overwrites: bool = False) -> None:
+        """With `overwrites`, what is deleted is overwritten in the file, too."""
         self._path = path
+        self._overwrites = overwrites
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -31,6 +33,8 @@ class DurableFile:
             self._connection = connect(self._path, mode="rw", synchronous=self._synchronous)
             # A checkpoint inside a commit stalls it by 20 to 70 ms; a thread of its own does them (upkeep.py).
             self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+            if self._overwrites:
+                self._connection.execute("PRAGMA secure_delete = ON")
         return self._connection
 
     def check_in_place(self) -> None:

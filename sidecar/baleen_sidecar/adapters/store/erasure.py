@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from baleen_core.records import DecisionRecord, encode, split_personal
+from baleen_sidecar.adapters.store.beside_rows import SQLITE, forget
 from baleen_sidecar.adapters.store.chain_rows import FILE, HashedRow
 from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row
@@ -90,6 +91,7 @@ def _erase(connection: sqlite3.Connection, rows: list[HashedRow]) -> int:
     begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
     try:
         erased = sum(connection.execute(_ERASE, (*kept_of(row), row.sequence)).rowcount for row in rows)
+        forget(connection, [row.id for row in rows], SQLITE)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -12,6 +12,7 @@ from baleen_core.canonical import digest_of
 from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, is_same
+from baleen_sidecar.ports import Beside
 
 PATIENCE_SECONDS: Final = 1.0
 """Whoever waited longer for a write that failed waits for no second one."""
@@ -21,13 +22,22 @@ PATIENCE_SECONDS: Final = 1.0
 class Waiting:
     """A row on its way to the disk, and who waits for it; `error` is the row's own fault, not the disk's.
 
-    `is_new` is False once the same record was found there.
+    `is_new` is False once the same record was found there. It `is_taken` when something `beside` it keeps it from being
+    written.
     """
 
     row: Row
     future: asyncio.Future[None]
     error: IntegrityError | None = None
     is_new: bool = True
+    beside: Beside | None = None
+    is_taken: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, with content that is to be kept beside the record."""
+        debt = None if self.beside is None else self.beside.debt
+        return self.row.size_bytes + (0 if debt is None else debt.content.size_bytes)
 
     def find(self, stored: StoredRecord) -> None:
         """Learn what is on record under the row's id: if that is another record, it is the row's error."""

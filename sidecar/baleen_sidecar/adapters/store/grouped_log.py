@@ -14,7 +14,7 @@ from baleen_core.records import DecisionRecord
 from baleen_sidecar.adapters.store.decision_reader import DecisionReader
 from baleen_sidecar.adapters.store.decision_rows import Row, to_chained_row
 from baleen_sidecar.adapters.store.group_writer import Group, GroupWriter, RowWriter, Waiting
-from baleen_sidecar.ports import LoggedDecision
+from baleen_sidecar.ports import Beside, KnownKey, LoggedDecision
 
 MIB: Final = 1024 * 1024
 
@@ -104,32 +104,32 @@ class GroupedLog:
     ) -> None:
         await self.close()
 
-    async def append(self, record: DecisionRecord) -> None:
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
         """Make the record durable; one that is on record already changes nothing, whoever sent it.
 
-        Who stops waiting leaves the row behind: it is written all the same.
+        Who stops waiting leaves the row behind: it is written all the same. False as for ports.DecisionLog.
 
         Raises:
             LogUnavailable: the disk or database failed, is full or nearly so, or too many rows wait.
             IntegrityError: another record has this id.
         """
-        await self.append_row(to_chained_row(record, self._take_salt()))
+        return not (await self.write_row(to_chained_row(record, self._take_salt()), beside)).is_taken
 
     async def take(self, record: DecisionRecord, *, origin: str) -> bool:
         """Append what somebody else decided; False when it was on record before. Raises as `append` does."""
-        return await self.append_row(to_chained_row(record, self._take_salt(), origin))
+        return (await self.write_row(to_chained_row(record, self._take_salt(), origin))).is_new
 
-    async def append_row(self, row: Row) -> bool:
-        """Append what is a row already, of the chain or not; False when it was there before."""
+    async def write_row(self, row: Row, beside: Beside | None = None) -> Waiting:
+        """Append what is a row already, of the chain or not, and return what became of it. Raises as `append` does."""
         loop = self._loop
         if loop is None:
             raise LogUnavailable("decision log: it is not open")
         self._check_room(Verdict(row.decision))
-        waiting = Waiting(row, loop.create_future())
-        self._take_place(row.size_bytes)
+        waiting = Waiting(row, loop.create_future(), beside=beside)
+        self._take_place(waiting.size_bytes)
         self._writer.put(waiting)
         await waiting.future
-        return waiting.is_new
+        return waiting
 
     async def sync(self) -> None:
         """Return once everything that was appended is on the disk, whatever the durability.
@@ -146,6 +146,14 @@ class GroupedLog:
             StateError: the log cannot be read.
         """
         return await self._open_reader().get(decision_id)
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is on record under an idempotency key.
+
+        Raises:
+            StateError: the log cannot be read.
+        """
+        return await self._open_reader().find_key(key_id, now_seconds=now_seconds)
 
     async def recent(self, *, limit: int = 100, decision: Verdict | None = None) -> Sequence[DecisionRecord]:
         """Return the newest records, newest first; with `decision`, of that one alone.
@@ -226,7 +234,7 @@ class GroupedLog:
     def _settle(self, group: Group, cause: Exception | None) -> None:
         for waiting in group:
             self._rows -= 1
-            self._bytes -= waiting.row.size_bytes
+            self._bytes -= waiting.size_bytes
             if waiting.future.done():
                 continue  # cancelled: whoever appended has left
             if cause is not None:

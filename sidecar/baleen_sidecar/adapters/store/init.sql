@@ -79,4 +79,40 @@ CREATE TABLE gaps (
     PRIMARY KEY (sequence)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0005');
+CREATE TABLE idempotency_keys (
+    id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    decision_id TEXT NOT NULL,
+    time BIGINT NOT NULL,
+    PRIMARY KEY (id)
+);
+
+CREATE INDEX idempotency_keys_by_time ON idempotency_keys (time);
+
+CREATE TABLE rescan_debts (
+    decision_id TEXT NOT NULL,
+    time TEXT NOT NULL,
+    risk INTEGER NOT NULL,
+    models TEXT NOT NULL,
+    content TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    tries INTEGER NOT NULL,
+    due BIGINT NOT NULL,
+    claim TEXT NOT NULL,
+    PRIMARY KEY (decision_id)
+);
+
+CREATE INDEX rescan_debts_by_turn ON rescan_debts (risk, time);
+
+CREATE TABLE decision_changes (
+    sequence INTEGER NOT NULL,
+    decision_id TEXT NOT NULL,
+    rescan_of TEXT NOT NULL,
+    was TEXT NOT NULL,
+    became TEXT NOT NULL,
+    time TEXT NOT NULL,
+    tenant TEXT,
+    PRIMARY KEY (sequence)
+);
+
+INSERT INTO alembic_version (version_num) VALUES ('0006');

@@ -43,6 +43,7 @@ _LOCKS: Final = 0x0BA1EE17
 """The first half of our advisory locks; the second is a chain, or one of these."""
 RETENTION_LOCK: Final = 0
 _MIGRATION_LOCK: Final = -1
+ORDER_LOCK: Final = -2
 
 _SESSION: Final = {
     "idle_in_transaction_session_timeout": "60000",
@@ -58,6 +59,8 @@ _LOCK: Final = f"SELECT pg_advisory_lock({_LOCKS}, ?)"
 _UNLOCK: Final = f"SELECT pg_advisory_unlock({_LOCKS}, ?)"
 TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_LOCKS}, ?)"
 """True if the lock was free; it is until the end of the transaction."""
+WAIT_FOR_LOCK: Final = f"SELECT pg_advisory_xact_lock({_LOCKS}, ?)"
+"""Takes the lock, once it is free, until the end of the transaction."""
 _READ_ONE_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 

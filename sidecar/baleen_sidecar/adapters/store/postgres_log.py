@@ -12,6 +12,7 @@ import msgspec
 
 from baleen_core.decision_chain import ChainedRow, Fault, FaultKind, Head, Verification, verify
 from baleen_core.errors import BaleenError, InvalidError, Problem
+from baleen_sidecar.adapters.store.beside_rows import POSTGRES, drop_old, forget, forget_debts, has_old
 from baleen_sidecar.adapters.store.chain_rows import Chain, HashedRow, read_newest, read_start, verify_chain
 from baleen_sidecar.adapters.store.decision_reader import PostgresDecisionReader
 from baleen_sidecar.adapters.store.engine import DatabaseFault, state_errors
@@ -19,7 +20,7 @@ from baleen_sidecar.adapters.store.erasure import find_rows, kept_of
 from baleen_sidecar.adapters.store.grouped_log import MIB, GroupedLog
 from baleen_sidecar.adapters.store.postgres import RETENTION_LOCK, SLOW_SECONDS, TRY_LOCK, Database, PostgresConnection
 from baleen_sidecar.adapters.store.postgres_rows import PostgresRows
-from baleen_sidecar.adapters.store.retention import ExpiredRow, drop_rows, find_expired
+from baleen_sidecar.adapters.store.retention import BATCH_ROWS, ExpiredRow, ages_at, drop_rows, find_expired
 from baleen_sidecar.adapters.store.upkeep import UpkeepThread
 from baleen_sidecar.settings import Durability
 
@@ -184,6 +185,11 @@ class PostgresUpkeep(UpkeepThread):
         self._drop_while_there_is_time(
             lambda: drop_expired_of_all(connection, now_seconds=self._wall_seconds(), default_days=self._decisions_days)
         )
+        ages = ages_at(self._wall_seconds())
+        if has_old(connection, keys_to=ages.keys_to, changes_before=ages.changes_before):
+            self._drop_while_there_is_time(
+                lambda: drop_old(connection, keys_to=ages.keys_to, changes_before=ages.changes_before, limit=BATCH_ROWS)
+            )
 
     def _open(self) -> PostgresConnection:
         if self._connection is None:
@@ -209,6 +215,7 @@ def drop_expired_of_all(connection: PostgresConnection, *, now_seconds: float, d
         if not is_ours:
             return 0
         expired = find_expired(connection, ANY_CHAIN, now_seconds=now_seconds, default_days=default_days)
+        forget_debts(connection, [each.row.id for each in expired], POSTGRES)
         # They are dropped by writer, and who erases some of them takes them by their places.
         connection.execute(_LOCK_ROWS, (_ENCODE([each.sequence for each in expired]).decode(),))
 
@@ -235,12 +242,15 @@ def erase_subject_of(database: Database, author: str, *, tenant: str | None = No
 
 
 def _erase(connection: PostgresConnection, rows: Sequence[HashedRow]) -> int:
-    """Erase rows by one statement; a record goes there only where it is another one then."""
+    """Erase rows, and what is kept beside them; a record goes there only where it is another one then."""
     changes = []
     for row in rows:
         digest, record = kept_of(row)
         changes.append({"sequence": row.sequence, "digest": digest, "record": None if record == row.record else record})
-    return connection.execute_escaped(_ERASE, (_ENCODE(changes).decode(),)).rowcount
+    with connection.transaction():
+        # First: whoever settles a debt takes it out before he writes.
+        forget(connection, [row.id for row in rows], POSTGRES)
+        return connection.execute_escaped(_ERASE, (_ENCODE(changes).decode(),)).rowcount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

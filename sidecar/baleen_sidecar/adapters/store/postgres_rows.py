@@ -10,6 +10,7 @@ import msgspec
 
 from baleen_core.decision_chain import LINK_BYTES, Head, next_link
 from baleen_sidecar.adapters.store.any_text import escape
+from baleen_sidecar.adapters.store.beside_rows import POSTGRES, admit, put
 from baleen_sidecar.adapters.store.chain_rows import Chain, read_newest
 from baleen_sidecar.adapters.store.connection import Rows
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord
@@ -176,7 +177,7 @@ class PostgresRows:
         fresh: Sequence[Waiting] = group
         for left in reversed(range(TRIES)):
             try:
-                self._insert([waiting.row for waiting in fresh])
+                self._insert(fresh)
             except DatabaseFault as exc:
                 if exc.code not in (UNIQUE_VIOLATION, DEADLOCK) or not left:
                     raise
@@ -191,12 +192,26 @@ class PostgresRows:
         ids = _ENCODE([escape(waiting.row.id) for waiting in group]).decode()
         return {row[0]: StoredRecord(*row[1:]) for row in self._execute(_FIND, (ids,))}
 
-    def _insert(self, rows: Sequence[Row]) -> None:
+    def _insert(self, group: Group) -> None:
+        if not any(waiting.beside is not None for waiting in group):
+            self._head = self._insert_rows([waiting.row for waiting in group])
+            return
+        connection = self._connection
+        if connection is None:
+            raise DatabaseFault("the database does not answer")
+        with connection.transaction():
+            admitted = admit(connection, group, POSTGRES)
+            head = self._insert_rows([waiting.row for waiting in admitted])
+            put(connection, admitted, POSTGRES)
+        self._head = head
+
+    def _insert_rows(self, rows: Sequence[Row]) -> Head:
+        """Insert rows behind the head, and return what is the head then."""
         head = self._head
         if head is None:
             raise DatabaseFault("the chain of this writer is not there", code=NO_CHAIN)
         if not rows:
-            return
+            return head
         written = []
         for row in rows:
             if row.digest is None:
@@ -204,7 +219,7 @@ class PostgresRows:
             head = Head(sequence=head.sequence + 1, link=next_link(head.link, row.digest))
             written.append(_write(row, self._chain, head))
         self._execute(_INSERT, (_ENCODE(written).decode(),))
-        self._head = head
+        return head
 
     def _execute(self, sql: str, parameters: Sequence[object]) -> Rows:
         if self._connection is None:

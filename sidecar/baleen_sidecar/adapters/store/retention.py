@@ -8,12 +8,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from baleen_core.decision_chain import Head
+from baleen_sidecar.adapters.store.beside_rows import SQLITE, drop_old, forget_debts, has_old
 from baleen_sidecar.adapters.store.chain_rows import FILE, Chain, HashedRow, move_start, pass_over, read_start
 from baleen_sidecar.adapters.store.connection import Connection
 from baleen_sidecar.adapters.store.engine import begin_writing
+from baleen_sidecar.ports import KEY_SECONDS
 
 BATCH_ROWS: Final = 200
 """Rows of one transaction: decisions that are being made wait for it."""
+CHANGES_DAYS: Final = 30
+"""How long it is told which decisions a second look changed."""
 PATIENCE_SECONDS: Final = 2.0
 """How long a batch waits for decisions that are being written."""
 
@@ -79,11 +83,43 @@ def drop_expired(
         begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
         try:
             drop_rows(connection, FILE, start, expired)
+            forget_debts(connection, [each.row.id for each in expired], SQLITE)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
     return len(expired)
+
+
+class Ages(NamedTuple):
+    """Up to when idempotency keys (Unix seconds), and before when changes (RFC 3339, UTC), are too old."""
+
+    keys_to: int
+    changes_before: str
+
+
+def ages_at(now_seconds: float) -> Ages:
+    """Return what is too old at a time."""
+    return Ages(int(now_seconds) - KEY_SECONDS, _format(now_seconds - CHANGES_DAYS * 86_400))
+
+
+def drop_old_of_file(connection: sqlite3.Connection, *, now_seconds: float, limit: int = BATCH_ROWS) -> int:
+    """Drop up to `limit` idempotency keys of a file that are too old, and such changes; return how many keys.
+
+    Raises:
+        sqlite3.Error: as for `drop_expired`.
+    """
+    ages = ages_at(now_seconds)
+    if not has_old(connection, keys_to=ages.keys_to, changes_before=ages.changes_before):
+        return 0
+    begin_writing(connection, patience_seconds=PATIENCE_SECONDS)
+    try:
+        dropped = drop_old(connection, keys_to=ages.keys_to, changes_before=ages.changes_before, limit=limit)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return dropped
 
 
 def find_expired(

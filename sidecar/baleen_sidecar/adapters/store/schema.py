@@ -9,7 +9,7 @@ from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, Met
 
 from baleen_sidecar.adapters.store.any_text import AnyText
 
-SCHEMA_VERSION: Final = "0005"
+SCHEMA_VERSION: Final = "0006"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -121,6 +121,53 @@ activations = Table(
     Index("activations_by_policy", "policy", "sequence"),
 )
 """What was in force, when and why: append-only, in the order of `sequence`."""
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("id", AnyText, primary_key=True),
+    Column("fingerprint", AnyText, nullable=False),
+    Column("decision_id", AnyText, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Index("idempotency_keys_by_time", "time"),
+)
+"""Which decision a request was answered with; the columns are those of ports.RequestKey, and `time` in Unix seconds."""
+
+rescan_debts = Table(
+    "rescan_debts",
+    metadata,
+    Column("decision_id", AnyText, primary_key=True),
+    Column("time", AnyText, nullable=False),
+    Column("risk", Integer, nullable=False),
+    Column("models", AnyText, nullable=False),
+    Column("content", AnyText, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("claim", AnyText, nullable=False),
+    Index("rescan_debts_by_turn", "risk", "time"),
+)
+"""Decisions that are owed another look, with the content that is to be looked at (JSON of ports.KeptContent).
+
+`due` is in Unix seconds: nobody takes a row before. Whoever takes one writes a `claim` of his own, and a later `due`:
+if he is gone by then, another one takes it.
+"""
+
+decision_changes = Table(
+    "decision_changes",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True),
+    Column("decision_id", AnyText, nullable=False),
+    Column("rescan_of", AnyText, nullable=False),
+    Column("was", AnyText, nullable=False),
+    Column("became", AnyText, nullable=False),
+    Column("time", AnyText, nullable=False),
+    Column("tenant", AnyText),
+)
+"""Decisions that a second look changed, in the order in which they came to be; the newest row is never deleted.
+
+Without it a file would begin to number them anew.
+"""
 
 _REFUSALS: Final = (
     ("activations", "UPDATE", "activations are append-only"),

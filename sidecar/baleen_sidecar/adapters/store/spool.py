@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -11,13 +11,14 @@ from baleen_core.decision_chain import Head
 from baleen_core.errors import LogUnavailable
 from baleen_core.policy_stream import MAX_RECORDS
 from baleen_core.records import DecisionRecord, encode
+from baleen_sidecar.adapters.store.beside_rows import SQLITE, forget_keys
 from baleen_sidecar.adapters.store.chain_rows import move_start, pass_over
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, from_row, to_row
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.engine import BUSY_SECONDS, begin_writing, state_errors
 from baleen_sidecar.adapters.store.grouped_log import GroupedLog
 from baleen_sidecar.flow.spool import SpoolRoom, take_while_fits
-from baleen_sidecar.ports import SpooledDecision
+from baleen_sidecar.ports import Beside, KnownKey, SpooledDecision
 
 T = TypeVar("T")
 
@@ -39,12 +40,15 @@ _WAITING: Final = (
 _DROP: Final = (
     "DELETE FROM decisions WHERE sequence IN "
     "(SELECT sequence FROM decisions WHERE sequence < ? ORDER BY sequence LIMIT ?) "
-    "RETURNING sequence, link, length(record)"
+    "RETURNING sequence, link, length(record), id"
 )
+_IS_WAITING: Final = "SELECT 1 FROM decisions WHERE id = ? AND sequence > ?"
 
 
 class SqliteSpool:
-    """Wraps an open log between `open` and `close` (or `async with`); all but `append` and `get` is for one task.
+    """Wraps an open log between `open` and `close` (or `async with`).
+
+    All but `append`, `get`, `find_key` and `is_waiting` is for one task.
 
     The mark is in the file of the rows, and so is never ahead of them, whatever a crash leaves. It may be behind:
     then rows are sent again, which changes nothing.
@@ -92,8 +96,8 @@ class SqliteSpool:
         """How many bytes of decisions wait to be sent."""
         return self._room.waiting_bytes
 
-    async def append(self, record: DecisionRecord) -> None:
-        """Keep a decision until it was sent; returns once it is in the file.
+    async def append(self, record: DecisionRecord, beside: Beside | None = None) -> bool:
+        """Keep a decision until it was sent; returns once it is in the file. False as for ports.DecisionLog.
 
         Raises:
             LogUnavailable: there is no room, or as for the log.
@@ -104,12 +108,15 @@ class SqliteSpool:
         self._appending += 1
         try:
             # Who stops waiting leaves the row behind, which takes its room.
-            await self._log.append_row(row)
+            waiting = await self._log.write_row(row, beside)
         except LogUnavailable:
             self._room.give_back(size)
             raise
         finally:
             self._appending -= 1
+        if waiting.is_taken:
+            self._room.give_back(size)
+        return not waiting.is_taken
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """Find a record by its id, sent or not, unless it was dropped.
@@ -118,6 +125,40 @@ class SqliteSpool:
             StateError: the file cannot be read.
         """
         return await self._log.get(decision_id)
+
+    async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
+        """Find what is kept under an idempotency key, whether its decision was sent or not.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        return await self._log.find_key(key_id, now_seconds=now_seconds)
+
+    async def is_waiting(self, decision_id: str) -> bool:
+        """Say whether a decision is here and was not sent yet.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        found = await self._in_thread(
+            lambda: self._file.connection().execute(_IS_WAITING, (decision_id, self._mark)).fetchone()
+        )
+        return found is not None
+
+    async def forget_keys(self, decision_ids: Collection[str]) -> None:
+        """Let go of the idempotency keys that were answered with these decisions.
+
+        Raises:
+            StateError: the file cannot be written.
+        """
+
+        def forget() -> None:
+            connection = self._file.connection()
+            begin_writing(connection, patience_seconds=BUSY_SECONDS)
+            forget_keys(connection, decision_ids, SQLITE)
+            connection.execute("COMMIT")
+
+        await self._in_thread(forget)
 
     async def waiting(self, *, limit_rows: int, limit_bytes: int) -> Sequence[SpooledDecision]:
         """Return what waits, oldest first, as much as fits; one at least, if there is one.
@@ -188,10 +229,12 @@ class SqliteSpool:
         begin_writing(connection, patience_seconds=BUSY_SECONDS)
         rows = connection.execute(_DROP, (self._mark, DROP_ROWS)).fetchall()
         # Of a log that this folder was before, the chain must not begin with rows that are gone.
-        if linked := [Head(sequence=sequence, link=link) for sequence, link, _ in rows if link is not None]:
+        if linked := [Head(sequence=sequence, link=link) for sequence, link, *_ in rows if link is not None]:
             move_start(connection, pass_over(connection, max(linked, key=lambda head: head.sequence)))
+        # What is not here any more cannot be answered again.
+        forget_keys(connection, [each for *_, each in rows], SQLITE)
         connection.execute("COMMIT")
-        return sum(size for *_, size in rows)
+        return sum(size for _, _, size, _ in rows)
 
 
 def _whole(decision_id: str, stored: StoredRecord) -> bytes:

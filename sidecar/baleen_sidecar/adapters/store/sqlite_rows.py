@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from baleen_core.decision_chain import Head, next_link
+from baleen_sidecar.adapters.store.beside_rows import SQLITE, admit, put
 from baleen_sidecar.adapters.store.chain_rows import Newest, continue_chain, read_newest
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, find_sql, insert_sql
 from baleen_sidecar.adapters.store.durable_file import DurableFile
@@ -24,7 +25,8 @@ class SqliteRows:
     """
 
     def __init__(self, path: Path, *, synchronous: str) -> None:
-        self._file = DurableFile(path, synchronous=synchronous)
+        # Content that was kept for a second look is gone after it.
+        self._file = DurableFile(path, synchronous=synchronous, overwrites=True)
         self._newest: Newest | None = None
 
     @property
@@ -52,8 +54,12 @@ class SqliteRows:
             connection = self._file.connection()
             connection.execute("BEGIN IMMEDIATE")
             newest = self._newest or read_newest(connection)
-            for part in _parts(group):
+            has_more = any(waiting.beside is not None for waiting in group)
+            admitted = admit(connection, group, SQLITE) if has_more else group
+            for part in _parts(admitted):
                 newest = _insert(connection, part, newest)
+            if has_more:
+                put(connection, admitted, SQLITE)
             connection.execute("COMMIT")
             self._file.check_in_place()
         except BaseException:

@@ -12,7 +12,7 @@ from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS, DatabaseFault
-from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired
+from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired, drop_old_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ class Upkeep(UpkeepThread):
         self._drop_while_there_is_time(
             lambda: drop_expired(connection, now_seconds=self._wall_seconds(), default_days=self._decisions_days)
         )
+        self._drop_while_there_is_time(lambda: drop_old_of_file(connection, now_seconds=self._wall_seconds()))
 
     def sync_wal(self) -> None:
         """Sync the write-ahead log itself: a checkpoint syncs it only as far as it gets before a reader.
