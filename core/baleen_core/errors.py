@@ -7,6 +7,7 @@ BaleenError
 │   ├── ContentError       the caller: the request's content or context
 │   │   ├── TooLarge       the content is over a limit, which is named
 │   │   └── WrongType      a media type that is not accepted; the accepted ones are named
+│   ├── KeyConflict        the caller: its idempotency key is that of another request
 │   ├── Unauthenticated    the caller: it shows no API key that is good here
 │   └── Forbidden          the caller: its API key is good, and not for this
 ├── IntegrityError         bytes do not match their digest; expected and found are named
@@ -76,6 +77,10 @@ class TooLarge(ContentError):
 
 class WrongType(ContentError):
     """The content's media type is not accepted; the message names the accepted ones."""
+
+
+class KeyConflict(InvalidError):
+    """A request has the idempotency key of another one; `field` is the header."""
 
 
 class Unauthenticated(InvalidError):

@@ -37,6 +37,7 @@ from baleen_sidecar.ports import (
     Tokens,
 )
 from baleen_sidecar.settings import Settings
+from baleen_sidecar.usecases.answer_once import AnswerOnce
 from baleen_sidecar.usecases.charge_quotas import ChargeQuotas
 from baleen_sidecar.usecases.control_breakers import ControlBreakers
 from baleen_sidecar.usecases.govern import Governor
@@ -181,6 +182,7 @@ def build_app(
         deadline_seconds=settings.deadline_seconds,
         metrics=metrics,
         monotonic_seconds=ports.shell.monotonic_seconds,
+        answers=AnswerOnce(ports.log, wall_seconds=ports.shell.wall_seconds),
     )
     hot = {PATH: route, **build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)}
     routes = HotRoutes(

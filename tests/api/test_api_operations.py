@@ -106,6 +106,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_request_duration_seconds",
         "baleen_requests_in_flight",
         "baleen_requests_refused",
+        "baleen_requests_replayed",
     }
     for family in found.values():
         assert family.documentation, f"{family.name} has no help"

@@ -88,7 +88,7 @@ def test_a_decision_that_is_not_on_record_in_time_is_not_given(start_sidecar: St
 
 def test_a_failure_that_nobody_foresaw_says_nothing_about_its_cause(start_sidecar: StartSidecar) -> None:
     class BrokenLog(MemoryDecisionLog):
-        async def append(self, record: Any) -> None:
+        async def append(self, record: Any, beside: Any = None) -> bool:
             raise ZeroDivisionError("the secret of the house")
 
     running = start_sidecar(ports={"log": BrokenLog()})

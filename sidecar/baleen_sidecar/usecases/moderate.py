@@ -21,7 +21,17 @@ from baleen_core.ids import decision_id
 from baleen_core.priority import Priority
 from baleen_core.records import ContentFacts, ContentType, Context, DecisionRecord, Durability, Evidence, ListHit
 from baleen_core.textnorm import read_text
-from baleen_sidecar.ports import DecisionLog, FrameDecoder, ImageDecoder, Lane, LanguageDetector, PerceptualHash, Work
+from baleen_sidecar.ports import (
+    Beside,
+    DecisionLog,
+    FrameDecoder,
+    ImageDecoder,
+    Lane,
+    LanguageDetector,
+    PerceptualHash,
+    RequestKey,
+    Work,
+)
 from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate_video import judge_frames
 from baleen_sidecar.usecases.scoring import Scores, Scoring
@@ -45,11 +55,16 @@ class Limits:
     video_bytes: int
 
 
+class Superseded(Exception):
+    """A decision was not put on record: the request is answered already, by somebody else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is.
 
-    `allowances` is how the quotas stand that the content was counted in last, for the answer to say it.
+    `allowances` is how the quotas stand that the content was counted in last, for the answer to say it. With a `key` it
+    is answered once; see usecases/answer_once.py.
     """
 
     request_id: str
@@ -57,6 +72,7 @@ class Caller:
     deadline_seconds: float
     priority: Priority = Priority.NORMAL
     allowances: list[Allowance] = field(default_factory=list)
+    key: RequestKey | None = None
 
     def work(self, context: Context, lane: Lane = Lane.INTERACTIVE) -> Work:
         """Return for whom models are asked."""
@@ -172,6 +188,7 @@ class Moderate:
             LimitExceeded: a quota is used up.
             Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
+            Superseded: as for `_conclude`.
         """
         await self._enter(caller)
         try:
@@ -225,6 +242,7 @@ class Moderate:
             LimitExceeded: a quota is used up.
             Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
+            Superseded: as for `_conclude`.
         """
         await self._enter(caller)
         if not data:
@@ -298,7 +316,12 @@ class Moderate:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
     async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller, *, apart: float) -> DecisionRecord:
-        """Decide and put on record; `apart` are seconds for models that only sides want which do not count."""
+        """Decide and put on record; `apart` are seconds for models that only sides want which do not count.
+
+        Raises:
+            LogUnavailable: it could not be put on record.
+            Superseded: it was not, for it is of no use any more.
+        """
         if degraded := self._degraded():
             evidence = structs.replace(evidence, degraded=degraded)
         decision = decide(in_force, evidence)
@@ -314,7 +337,8 @@ class Moderate:
             durability=self._durability,
             keep_days=in_force.keep_days,
         )
-        await self._log.append(record)
+        if not await self._log.append(record, None if caller.key is None else Beside(key=caller.key)):
+            raise Superseded
         self._on_decision(record)
         return record
 

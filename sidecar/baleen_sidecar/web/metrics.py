@@ -40,6 +40,9 @@ class RequestMetrics:
             ["policy_namespace", "policy", "decision", "cohort"],
             registry=registry,
         )
+        self._replays = Counter(
+            "baleen_requests_replayed", "Requests answered with the decision of an earlier one", registry=registry
+        )
         self._policy_label = cache(self._policies.labels)
         self._flips = Counter(
             "baleen_policy_flips",
@@ -69,6 +72,10 @@ class RequestMetrics:
         for name in decision.degraded:
             if name not in record.evidence.degraded:
                 self._degraded.labels(name).inc()
+
+    def replayed(self) -> None:
+        """Count a request that was answered with a decision that was given before."""
+        self._replays.inc()
 
     def refused(self, status: int) -> None:
         """Count a request that got no decision."""

@@ -1,6 +1,8 @@
 """The hot route, `POST /v1/moderate`."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import parse_qsl
@@ -10,6 +12,7 @@ import msgspec
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
+from baleen_sidecar.usecases.answer_once import HEADER, AnswerOnce, fingerprint_of, name_key
 from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
@@ -21,6 +24,9 @@ from baleen_sidecar.web.schemas import kind_of, read_context, read_request, to_a
 
 PATH: Final = "/v1/moderate"
 MAX_DEADLINE_MILLISECONDS: Final = 600_000
+MAX_KEY_LENGTH: Final = 255
+REPLAYED: Final = ((b"idempotency-replayed", b"true"),)
+_VISIBLE: Final = re.compile(rb"[!-~]{1,%d}" % MAX_KEY_LENGTH)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -38,9 +44,11 @@ class ModerateRoute:
         deadline_seconds: float,
         metrics: RequestMetrics,
         monotonic_seconds: Callable[[], float],
+        answers: AnswerOnce,
     ) -> None:
         self._judge = judge
         self._moderate = judge.moderate
+        self._answers = answers
         largest = max(limits.video_bytes, image_limit_bytes)
         self._body_limits = {
             "text": limits.text_bytes,
@@ -57,17 +65,23 @@ class ModerateRoute:
         caller = read_caller(request, self._deadline_seconds)
         # Sending the body, and reading an address that it names, take of the caller's time too.
         async with self._moderate.deadline(caller):
-            record = await self._decide(request, caller)
+            record, replayed = await self._decide(request, caller)
+        body = _ENCODER.encode(to_answer(record))
+        if replayed:
+            self._metrics.replayed()
+            return HotAnswer(status=200, body=body, headers=REPLAYED)
         self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds)
         headers = (*request.told_priority(), *rate_limit_headers(caller.allowances))
-        return HotAnswer(status=200, body=_ENCODER.encode(to_answer(record)), headers=headers)
+        return HotAnswer(status=200, body=body, headers=headers)
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """See HotRoute."""
         return problem_answer(problem, more)
 
-    async def _decide(self, request: HotRequest, caller: Caller) -> DecisionRecord:
+    async def _decide(self, request: HotRequest, caller: Caller) -> tuple[DecisionRecord, bool]:
+        """Return the decision, and whether it is that of an earlier request with the same key."""
         headers, body, query = request.headers, request.body, request.query
+        key = read_idempotency_key(headers)
         media_type, charset = read_content_type(headers.get(b"content-type", b""))
         if media_type == "application/json":
             refuse_query(query)
@@ -75,10 +89,31 @@ class ModerateRoute:
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
             asked = await self._moderate.off_loop(data, partial(read_request, data))
             context = self._judge.place(context_of(request.key, to_context(asked.context), "context.tenant"))
-            return await self._judge.content(asked.content, context, caller)
+            decide = partial(self._judge.content, asked.content, context)
+            return await self._once(key, request, data, context, caller, decide)
         kind = kind_of(media_type)
         context = self._judge.place(context_of(request.key, read_query(query), "tenant"))
         data = await body.read(kind, self._body_limits[kind])
+        decide = partial(self._raw, data, kind, charset, context)
+        return await self._once(key, request, data, context, caller, decide)
+
+    async def _once(
+        self,
+        key: str | None,
+        request: HotRequest,
+        data: bytes,
+        context: Context,
+        caller: Caller,
+        decide: Callable[[Caller], Awaitable[DecisionRecord]],
+    ) -> tuple[DecisionRecord, bool]:
+        if key is None:
+            return await decide(caller), False
+        parts = (request.path.encode(), request.headers.get(b"content-type", b""), request.query, data)
+        fingerprint = await self._moderate.off_loop(data, partial(fingerprint_of, *parts))
+        named = name_key("" if request.key is None else request.key.name, context.tenant, key)
+        return await self._answers.answer(named, fingerprint, lambda kept: decide(replace(caller, key=kept)))
+
+    async def _raw(self, data: bytes, kind: str, charset: str, context: Context, caller: Caller) -> DecisionRecord:
         if kind == "text":
             return await self._moderate.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
@@ -114,6 +149,21 @@ def read_deadline(headers: Mapping[bytes, bytes], default_seconds: float) -> flo
         message = f"must be a whole number of milliseconds from 1 to {MAX_DEADLINE_MILLISECONDS}"
         raise ContentError([Problem(field="X-Baleen-Deadline-Ms", message=message)])
     return min(int(given) / 1000, default_seconds)
+
+
+def read_idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """Read `Idempotency-Key`.
+
+    Raises:
+        ContentError: it is not 1 to 255 visible ASCII characters.
+    """
+    given = headers.get(b"idempotency-key")
+    if given is None:
+        return None
+    if not _VISIBLE.fullmatch(given):
+        message = f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters without a space, such as a UUID"
+        raise ContentError([Problem(field=HEADER, message=message)])
+    return given.decode("ascii")
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ _DESCRIPTIONS: Final = {
     401: "No API key or token that is good here",
     403: "The caller lacks a role, or may not speak for the tenant",
     404: "There is nothing of that name",
+    409: "The idempotency key was sent with another request within the last 24 hours",
     410: "The personal part of the decision, which this needs, was erased",
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
@@ -106,7 +107,7 @@ def _moderate() -> dict[str, Any]:
             "Send JSON, or the bytes themselves with their Content-Type; then the context stands in the query. "
             "The answer is given once the decision is on record."
         ),
-        "parameters": [*place_parameters("Raw bytes only"), *request_headers()],
+        "parameters": [*place_parameters("Raw bytes only"), *request_headers(), _idempotency_key()],
         "requestBody": {
             "required": True,
             "content": {
@@ -118,7 +119,7 @@ def _moderate() -> dict[str, Any]:
         },
         "responses": {
             str(status): response
-            for status, response in documented(DecisionAnswer, 413, 415, 422, 429, 503, 504).items()
+            for status, response in documented(DecisionAnswer, 409, 413, 415, 422, 429, 503, 504).items()
         },
     }
 
@@ -173,3 +174,16 @@ def request_headers() -> list[dict[str, Any]]:
 
 def _name(schema: type[Any]) -> str:
     return schema.__name__
+
+
+def _idempotency_key() -> dict[str, Any]:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": (
+            "Chosen by the caller for this request. Sent again within 24 hours, it is answered with the same "
+            "decision, and `idempotency-replayed: true`"
+        ),
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    }
