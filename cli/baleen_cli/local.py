@@ -149,6 +149,11 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                 asyncio.create_task(verify.run(interval), name="verify"),
                 asyncio.create_task(sidecar.policies.watch(), name="policies"),
                 *(asyncio.create_task(watch(), name="callers") for watch in sidecar.watched),
+                *(
+                    ()
+                    if sidecar.ports.rescans is None
+                    else (asyncio.create_task(sidecar.ports.rescans.run(), name="second looks"),)
+                ),
             )
             serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
             try:

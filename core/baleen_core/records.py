@@ -139,7 +139,8 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     `missing`; one that is in neither counts as NotServed. A model that answered for a part of the content and then
     failed has its signals in both: the highest scores that were seen, and Failed; both count, and the stricter wins. A
     frame without a score that other frames have counts as failed. `fallbacks` names, for a signal whose model failed,
-    the one that stood in: its score is that of the signal then. `degraded` names what else was not as it should be
+    the one that stood in: its score is that of the signal then. `rescannable` says of content for which scores are
+    missing that it can be looked at again. `degraded` names what else was not as it should be
     (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod; `SharedQuotas`:
     limits of callers are counted by each replica for itself); it changes no
     verdict.
@@ -158,6 +159,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     models: tuple[ModelIdentity, ...] = ()
     degraded: tuple[str, ...] = ()
     fallbacks: dict[str, str] = {}
+    rescannable: bool = False
 
 
 class PolicyRef(Frozen, frozen=True):
@@ -252,7 +254,8 @@ class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
 
     Of that, `apart_microseconds` were for models alone that only sides of rollouts want which did not count.
     `durability` is what the answer waited for after that. It is kept for `keep_days`, which the policies that judged
-    ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone.
+    ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone. It was made
+    on a second look at what `rescan_of` (an id) allowed while models were missing; empty: on a first one.
     """
 
     id: str
@@ -265,6 +268,7 @@ class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     durability: Durability | None = None
     keep_days: int | None = None
     erased: bool = False
+    rescan_of: str = ""
 
 
 class PersonalPart(Frozen, frozen=True, omit_defaults=True):
@@ -287,6 +291,8 @@ DECISION_SPOOL: Final = "DecisionSpool"
 """In `degraded` while decisions wait for long to reach the gateway's log."""
 SHARED_QUOTAS: Final = "SharedQuotas"
 """In `degraded` while replicas cannot count quotas together, and each lets its own share in."""
+RESCAN_DEBT: Final = "RescanDebt"
+"""In `degraded` of what was allowed for now, and is looked at again once the models that failed are back."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)

@@ -43,6 +43,7 @@ from baleen_sidecar.usecases.control_breakers import ControlBreakers
 from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.guard_sources import GuardSources, source_rules
 from baleen_sidecar.usecases.moderate import Charge, Limits, Moderate, Shell, free_of_charge
+from baleen_sidecar.usecases.pay_debts import PayDebts
 from baleen_sidecar.usecases.read_decisions import ReadDecisions
 from baleen_sidecar.usecases.read_policies import ReadPolicies
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
@@ -76,6 +77,7 @@ from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
 from baleen_sidecar.web.routes import (
     breakers,
+    changes,
     decisions,
     governor,
     operations,
@@ -97,7 +99,7 @@ class Ports:
     `components` are what health reports say beside policies and models, `degraded` what decisions say beside models.
     `on_decision` hears of each decision once it is on record. Without `keys` only loopback is answered; with them,
     `tokens` knows callers who show something else. `subjects` and `log_head`, the head of the log's chain, are there
-    where the log itself is.
+    where the log itself is; and so are `rescans`, which somebody has to run.
     `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
     callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is. `breakers`
     are those of the models.
@@ -128,6 +130,7 @@ class Ports:
     governor: Governor | None = None
     tokens: Tokens | None = None
     breakers: Breakers | None = None
+    rescans: PayDebts | None = None
 
 
 def build_app(
@@ -160,7 +163,10 @@ def build_app(
         on_decision=ports.on_decision,
         charge=_charging(ports),
         governor=ports.governor,
+        room=None if ports.rescans is None else ports.rescans.room,
     )
+    if ports.rescans is not None:
+        ports.rescans.moderate = moderate
     if ports.governor is not None:
         watch_governor(ports.governor, ports.registry)
     sources = GuardSources(
@@ -285,6 +291,8 @@ def build_rest(
     )
     health = ReportHealth(ports.policies, ports.models, ports.inference, components=ports.components)
     read_decisions = ReadDecisions(ports.log, ports.store, lambda: ports.models().signals)
+    debts = None if ports.rescans is None else ports.rescans.debts
+    app.include_router(changes.build_router(debts))
     app.include_router(decisions.build_router(read_decisions))
     app.include_router(subjects.build_router(ports.subjects))
     app.include_router(policies.build_router(ports.policies, ReadPolicies(ports.policies, ports.store)))
@@ -318,6 +326,7 @@ def build_rest(
             monotonic_seconds=ports.shell.monotonic_seconds,
             says_why=ports.keys is None,
             log_head=ports.log_head,
+            rescans=ports.rescans,
         )
     )
     app.include_router(
@@ -326,7 +335,7 @@ def build_rest(
         )
     )
     _answer_errors(app, ports.shell.chance)
-    parts = (decisions, subjects, policies, simulations, surveys, governor, operations, breakers)
+    parts = (changes, decisions, subjects, policies, simulations, surveys, governor, operations, breakers)
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     add_faces(document)
     app.openapi = lambda: document  # type: ignore[method-assign]

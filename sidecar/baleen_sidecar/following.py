@@ -174,7 +174,8 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
         served = (app, *followed.served, *metrics)
         log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
-        tasks = (*followed.tasks, *parts.watched, following.run, models.run)
+        rescans = () if ports.rescans is None else (ports.rescans.run,)
+        tasks = (*followed.tasks, *parts.watched, *rescans, following.run, models.run)
         await _until_served(_serve(served, followed), tasks)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import resource
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 
 from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
@@ -44,9 +45,11 @@ from baleen_sidecar.adapters.signing_keys import SigningKeyAddress, SigningKeyFi
 from baleen_sidecar.adapters.store import (
     Database,
     GroupedLog,
+    PostgresDebts,
     PostgresDecisionLog,
     PostgresRevisionStore,
     SharedRevisionStore,
+    SqliteDebts,
     SqliteDecisionLog,
     SqliteRevisionStore,
     StateFolder,
@@ -55,11 +58,22 @@ from baleen_sidecar.adapters.store import (
 from baleen_sidecar.app import Ports, build_app
 from baleen_sidecar.flow.claims import ClaimRules
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.ports import Breakers, DecisionLog, Fetcher, FrameDecoder, ImageDecoder, Inference, RevisionStore
+from baleen_sidecar.flow.debts import DebtRoom
+from baleen_sidecar.ports import (
+    Breakers,
+    DecisionLog,
+    Fetcher,
+    FrameDecoder,
+    ImageDecoder,
+    Inference,
+    RescanDebts,
+    RevisionStore,
+)
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate import Shell
+from baleen_sidecar.usecases.pay_debts import PayDebts, PayingRules
 from baleen_sidecar.usecases.report_health import Component
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
 from baleen_sidecar.web.application import Application
@@ -123,6 +137,8 @@ class Parts:
     frames: FrameDecoder
     shell: Shell
     registry: CollectorRegistry
+    debts: RescanDebts
+    settings: Settings
     keys: KeyFile | None = None
     quota_file: QuotaFile | None = None
     quotas: LocalQuotas | RedisQuotas | None = None
@@ -183,10 +199,11 @@ class Parts:
         """
         tokens = accounts if self.jwt is None else self.jwt if accounts is None else EitherTokens(self.jwt, accounts)
         is_here = log in (None, self.log)
+        measured = MeasuredInference(inference, self.registry)
         return Ports(
             policies=policies,
             models=models,
-            inference=MeasuredInference(inference, self.registry),
+            inference=measured,
             log=log or self.log,
             history=self.log,
             store=self.store,
@@ -210,7 +227,32 @@ class Parts:
             subjects=self.log if is_here else None,
             log_head=self.log.head if is_here else lambda: None,
             breakers=breakers,
+            rescans=self._rescans(measured, models) if is_here else None,
         )
+
+    def _rescans(self, inference: Inference, models: Callable[[], ModelSet]) -> PayDebts:
+        paid = Counter("baleen_rescans", "Second looks, by what became of them", ["result"], registry=self.registry)
+        rescans = PayDebts(
+            self.debts,
+            self.log,
+            self.fetcher,
+            inference,
+            models,
+            shell=self.shell,
+            room=DebtRoom(self.settings.rescan_limit_bytes),
+            jitter=random.random,
+            rules=PayingRules(
+                deadline_seconds=self.settings.deadline_seconds, last_seconds=self.settings.rescan_days * 86_400.0
+            ),
+            count=lambda result: paid.labels(result).inc(),
+        )
+        for name, told, measure in (
+            ("decisions", "Decisions that are owed a second look.", lambda: float(rescans.owed.decisions)),
+            ("bytes", "Bytes that are kept for it.", lambda: float(rescans.owed.size_bytes)),
+            ("oldest_seconds", "How old the oldest of them is.", rescans.oldest_seconds),
+        ):
+            Gauge(f"baleen_rescan_debt_{name}", told, registry=self.registry).set_function(measure)
+        return rescans
 
 
 @asynccontextmanager
@@ -235,7 +277,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
         state = stack.enter_context(StateFolder(settings.state))
         await asyncio.to_thread(migrate, state.database)
         executor = stack.enter_context(ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="media"))
-        decisions, store = await _open_stores(stack, settings, state, replica)
+        decisions, store, debts = await _open_stores(stack, settings, state, replica)
         fetcher = HttpFetcher(
             limit_bytes=max(settings.image_limit_bytes, settings.video_limit_bytes),
             timeout_seconds=settings.fetch_timeout_seconds,
@@ -263,6 +305,8 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             ),
             shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=Chance(), executor=executor),
             registry=registry,
+            debts=debts,
+            settings=settings,
             keys=keys,
             quota_file=quota_file,
             quotas=quotas,
@@ -319,15 +363,17 @@ def _open_jwt(settings: Settings) -> JwtTokens | None:
 
 async def _open_stores(
     stack: AsyncExitStack, settings: Settings, state: StateFolder, replica: str
-) -> tuple[GroupedLog, RevisionStore]:
-    """Open the decision log, and the store of what its decisions are made by."""
+) -> tuple[GroupedLog, RevisionStore, RescanDebts]:
+    """Open the decision log, the store of what its decisions are made by, and what is owed a second look."""
     own = SqliteRevisionStore(state.database)
     stack.callback(own.close)
     if settings.database_url_file is None:
         log = SqliteDecisionLog(
             state.database, durability=settings.durability, decisions_days=settings.retention_decisions_days
         )
-        return await stack.enter_async_context(log), own
+        debts = SqliteDebts(state.database)
+        stack.callback(debts.close)
+        return await stack.enter_async_context(log), own, debts
     database = Database(settings.database_url_file)
     await asyncio.to_thread(database.migrate)
     shared = await asyncio.to_thread(PostgresRevisionStore, database)
@@ -340,7 +386,9 @@ async def _open_stores(
         durability=settings.durability,
         decisions_days=settings.retention_decisions_days,
     )
-    return await stack.enter_async_context(decisions), store
+    shared_debts = PostgresDebts(database)
+    stack.callback(shared_debts.close)
+    return await stack.enter_async_context(decisions), store, shared_debts
 
 
 @asynccontextmanager

@@ -144,6 +144,10 @@ class Settings:
     """Categories of policies by OpenAI's, as JSON; one that is not named stands for the documented ones."""
     perspective_attributes: Translation = field(default_factory=dict)
     """Categories of policies by Perspective's attributes, as JSON; others can be added, or taken away by []."""
+    rescan_limit_bytes: int = 256 * 1024 * 1024
+    """How much content is kept for a second look (`onModelFailure: AllowAndRescan`); beyond, it goes to review."""
+    rescan_days: int = 7
+    """After how many days a second look is concluded without the models that are missing still: by review."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -473,6 +477,8 @@ _READERS: Final[Readers] = {
     "batch_timeout_seconds": read_seconds,
     "openai_categories": _openai_categories,
     "perspective_attributes": _perspective_attributes,
+    "rescan_limit_bytes": read_positive,
+    "rescan_days": read_positive,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -21,7 +21,12 @@ DRAFT = policy_manifest(
     {"categories": [{"name": "toxicity", "signals": [{"name": "text-safety.toxicity", "review": "50%"}]}]}
 )
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds", "_ratio")
-COUNTS_OF_NOW = {"baleen_requests_in_flight", "baleen_governor_waiting", "baleen_governor_throttle_level"}
+COUNTS_OF_NOW = {
+    "baleen_requests_in_flight",
+    "baleen_governor_waiting",
+    "baleen_governor_throttle_level",
+    "baleen_rescan_debt_decisions",
+}
 
 
 def families(running: RunningSidecar) -> dict[str, Any]:
@@ -107,6 +112,10 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_requests_in_flight",
         "baleen_requests_refused",
         "baleen_requests_replayed",
+        "baleen_rescan_debt_bytes",
+        "baleen_rescan_debt_decisions",
+        "baleen_rescan_debt_oldest_seconds",
+        "baleen_rescans",
     }
     for family in found.values():
         assert family.documentation, f"{family.name} has no help"

@@ -126,6 +126,7 @@ def evidences(draw) -> Evidence:
         limits=limits,
         limited={"TextTooLong": tuple(about)} if about else {},
         degraded=draw(_degraded),
+        rescannable=draw(st.booleans()),
         frames=_frames_of(draw, scores) if video else (),
         video=draw(watched) if video else None,
     )

@@ -14,7 +14,7 @@ from baleen_core.policy.schema import (
     Verdict,
     VideoSettings,
 )
-from baleen_core.records import Missing, PolicyRole, Risk
+from baleen_core.records import RESCAN_DEBT, Missing, PolicyRole, Risk
 from evidence import (
     SEXUAL,
     SIGNALS,
@@ -642,6 +642,59 @@ def test_only_signals_that_will_be_looked_at_are_wanted(type, language, expected
     ]
 
     assert wanted_signals(policies, type, language) == expected
+
+
+RESCANS = OnModelFailure.ALLOW_AND_RESCAN
+
+
+@pytest.mark.parametrize(
+    ("rescannable", "other", "expected", "degraded"),
+    [
+        pytest.param(True, 0, ALLOW, ("image-safety", RESCAN_DEBT), id="allowed for now"),
+        pytest.param(False, 0, REVIEW, ("image-safety",), id="cannot be looked at again"),
+        pytest.param(True, 500_000, REVIEW, ("image-safety",), id="reviewed for another reason, nothing is owed"),
+    ],
+)
+def test_what_can_be_looked_at_again_is_allowed_for_now_and_owed(rescannable, other, expected, degraded):
+    policy = make_policy(sexual(), on_model_failure=RESCANS)
+    evidence = make_evidence({UNSAFE: other}, missing={SEXUAL: Missing.FAILED}, rescannable=rescannable)
+
+    decision = decide_by(policy, evidence=evidence)
+
+    assert (decision.decision, decision.degraded) == (expected, degraded)
+    assert "ModelFailure" in {reason.type for reason in decision.reasons}
+
+
+def test_a_rule_that_lacks_its_score_is_owed_a_second_look_too():
+    policy = make_policy(rules=(make_rule("toxicity.toxic > 0.5"),), on_model_failure=RESCANS)
+    evidence = make_evidence(missing={TOXIC: Missing.FAILED}, rescannable=True)
+
+    assert decide_by(policy, evidence=evidence).degraded == ("toxicity", RESCAN_DEBT)
+
+
+def test_the_strictest_policy_says_what_a_model_failure_means():
+    evidence = make_evidence({UNSAFE: 0}, missing={SEXUAL: Missing.FAILED}, rescannable=True)
+    policies = [make_policy(sexual(), on_model_failure=each) for each in (RESCANS, OnModelFailure.REVIEW)]
+
+    decision = decide_by(policies[0], floors=(policies[1],), evidence=evidence)
+
+    assert decision.decision is REVIEW
+    assert RESCAN_DEBT not in decision.degraded
+
+
+def test_what_is_known_to_be_good_owes_nothing():
+    known = make_list("cleared", type=ListType.DIGEST, action=ALLOW)
+    policy = make_policy(sexual(), lists=(known,), on_model_failure=RESCANS)
+    evidence = make_evidence(missing={SEXUAL: Missing.FAILED}, rescannable=True, lists=(make_hit("cleared"),))
+
+    assert RESCAN_DEBT not in decide_by(policy, evidence=evidence).degraded
+
+
+def test_a_dry_run_owes_nothing():
+    strict, tried = make_policy(toxicity()), make_policy(sexual(), on_model_failure=RESCANS)
+    evidence = make_evidence({TOXIC: 0}, missing={SEXUAL: Missing.FAILED}, rescannable=True)
+
+    assert decide_by(strict, dry_runs=(tried,), evidence=evidence).degraded == ()
 
 
 def test_a_score_that_another_model_stands_in_for_counts_and_the_decision_says_so():

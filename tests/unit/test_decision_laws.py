@@ -14,6 +14,7 @@ from baleen_core.policy.schema import (
 )
 from baleen_core.ratio import MILLION
 from baleen_core.records import (
+    RESCAN_DEBT,
     Cohort,
     Decision,
     Evidence,
@@ -101,7 +102,8 @@ def test_a_model_that_a_category_needs_and_that_fails_is_answered_as_the_policy_
     decision = decide_by(policy, evidence=failed)
 
     if signal in wanted_signals([policy], evidence.content.type, evidence.language):
-        assert severity(decision) >= policy.on_failure
+        assert severity(decision) >= policy.on_failure_of(failed)
+        assert (RESCAN_DEBT in decision.degraded) <= (failed.rescannable and decision.decision is Verdict.ALLOW)
         assert signal.split(".")[0] in decision.degraded
 
 

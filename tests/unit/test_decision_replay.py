@@ -330,3 +330,18 @@ def test_it_is_told_who_stood_in_for_whom():
     told = tell(make_policy(NUDITY), evidence=evidence)
 
     assert "The model image-safety failed; open-nsfw.unsafe stands in for image-safety.sexual." in told
+
+
+def test_it_is_told_that_a_decision_holds_for_now_and_which_one_a_second_look_was_at():
+    policy = make_policy(TOXICITY, on_model_failure=OnModelFailure.ALLOW_AND_RESCAN)
+    evidence = make_evidence(missing={TOXIC: Missing.FAILED}, rescannable=True)
+    record = make_record(decide_by(policy, evidence=evidence), evidence)
+    at_hand = {policy.revision.digest: policy}
+
+    told = explain(record, at_hand)
+    again = explain(msgspec.structs.replace(record, rescan_of="01-first"), at_hand)
+
+    assert any("which means Allow for now, and another look later (onModelFailure)" in each for each in told)
+    assert "It holds until the models that failed are back; then the content is looked at again." in told
+    assert "This is the second look at what decision 01-first allowed for now." in again
+    assert replay(record, at_hand) == record.decision

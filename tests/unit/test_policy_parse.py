@@ -380,10 +380,7 @@ WRONG_CONTENT = [
     pytest.param({**category(), "models": [{"name": "m"}]}, "spec.policy.models[0].version", "required", id="version"),
     pytest.param({**category(), "enforcement": "Dryrun"}, "spec.policy.enforcement", "DryRun?", id="enforcement"),
     pytest.param(
-        {**category(), "onModelFailure": "AllowAndRescan"},
-        "spec.policy.onModelFailure",
-        "NotYetSupported: `onModelFailure: AllowAndRescan` is not built yet; use Review or Block",
-        id="rescan",
+        {**category(), "onModelFailure": "Allow"}, "spec.policy.onModelFailure", "AllowAndRescan", id="no rescan"
     ),
     pytest.param({**category(), "anonymization": {}}, "spec.policy.anonymization", "NotYetSupported:", id="anonymise"),
     pytest.param(

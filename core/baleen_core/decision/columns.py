@@ -50,6 +50,7 @@ class _Rows:
     scores: NDArray[np.int32]
     missing: NDArray[np.int8]
     is_text: Mask
+    rescannable: Mask
     limited: Mapping[int, Evidence]
     language: NDArray[np.intp]
     languages: Sequence[str | None]
@@ -129,6 +130,7 @@ def _rows(stable: CompiledPolicy, candidate: CompiledPolicy, records: Sequence[D
         scores=np.array(scores, np.int32).reshape(shape),
         missing=missing,
         is_text=np.array([evidence.content.type == "text" for evidence in evidences], np.bool_),
+        rescannable=np.array([evidence.rescannable for evidence in evidences], np.bool_),
         limited={row: evidence for row, evidence in enumerate(evidences) if evidence.limits},
         language=np.array([languages.setdefault(each.language, len(languages)) for each in evidences], np.intp),
         languages=tuple(languages),
@@ -162,7 +164,8 @@ class _Judged:
 
 
 def _judge(policy: CompiledPolicy, rows: _Rows) -> _Judged:
-    categories = {each.name: _judge_category(each, rows, policy.on_failure) for each in policy.categories}
+    on_failure = np.where(rows.rescannable & policy.rescans, ALLOW, policy.on_failure)
+    categories = {each.name: _judge_category(each, rows, on_failure) for each in policy.categories}
     overall = np.full(len(rows.ids), ALLOW, np.int8)
     for row, evidence in rows.limited.items():
         if find_limits(policy, evidence):
@@ -172,7 +175,7 @@ def _judge(policy: CompiledPolicy, rows: _Rows) -> _Judged:
     return _Judged(overall=overall, categories=categories)
 
 
-def _judge_category(category: CompiledCategory, rows: _Rows, on_failure: int) -> Severities:
+def _judge_category(category: CompiledCategory, rows: _Rows, on_failure: NDArray[np.intp]) -> Severities:
     columns = [rows.place[signal] for signal in category.signals]
     has = rows.scores[:, columns] != _NO_SCORE
     missing = rows.missing[:, columns]

@@ -8,12 +8,14 @@ with Block, whatever caused it.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
 from msgspec import UNSET
 
 from baleen_core.decision.categories import (
+    ALLOW,
     BLOCK,
     REVIEW,
     RISKS,
@@ -30,9 +32,10 @@ from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule, com
 from baleen_core.decision.segments import find_segments
 from baleen_core.errors import NoPolicy
 from baleen_core.policy.parse import DEFAULT_MAX_DISTANCE
-from baleen_core.policy.schema import ListType, PolicyList, RevisionContent, Verdict
+from baleen_core.policy.schema import ListType, OnModelFailure, PolicyList, RevisionContent, Verdict
 from baleen_core.ratio import format_ratio
 from baleen_core.records import (
+    RESCAN_DEBT,
     CategoryResult,
     Cohort,
     ContentType,
@@ -58,7 +61,8 @@ _LIMITS: Final = {
 class CompiledPolicy:
     """A revision that is ready to judge; `cohort` is the side of a rollout that it judges for.
 
-    It is a policy's of this `name`, in this `namespace`; that is empty where nobody needs to know it.
+    It is a policy's of this `name`, in this `namespace`; that is empty where nobody needs to know it. `on_failure` is
+    the severity of a failed model; one that `rescans` allows what can be looked at again.
     """
 
     name: str
@@ -71,6 +75,11 @@ class CompiledPolicy:
     rule_signals: frozenset[str]
     on_failure: int
     namespace: str = ""
+    rescans: bool = False
+
+    def on_failure_of(self, evidence: Evidence) -> int:
+        """Return the severity that a failed model means for this content: less where it can be looked at again."""
+        return ALLOW if self.rescans and evidence.rescannable else self.on_failure
 
     def looks_at(self, signal: str) -> bool:
         """Say whether any category or rule of it reads a signal."""
@@ -158,8 +167,9 @@ def compile_policy(
         lists=lists,
         rules=compiled,
         rule_signals=frozenset(signal for rule in compiled for _, signal in rule.signals),
-        on_failure=Verdict(policy.on_model_failure.value).severity,
+        on_failure=BLOCK if policy.on_model_failure is OnModelFailure.BLOCK else REVIEW,
         namespace=namespace,
+        rescans=policy.on_model_failure is OnModelFailure.ALLOW_AND_RESCAN,
     )
 
 
@@ -204,7 +214,7 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
         categories=categories,
         reasons=_merge_reasons(judgements),
         policies=_list_policies(effective),
-        degraded=_list_degraded(enforced, judgements, evidence),
+        degraded=_list_degraded(enforced, judgements, evidence, severity),
         segments=find_segments(
             [judgement.categories for judgement in judgements if not judgement.cleared], evidence.frames
         )
@@ -242,13 +252,14 @@ def max_distance_of(each: PolicyList) -> int:
 
 
 def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sighting]) -> Judgement:
-    found = [judge_category(each, evidence, sightings, on_failure=policy.on_failure) for each in policy.categories]
+    on_failure = policy.on_failure_of(evidence)
+    found = [judge_category(each, evidence, sightings, on_failure=on_failure) for each in policy.categories]
     categories = tuple([category for category in found if category is not None])
     reasons: list[tuple[int, Reason]] = []
     failed: list[str] = []
     for category in categories:
         if category.severity or category.failed:
-            reasons += _explain_category(category, evidence, sightings, on_failure=policy.on_failure)
+            reasons += _explain_category(category, evidence, sightings, on_failure=on_failure)
             failed += category.failed
     if policy.rules:
         _judge_rules(policy, evidence, reasons, failed)
@@ -362,7 +373,8 @@ def _judge_rules(
             case RuleStatus.ERROR:
                 reasons.append((REVIEW, Reason(type=_RULE_ERROR, name=rule.name, text=outcome.why)))
         if outcome.waits:
-            reasons += [_explain_failure(signal, evidence, policy.on_failure) for signal in outcome.failed]
+            on_failure = policy.on_failure_of(evidence)
+            reasons += [_explain_failure(signal, evidence, on_failure) for signal in outcome.failed]
 
 
 def _judge_limits(policy: CompiledPolicy, evidence: Evidence) -> list[tuple[int, Reason]]:
@@ -472,7 +484,7 @@ def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str, str]:
 
 
 def _list_degraded(
-    policies: Sequence[CompiledPolicy], judgements: Sequence[Judgement], evidence: Evidence
+    policies: Sequence[CompiledPolicy], judgements: Sequence[Judgement], evidence: Evidence, severity: int
 ) -> tuple[str, ...]:
     if not evidence.fallbacks and not any(judgement.failed for judgement in judgements):
         return evidence.degraded
@@ -480,4 +492,9 @@ def _list_degraded(
     failed.update(
         model_of(signal) for signal in evidence.fallbacks if any(policy.looks_at(signal) for policy in policies)
     )
-    return (*sorted(failed), *evidence.degraded)
+    owed = severity == ALLOW and any(map(partial(_owes_rescan, evidence=evidence), policies, judgements))
+    return (*sorted(failed), *((RESCAN_DEBT,) if owed else ()), *evidence.degraded)
+
+
+def _owes_rescan(policy: CompiledPolicy, judgement: Judgement, evidence: Evidence) -> bool:
+    return policy.rescans and evidence.rescannable and bool(judgement.failed) and not judgement.cleared

@@ -21,7 +21,16 @@ from baleen_core.decision.replay import recorded_policies
 from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import format_ratio
-from baleen_core.records import POLICY_SOURCE, DecisionRecord, Evidence, Missing, PolicyRole, Trial, side_of
+from baleen_core.records import (
+    POLICY_SOURCE,
+    RESCAN_DEBT,
+    DecisionRecord,
+    Evidence,
+    Missing,
+    PolicyRole,
+    Trial,
+    side_of,
+)
 
 _SHORT_DIGEST: Final = len("sha256:") + 10
 
@@ -43,6 +52,10 @@ def explain(record: DecisionRecord, policies: Mapping[str, CompiledPolicy]) -> t
     ):
         for policy in members:
             sentences += _explain_policy(role, policy, evidence)
+    if RESCAN_DEBT in decision.degraded:
+        sentences.append("It holds until the models that failed are back; then the content is looked at again.")
+    if record.rescan_of:
+        sentences.append(f"This is the second look at what decision {record.rescan_of} allowed for now.")
     for trial in decision.trials:
         sentences.append(_explain_trial(trial))
     if decision.would_be is not None:
@@ -119,10 +132,11 @@ def _explain_category(
         required = _explain_requirement(category, led_to)
         frames = _explain_frames(judgement, led_to, evidence)
         yield f"{category.name} led to {VERDICTS[led_to]}: {scores}{required}.{frames}"
+    means = _on_failure(policy, evidence)
     for signal in judgement.failed:
         why = _why_missing(signal, evidence)
         lacks = "has only a part of" if signal in evidence.signals else "is without"
-        yield f"{category.name} {lacks} {signal}: {why}, which means {VERDICTS[policy.on_failure]} (onModelFailure)."
+        yield f"{category.name} {lacks} {signal}: {why}, which means {means} (onModelFailure)."
 
 
 def _why_unjudged(category: CompiledCategory, judgement: CategoryJudgement | None, evidence: Evidence) -> str:
@@ -170,19 +184,24 @@ def _why_missing(signal: str, evidence: Evidence) -> str:
     return "no model that is served offers it"
 
 
+def _on_failure(policy: CompiledPolicy, evidence: Evidence) -> str:
+    verdict = VERDICTS[policy.on_failure_of(evidence)]
+    return f"{verdict} for now, and another look later" if policy.rescans and evidence.rescannable else verdict.value
+
+
 def _explain_rule(rule: CompiledRule, policy: CompiledPolicy, evidence: Evidence) -> str:
     outcome = apply_rule(rule, evidence)
     match outcome.status:
         case RuleStatus.MATCHED:
             reason = f" ({rule.reason})" if rule.reason else ""
-            unknown = f"; its model failed too, which means {VERDICTS[policy.on_failure]} (onModelFailure)"
+            unknown = f"; its model failed too, which means {_on_failure(policy, evidence)} (onModelFailure)"
             return f"The rule {rule.name} matched{reason}, which means {rule.action}{unknown if outcome.waits else ''}."
         case RuleStatus.NOT_MATCHED:
             return f"The rule {rule.name} did not match."
         case RuleStatus.NOT_APPLIED:
             return f"The rule {rule.name} could not be applied and does not count: {outcome.why}."
         case RuleStatus.FAILED:
-            means = VERDICTS[policy.on_failure]
+            means = _on_failure(policy, evidence)
             return f"The rule {rule.name} could not be applied: {outcome.why}, which means {means} (onModelFailure)."
         case RuleStatus.ERROR:
             return f"The rule {rule.name} could not be evaluated: {outcome.why}, which means {Verdict.REVIEW}."

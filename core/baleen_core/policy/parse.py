@@ -420,9 +420,7 @@ def read_content(content: Reader, notation: Notation) -> PolicyContent:
             "parameters", _parameter, text(min_length=0, max_length=MAX_TEXT), limit=MAX_PARAMETERS
         ),
         models=_read_models(content),
-        on_model_failure=_supported(
-            content, "onModelFailure", OnModelFailure, OnModelFailure.REVIEW, later="AllowAndRescan"
-        ),
+        on_model_failure=content.optional("onModelFailure", one_of(OnModelFailure), OnModelFailure.REVIEW),
         video=_read_video(content.mapping("video"), notation),
         retention=_read_retention(content.mapping("retention")),
     )

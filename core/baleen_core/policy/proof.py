@@ -26,7 +26,7 @@ from baleen_core.policy.schema import (
 from baleen_core.ratio import format_ratio
 
 UNPROVEN: Final = "Unproven"
-_ON_FAILURE: Final = {OnModelFailure.REVIEW: 1, OnModelFailure.BLOCK: 2}
+_ON_FAILURE: Final = {OnModelFailure.ALLOW_AND_RESCAN: 0, OnModelFailure.REVIEW: 1, OnModelFailure.BLOCK: 2}
 
 
 def find_unproven(stable: PolicyContent, candidate: PolicyContent, categories: Sequence[str]) -> tuple[Problem, ...]:
@@ -57,7 +57,8 @@ def _unproven(field: str, message: str) -> Problem:
 
 def _compare_whole(stable: PolicyContent, candidate: PolicyContent) -> Iterator[Problem]:
     if _ON_FAILURE[candidate.on_model_failure] < _ON_FAILURE[stable.on_model_failure]:
-        yield _unproven("spec.policy.onModelFailure", f"{candidate.on_model_failure} is weaker than Block")
+        weaker = f"{candidate.on_model_failure} is weaker than {stable.on_model_failure}"
+        yield _unproven("spec.policy.onModelFailure", weaker)
     if candidate.enforcement is not stable.enforcement:
         yield _unproven("spec.policy.enforcement", f"it was {stable.enforcement}")
     before, after = stable.video, candidate.video

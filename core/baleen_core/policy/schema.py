@@ -93,10 +93,14 @@ class OnLanguageUnsupported(StrEnum):
 
 
 class OnModelFailure(StrEnum):
-    """What is answered when a model that is needed does not answer."""
+    """What is answered when a model that is needed does not answer.
+
+    AllowAndRescan allows what can be looked at again, and owes that look; what cannot is for Review.
+    """
 
     REVIEW = "Review"
     BLOCK = "Block"
+    ALLOW_AND_RESCAN = "AllowAndRescan"
 
 
 class ListType(StrEnum):

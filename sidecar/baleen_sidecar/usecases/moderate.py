@@ -16,16 +16,40 @@ from PIL import Image
 from baleen_core.decision.engine import decide, model_of
 from baleen_core.decision.lists import find_hits
 from baleen_core.decision.snapshot import InForce, PolicySnapshot
-from baleen_core.errors import Allowance, ContentError, DeadlineExceeded, NoPolicy, Problem, TooLarge
+from baleen_core.errors import (
+    Allowance,
+    ContentError,
+    DeadlineExceeded,
+    ModelUnavailable,
+    NoPolicy,
+    Problem,
+    TooLarge,
+)
 from baleen_core.ids import decision_id
+from baleen_core.policy.schema import Verdict
 from baleen_core.priority import Priority
-from baleen_core.records import ContentFacts, ContentType, Context, DecisionRecord, Durability, Evidence, ListHit
+from baleen_core.records import (
+    RESCAN_DEBT,
+    ContentFacts,
+    ContentType,
+    Context,
+    DecisionRecord,
+    Durability,
+    Evidence,
+    ListHit,
+    Missing,
+    Risk,
+)
 from baleen_core.textnorm import read_text
+from baleen_sidecar.flow.debts import DebtRoom
 from baleen_sidecar.ports import (
     Beside,
+    Change,
+    Debt,
     DecisionLog,
     FrameDecoder,
     ImageDecoder,
+    KeptContent,
     Lane,
     LanguageDetector,
     PerceptualHash,
@@ -55,8 +79,17 @@ class Limits:
     video_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A second look at what a decision allowed (`was`) while models were missing; the last one puts nothing off."""
+
+    debt: Debt
+    was: Verdict
+    is_last: bool
+
+
 class Superseded(Exception):
-    """A decision was not put on record: the request is answered already, by somebody else."""
+    """A decision was not put on record: the request is answered already, or the debt settled, by somebody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +97,7 @@ class Caller:
     """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is.
 
     `allowances` is how the quotas stand that the content was counted in last, for the answer to say it. With a `key` it
-    is answered once; see usecases/answer_once.py.
+    is answered once; see usecases/answer_once.py. It is a second look if there is an `again`.
     """
 
     request_id: str
@@ -73,6 +106,7 @@ class Caller:
     priority: Priority = Priority.NORMAL
     allowances: list[Allowance] = field(default_factory=list)
     key: RequestKey | None = None
+    again: Again | None = None
 
     def work(self, context: Context, lane: Lane = Lane.INTERACTIVE) -> Work:
         """Return for whom models are asked."""
@@ -154,11 +188,14 @@ class Moderate:
         on_decision: Callable[[DecisionRecord], None] = lambda record: None,
         charge: Charge = free_of_charge,
         governor: Governor | None = None,
+        room: DebtRoom | None = None,
     ) -> None:
         """`degraded` names what, beside models, is not as it should be now; every decision says so.
 
-        `on_decision` hears of each decision once it is on record. `charge` counts content that a model has to be asked
-        about, and raises LimitExceeded where that is too much. `governor` says who enters while the machine is busy.
+        `on_decision` hears of each decision once it is on record, but of no second look: it is no more content.
+        `charge` counts content that a model has to be asked about, and raises LimitExceeded where that is too much.
+        `governor` says who enters while the machine is busy. Where there is no `room` nothing is owed a second look,
+        and what would be is for review.
         """
         self._policies = policies
         self._scoring = scoring
@@ -174,6 +211,7 @@ class Moderate:
         self._on_decision = on_decision
         self._charge = charge
         self._governor = governor
+        self._room = room
         self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
@@ -188,7 +226,7 @@ class Moderate:
             LimitExceeded: a quota is used up.
             Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
-            Superseded: as for `_conclude`.
+            Superseded, ModelUnavailable: as for `_conclude`.
         """
         await self._enter(caller)
         try:
@@ -221,7 +259,11 @@ class Moderate:
             fallbacks=dict(scores.fallbacks),
         )
         return await self._conclude(
-            in_force, evidence, caller, apart=_seconds_apart(in_force, scores, "text", language)
+            in_force,
+            evidence,
+            caller,
+            apart=_seconds_apart(in_force, scores, "text", language),
+            content=KeptContent(type="text", text=text),
         )
 
     def _read_text(self, text: str, digest: str, in_force: InForce) -> _ReadText:
@@ -234,15 +276,19 @@ class Moderate:
             hits=find_hits(in_force.lists, text=text, digest=digest, pdq=None),
         )
 
-    async def media(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
+    async def media(
+        self, data: bytes, kind: MediaKind, context: Context, caller: Caller, *, url: str = ""
+    ) -> DecisionRecord:
         """Moderate an image or a video by its bytes; moving images are judged as a video is, frame by frame.
+
+        `url` is where the bytes can be read again; empty: nowhere, as they are not kept.
 
         Raises:
             ContentError: it is empty, broken, over a limit or of a type that is not accepted.
             LimitExceeded: a quota is used up.
             Overloaded: the governor does not let it in.
             NoPolicy, LogUnavailable: see baleen_core.errors.
-            Superseded: as for `_conclude`.
+            Superseded, ModelUnavailable: as for `_conclude`.
         """
         await self._enter(caller)
         if not data:
@@ -251,9 +297,10 @@ class Moderate:
         digest = await self._shell.off_loop(data, lambda: hashlib.sha256(data).hexdigest())
         in_force = in_force.assigned(context, digest)
         facts = ContentFacts(type=kind, digest=digest, length=len(data))
+        content = KeptContent(type=kind, url=url) if url else None
         if kind == "video":
             check_size(data, limit=self._limits.video_bytes, field="content", what="video")
-            return await self._moving(data, facts, in_force, context, caller)
+            return await self._moving(data, facts, in_force, context, caller, content)
         info = await self._shell.off_loop(data, lambda: self._images.inspect(data))
         facts = ContentFacts(
             type="image",
@@ -264,12 +311,23 @@ class Moderate:
             height=info.height,
         )
         if info.animated:
-            return await self._moving(data, facts, in_force, context, caller)
+            return await self._moving(data, facts, in_force, context, caller, content)
         # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
         async with self._pictures:
             picture = await self._shell.in_thread(lambda: self._images.decode(data))
             evidence, apart = await self._still(picture, facts, in_force, context, caller)
-        return await self._conclude(in_force, evidence, caller, apart=apart)
+        return await self._conclude(in_force, evidence, caller, apart=apart, content=content)
+
+    async def unread(self, before: DecisionRecord, caller: Caller) -> DecisionRecord:
+        """Conclude a second look at content that cannot be read any more: what was missing stays so.
+
+        Raises:
+            NoPolicy, LogUnavailable: see baleen_core.errors.
+            Superseded: as for `_conclude`.
+        """
+        evidence = structs.replace(before.evidence, degraded=(), rescannable=False)
+        in_force = self._in_force(evidence.context).assigned(evidence.context, evidence.content.digest)
+        return await self._conclude(in_force, evidence, caller, apart=0.0, content=None)
 
     async def _still(
         self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
@@ -293,7 +351,13 @@ class Moderate:
         return evidence, _seconds_apart(in_force, scores, "image")
 
     async def _moving(
-        self, data: bytes, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
+        self,
+        data: bytes,
+        facts: ContentFacts,
+        in_force: InForce,
+        context: Context,
+        caller: Caller,
+        content: KeptContent | None,
     ) -> DecisionRecord:
         apart: list[float] = []
         evidence = await judge_frames(
@@ -307,24 +371,36 @@ class Moderate:
             before_models=self._charging(context, facts.type, caller),
             on_scores=lambda scores: apart.append(_seconds_apart(in_force, scores, facts.type)),
         )
-        return await self._conclude(in_force, evidence, caller, apart=sum(apart))
+        return await self._conclude(in_force, evidence, caller, apart=sum(apart), content=content)
 
     def _charging(self, context: Context, content: ContentType, caller: Caller) -> Callable[[], Awaitable[None]]:
-        return _OnceCharged(partial(self._charge, context, content, caller))
+        # A second look was counted at the first.
+        charge = self._charge if caller.again is None else free_of_charge
+        return _OnceCharged(partial(charge, context, content, caller))
 
     async def _pdq(self, picture: Image.Image) -> bytes:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
-    async def _conclude(self, in_force: InForce, evidence: Evidence, caller: Caller, *, apart: float) -> DecisionRecord:
+    async def _conclude(
+        self, in_force: InForce, evidence: Evidence, caller: Caller, *, apart: float, content: KeptContent | None
+    ) -> DecisionRecord:
         """Decide and put on record; `apart` are seconds for models that only sides want which do not count.
+
+        Where `content` can be looked at again, and a policy says so, what is missing may be owed a second look.
 
         Raises:
             LogUnavailable: it could not be put on record.
             Superseded: it was not, for it is of no use any more.
+            ModelUnavailable: this is a second look, and has to be put off again.
         """
         if degraded := self._degraded():
             evidence = structs.replace(evidence, degraded=degraded)
+        if evidence.missing and content is not None and self._may_owe(in_force, evidence, content, caller.again):
+            evidence = structs.replace(evidence, rescannable=True)
         decision = decide(in_force, evidence)
+        owes = RESCAN_DEBT in decision.degraded
+        if owes and caller.again is not None:
+            raise ModelUnavailable("a model that is needed for a second look does not answer")
         milliseconds = int(self._shell.wall_seconds() * 1000)
         record = DecisionRecord(
             id=decision_id(milliseconds, self._shell.chance(10)),
@@ -336,16 +412,30 @@ class Moderate:
             request_id=caller.request_id,
             durability=self._durability,
             keep_days=in_force.keep_days,
+            rescan_of="" if caller.again is None else caller.again.debt.decision_id,
         )
-        if not await self._log.append(record, None if caller.key is None else Beside(key=caller.key)):
+        debt = _debt_of(record, content) if owes and content is not None else None
+        if not await self._log.append(record, _beside(record, debt, caller)):
             raise Superseded
-        self._on_decision(record)
+        if debt is not None and self._room is not None:
+            self._room.owe(debt.content.size_bytes)
+        if caller.again is None:
+            self._on_decision(record)
         return record
 
     async def _enter(self, caller: Caller) -> None:
         """Wait, before anything is decoded, for as long as the governor lets only others in."""
         if self._governor is not None:
             await self._governor.enter(caller.priority)
+
+    def _may_owe(self, in_force: InForce, evidence: Evidence, content: KeptContent, again: Again | None) -> bool:
+        if not any(policy.rescans for policy in in_force.winners + in_force.floors):
+            return False
+        if all(why is Missing.NOT_APPLICABLE for why in evidence.missing.values()):
+            return False
+        if again is not None:
+            return not again.is_last
+        return self._room is not None and self._room.has_room(content.size_bytes)
 
     def _in_force(self, context: Context) -> InForce:
         in_force = self._policies().in_force(context)
@@ -411,6 +501,36 @@ def render_time(milliseconds: int) -> str:
 @lru_cache(maxsize=16)
 def _render_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _debt_of(record: DecisionRecord, content: KeptContent) -> Debt:
+    missing, degraded = record.evidence.missing, record.decision.degraded
+    failed = {model_of(signal) for signal, why in missing.items() if why is not Missing.NOT_APPLICABLE}
+    return Debt(
+        decision_id=record.id,
+        time=record.time,
+        risk=tuple(Risk).index(record.decision.risk),
+        # What only those want who do not count is not waited for.
+        models=tuple(sorted(failed.intersection(degraded))),
+        content=content,
+    )
+
+
+def _beside(record: DecisionRecord, debt: Debt | None, caller: Caller) -> Beside | None:
+    again = caller.again
+    if debt is None and caller.key is None and again is None:
+        return None
+    if again is None:
+        return Beside(key=caller.key, debt=debt)
+    change = Change(
+        decision_id=record.id,
+        rescan_of=again.debt.decision_id,
+        was=again.was,
+        became=record.decision.decision,
+        time=record.time,
+        tenant=record.evidence.context.tenant,
+    )
+    return Beside(settles=again.debt, change=change if change.became is not change.was else None)
 
 
 def _seconds_apart(in_force: InForce, scores: Scores, content_type: ContentType, language: str | None = None) -> float:

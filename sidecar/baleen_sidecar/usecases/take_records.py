@@ -193,6 +193,8 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(
             message=f"it is to be kept for {record.keep_days} days, and may be for 1 to {MAX_RETENTION_DAYS}"
         )
+    if record.rescan_of or evidence.rescannable:
+        return Refusal(message="it is of a second look, or owed one, and sidecars look once")
     if record.erased:
         return Refusal(message="a part of it was erased, so that it could not be replayed")
     return None

@@ -54,7 +54,8 @@ class Judge:
         source = media_source(content)
         with self.sources.watching(context):
             data = source if isinstance(source, bytes) else (await self._fetcher.fetch(source)).data
-            return await self.moderate.media(data, kind, context, caller)
+            url = "" if isinstance(source, bytes) else source
+            return await self.moderate.media(data, kind, context, caller, url=url)
 
 
 class Together:

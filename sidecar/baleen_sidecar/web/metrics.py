@@ -7,7 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from baleen_core.percentiles import percentile
-from baleen_core.records import DecisionRecord
+from baleen_core.records import RESCAN_DEBT, DecisionRecord
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: from a decision without a model to a minute of video."""
@@ -70,7 +70,7 @@ class RequestMetrics:
         if record.evidence.frames:
             self._frames.inc(len(record.evidence.frames))
         for name in decision.degraded:
-            if name not in record.evidence.degraded:
+            if name != RESCAN_DEBT and name not in record.evidence.degraded:
                 self._degraded.labels(name).inc()
 
     def replayed(self) -> None:

@@ -130,7 +130,8 @@ class VideoAnswer(Struct, frozen=True):
 class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What may happen with the content, why, and by which policies and models.
 
-    `erased` says that the personal part of the record was erased.
+    `erased` says that the personal part of the record was erased. It was made on a second look at the decision that
+    `rescan_of` names.
     """
 
     id: str
@@ -148,6 +149,7 @@ class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latency_ms: float | UnsetType = UNSET
     durability: Durability | UnsetType = UNSET
     erased: bool = False
+    rescan_of: str | UnsetType = UNSET
     video: VideoAnswer | None = None
 
 
@@ -321,6 +323,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         latency_ms=record.latency_microseconds / 1000,
         durability=record.durability or UNSET,
         erased=record.erased,
+        rescan_of=record.rescan_of or UNSET,
         video=_video(record),
     )
 

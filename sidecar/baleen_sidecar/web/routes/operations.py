@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from baleen_core.decision_chain import Head
 from baleen_core.errors import NotFound
+from baleen_sidecar.usecases.pay_debts import PayDebts
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.web import exposition
 from baleen_sidecar.web.metrics import RequestMetrics
@@ -47,10 +48,20 @@ class Ready(Struct, frozen=True):
     components: tuple[ComponentAnswer, ...]
 
 
+class RescanDebt(Struct, frozen=True):
+    """How much was allowed for now and is owed a second look, and the sets of models that this waits for."""
+
+    decisions: int
+    size_bytes: int
+    oldest_seconds: float
+    waits_for: tuple[tuple[str, ...], ...]
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """Numbers for people: requests, seconds at p50, p95 and p99 by content type, CPU and memory of this process.
 
-    `decision_log_head` is the newest link of the decision log's chain as `place:link`, null where there is none.
+    `decision_log_head` is the newest link of the decision log's chain as `place:link`, null where there is none, and so
+    is `rescan_debt`.
     """
 
     version: str
@@ -62,6 +73,7 @@ class Status(Struct, frozen=True, kw_only=True):
     memory_bytes: int
     components: tuple[ComponentAnswer, ...]
     decision_log_head: str | None
+    rescan_debt: RescanDebt | None
 
 
 ANSWERS = {"Health": Health, "Ready": Ready, "Status": Status}
@@ -76,6 +88,7 @@ def build_router(
     monotonic_seconds: Callable[[], float],
     says_why: bool = True,
     log_head: Callable[[], Head | None] = lambda: None,
+    rescans: PayDebts | None = None,
 ) -> APIRouter:
     """Serve what operations need; `says_why` is whether /ready, which is open to all, quotes policies and addresses."""
     router = APIRouter(tags=["operations"])
@@ -109,6 +122,7 @@ def build_router(
                 memory_bytes=process.memory_info().rss,
                 components=_components(found.components),
                 decision_log_head=None if head is None else str(head),
+                rescan_debt=None if rescans is None else _debt(rescans),
             )
         )
 
@@ -148,6 +162,16 @@ def read_asset(name: str) -> bytes:
     if name not in ASSETS:
         raise NotFound(f"there is no asset {name!r}")
     return (files("fastapi_offline") / "static" / name).read_bytes()
+
+
+def _debt(rescans: PayDebts) -> RescanDebt:
+    owed = rescans.owed
+    return RescanDebt(
+        decisions=owed.decisions,
+        size_bytes=owed.size_bytes,
+        oldest_seconds=round(rescans.oldest_seconds(), 3),
+        waits_for=tuple(sorted(owed.waits_for)),
+    )
 
 
 def _components(found: tuple[Component, ...]) -> tuple[ComponentAnswer, ...]:
