@@ -143,7 +143,7 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     missing that it can be looked at again. `degraded` names what else was not as it should be
     (`PolicySource`: newer policies may not have arrived; `DecisionSpool`: decisions wait in the pod; `SharedQuotas`:
     limits of callers are counted by each replica for itself); it changes no
-    verdict.
+    verdict. `cached` names those of `models` that were not asked: they had given these scores for this content before.
     """
 
     content: ContentFacts
@@ -160,6 +160,12 @@ class Evidence(Frozen, frozen=True, omit_defaults=True):
     degraded: tuple[str, ...] = ()
     fallbacks: dict[str, str] = {}
     rescannable: bool = False
+    cached: tuple[str, ...] = ()
+
+    @property
+    def is_from_cache(self) -> bool:
+        """Whether models answered, and none of them was asked."""
+        return bool(self.models) and {each.name for each in self.models} <= set(self.cached)
 
 
 class PolicyRef(Frozen, frozen=True):
@@ -293,6 +299,8 @@ SHARED_QUOTAS: Final = "SharedQuotas"
 """In `degraded` while replicas cannot count quotas together, and each lets its own share in."""
 RESCAN_DEBT: Final = "RescanDebt"
 """In `degraded` of what was allowed for now, and is looked at again once the models that failed are back."""
+SHARED_CACHE: Final = "SharedCache"
+"""In `degraded` while the cache that replicas share cannot be asked."""
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _RECORD = msgspec.json.Decoder(DecisionRecord)

@@ -19,7 +19,14 @@ from baleen_core.policy.in_force import Override
 from baleen_core.policy.schema import ListType, Revision, Verdict
 from baleen_core.policy_stream import Recorded
 from baleen_core.priority import Priority
-from baleen_core.records import ContentType, DecisionRecord, decode_personal, decode_record, join_personal
+from baleen_core.records import (
+    ContentType,
+    DecisionRecord,
+    ModelIdentity,
+    decode_personal,
+    decode_record,
+    join_personal,
+)
 from baleen_core.resources import PublishedPolicy, PublishedRoute
 from baleen_sidecar.flow.breaker import Manual, Outcome, State
 from baleen_sidecar.flow.quotas import Claim, Standing
@@ -745,3 +752,63 @@ class ResourceReader(Protocol):
 
     def read(self) -> Usage:
         """Return what is used now: CPU on average since the last time, and 0 the first time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelScores:
+    """What a model said of a whole content: each of its signals (millionths), and the limits that it was seen within.
+
+    It is what the model saw and said, and nothing of what was decided.
+    """
+
+    model: ModelIdentity
+    signals: Mapping[str, int]
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLevel:
+    """One of the places of a cache, since its process began; what is None is known elsewhere, or to nobody.
+
+    `failures` are times that it could not be asked or written, `problem` is why it cannot be now.
+    """
+
+    name: str
+    hits: int
+    misses: int
+    failures: int = 0
+    entries: int | None = None
+    size_bytes: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStats:
+    """What was found of what was looked for, at any level, since the process began."""
+
+    hits: int = 0
+    misses: int = 0
+    levels: tuple[CacheLevel, ...] = ()
+
+
+class ScoreCache(Protocol):
+    """What models said before, by a key that has all that they said it of (`flow.score_keys`)."""
+
+    async def get(self, keys: Sequence[bytes], *, tenant: str = "") -> Mapping[bytes, ModelScores]:
+        """Return what is there and not too old; what cannot be looked up now is not there. `tenant` is who asks."""
+
+    async def put(self, scores: Mapping[bytes, ModelScores], *, tenant: str = "") -> None:
+        """Remember it, within what `tenant` may have of the cache; what cannot be kept now is not.
+
+        What is looked up in this process finds it once this is called, before it returns.
+        """
+
+    async def clear(self) -> Mapping[str, int]:
+        """Forget everything, and say how many entries that were at each level, about.
+
+        Raises:
+            UpstreamError: a level that others share could not be cleared; those before it are clear.
+        """
+
+    def stats(self) -> CacheStats:
+        """Return the numbers so far."""

@@ -39,6 +39,8 @@ from baleen_sidecar.ports import (
     Activation,
     Adopted,
     Beside,
+    CacheLevel,
+    CacheStats,
     Change,
     Debt,
     Frame,
@@ -47,6 +49,7 @@ from baleen_sidecar.ports import (
     Key,
     KnownKey,
     LoggedDecision,
+    ModelScores,
     Owed,
     Page,
     Published,
@@ -79,6 +82,7 @@ __all__ = [
     "MemoryLastGood",
     "MemoryPolicySource",
     "MemoryRevisionStore",
+    "MemoryScoreCache",
     "Score",
 ]
 
@@ -398,6 +402,41 @@ class MemoryLastGood:
     def _check(self) -> None:
         if self.fault:
             raise StateError(f"the last good state: {self.fault}")
+
+
+class MemoryScoreCache:
+    """Remembers all scores for `ttl_seconds` of the clock that it is given, which stands still unless another is."""
+
+    def __init__(self, *, ttl_seconds: float = 3600.0, wall_seconds: Callable[[], float] = lambda: 0.0) -> None:
+        self._ttl_seconds = ttl_seconds
+        self._wall_seconds = wall_seconds
+        self._entries: dict[bytes, tuple[ModelScores, float]] = {}
+        self._hits = self._misses = 0
+
+    async def get(self, keys: Sequence[bytes], *, tenant: str = "") -> Mapping[bytes, ModelScores]:
+        """Return what is there and not too old."""
+        now = self._wall_seconds()
+        entries = {key: self._entries[key] for key in keys if key in self._entries}
+        found = {key: scores for key, (scores, until) in entries.items() if now < until}
+        self._hits += len(found)
+        self._misses += len(keys) - len(found)
+        return found
+
+    async def put(self, scores: Mapping[bytes, ModelScores], *, tenant: str = "") -> None:
+        """Remember it."""
+        until = self._wall_seconds() + self._ttl_seconds
+        self._entries |= {key: (each, until) for key, each in scores.items()}
+
+    async def clear(self) -> Mapping[str, int]:
+        """Forget everything."""
+        count = len(self._entries)
+        self._entries.clear()
+        return {"Memory": count}
+
+    def stats(self) -> CacheStats:
+        """Return the numbers so far."""
+        level = CacheLevel(name="Memory", hits=self._hits, misses=self._misses, entries=len(self._entries))
+        return CacheStats(hits=self._hits, misses=self._misses, levels=(level,))
 
 
 class FixedInference:

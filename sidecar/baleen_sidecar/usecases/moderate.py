@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -58,7 +59,7 @@ from baleen_sidecar.ports import (
 )
 from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate_video import judge_frames
-from baleen_sidecar.usecases.scoring import Scores, Scoring
+from baleen_sidecar.usecases.scoring import OpenPicture, Scores, Scoring
 
 T = TypeVar("T")
 MediaKind = Literal["image", "video"]
@@ -257,6 +258,7 @@ class Moderate:
             limited=dict(scores.limited),
             models=scores.models,
             fallbacks=dict(scores.fallbacks),
+            cached=scores.cached,
         )
         return await self._conclude(
             in_force,
@@ -312,10 +314,13 @@ class Moderate:
         )
         if info.animated:
             return await self._moving(data, facts, in_force, context, caller, content)
-        # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
-        async with self._pictures:
-            picture = await self._shell.in_thread(lambda: self._images.decode(data))
-            evidence, apart = await self._still(picture, facts, in_force, context, caller)
+        if in_force.needs_pdq:
+            async with self._decoded(data) as picture:
+                pdq = await self._pdq(picture)
+                evidence, apart = await self._still(lambda: nullcontext(picture), pdq, facts, in_force, context, caller)
+        else:
+            opened = partial(self._decoded, data)
+            evidence, apart = await self._still(opened, None, facts, in_force, context, caller)
         return await self._conclude(in_force, evidence, caller, apart=apart, content=content)
 
     async def unread(self, before: DecisionRecord, caller: Caller) -> DecisionRecord:
@@ -329,12 +334,24 @@ class Moderate:
         in_force = self._in_force(evidence.context).assigned(evidence.context, evidence.content.digest)
         return await self._conclude(in_force, evidence, caller, apart=0.0, content=None)
 
+    @asynccontextmanager
+    async def _decoded(self, data: bytes) -> AsyncIterator[Image.Image]:
+        # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
+        async with self._pictures:
+            yield await self._shell.in_thread(lambda: self._images.decode(data))
+
     async def _still(
-        self, picture: Image.Image, facts: ContentFacts, in_force: InForce, context: Context, caller: Caller
+        self,
+        opened: OpenPicture,
+        pdq: bytes | None,
+        facts: ContentFacts,
+        in_force: InForce,
+        context: Context,
+        caller: Caller,
     ) -> tuple[Evidence, float]:
-        pdq = await self._pdq(picture) if in_force.needs_pdq else None
-        scores = await self._scoring.pictures(
-            [picture],
+        scores = await self._scoring.picture(
+            facts.digest,
+            opened,
             in_force.wanted("image"),
             caller.work(context),
             before_models=self._charging(context, "image", caller),
@@ -347,6 +364,7 @@ class Moderate:
             lists=find_hits(in_force.lists, text=None, digest=facts.digest, pdq=pdq),
             models=scores.models,
             fallbacks=dict(scores.fallbacks),
+            cached=scores.cached,
         )
         return evidence, _seconds_apart(in_force, scores, "image")
 

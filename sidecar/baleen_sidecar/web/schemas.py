@@ -130,8 +130,9 @@ class VideoAnswer(Struct, frozen=True):
 class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What may happen with the content, why, and by which policies and models.
 
-    `erased` says that the personal part of the record was erased. It was made on a second look at the decision that
-    `rescan_of` names.
+    `from_cache` says that no model was asked: all of them had scored this content before. The decision itself is always
+    made anew. `erased` says that the personal part of the record was erased. It was made on a second look at the
+    decision that `rescan_of` names.
     """
 
     id: str
@@ -317,7 +318,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
             for ref in decision.policies
         ),
         models=tuple(ModelAnswer(model.name, model.version, model.sha256) for model in evidence.models),
-        from_cache=False,
+        from_cache=evidence.is_from_cache,
         degraded=decision.degraded,
         language=evidence.language,
         latency_ms=record.latency_microseconds / 1000,
