@@ -33,6 +33,7 @@ from baleen_sidecar.ports import (
     PerceptualHash,
     Quotas,
     RevisionStore,
+    ScoreCache,
     Subjects,
     Tokens,
 )
@@ -54,6 +55,7 @@ from baleen_sidecar.usecases.survey import Survey
 from baleen_sidecar.web import batch
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
+from baleen_sidecar.web.cache_metrics import CacheMetrics
 from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
@@ -77,6 +79,7 @@ from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
 from baleen_sidecar.web.routes import (
     breakers,
+    cache,
     changes,
     decisions,
     governor,
@@ -131,6 +134,7 @@ class Ports:
     tokens: Tokens | None = None
     breakers: Breakers | None = None
     rescans: PayDebts | None = None
+    cache: ScoreCache | None = None
 
 
 def build_app(
@@ -143,14 +147,18 @@ def build_app(
     concurrency = ports.concurrency or Concurrency(ports.shell.monotonic_seconds)
     metrics = RequestMetrics(ports.registry, in_flight=lambda: concurrency.in_flight)
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
+    scoring = Scoring(
+        ports.models,
+        ports.inference,
+        executor=ports.shell.executor,
+        text_limit_windows=settings.text_limit_windows,
+        cache=ports.cache,
+        is_cached_by_tenant=settings.cache_by_tenant,
+    )
+    ports.registry.register(CacheMetrics(ports.cache, joined=lambda: scoring.joined))
     moderate = Moderate(
         policies=ports.policies,
-        scoring=Scoring(
-            ports.models,
-            ports.inference,
-            executor=ports.shell.executor,
-            text_limit_windows=settings.text_limit_windows,
-        ),
+        scoring=scoring,
         log=ports.log,
         languages=ports.languages,
         images=ports.images,
@@ -327,6 +335,7 @@ def build_rest(
             says_why=ports.keys is None,
             log_head=ports.log_head,
             rescans=ports.rescans,
+            cache=ports.cache,
         )
     )
     app.include_router(
@@ -334,8 +343,9 @@ def build_rest(
             control_breakers, monotonic_seconds=ports.shell.monotonic_seconds, wall_seconds=ports.shell.wall_seconds
         )
     )
+    app.include_router(cache.build_router(ports.cache))
     _answer_errors(app, ports.shell.chance)
-    parts = (changes, decisions, subjects, policies, simulations, surveys, governor, operations, breakers)
+    parts = (changes, decisions, subjects, policies, simulations, surveys, governor, operations, breakers, cache)
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     add_faces(document)
     app.openapi = lambda: document  # type: ignore[method-assign]

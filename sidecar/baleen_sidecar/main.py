@@ -13,10 +13,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
@@ -35,12 +35,11 @@ from baleen_sidecar.adapters.key_file import KeyFile
 from baleen_sidecar.adapters.language import EldcLanguageDetector
 from baleen_sidecar.adapters.local_quotas import LocalQuotas
 from baleen_sidecar.adapters.measured import MeasuredInference
+from baleen_sidecar.adapters.opened_cache import OpenedCache, open_cache
 from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
 from baleen_sidecar.adapters.quota_file import QuotaFile
-from baleen_sidecar.adapters.redis_quotas import RedisQuotas
 from baleen_sidecar.adapters.resource_usage import ResourceUsage
-from baleen_sidecar.adapters.shared_redis import open_redis
 from baleen_sidecar.adapters.signing_keys import SigningKeyAddress, SigningKeyFile
 from baleen_sidecar.adapters.store import (
     Database,
@@ -66,6 +65,7 @@ from baleen_sidecar.ports import (
     FrameDecoder,
     ImageDecoder,
     Inference,
+    Quotas,
     RescanDebts,
     RevisionStore,
 )
@@ -80,6 +80,9 @@ from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.hot import ASGIApp
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
+
+if TYPE_CHECKING:
+    from baleen_sidecar.adapters.redis_quotas import RedisQuotas
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +144,11 @@ class Parts:
     settings: Settings
     keys: KeyFile | None = None
     quota_file: QuotaFile | None = None
-    quotas: LocalQuotas | RedisQuotas | None = None
+    quotas: Quotas | None = None
+    shared_quotas: "RedisQuotas | None" = None
     governor: Governor | None = None
     jwt: JwtTokens | None = None
+    cache: OpenedCache = field(default_factory=OpenedCache)
 
     @property
     def watched(self) -> tuple[Task, ...]:
@@ -157,27 +162,29 @@ class Parts:
             tasks.append(self.quota_file.watch)
         if self.governor is not None:
             tasks.append(self.governor.run)
-        if isinstance(self.quotas, RedisQuotas):
-            tasks.append(self.quotas.run)
+        if self.shared_quotas is not None:
+            tasks.append(self.shared_quotas.run)
         return tuple(tasks)
 
     def degraded(self) -> tuple[str, ...]:
         """Name what every decision is to say that it is not as it should be."""
-        return (SHARED_QUOTAS,) if self.quotas is not None and self.quotas.problem else ()
+        quotas = (SHARED_QUOTAS,) if self.quotas is not None and self.quotas.problem else ()
+        return (*quotas, *self.cache.degraded())
 
     def components(self) -> tuple[Component, ...]:
         """Say how what is outside of this process and its folder is."""
         keys = () if self.keys is None else (self.keys.component(),)
         if self.quota_file is not None:
             keys = (*keys, self.quota_file.component())
-        if isinstance(self.quotas, RedisQuotas):
-            keys = (*keys, self.quotas.component())
+        if self.shared_quotas is not None:
+            keys = (*keys, self.shared_quotas.component())
         if self.jwt is not None:
             keys = (*keys, self.jwt.keys.component())
+        found = (*keys, *self.cache.components())
         if not isinstance(self.log, PostgresDecisionLog):
-            return keys
+            return found
         problem = self.log.problem
-        return (*keys, Component(name="database", healthy=not problem, detail=problem))
+        return (*found, Component(name="database", healthy=not problem, detail=problem))
 
     def ports(
         self,
@@ -228,6 +235,7 @@ class Parts:
             log_head=self.log.head if is_here else lambda: None,
             breakers=breakers,
             rescans=self._rescans(measured, models) if is_here else None,
+            cache=self.cache.scores,
         )
 
     def _rescans(self, inference: Inference, models: Callable[[], ModelSet]) -> PayDebts:
@@ -285,10 +293,11 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             allowed_private_networks=settings.allowed_private_networks,
         )
         stack.push_async_callback(fetcher.aclose)
-        quota_file, quotas = await _open_quotas(stack, settings, replica)
+        quota_file, quotas, shared_quotas = await _open_quotas(stack, settings, replica)
         jwt = _open_jwt(settings)
         if jwt is not None:
             stack.push_async_callback(jwt.keys.aclose)
+        cache = await stack.enter_async_context(open_cache(settings))
         yield Parts(
             state=state,
             executor=executor,
@@ -310,8 +319,10 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             keys=keys,
             quota_file=quota_file,
             quotas=quotas,
+            shared_quotas=shared_quotas,
             governor=_make_governor(settings),
             jwt=jwt,
+            cache=cache,
         )
 
 
@@ -324,21 +335,25 @@ def _make_governor(settings: Settings) -> Governor | None:
 
 async def _open_quotas(
     stack: AsyncExitStack, settings: Settings, replica: str
-) -> tuple[QuotaFile | None, LocalQuotas | RedisQuotas | None]:
-    """Open the file of quotas, and what counts them."""
+) -> tuple[QuotaFile | None, Quotas | None, "RedisQuotas | None"]:
+    """Open the file of quotas, and what counts them; the latter twice where replicas share it."""
     if settings.quotas_file is None:
-        return None, None
+        return None, None, None
     file = QuotaFile(settings.quotas_file)
     file.load()
     if settings.redis_url_file is None:
-        return file, LocalQuotas(time.monotonic)
+        return file, LocalQuotas(time.monotonic), None
+    # Its client takes half a second of processor time to import, which whoever has no Redis shall not pay.
+    from baleen_sidecar.adapters.redis_quotas import RedisQuotas
+    from baleen_sidecar.adapters.shared_redis import open_redis
+
     client = open_redis(settings.redis_url_file)
     stack.push_async_callback(client.aclose)
     # Two that have one name, such as two containers of a host, would be taken for one.
     name = f"{replica or socket.gethostname()}-{os.urandom(4).hex()}"
     quotas = RedisQuotas(client, replica=name, monotonic_seconds=time.monotonic)
     await quotas.beat()
-    return file, quotas
+    return file, quotas, quotas
 
 
 def _open_jwt(settings: Settings) -> JwtTokens | None:

@@ -97,7 +97,7 @@ class Settings:
     quotas_file: Path | None = None
     """The file of quotas, read again when it changes; empty: there are none."""
     redis_url_file: Path | None = None
-    """The file of the URL of a Redis by which replicas count quotas together; empty: each counts for itself."""
+    """The file of the URL of a Redis in which replicas share scores and quotas; empty: each has its own alone."""
     governor: bool = True
     """Whether less is let in while CPU or memory is short; `false`: never."""
     governor_cpu_percent: float = 70.0
@@ -148,6 +148,18 @@ class Settings:
     """How much content is kept for a second look (`onModelFailure: AllowAndRescan`); beyond, it goes to review."""
     rescan_days: int = 7
     """After how many days a second look is concluded without the models that are missing still: by review."""
+    cache_enabled: bool = True
+    """Whether scores that models gave are remembered; decisions never are."""
+    cache_ttl_seconds: float = 3600.0
+    """How long scores are remembered at most."""
+    cache_limit_bytes: int = 32 * 1024 * 1024
+    """How much memory remembered scores may take in this process."""
+    cache_tenant_percent: int = 50
+    """How much of that a tenant may fill, in percent."""
+    cache_by_tenant: bool = False
+    """Whether each tenant's scores are remembered for itself alone, so that none can tell what others have sent."""
+    cache_redis_timeout_seconds: float = 0.05
+    """How long Redis may take to say what it remembers before models are asked instead."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -420,6 +432,13 @@ def _checked(translation: Translation, what: str, is_known: Callable[[str], obje
     return translation
 
 
+def _whole_percent(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise ValueError("it must be 1 to 100")
+    return number
+
+
 def _header(text: str) -> str:
     # It is sent with each request.
     if not text.isascii() or not text.isprintable():
@@ -479,6 +498,12 @@ _READERS: Final[Readers] = {
     "perspective_attributes": _perspective_attributes,
     "rescan_limit_bytes": read_positive,
     "rescan_days": read_positive,
+    "cache_enabled": read_switch,
+    "cache_ttl_seconds": read_seconds,
+    "cache_limit_bytes": read_positive,
+    "cache_tenant_percent": _whole_percent,
+    "cache_by_tenant": read_switch,
+    "cache_redis_timeout_seconds": read_seconds,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -22,6 +22,7 @@ DRAFT = policy_manifest(
 )
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds", "_ratio")
 COUNTS_OF_NOW = {
+    "baleen_cache_entries",
     "baleen_requests_in_flight",
     "baleen_governor_waiting",
     "baleen_governor_throttle_level",
@@ -82,6 +83,7 @@ def test_the_status_has_numbers_for_people(start_sidecar: StartSidecar) -> None:
     assert status["memory_bytes"] > 10 * 2**20
     assert status["uptime_seconds"] > 0
     assert status["ready"] is True
+    assert status["cache"]["enabled"] is False
     assert re.fullmatch(r"\d+\.\d+\.\d+", status["version"])
 
 
@@ -95,6 +97,12 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
 
     ours = {name for name in found if name.startswith("baleen_")}
     assert ours == {
+        "baleen_cache_entries",
+        "baleen_cache_failures",
+        "baleen_cache_hits",
+        "baleen_cache_joined",
+        "baleen_cache_misses",
+        "baleen_cache_size_bytes",
         "baleen_decisions",
         "baleen_decisions_degraded",
         "baleen_frames_processed",
@@ -203,6 +211,8 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/health",
         "/metrics",
         "/ready",
+        "/v1/cache",
+        "/v1/cache/stats",
         "/v1/decisions/{decision_id}",
         "/v1/decisions/{decision_id}/explain",
         "/v1/decisions/{decision_id}/replay",
@@ -233,7 +243,9 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     """The client refuses undocumented ones in every test; here every documented one is brought about."""
     quota = {"name": "one", "per": "Tenant", "limit": 1, "windowSeconds": 86400, "match": {"tenant": "limited"}}
     (tmp_path / "quotas.yaml").write_text(json.dumps({"quotas": [quota]}))
-    unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None})
+    (tmp_path / "redis-url").write_text("redis://127.0.0.1:1/0")
+    away = {"cache_enabled": True, "redis_url_file": tmp_path / "redis-url"}
+    unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None}, **away)
     running = start_sidecar(quotas_file=tmp_path / "quotas.yaml")
     for _ in range(2):
         post(running, HELLO, tenant="limited")
@@ -243,6 +255,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     digest = decision["policies"][0]["digest"]
     unready.client.get("/ready")
     unready.client.delete("/v1/subjects/jane")
+    unready.client.delete("/v1/cache")
     running.client.delete("/v1/subjects/jane")
     ask_everything(running.client, erased["id"], "community", digest)
     ask_everything(running.client, decision["id"], "community", digest)
@@ -282,8 +295,9 @@ def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) ->
 
 
 def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str) -> None:
-    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies", "/v1/governor"):
+    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies", "/v1/cache/stats", "/v1/governor"):
         client.get(path)
+    client.delete("/v1/cache")
     client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
     client.get(f"/v1/decisions/{decision}")
     client.get(f"/v1/decisions/{decision}/explain")

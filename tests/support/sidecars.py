@@ -168,8 +168,17 @@ def start_sidecar(tmp_path: Path, loaded_models: tuple[LoadedModel, ...]) -> Ite
 
 
 def make_settings(folder: Path) -> Settings:
-    """Return the defaults, with a free port and folders below `folder`."""
-    settings = Settings(port=0, policies=folder / "policies", models=EXAMPLES / "models", state=folder / "state")
+    """Return the defaults, with a free port and folders below `folder`.
+
+    Without the cache: a test that asks twice wants to see what the models say the second time.
+    """
+    settings = Settings(
+        port=0,
+        policies=folder / "policies",
+        models=EXAMPLES / "models",
+        state=folder / "state",
+        cache_enabled=False,
+    )
     settings.policies.mkdir(parents=True, exist_ok=True)
     return settings
 

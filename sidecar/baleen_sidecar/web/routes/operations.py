@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from baleen_core.decision_chain import Head
 from baleen_core.errors import NotFound
+from baleen_sidecar.ports import ScoreCache
 from baleen_sidecar.usecases.pay_debts import PayDebts
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.web import exposition
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.openapi import answer, documented
+from baleen_sidecar.web.routes.cache import CacheStatsAnswer, describe
 
 DOCS_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
 """Keeps the browser from asking any other host, whatever the page and its scripts say."""
@@ -74,6 +76,7 @@ class Status(Struct, frozen=True, kw_only=True):
     components: tuple[ComponentAnswer, ...]
     decision_log_head: str | None
     rescan_debt: RescanDebt | None
+    cache: CacheStatsAnswer
 
 
 ANSWERS = {"Health": Health, "Ready": Ready, "Status": Status}
@@ -89,6 +92,7 @@ def build_router(
     says_why: bool = True,
     log_head: Callable[[], Head | None] = lambda: None,
     rescans: PayDebts | None = None,
+    cache: ScoreCache | None = None,
 ) -> APIRouter:
     """Serve what operations need; `says_why` is whether /ready, which is open to all, quotes policies and addresses."""
     router = APIRouter(tags=["operations"])
@@ -123,6 +127,7 @@ def build_router(
                 components=_components(found.components),
                 decision_log_head=None if head is None else str(head),
                 rescan_debt=None if rescans is None else _debt(rescans),
+                cache=describe(cache),
             )
         )
 
