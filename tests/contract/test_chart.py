@@ -214,6 +214,19 @@ def test_the_page_on_limits_says_what_the_chart_takes_and_gateways_read_it():
     assert parse_quotas(yaml.safe_load(file)) == parse_quotas(yaml.safe_load(blocks(page, "yaml")[0]))
 
 
+def test_the_page_on_the_cache_says_what_the_chart_takes():
+    (commands,) = blocks(ROOT / "docs/howto/cache-scores.md", "sh")
+    options = [part for option in re.findall(r"--set (\S+)", commands) for part in ("--set", option)]
+    found = by_identity(manifests(KEYS, *options, "--set", "crds.install=false"))
+    volumes = found["Deployment", "baleen-gateway"]["spec"]["template"]["spec"]["volumes"]
+    egress = found["NetworkPolicy", "baleen-gateway"]["spec"]["egress"]
+
+    (volume,) = (each for each in volumes if each["name"] == "redis")
+    name, key = volume["secret"]["secretName"], volume["secret"]["items"][0]["key"]
+    assert f"secret generic {name} -n baleen-system --from-file={key}=redis-url" in commands
+    assert {"ports": [{"protocol": "TCP", "port": 6379}], "to": [{"ipBlock": {"cidr": "10.3.1.0/24"}}]} in egress
+
+
 def test_every_setting_has_a_value_and_every_value_a_setting():
     lists = {"operator": {"settings": {"runtimeImages": {}, "allowedImages": []}}}
     scaled = {"gateway": {"autoscaling": {"mode": "Managed"}, "state": {"persistent": True}}}
