@@ -20,7 +20,9 @@ class RunningGateway(LoggedProcess, Asking):
 
     def __init__(self, **settings: object) -> None:
         self.settings = settings
-        super().__init__("baleen_sidecar", {f"BALEEN_{name.upper()}": str(value) for name, value in settings.items()})
+        # Nothing is remembered: who asks twice wants to see what the model says the second time.
+        own = {"cache_enabled": "false"} | settings
+        super().__init__("baleen_sidecar", {f"BALEEN_{name.upper()}": str(value) for name, value in own.items()})
         self._client: httpx.Client | None = None
 
     @property

@@ -89,9 +89,12 @@ class Site:
         (self.policies / file).write_text(yaml.safe_dump_all(manifests))
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment for a command; BALEEN_ variables of whoever runs the tests are not passed on."""
+        """Return the environment for a command; BALEEN_ variables of whoever runs the tests are not passed on.
+
+        Nothing is remembered: who asks twice wants to see what the model says the second time.
+        """
         passed = {name: value for name, value in os.environ.items() if not name.startswith("BALEEN_")}
-        return {**passed, "XDG_CACHE_HOME": str(self.root / "cache"), **more}
+        return {**passed, "XDG_CACHE_HOME": str(self.root / "cache"), "BALEEN_CACHE_ENABLED": "false", **more}
 
     def arguments(self) -> list[str]:
         """Return the arguments of `baleen` that serve these folders on a free port."""
