@@ -1,5 +1,6 @@
 """What every cache of scores promises, those of this process and of Redis and their stand-in."""
 
+import hashlib
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from baleen_core.errors import UpstreamError
 from baleen_core.records import ModelIdentity
 from baleen_sidecar.adapters import redis_scores as redis_scores_module
 from baleen_sidecar.adapters.levelled_scores import LevelledScores
-from baleen_sidecar.adapters.process_scores import ENTRY_BYTES, ProcessScores
+from baleen_sidecar.adapters.process_scores import SLOT_BYTES, ProcessScores
 from baleen_sidecar.adapters.redis_scores import PREFIX, RedisScores
 from baleen_sidecar.adapters.score_wire import LIMIT_BYTES, TimedScores, decode_scores, encode_scores
 from baleen_sidecar.adapters.shared_redis import open_redis
@@ -45,6 +46,10 @@ class Clock:
 class Cached:
     cache: ScoreCache
     clock: Clock
+
+
+def digest(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def make_process(clock: Clock, *, limit_bytes: int = 2**20, tenant_limit_bytes: int = 2**20) -> ProcessScores:
@@ -140,30 +145,50 @@ async def test_ends_are_spread_and_never_later_than_promised(clock: Clock) -> No
 
 
 async def test_memory_has_no_more_bytes_than_it_may(clock: Clock) -> None:
-    process = make_process(clock, limit_bytes=50 * ENTRY_BYTES)
+    process = make_process(clock, limit_bytes=50 * SLOT_BYTES)
     cache = levels(clock, process)
     for number in range(1000):
         await cache.put({number.to_bytes(32, "big"): SCORES})
     level = process.level()
 
-    assert level.entries < 50
-    assert 40 * ENTRY_BYTES < level.size_bytes <= 50 * ENTRY_BYTES
+    assert level.entries == 50
+    assert 0 < level.size_bytes <= 50 * SLOT_BYTES
+
+
+async def test_an_entry_that_is_too_large_for_its_place_is_not_kept_in_memory(clock: Clock) -> None:
+    process = make_process(clock)
+    signals = {f"words.signal-number-{number}": 0 for number in range(100)}
+    await levels(clock, process).put({KEY: replace(SCORES, signals=signals), OTHER: SCORES})
+
+    assert set(await process.fetch([KEY, OTHER])) == {OTHER}
+
+
+async def test_two_keys_of_one_place_are_never_taken_for_each_other(clock: Clock) -> None:
+    process = make_process(clock)
+    twin = b"t" * 24 + KEY[-8:]
+    cache = levels(clock, process)
+    await cache.put({KEY: SCORES})
+    assert await cache.get([twin]) == {}
+    await cache.put({twin: replace(SCORES, limits=())}, tenant="a")
+
+    assert await cache.get([KEY, twin]) == {twin: replace(SCORES, limits=())}
+    assert process.level().entries == 1
 
 
 async def test_a_tenant_that_floods_it_pushes_out_its_own_alone(clock: Clock) -> None:
-    process = make_process(clock, limit_bytes=100 * ENTRY_BYTES, tenant_limit_bytes=25 * ENTRY_BYTES)
+    process = make_process(clock, limit_bytes=100 * SLOT_BYTES, tenant_limit_bytes=25 * SLOT_BYTES)
     cache = levels(clock, process)
-    quiet = [b"quiet-%026d" % number for number in range(30)]
+    quiet = [digest("quiet", number) for number in range(30)]
     await cache.put(dict.fromkeys(quiet, SCORES), tenant="quiet-a")
     await cache.put(dict.fromkeys(quiet[20:], SCORES), tenant="quiet-b")
     for number in range(3000):
         # Each twice, so that TinyLFU alone would take it for as good as what is asked for now and then.
-        key = b"flood-%026d" % number
+        key = digest("flood", number)
         await cache.get([key], tenant="flood")
         await cache.put({key: SCORES}, tenant="flood")
         await cache.get([key], tenant="flood")
 
-    assert process.tenant_bytes("flood") <= 25 * ENTRY_BYTES
+    assert process.tenant_bytes("flood") <= 25 * SLOT_BYTES
     assert set(await cache.get(quiet[-20:])) == set(quiet[-20:])
 
 
