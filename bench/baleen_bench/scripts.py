@@ -19,6 +19,7 @@ NAMES: Final = (
     "judged_twice",
     "breaker_back",
     "backtest_per_s",
+    "cache_ratio_lfu",
     "cr_ready",
     "operator_rss",
     "policy_enforced",

@@ -29,6 +29,8 @@ async def main() -> None:
         state=arguments.state,
         durability=arguments.durability,
         api_keys_file=arguments.api_keys,
+        # Texts come again in a load, and a model that is not asked would be no model measured.
+        cache_enabled=False,
     )
     inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=settings.model_timeout_seconds))
     models = [load(name) for name in arguments.model]
