@@ -1,9 +1,10 @@
 """From the moment that a model is back to its first use, after outages of 5 s, 60 s and 10 minutes that are waited out.
 
 Everything of ours is real: the watch over golden answers, breakers, the Triton client. The model server is a stub on
-loopback that is really away: half of the servers close their port, half take what they are asked and never answer. Each
-model is asked all the time, as by callers. All outages are waited for side by side, each beginning at a moment of its
-own. There is no peer: noise is how far the worst of one half of the servers is from the worst of the other.
+loopback that is really away: half of the servers close their port, half take what they are asked and answer only once
+they are back. Each model is asked all the time, as by callers. All outages are waited for side by side, each beginning
+at a moment of its own. There is no peer: noise is how far the worst of one half of the servers is from the worst of
+the other.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from waiting import until
 OUTAGES = (5, 60, 600)
 QUICK_OUTAGES = (1,)
 SERVERS = 8
-"""For each length: half of them close their port, half say nothing."""
+"""For each length: half of them close their port, half say nothing meanwhile."""
 ASK_SECONDS = 0.1
 ROW = {"x": np.ones((1, 2), np.float32)}
 SCORES = np.array([[0, 0.9, 0]], np.float32)
@@ -188,13 +189,15 @@ class Stub:
             fake = await self._stack.enter_async_context(fake_triton(port=self.port))
             fake.answer("probabilities", SCORES)
             self._fake, self.port = fake, int(fake.endpoint.rpartition(":")[2])
-        self._fake.delay_seconds = 0.0
+        held, self._fake.holds = self._fake.holds, None
+        if held is not None:
+            held.set()
 
     async def leave(self, *, is_silent: bool) -> None:
         """Close the port, or only answer no more."""
         assert self._fake is not None
         if is_silent:
-            self._fake.delay_seconds = 3600.0
+            self._fake.holds = asyncio.Event()
             return
         self._fake = None
         await self._stack.aclose()

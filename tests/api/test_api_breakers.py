@@ -105,7 +105,7 @@ def test_a_model_that_fails_is_asked_no_more_and_the_policy_answers(running: Run
 
     assert decision["degraded"] == ["toxicity"]
     assert (shown["state"], shown["failures"], shown["order"]) == ("Open", 5, None)
-    assert shown["why"].startswith("5 calls in a row failed: ")
+    assert shown["why"].startswith("5 in a row failed: ")
     assert shown["next_try"] > shown["since"]
     assert server.calls - calls < 5
     assert running.client.get("/v1/breakers").json()["summary"]["overall_health"] == "Failing"

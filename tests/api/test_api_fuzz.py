@@ -28,12 +28,15 @@ TAKING_NOTHING = (
     "GET /health",
     "GET /metrics",
     "GET /ready",
+    "GET /v1/breakers",
     "GET /v1/policies",
     "GET /v1/status",
     "POST /v1alpha1/comments:suggestscore",
 )
 OPERATIONS = (
     "DELETE /v1/subjects/{author}",
+    "GET /v1/breakers",
+    "POST /v1/breakers/{name}",
     "GET /health",
     "GET /metrics",
     "GET /ready",

@@ -22,6 +22,8 @@ DRAFT = policy_manifest(
 )
 BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds", "_ratio")
 COUNTS_OF_NOW = {
+    "baleen_breaker_state",
+    "baleen_source_breakers",
     "baleen_cache_entries",
     "baleen_requests_in_flight",
     "baleen_governor_waiting",
@@ -97,6 +99,9 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
 
     ours = {name for name in found if name.startswith("baleen_")}
     assert ours == {
+        "baleen_breaker_state",
+        "baleen_breaker_transitions",
+        "baleen_breaker_trials",
         "baleen_cache_entries",
         "baleen_cache_failures",
         "baleen_cache_hits",
@@ -113,9 +118,12 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_governor_waiting",
         "baleen_inference_duration_seconds",
         "baleen_inference_failures",
+        "baleen_inference_hedges",
+        "baleen_inference_retries",
         "baleen_inference_rows",
         "baleen_policy_decisions",
         "baleen_policy_flips",
+        "baleen_replica_ejections",
         "baleen_request_duration_seconds",
         "baleen_requests_in_flight",
         "baleen_requests_refused",
@@ -124,6 +132,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_rescan_debt_decisions",
         "baleen_rescan_debt_oldest_seconds",
         "baleen_rescans",
+        "baleen_source_breakers",
     }
     for family in found.values():
         assert family.documentation, f"{family.name} has no help"
@@ -211,6 +220,8 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/health",
         "/metrics",
         "/ready",
+        "/v1/breakers",
+        "/v1/breakers/{name}",
         "/v1/cache",
         "/v1/cache/stats",
         "/v1/decisions/{decision_id}",
@@ -298,6 +309,9 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies", "/v1/cache/stats", "/v1/governor"):
         client.get(path)
     client.delete("/v1/cache")
+    client.get("/v1/breakers")
+    client.post(f"/v1/breakers/source%2F{policy}", json={"state": "Closed"})
+    client.post(f"/v1/breakers/{policy}", json={"state": "Auto"})
     client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
     client.get(f"/v1/decisions/{decision}")
     client.get(f"/v1/decisions/{decision}/explain")
@@ -325,3 +339,4 @@ def send_everything(client: httpx.Client) -> None:
         (b"{}", {"Content-Encoding": "gzip"}),
     ):
         client.post("/v1/policies/community/simulate", content=content, headers=headers)
+        client.post("/v1/breakers/source%2Fcamera", content=content, headers=headers)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.triton
 
 MODEL = SQUARE_ROOT
 ROW = {"x": np.array([[4.0, 9.0]], np.float32)}
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 3.0
 UNWATCHED = WatchRules(probes=10_000)
 """A server that is stopped stays so: nobody replaces it."""
 

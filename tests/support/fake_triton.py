@@ -10,11 +10,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers `outputs` (name, Triton's type, shape, bytes) to everything, after `delay_seconds`."""
+    """Answers `outputs` (name, Triton's type, shape, bytes) to everything, after `delay_seconds`.
+
+    While `holds` is set, calls wait for it.
+    """
 
     def __init__(self) -> None:
         self.outputs: list[tuple[str, str, tuple[int, ...], bytes]] = []
         self.delay_seconds = 0.0
+        self.holds: asyncio.Event | None = None
         self.requests: list[service_pb2.ModelInferRequest] = []
         self.answered = 0
         self.endpoint = ""
@@ -27,6 +31,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Answer what the test chose."""
         self.requests.append(request)
         await asyncio.sleep(self.delay_seconds)
+        if self.holds is not None:
+            await self.holds.wait()
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, data_type, shape, data in self.outputs:
             answer.outputs.add(name=name, datatype=data_type, shape=shape)

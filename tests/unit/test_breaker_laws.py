@@ -84,7 +84,7 @@ def test_five_failures_in_a_row_open_it_and_four_do_not(setting):
 
     setting.call(Outcome.FAILED)
 
-    assert (setting.state, setting.breaker.why) == (State.OPEN, "5 calls in a row failed: no answer")
+    assert (setting.state, setting.breaker.why) == (State.OPEN, "5 in a row failed: no answer")
     assert not setting.begin()
 
 
@@ -111,7 +111,7 @@ def test_half_of_the_recent_calls_failing_opens_it_with_no_two_in_a_row(setting)
     setting.call(Outcome.DONE)
 
     assert setting.state is State.OPEN
-    assert setting.breaker.why == "10 of 20 calls within 30 s failed"
+    assert setting.breaker.why == "10 of 20 within 30 s failed"
 
 
 def test_failures_of_long_ago_count_no_more(setting):
@@ -131,7 +131,7 @@ def test_half_of_the_recent_calls_being_slow_opens_it_and_says_so(setting):
         setting.call(Outcome.DONE, seconds=0.5)
 
     assert setting.state is State.OPEN
-    assert setting.breaker.why == "10 of 20 calls within 30 s took longer than 1.0 s"
+    assert setting.breaker.why == "10 of 20 within 30 s took longer than 1.0 s"
 
 
 def test_without_a_limit_no_call_is_slow():

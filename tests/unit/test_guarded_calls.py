@@ -92,9 +92,7 @@ async def test_when_the_only_server_fails_five_times_nothing_is_asked_and_nobody
     setting.servers["a:1"].is_silent = True
     await setting.fail(5)
     setting.servers["a:1"].holds = asyncio.Event()
-    with pytest.raises(
-        ModelUnavailable, match=r"its breaker is open at each of its 1 servers: 5 calls in a row failed"
-    ):
+    with pytest.raises(ModelUnavailable, match=r"its breaker is open at each of its 1 servers: 5 in a row failed"):
         await setting.ask()
 
     assert setting.calls == {"a:1": 5}

@@ -89,11 +89,6 @@ class Guard:
         return self._breaker.why
 
     @property
-    def next_try_at(self) -> float | None:
-        """See Breaker; monotonic seconds."""
-        return self._breaker.next_try_at
-
-    @property
     def probe_at(self) -> float | None:
         """Return when golden questions are due for the breaker's sake; None: they are not."""
         if self._breaker.is_manual or self._breaker.state is State.CLOSED:

@@ -254,7 +254,7 @@ class RoutedInference:
         route.budget = after_first(route.budget, route.retries)
         begun: list[_Begun] = []
         if not self._begin(route, asked, begun):
-            raise ModelUnavailable(_say_why(route.replicas, model, self._around.monotonic_seconds()))
+            raise ModelUnavailable(_say_why(route.replicas, model))
         try:
             return await self._first_answer(route, asked, begun)
         finally:
@@ -461,14 +461,13 @@ def _failure(call: asyncio.Task[Tensors], model: Model) -> BaseException:
     return failed or ModelUnavailable(f"model {model.name} {model.version}: its server is asked no more")
 
 
-def _say_why(replicas: Sequence[Replica], model: Model, now: float) -> str:
+def _say_why(replicas: Sequence[Replica], model: Model) -> str:
+    """Say it in the same words for as long as the reason is the same: whoever logs it does so once."""
     who = f"model {model.name} {model.version}"
     guards = [replica.guard(model.name) for replica in replicas if replica.is_confirmed(model)]
     if not guards:
         return f"{who} has given its golden answers at no server"
     if any(guard.state() is State.CLOSED for guard in guards):
         return f"{who}: too many calls are under way that nobody waits for any more"
-    tries = [at for guard in guards if (at := guard.next_try_at) is not None]
-    soon = f"; tried again in {max(0.0, min(tries) - now):.1f} s" if tries else ""
     whys = "; ".join(dict.fromkeys(guard.why for guard in guards))
-    return f"{who}: its breaker is open at each of its {len(guards)} servers: {whys}{soon}"
+    return f"{who}: its breaker is open at each of its {len(guards)} servers: {whys}"

@@ -229,13 +229,13 @@ def probe_wait(missed: int, *, jitter: float, rules: BreakerRules) -> float:
 
 def _find_reason(breaker: Breaker, why: str, *, now: float, rules: BreakerRules) -> str:
     if breaker.failures >= rules.failure_threshold:
-        return f"{breaker.failures} calls in a row failed: {why}"
+        return f"{breaker.failures} in a row failed: {why}"
     recent = breaker.recent.total(now=now, span_seconds=rules.window_seconds)
     if recent.calls < rules.window_calls:
         return ""
     for count, what in ((recent.failures, "failed"), (recent.slow, f"took longer than {rules.slow_seconds} s")):
         if count * 100 >= rules.window_percent * recent.calls:
-            return f"{count} of {recent.calls} calls within {rules.window_seconds:g} s {what}"
+            return f"{count} of {recent.calls} within {rules.window_seconds:g} s {what}"
     return ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from baleen_core.errors import ContentError, FetchError, SourceUnavailable
+from baleen_core.errors import BaleenError, ContentError, FetchError, SourceUnavailable, TooLarge, WrongType
 from baleen_core.records import Context
 from baleen_sidecar.flow.breaker import (
     Breaker,
@@ -29,7 +29,13 @@ MAX_SOURCES: Final = 1000
 """Sources whose breakers are remembered; those that had no failure of late need none."""
 _SUCCESSES: Final = 3
 _LONGEST_NAME: Final = 512
-_LONGEST_WHY: Final = 300
+_FAULTS: Final[tuple[tuple[type[BaleenError], str], ...]] = (
+    (FetchError, "its address could not be read"),
+    (TooLarge, "it was over a limit"),
+    (WrongType, "it was of a type that is not accepted"),
+    (ContentError, "it could not be read"),
+)
+"""Not in the words of the error: these may quote what one caller sent, and are shown to the next, and logged."""
 
 
 class GuardSources:
@@ -70,7 +76,7 @@ class GuardSources:
             yield
             outcome = Outcome.DONE
         except (ContentError, FetchError) as failed:
-            outcome, why = Outcome.FAILED, str(failed)[:_LONGEST_WHY]
+            outcome, why = Outcome.FAILED, _say(failed)
             raise
         finally:
             self._leave(name, permit, outcome, begun=begun, why=why)
@@ -154,7 +160,9 @@ class GuardSources:
 
     def _refusal(self, name: str, breaker: Breaker, now: float) -> SourceUnavailable:
         if breaker.is_manual:
-            return SourceUnavailable(f"the breaker {name} was opened by hand ({breaker.why})", retry_after_seconds=60)
+            order = self._orders.get(name)
+            reason = f": {order.reason}" if order is not None and order.reason else ""
+            return SourceUnavailable(f"the breaker {name} was opened by hand{reason}", retry_after_seconds=60)
         at = breaker.next_try_at
         seconds = 1 if at is None else max(1, round(at - now + 0.5))
         message = f"the breaker {name} is open: {breaker.why}; media of this source is tried again in {seconds} s"
@@ -176,6 +184,10 @@ class GuardSources:
             next_try_at=breaker.next_try_at,
             order=self._orders.get(name),
         )
+
+
+def _say(failed: BaleenError) -> str:
+    return next(words for kind, words in _FAULTS if isinstance(failed, kind))
 
 
 def source_rules(failure_threshold: int) -> BreakerRules | None:
