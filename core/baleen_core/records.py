@@ -258,7 +258,8 @@ def side_of(trial: Trial) -> Cohort:
 class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     """One row of the decision log. `time` is RFC 3339 in UTC; `latency_microseconds` is what the caller waited for.
 
-    Of that, `apart_microseconds` were for models alone that only sides of rollouts want which did not count.
+    Of that, `apart_microseconds` were for models alone that only sides of rollouts want which did not count, and for
+    `queue_microseconds` other work went first at a model.
     `durability` is what the answer waited for after that. It is kept for `keep_days`, which the policies that judged
     ask for, or as long as the installation says (None). Of one that is `erased`, the PersonalPart is gone. It was made
     on a second look at what `rescan_of` (an id) allowed while models were missing; empty: on a first one.
@@ -270,6 +271,7 @@ class DecisionRecord(Frozen, frozen=True, omit_defaults=True):
     decision: Decision
     latency_microseconds: int = 0
     apart_microseconds: int = 0
+    queue_microseconds: int = 0
     request_id: str = ""
     durability: Durability | None = None
     keep_days: int | None = None

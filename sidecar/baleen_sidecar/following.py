@@ -164,6 +164,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             concurrency=own.concurrency,
             accounts=followed.accounts,
             breakers=inference,
+            replicas=inference.replicas,
         )
         Gauge(
             "baleen_policy_source_connected", "1 while the source of policies is followed.", registry=parts.registry

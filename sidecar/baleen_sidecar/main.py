@@ -25,8 +25,10 @@ from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import StateError
 from baleen_core.model.loaded import LoadedModel
+from baleen_core.model.schema import Model
 from baleen_core.records import SHARED_QUOTAS, DecisionRecord
 from baleen_sidecar.adapters.account_tokens import AccountTokens
+from baleen_sidecar.adapters.batched import BatchedInference
 from baleen_sidecar.adapters.fetch import HttpFetcher
 from baleen_sidecar.adapters.frames import DecodingLimits, ProcessFrameDecoder
 from baleen_sidecar.adapters.images import PillowImages
@@ -142,6 +144,8 @@ class Parts:
     registry: CollectorRegistry
     debts: RescanDebts
     settings: Settings
+    batched: Callable[[Inference, Callable[[Model], int]], Inference]
+    """Puts queues before models, given at how many servers each may be asked."""
     keys: KeyFile | None = None
     quota_file: QuotaFile | None = None
     quotas: Quotas | None = None
@@ -199,14 +203,15 @@ class Parts:
         concurrency: Concurrency | None = None,
         accounts: AccountTokens | None = None,
         breakers: Breakers | None = None,
+        replicas: Callable[[Model], int] = lambda model: 1,
     ) -> Ports:
         """Return all that the application needs, with these policies and models; `log` stands before our own.
 
-        `accounts` is there where ServiceAccounts may call.
+        `accounts` is there where ServiceAccounts may call. `replicas` says at how many servers a model may be asked.
         """
         tokens = accounts if self.jwt is None else self.jwt if accounts is None else EitherTokens(self.jwt, accounts)
         is_here = log in (None, self.log)
-        measured = MeasuredInference(inference, self.registry)
+        measured = MeasuredInference(self.batched(inference, replicas), self.registry)
         return Ports(
             policies=policies,
             models=models,
@@ -298,6 +303,19 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
         if jwt is not None:
             stack.push_async_callback(jwt.keys.aclose)
         cache = await stack.enter_async_context(open_cache(settings))
+
+        def batched(inference: Inference, replicas: Callable[[Model], int]) -> Inference:
+            made = BatchedInference(
+                inference,
+                registry,
+                queue_rows=settings.batch_queue_rows,
+                queue_bytes=settings.batch_queue_bytes,
+                batches_in_flight=settings.batches_in_flight,
+                replicas=replicas,
+            )
+            stack.push_async_callback(made.close)
+            return made
+
         yield Parts(
             state=state,
             executor=executor,
@@ -316,6 +334,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             registry=registry,
             debts=debts,
             settings=settings,
+            batched=batched,
             keys=keys,
             quota_file=quota_file,
             quotas=quotas,

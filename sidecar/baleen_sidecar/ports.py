@@ -1,7 +1,7 @@
 """What the use cases need from the world outside, as small Protocols in their own words."""
 
 import math
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -50,6 +50,8 @@ class Work:
     """Whose fair share it is a part of."""
     deadline: float = math.inf
     lane: Lane = Lane.INTERACTIVE
+    on_wait: Callable[[float], None] = lambda seconds: None
+    """Hears for how many seconds it waited for others before it had its turn."""
 
 
 ANYONE: Final = Work()
@@ -68,6 +70,7 @@ class Inference(Protocol):
             ModelUnavailable: no answer in time, or one of the wrong shape. Unanswerable: it is these rows that have
             none, such as one that is not finite.
             Overloaded: it cannot be done in time, or others go first.
+            DeadlineExceeded: the deadline passed before its turn.
         """
 
     async def is_ready(self, model: Model) -> bool:

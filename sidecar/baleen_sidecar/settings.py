@@ -160,6 +160,12 @@ class Settings:
     """Whether each tenant's scores are remembered for itself alone, so that none can tell what others have sent."""
     cache_redis_timeout_seconds: float = 0.05
     """How long Redis may take to say what it remembers before models are asked instead."""
+    batches_in_flight: int = 2
+    """How many batches may be under way at each instance of a model; what comes meanwhile waits, and goes together."""
+    batch_queue_rows: int = 1024
+    """How many rows (windows of text, pictures) may wait for a model, and as many frames; beyond, some are refused."""
+    batch_queue_bytes: int = 256 * 1024 * 1024
+    """How many bytes of rows may wait for a model, and as many of frames."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -504,6 +510,9 @@ _READERS: Final[Readers] = {
     "cache_tenant_percent": _whole_percent,
     "cache_by_tenant": read_switch,
     "cache_redis_timeout_seconds": read_seconds,
+    "batches_in_flight": read_positive,
+    "batch_queue_rows": read_positive,
+    "batch_queue_bytes": read_positive,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

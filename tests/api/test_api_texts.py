@@ -78,7 +78,7 @@ def test_a_decision_says_what_why_and_by_which_policies_and_models(sidecar: Runn
 
     assert set(answer) == {
         *("id", "decision", "risk", "score", "categories", "reasons", "policies", "models"),
-        *("from_cache", "degraded", "language", "latency_ms", "durability"),
+        *("from_cache", "degraded", "language", "latency_ms", "queue_wait_ms", "durability"),
     }
     assert (answer["decision"], answer["risk"]) == ("Block", "Critical")
     assert (answer["from_cache"], answer["degraded"]) == (False, [])
@@ -92,6 +92,7 @@ def test_a_decision_says_what_why_and_by_which_policies_and_models(sidecar: Runn
     roles = [(each["role"], each["name"], each["version"], each["cohort"]) for each in answer["policies"]]
     assert roles == [("Winner", "community", "v1.0.0", "Stable"), ("Floor", "company-floor", "v1.0.0", "Stable")]
     assert 0 < answer["latency_ms"] < 60_000
+    assert 0 <= answer["queue_wait_ms"] <= answer["latency_ms"]
 
 
 def test_the_policies_of_a_decision_have_the_digests_that_validate_prints(sidecar: RunningSidecar) -> None:
@@ -212,7 +213,7 @@ def test_what_the_caller_says_of_the_language_counts_when_it_cannot_be_told(star
 
 def comparable(answer: dict[str, Any]) -> dict[str, Any]:
     """Leave out what differs between two decisions on the same content."""
-    return {key: value for key, value in answer.items() if key not in ("id", "latency_ms")}
+    return {key: value for key, value in answer.items() if key not in ("id", "latency_ms", "queue_wait_ms")}
 
 
 def test_each_decision_has_an_id_of_its_own_that_sorts_by_time(sidecar: RunningSidecar) -> None:

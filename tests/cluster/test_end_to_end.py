@@ -85,7 +85,8 @@ def comparable(decision: dict[str, Any]) -> dict[str, Any]:
     Its deployment cannot name it, so only who placed the file knows it.
     """
     models = [each | ({"sha256": ""} if each["name"] == "text-safety" else {}) for each in decision["models"]]
-    return {name: value for name, value in decision.items() if name not in ("id", "latency_ms")} | {"models": models}
+    ours = {name: value for name, value in decision.items() if name not in ("id", "latency_ms", "queue_wait_ms")}
+    return ours | {"models": models}
 
 
 def test_what_is_pushed_is_enforced_also_a_revert_and_an_override_needs_no_operator(

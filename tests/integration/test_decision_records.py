@@ -285,6 +285,7 @@ async def test_a_rollout_that_makes_no_sense_is_refused_and_not_counted(tmp_path
         tried(2, group=-1),
         tried(5, weight=10_001),
         structs.replace(tried(6), apart_microseconds=10**9),
+        structs.replace(tried(12), queue_microseconds=10**9),
         tried(3, trial, structs.replace(trial, group=64)),
         tried(4, candidate=THEIRS.route.route.stable),
         tried(7, name="n" * 254),

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from baleen_core.errors import DeadlineExceeded, Overloaded
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.records import Missing, ModelIdentity
+from baleen_sidecar.ports import ANYONE, Work
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
@@ -289,3 +291,42 @@ async def test_what_a_fallback_did_not_see_was_not_seen_for_the_model_that_faile
     scoring = Scoring(lambda: models, FixedInference(), executor=executor, text_limit_windows=3)
 
     assert (await scoring.text(["abcdefghijklm"], {"words.bad"})).limited == {"TextTooLong": ("other", "words")}
+
+
+class Busy(FixedInference):
+    """Has each call wait, or refuses it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(default=0.5)
+        self.error = error
+
+    async def infer(self, model, inputs, work=ANYONE):
+        work.on_wait(0.25 if model.name == "words" else 0.1)
+        if self.error is not None and model.name == "words":
+            raise self.error
+        return await super().infer(model, inputs, work)
+
+
+async def test_a_refusal_is_raised_as_it_is_and_ends_the_other_calls(executor):
+    refusal = Overloaded("model words: too much to do", retry_after_seconds=7)
+    with pytest.raises(Overloaded) as raised:
+        await make_scoring(Busy(refusal), executor).text(["abc"], {"words.bad", "other.bad"})
+
+    assert raised.value is refusal
+    with pytest.raises(DeadlineExceeded):
+        await make_scoring(Busy(DeadlineExceeded("passed")), executor).text(["abc"], {"words.bad"})
+
+
+async def test_an_error_of_our_own_is_not_taken_for_a_refusal(executor):
+    with pytest.raises(ExceptionGroup):
+        await make_scoring(Busy(KeyError("words")), executor).text(["abc"], {"words.bad", "other.bad"})
+
+
+async def test_the_wait_is_that_of_the_model_that_had_it_wait_longest(executor):
+    heard: list[float] = []
+    scores = await make_scoring(Busy(), executor).text(
+        ["abcdefghijklmnopqrst"], {"words.bad", "other.bad"}, Work(on_wait=heard.append)
+    )
+
+    assert scores.queue_seconds == 0.5  # two batches of four windows
+    assert sorted(heard) == [0.1, 0.1, 0.25, 0.25]

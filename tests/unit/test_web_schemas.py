@@ -224,7 +224,7 @@ def test_an_answer_has_scores_as_decimals_and_nothing_of_the_content() -> None:
 
     assert (answer["id"], answer["decision"], answer["score"]) == ("d-1", "Review", 0.730001)
     assert answer["categories"][0]["signals"] == {"text-toxicity.toxicity": 0.730001}
-    assert answer["latency_ms"] == 8.512
+    assert (answer["latency_ms"], answer["queue_wait_ms"]) == (8.512, 0.0)
     assert not {"would_be", "video", "evidence", "request_id"} & set(answer)
 
 

@@ -261,6 +261,11 @@ class RoutedInference:
             for each in begun:
                 each.replica.guard(model.name).abandon(each.call)
 
+    def replicas(self, model: Model) -> int:
+        """Return at how many servers the model may be asked now."""
+        route = self._routes.get(model.name)
+        return sum(replica.is_confirmed(model) for replica in route.replicas) if route else 0
+
     async def is_ready(self, model: Model) -> bool:
         """See ports.Inference; a model whose breaker is not closed anywhere is not ready."""
         route, order = self._routes.get(model.name), self._orders.get(model.name)

@@ -169,6 +169,19 @@ class _ReadText(NamedTuple):
     hits: tuple[ListHit, ...]
 
 
+@dataclass(slots=True)
+class _Spent:
+    """Seconds that a request spent: on models that only sides want which do not count, and in the queues of models."""
+
+    apart: float = 0.0
+    in_queue: float = 0.0
+
+    def add(self, scores: Scores, apart: float) -> None:
+        """Add what some of its content took."""
+        self.apart += apart
+        self.in_queue += scores.queue_seconds
+
+
 class Moderate:
     """Answer Allow, Review or Block for a text, an image or a short video, and put the answer on record first."""
 
@@ -225,8 +238,8 @@ class Moderate:
         Raises:
             ContentError: it is empty or longer than the limit.
             LimitExceeded: a quota is used up.
-            Overloaded: the governor does not let it in.
-            NoPolicy, LogUnavailable: see baleen_core.errors.
+            Overloaded: the governor does not let it in, or a model cannot be asked in time.
+            NoPolicy, LogUnavailable, DeadlineExceeded: see baleen_core.errors.
             Superseded, ModelUnavailable: as for `_conclude`.
         """
         await self._enter(caller)
@@ -260,13 +273,9 @@ class Moderate:
             fallbacks=dict(scores.fallbacks),
             cached=scores.cached,
         )
-        return await self._conclude(
-            in_force,
-            evidence,
-            caller,
-            apart=_seconds_apart(in_force, scores, "text", language),
-            content=KeptContent(type="text", text=text),
-        )
+        spent = _Spent()
+        spent.add(scores, _seconds_apart(in_force, scores, "text", language))
+        return await self._conclude(in_force, evidence, caller, spent, content=KeptContent(type="text", text=text))
 
     def _read_text(self, text: str, digest: str, in_force: InForce) -> _ReadText:
         plain, undone, links = read_text(text)
@@ -288,8 +297,8 @@ class Moderate:
         Raises:
             ContentError: it is empty, broken, over a limit or of a type that is not accepted.
             LimitExceeded: a quota is used up.
-            Overloaded: the governor does not let it in.
-            NoPolicy, LogUnavailable: see baleen_core.errors.
+            Overloaded: the governor does not let it in, or a model cannot be asked in time.
+            NoPolicy, LogUnavailable, DeadlineExceeded: see baleen_core.errors.
             Superseded, ModelUnavailable: as for `_conclude`.
         """
         await self._enter(caller)
@@ -317,11 +326,11 @@ class Moderate:
         if in_force.needs_pdq:
             async with self._decoded(data) as picture:
                 pdq = await self._pdq(picture)
-                evidence, apart = await self._still(lambda: nullcontext(picture), pdq, facts, in_force, context, caller)
+                evidence, spent = await self._still(lambda: nullcontext(picture), pdq, facts, in_force, context, caller)
         else:
             opened = partial(self._decoded, data)
-            evidence, apart = await self._still(opened, None, facts, in_force, context, caller)
-        return await self._conclude(in_force, evidence, caller, apart=apart, content=content)
+            evidence, spent = await self._still(opened, None, facts, in_force, context, caller)
+        return await self._conclude(in_force, evidence, caller, spent, content=content)
 
     async def unread(self, before: DecisionRecord, caller: Caller) -> DecisionRecord:
         """Conclude a second look at content that cannot be read any more: what was missing stays so.
@@ -332,7 +341,7 @@ class Moderate:
         """
         evidence = structs.replace(before.evidence, degraded=(), rescannable=False)
         in_force = self._in_force(evidence.context).assigned(evidence.context, evidence.content.digest)
-        return await self._conclude(in_force, evidence, caller, apart=0.0, content=None)
+        return await self._conclude(in_force, evidence, caller, _Spent(), content=None)
 
     @asynccontextmanager
     async def _decoded(self, data: bytes) -> AsyncIterator[Image.Image]:
@@ -348,7 +357,7 @@ class Moderate:
         in_force: InForce,
         context: Context,
         caller: Caller,
-    ) -> tuple[Evidence, float]:
+    ) -> tuple[Evidence, _Spent]:
         scores = await self._scoring.picture(
             facts.digest,
             opened,
@@ -366,7 +375,9 @@ class Moderate:
             fallbacks=dict(scores.fallbacks),
             cached=scores.cached,
         )
-        return evidence, _seconds_apart(in_force, scores, "image")
+        spent = _Spent()
+        spent.add(scores, _seconds_apart(in_force, scores, "image"))
+        return evidence, spent
 
     async def _moving(
         self,
@@ -377,7 +388,7 @@ class Moderate:
         caller: Caller,
         content: KeptContent | None,
     ) -> DecisionRecord:
-        apart: list[float] = []
+        spent = _Spent()
         evidence = await judge_frames(
             self._frames,
             self._scoring,
@@ -387,9 +398,9 @@ class Moderate:
             pdq=self._pdq,
             work=caller.work(context, Lane.VIDEO),
             before_models=self._charging(context, facts.type, caller),
-            on_scores=lambda scores: apart.append(_seconds_apart(in_force, scores, facts.type)),
+            on_scores=lambda scores: spent.add(scores, _seconds_apart(in_force, scores, facts.type)),
         )
-        return await self._conclude(in_force, evidence, caller, apart=sum(apart), content=content)
+        return await self._conclude(in_force, evidence, caller, spent, content=content)
 
     def _charging(self, context: Context, content: ContentType, caller: Caller) -> Callable[[], Awaitable[None]]:
         # A second look was counted at the first.
@@ -400,9 +411,9 @@ class Moderate:
         return await self._shell.in_thread(partial(self._perceptual_hash.hash, picture))
 
     async def _conclude(
-        self, in_force: InForce, evidence: Evidence, caller: Caller, *, apart: float, content: KeptContent | None
+        self, in_force: InForce, evidence: Evidence, caller: Caller, spent: _Spent, *, content: KeptContent | None
     ) -> DecisionRecord:
-        """Decide and put on record; `apart` are seconds for models that only sides want which do not count.
+        """Decide and put on record.
 
         Where `content` can be looked at again, and a policy says so, what is missing may be owed a second look.
 
@@ -426,7 +437,8 @@ class Moderate:
             evidence=evidence,
             decision=decision,
             latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
-            apart_microseconds=int(apart * 1e6),
+            apart_microseconds=int(spent.apart * 1e6),
+            queue_microseconds=int(spent.in_queue * 1e6),
             request_id=caller.request_id,
             durability=self._durability,
             keep_days=in_force.keep_days,

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from baleen_core.decision.engine import model_of
-from baleen_core.errors import ModelUnavailable
+from baleen_core.errors import DeadlineExceeded, ModelUnavailable, Overloaded
 from baleen_core.model.fallback import fallbacks_of
 from baleen_core.model.loaded import ImageRecipe, LoadedModel
 from baleen_core.model.recipes import find_recipe
@@ -50,7 +50,8 @@ class Scores:
     """What the models said: a dictionary of millionths for each row (picture or text), and what is missing for all.
 
     `limited` names for each of the limits that were hit the models which it kept from seeing everything. `seconds` says
-    after how long each model had answered, or failed. `fallbacks` names for signals whose models failed the ones whose
+    after how long each model had answered, or failed, `queue_seconds` how long the one that had to wait longest waited
+    for its turns. `fallbacks` names for signals whose models failed the ones whose
     scores stand in. `cached` names the models that were not asked: what they say is what they had said of this content
     before.
     """
@@ -62,6 +63,7 @@ class Scores:
     seconds: Mapping[str, float] = field(default_factory=dict)
     fallbacks: Mapping[str, str] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
+    queue_seconds: float = 0.0
 
     def seconds_apart(self, models: Collection[str]) -> float:
         """Return for how long other models than these were waited for once all of these had answered."""
@@ -93,12 +95,14 @@ class _Answers:
     seconds: dict[str, float] = field(default_factory=dict)
     fallbacks: dict[str, str] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
+    waited: dict[str, float] = field(default_factory=dict)
 
     def add(self, loaded: LoadedModel, said: "_Said") -> None:
         """Take what a model said of the first row."""
         name = loaded.model.name
         self.models.append(loaded.identity)
         self.seconds[name] = max(0.0, said.at - self.begun)
+        self.waited[name] = said.waited
         _raise_to(self.rows[0], said.signals)
         for limit in said.limits:
             self.limited.setdefault(limit, set()).add(name)
@@ -120,6 +124,7 @@ class _Answers:
             seconds=self.seconds,
             fallbacks=self.fallbacks,
             cached=tuple(sorted(self.cached)),
+            queue_seconds=max(self.waited.values(), default=0.0),
         )
 
 
@@ -131,6 +136,16 @@ class _Said:
     limits: set[str] = field(default_factory=set)
     has_failed: bool = False
     at: float = 0.0
+    waited: float = 0.0
+
+    def work(self, work: Work) -> Work:
+        """Return the same work, which adds up for how long the model has it wait."""
+
+        def add(seconds: float) -> None:
+            self.waited += seconds
+            work.on_wait(seconds)
+
+        return replace(work, on_wait=add)
 
     def scores(self, loaded: LoadedModel) -> ModelScores:
         return ModelScores(model=loaded.identity, signals=self.signals, limits=tuple(sorted(self.limits)))
@@ -219,6 +234,9 @@ class Scoring:
 
         What `before_models` raises is raised, and no model was asked then; it may be called more than once, and is not
         where nobody has to be asked.
+
+        Raises:
+            Overloaded, DeadlineExceeded: a model that is wanted cannot be asked in time.
         """
         if not wanted:
             return _UNASKED
@@ -419,7 +437,7 @@ class Scoring:
         ordered = sorted(rows, key=len)
         with self._saying(loaded, said):
             for batch in _batches(ordered, loaded.model.batching.max_batch_size):
-                outputs = await self._inference.infer(loaded.model, recipe.collate(batch), work)
+                outputs = await self._inference.infer(loaded.model, recipe.collate(batch), said.work(work))
                 for row in range(len(batch)):
                     _raise_to(said.signals, read_signals(loaded.model, outputs, row))
         return said
@@ -430,7 +448,7 @@ class Scoring:
         said = _Said()
         with self._saying(loaded, said):
             tensors = await self._off_loop(partial(_stack, prepare, [picture]))
-            outputs = await self._inference.infer(loaded.model, {loaded.model.inputs[0].name: tensors}, work)
+            outputs = await self._inference.infer(loaded.model, {loaded.model.inputs[0].name: tensors}, said.work(work))
             _raise_to(said.signals, read_signals(loaded.model, outputs, 0))
         return said
 
@@ -440,21 +458,22 @@ class Scoring:
         prepare = loaded.image
         assert prepare is not None, "a model that accepts images has an image recipe"
         name = loaded.model.inputs[0].name
-        with self._failing(loaded, answers):
+        with self._failing(loaded, answers) as said:
             answers.models.append(loaded.identity)
             places = range(len(pictures))
             for batch in _batches(places, loaded.model.batching.max_batch_size):
                 tensors = await self._off_loop(partial(_stack, prepare, [pictures[place] for place in batch]))
-                outputs = await self._inference.infer(loaded.model, {name: tensors}, work)
+                outputs = await self._inference.infer(loaded.model, {name: tensors}, said.work(work))
                 for row, place in enumerate(batch):
                     _raise_to(answers.rows[place], read_signals(loaded.model, outputs, row))
 
     @contextmanager
-    def _failing(self, loaded: LoadedModel, answers: _Answers) -> Iterator[None]:
+    def _failing(self, loaded: LoadedModel, answers: _Answers) -> Iterator[_Said]:
         """A model that fails has its signals missing, also those that it gave for a part; other models go on."""
         said = _Said()
         with self._saying(loaded, said):
-            yield
+            yield said
+        answers.waited[loaded.model.name] = said.waited
         answers.seconds[loaded.model.name] = said.at - answers.begun
         if said.has_failed:
             answers.missing |= dict.fromkeys(loaded.signal_names(), Missing.FAILED)
@@ -492,16 +511,26 @@ async def _each(asked: Sequence[LoadedModel], ask: Callable[[LoadedModel], Corou
     """Ask several models at the same time; what one of them raises ends the others.
 
     Raises:
-        Overloaded: one of them cannot be asked in time.
+        Overloaded, DeadlineExceeded: one of them cannot be asked in time.
     """
     if len(asked) == 1:
         return {asked[0].model.name: await ask(asked[0])}
+    async with _asking_together() as group:
+        tasks = {loaded.model.name: group.create_task(ask(loaded)) for loaded in asked}
+    return {name: task.result() for name, task in tasks.items()}
+
+
+@asynccontextmanager
+async def _asking_together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Ask several models; one that refuses ends it for all, and its refusal is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = {loaded.model.name: group.create_task(ask(loaded)) for loaded in asked}
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return {name: task.result() for name, task in tasks.items()}
+            yield group
+    except BaseExceptionGroup as failed:
+        refused, others = failed.split((Overloaded, DeadlineExceeded))
+        if refused is None or others is not None:
+            raise
+        raise refused.exceptions[0] from None
 
 
 def _is_whole(scores: ModelScores, loaded: LoadedModel) -> bool:

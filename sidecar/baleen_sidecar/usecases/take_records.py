@@ -184,6 +184,8 @@ def _find_fault(record: DecisionRecord) -> Refusal | None:
         return Refusal(message=f"its latency is above {MAX_LATENCY_MICROSECONDS:,} microseconds")
     if not 0 <= record.apart_microseconds <= record.latency_microseconds:
         return Refusal(message="its time apart is not a part of its latency")
+    if not 0 <= record.queue_microseconds <= record.latency_microseconds:
+        return Refusal(message="its time in queues is not a part of its latency")
     if any(len(each.name) > MAX_NAME for each in record.decision.trials):
         return Refusal(message=f"the name of a trial's policy is longer than {MAX_NAME} characters")
     named: tuple[PolicyRef | Trial, ...] = (*record.decision.policies, *record.decision.trials)

@@ -130,9 +130,11 @@ class VideoAnswer(Struct, frozen=True):
 class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What may happen with the content, why, and by which policies and models.
 
-    `from_cache` says that no model was asked: all of them had scored this content before. The decision itself is always
-    made anew. `erased` says that the personal part of the record was erased. It was made on a second look at the
-    decision that `rescan_of` names.
+    For `queue_wait_ms` of the `latency_ms` other work went first at a model; of several models, the longest.
+    `from_cache` says that no model was asked: all of them had scored this content before. The decision itself is
+    always made anew.
+    `erased` says that the personal part of the record was erased. It was made on a second look at the decision that
+    `rescan_of` names.
     """
 
     id: str
@@ -148,6 +150,7 @@ class DecisionAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     degraded: tuple[str, ...] | UnsetType = UNSET
     language: str | None = None
     latency_ms: float | UnsetType = UNSET
+    queue_wait_ms: float | UnsetType = UNSET
     durability: Durability | UnsetType = UNSET
     erased: bool = False
     rescan_of: str | UnsetType = UNSET
@@ -322,6 +325,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         degraded=decision.degraded,
         language=evidence.language,
         latency_ms=record.latency_microseconds / 1000,
+        queue_wait_ms=record.queue_microseconds / 1000,
         durability=record.durability or UNSET,
         erased=record.erased,
         rescan_of=record.rescan_of or UNSET,

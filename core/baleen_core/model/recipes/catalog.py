@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -20,13 +20,15 @@ ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
 class RecipeInfo:
     """What a recipe takes: pictures or text, the names of the tensors it makes, and the assets it needs.
 
-    `inputs` is empty for images, whose one tensor goes to the model's one input.
+    `inputs` is empty for images, whose one tensor goes to the model's one input. `padding` has the value by which each
+    of them may be made longer on the right without changing a score; empty where rows are all of one length.
     """
 
     name: str
     accepts: Literal["image", "text"]
     inputs: tuple[str, ...] = ()
     assets: tuple[str, ...] = ()
+    padding: Mapping[str, int] = field(default_factory=dict)
 
 
 _IMAGE_RECIPES: Final[Mapping[str, ImageRecipe]] = {
@@ -45,7 +47,11 @@ _TEXT_RECIPES: Final[Mapping[str, Callable[[Mapping[str, bytes]], TextRecipe]]] 
 _INFOS: Final[Mapping[str, RecipeInfo]] = {
     **{name: RecipeInfo(name=name, accepts="image") for name in _IMAGE_RECIPES},
     "me5/1": RecipeInfo(
-        name="me5/1", accepts="text", inputs=("input_ids", "attention_mask"), assets=("norm.json", "tokenizer.json")
+        name="me5/1",
+        accepts="text",
+        inputs=("input_ids", "attention_mask"),
+        assets=("norm.json", "tokenizer.json"),
+        padding={"input_ids": me5.PADDING, "attention_mask": me5.UNSEEN},
     ),
     "tox-block/1": RecipeInfo(name="tox-block/1", accepts="text", inputs=("input_ids",), assets=("vocab.json",)),
 }

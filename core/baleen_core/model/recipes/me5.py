@@ -21,6 +21,8 @@ from baleen_core.model.recipes.windows import WINDOW_LIMIT, Windows, cut, pad, p
 
 BEGIN, PADDING, END = 0, 1, 2
 """XLM-RoBERTa's ids of `<s>`, `<pad>` and `</s>`."""
+UNSEEN: Final = 0
+"""What the attention mask has where there is padding."""
 
 PREFIX: Final = "query:"
 """What the model expects before a text that is to be classified."""
@@ -53,7 +55,7 @@ class Me5Recipe:
         width = max(map(len, rows), default=0)
         return {
             "input_ids": pad(rows, width=width, value=PADDING),
-            "attention_mask": pad([(1,) * len(row) for row in rows], width=width, value=0),
+            "attention_mask": pad([(1,) * len(row) for row in rows], width=width, value=UNSEEN),
         }
 
     def _tokens(self, text: str) -> Iterator[int]:
