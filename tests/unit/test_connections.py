@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baleen_core.errors import InvalidError
-from baleen_sidecar import main
 from baleen_sidecar.main import RESERVED_FILES, within_files
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.web.connections import ConnectionLimits, Shared
@@ -46,8 +45,8 @@ def test_there_are_no_more_connections_than_files(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, set_to: int | None, connections: int
 ) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(main.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(main.resource, "setrlimit", lambda _, limits: taken.append(limits[0]))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: taken.append(limits[0]))
 
     found = within_files(ConnectionLimits(connections=10_000))
 

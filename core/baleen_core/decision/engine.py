@@ -453,6 +453,8 @@ def _merge_results(one: CategoryResult, other: CategoryResult) -> CategoryResult
 
 
 def _merge_reasons(judgements: Sequence[Judgement]) -> tuple[Reason, ...]:
+    if not any(judgement.reasons for judgement in judgements):
+        return ()
     unique = {
         (-severity, reason.type, reason.name, reason.text): reason
         for judgement in judgements
