@@ -266,6 +266,18 @@ def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named()
         assert read_one(again)[2] == b"70000"
 
 
+def test_a_request_that_is_refused_before_it_began_leaves_no_task_behind() -> None:
+    with hot_server(memory_bytes=10) as server:
+        before = server.tasks()
+
+        assert _status(server, POST + b"content-length: 20\r\n\r\n" + b"a" * 20) == 503
+
+        until(lambda: server.tasks() == before)
+        begun = time.monotonic()
+    # The server waits for none when it ends.
+    assert time.monotonic() - begun < 5
+
+
 def test_an_address_without_a_key_has_so_many_connections_and_a_key_has_its_own(server: HotServer) -> None:
     with hot_server(connections_per_address=2, connections_per_key=2) as server:
         with_key = POST + b"x-api-key: shop\r\n\r\n"

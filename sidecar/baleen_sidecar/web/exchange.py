@@ -165,6 +165,8 @@ class Exchange:
         if self._discarding is not None:
             self._discarding.cancel()
         if self._task is not None:
+            # One that has not begun yet never does, and would not take itself off.
+            self._task.add_done_callback(self._connection.tasks.discard)
             self._task.cancel()
 
     def end_body(self) -> None:
