@@ -51,6 +51,7 @@ class RedisQuotas:
         monotonic_seconds: Callable[[], float],
         wait_seconds: float = WAIT_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
+        forget_seconds: int = FORGET_SECONDS,
     ) -> None:
         """`replica` is a name that no other replica has. `run` belongs to the application's task group."""
         self._client = client
@@ -58,6 +59,7 @@ class RedisQuotas:
         self._monotonic_seconds = monotonic_seconds
         self._wait_seconds = wait_seconds
         self._beat_seconds = beat_seconds
+        self._forget_seconds = forget_seconds
         self._local = Windows()
         self._take = client.register_script((files(__package__) / "take_quotas.lua").read_text())
         self._beat = client.register_script(_BEAT)
@@ -102,10 +104,12 @@ class RedisQuotas:
         try:
             with asking("quotas"):
                 # What waits for a connection, and for the first look-up of a name, is not what a caller would wait for.
-                async with asyncio.timeout(CONNECT_SECONDS):
+                async with asyncio.timeout(max(CONNECT_SECONDS, self._wait_seconds)):
                     await self._client.ping()
                 async with asyncio.timeout(self._wait_seconds):
-                    self.replicas = max(await self._beat(keys=[_REPLICAS], args=[self._replica, FORGET_SECONDS]), 1)
+                    self.replicas = max(
+                        await self._beat(keys=[_REPLICAS], args=[self._replica, self._forget_seconds]), 1
+                    )
         except UpstreamError as exc:
             self._lost(exc)
         else:
