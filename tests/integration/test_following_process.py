@@ -26,6 +26,7 @@ from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Kept, KeptPolicy
 from gateway_process import RunningGateway
 from publishing import publication
+from redis_server import RedisServer
 from serving import until
 
 KEYS = [make_key(bytes([number]) * 32) for number in range(2)]
@@ -227,6 +228,28 @@ def test_metrics_have_a_port_of_their_own_where_one_is_set(request: pytest.Fixtu
     assert re.findall("^# TYPE .*", exposed.text, re.M) == re.findall("^# TYPE .*", elsewhere.text, re.M)
     assert [each.status_code for each in answers] == [404, 404, 405]
     assert answers[0].text == "this port has /metrics alone\n"
+
+
+def test_it_looks_at_the_machine_and_follows_its_quotas_and_its_redis(
+    alone: dict[str, object], tmp_path: Path, redis_server: RedisServer
+) -> None:
+    quota = {"name": "photos", "per": "Author", "limit": 30, "windowSeconds": 86400}
+    quotas, url = tmp_path / "quotas.yaml", tmp_path / "redis-url"
+    quotas.write_text(json.dumps({"quotas": [quota]}))
+    url.write_text(redis_server.url)
+    with RunningGateway(**alone, quotas_file=quotas, redis_url_file=url) as process:
+        until(lambda: process.client.get("/v1/governor").json()["allowed"])
+        with redis_server.client() as client:
+            until(lambda: client.zcard("{baleen-quotas}:replicas") == 1)
+        beside = tmp_path / "beside"
+        beside.write_text(json.dumps({"quotas": [quota | {"limit": 0}]}))
+        beside.replace(quotas)
+        until(lambda: "quotas" in process.ready()[1]["degraded"])
+        code = process.stop()
+
+    assert "quotas[0].limit" in process.wait_for("quotas not read; the last good ones count")["problem"]
+    assert code == 0
+    assert process.other_lines == []
 
 
 @pytest.mark.parametrize("setting", ["port", "stream_port", "metrics_port"])
