@@ -10,8 +10,8 @@ import pytest
 import schemathesis
 from prometheus_client.parser import text_string_to_metric_families
 
-from baleen_core.api_keys import hash_key, make_key
-from baleen_sidecar.testing import FixedInference
+from baleen_core.api_keys import KeyRole, hash_key, make_key
+from baleen_sidecar.testing import FixedInference, FixedTokens
 from media import encode, grey, steady, video
 from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar, alter_database, post
@@ -297,14 +297,20 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
 
 
 def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) -> RunningSidecar:
-    moderate, review = (make_key(bytes([number]) * 32) for number in range(2))
-    entries = [
+    moderate, review, spent = (make_key(bytes([number]) * 32) for number in range(3))
+    entries: list[dict[str, Any]] = [
         {"name": role, "sha256": hash_key(key), "roles": [role]}
         for role, key in (("moderate", moderate), ("review", review))
     ]
+    once = [{"requests": 1, "per": "Day"}]
+    entries.append({"name": "spent", "sha256": hash_key(spent), "roles": list(KeyRole), "limits": once})
     (folder / "keys.yaml").write_text(json.dumps({"keys": entries}))
-    keyed = start_sidecar(api_keys_file=folder / "keys.yaml")
-    for sent in ({}, {"X-API-Key": moderate}, {"X-API-Key": review}):
+    tokens = FixedTokens()
+    tokens.problem = "nobody can say whose the token is"
+    keyed = start_sidecar(api_keys_file=folder / "keys.yaml", ports={"tokens": tokens})
+    keyed.client.get("/v1/policies", headers={"X-API-Key": spent})
+    token = {"Authorization": "Bearer a.b.c"}
+    for sent in ({}, token, *({"X-API-Key": key} for key in (moderate, review, spent))):
         keyed.client.headers.update(sent)
         ask_everything(keyed.client, "absent", "community", "no digest")
         keyed.client.post("/v1/moderate", content=b"hello", headers={"Content-Type": "text/plain"})
