@@ -230,6 +230,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/breakers/{name}",
         "/v1/cache",
         "/v1/cache/stats",
+        "/v1/decisions/changes",
         "/v1/decisions/{decision_id}",
         "/v1/decisions/{decision_id}/explain",
         "/v1/decisions/{decision_id}/replay",
@@ -262,7 +263,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     (tmp_path / "quotas.yaml").write_text(json.dumps({"quotas": [quota]}))
     (tmp_path / "redis-url").write_text("redis://127.0.0.1:1/0")
     away = {"cache_enabled": True, "redis_url_file": tmp_path / "redis-url"}
-    unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None}, **away)
+    unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None, "rescans": None}, **away)
     running = start_sidecar(quotas_file=tmp_path / "quotas.yaml")
     for _ in range(2):
         post(running, HELLO, tenant="limited")
@@ -273,6 +274,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     unready.client.get("/ready")
     unready.client.delete("/v1/subjects/jane")
     unready.client.delete("/v1/cache")
+    unready.client.get("/v1/decisions/changes")
     running.client.delete("/v1/subjects/jane")
     ask_everything(running.client, erased["id"], "community", digest)
     ask_everything(running.client, decision["id"], "community", digest)
@@ -281,7 +283,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     send_everything(running.client)
     alter_database(running.database, "UPDATE revisions SET content = content || ' '")
     ask_everything(running.client, decision["id"], "community", digest)
-    for table in ("decisions", "revisions", "activations"):
+    for table in ("decisions", "revisions", "activations", "decision_changes"):
         alter_database(running.database, f"ALTER TABLE {table} RENAME TO {table}_gone")
     ask_everything(running.client, decision["id"], "community", digest)
     post(running, HELLO)
@@ -325,6 +327,8 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     client.post(f"/v1/breakers/source%2F{policy}", json={"state": "Closed"})
     client.post(f"/v1/breakers/{policy}", json={"state": "Auto"})
     client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
+    client.get("/v1/decisions/changes")
+    client.get("/v1/decisions/changes", params={"after": decision})
     client.get(f"/v1/decisions/{decision}")
     client.get(f"/v1/decisions/{decision}/explain")
     client.post(f"/v1/decisions/{decision}/replay")
@@ -337,6 +341,8 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
 
 
 def send_everything(client: httpx.Client) -> None:
+    for content in (b"hello", b"good bye"):
+        client.post("/v1/moderate", content=content, headers={"Content-Type": "text/plain", "Idempotency-Key": "one"})
     for content, headers in (
         (b"hello", {"Content-Type": "text/plain"}),
         (b"hello", {"Content-Type": "text/html"}),

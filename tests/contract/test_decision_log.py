@@ -106,7 +106,7 @@ async def test_a_refused_record_takes_none_of_its_neighbours_with_it(log: Log) -
     records = [make_record(f"{number:02}", score=2) for number in range(30)]
     outcomes = await asyncio.gather(*map(log.append, records), return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes if outcome is not None] == [IntegrityError]
+    assert [type(outcome) for outcome in outcomes if outcome is not True] == [IntegrityError]
     assert isinstance(outcomes[7], IntegrityError)
     assert await log.count() == 30
 
