@@ -226,3 +226,26 @@ async def test_a_model_that_answers_others_is_busy_and_neither_doubted_nor_resta
     await verify.check()
     await verify.check()
     assert stuck
+
+
+async def test_a_server_that_swallows_questions_has_given_no_answers_once_its_limit_is_over(server):
+    class Swallowing(ServerInMemory):
+        async def infer(self, model, inputs, work=None):
+            await asyncio.Future()
+
+    swallowing = Swallowing()
+    swallowing.loaded.add("image-safety")
+    async with asyncio.timeout(5):
+        (found,) = await make_verify(swallowing).check(limit_seconds=0.01)
+
+    assert found.is_silent
+    assert "no golden answers within 0.01 s" in found.problems[0].message
+
+
+async def test_a_model_whose_breaker_is_open_is_asked_before_the_next_round_is_due(server):
+    verify = make_verify(server, probe_at=lambda model: 0.0 if not server.serving else None)
+    running = asyncio.create_task(verify.run(3600))
+    await until(lambda: server.serving == {"image-safety"})
+    running.cancel()
+
+    assert server.loads == ["image-safety"]
