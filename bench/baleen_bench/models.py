@@ -1,6 +1,11 @@
-"""The models that benchmarks ask: shipped ones, and the stand-in `accelerator`, which costs time and no processor."""
+"""The models that benchmarks ask: shipped ones, and stand-ins.
+
+`accelerator` costs time and no processor, `echo` nothing but the call.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +42,27 @@ ACCELERATOR: Final = Model(
     batching=Batching(max_batch_size=32),
 )
 """The shape of a GPU: a batch takes 4 ms and 0.1 ms more for each row."""
+ECHO: Final = replace(ACCELERATOR, name="echo", source=Source(type=SourceType.FILE, uri="echo"))
+"""One copy of what it is given."""
+
+_ECHO_PY: Final = """\
+import os
+import sys
+
+sys.path.insert(0, os.environ["BALEEN_TRITON_SITE"])
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        given = [pb.get_input_tensor_by_name(request, "input_ids").as_numpy() for request in requests]
+        return [
+            pb.InferenceResponse([pb.Tensor("probabilities", (rows[:, :1] > 0).astype(np.float32) / 100)])
+            for rows in given
+        ]
+"""
 
 _ACCELERATOR_PY: Final = """\
 import os
@@ -60,6 +86,11 @@ class TritonPythonModel:
 """
 
 
+_STAND_INS: Final[Mapping[str, tuple[Model, str]]] = {
+    ACCELERATOR.name: (ACCELERATOR, _ACCELERATOR_PY),
+    ECHO.name: (ECHO, _ECHO_PY),
+}
+"""Each with the `model.py` of Triton's Python backend."""
 _UNKNOWN_SHA256: Final = "0" * 64
 
 
@@ -70,7 +101,8 @@ def load(name: str) -> LoadedModel:
         NotFound: no shipped model has that name.
         IntegrityError, UpstreamError: it cannot be fetched as promised.
     """
-    if name == ACCELERATOR.name:
+    if name in _STAND_INS:
+        model, _ = _STAND_INS[name]
         words = sorted({word.strip(".!?") for text in messages() for word in text.lower().split()})
         vocabulary = {
             "word_index": {word: place for place, word in enumerate(words, start=1)},
@@ -78,22 +110,23 @@ def load(name: str) -> LoadedModel:
             "filters": ".!?",
             "lower": True,
         }
-        recipe = text_recipe(ACCELERATOR.preprocessing.recipe, {"vocab.json": json.dumps(vocabulary).encode()})
-        return LoadedModel(model=ACCELERATOR, sha256=_UNKNOWN_SHA256, text=recipe)
+        recipe = text_recipe(model.preprocessing.recipe, {"vocab.json": json.dumps(vocabulary).encode()})
+        return LoadedModel(model=model, sha256=_UNKNOWN_SHA256, text=recipe)
     model, locator = _shipped(name)
     return locator.load(model)
 
 
 def write_repository(name: str, folder: Path) -> None:
     """Write the model for Triton, as `load` describes it."""
-    if name != ACCELERATOR.name:
+    if name not in _STAND_INS:
         model, locator = _shipped(name)
         write_shipped(folder, [model], lambda model: locator.locate(model).onnx)
         return
-    for path, text in render_model(ACCELERATOR, Backend.PYTHON).items():
+    stand_in, program = _STAND_INS[name]
+    for path, text in render_model(stand_in, Backend.PYTHON).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(_ACCELERATOR_PY if file.name == "model.py" else text, encoding="utf-8", newline="")
+        file.write_text(program if file.name == "model.py" else text, encoding="utf-8", newline="")
 
 
 def _shipped(name: str) -> tuple[Model, ModelLocator]:

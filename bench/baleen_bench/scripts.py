@@ -15,6 +15,7 @@ NAMES: Final = (
     "durable_ack_ratio",
     "decide_ratio_direct_triton",
     "batches",
+    "triton_front_cpu_ratio",
     "engine",
     "judged_twice",
     "breaker_back",
