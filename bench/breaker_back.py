@@ -9,6 +9,7 @@ the other.
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from baleen_bench.children import BENCH
 from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.loaded import LoadedModel
@@ -24,6 +26,10 @@ from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.testing import FixedImages
 from baleen_sidecar.usecases.serve_models import ServeModels
+
+# The server that is away is that of the tests: there is one way to make it.
+sys.path.insert(0, str(BENCH.parent / "tests" / "support"))
+
 from fake_triton import FakeTriton, fake_triton
 from model_servers import PICTURE, served_entry
 from served_models import make_manifest

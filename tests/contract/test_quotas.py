@@ -229,7 +229,15 @@ async def test_a_caller_who_gives_up_leaves_the_connection_in_order(make: Make, 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "postgresql://secret-word@host/0", "redis//secret-word", "redis://h:secret-word/0", "\0"]
+    "text",
+    [
+        "",
+        "postgresql://secret-word@host/0",
+        "redis//secret-word",
+        "redis://h:secret-word/0",
+        "redis://h/0?secret-word=1",
+        "\0",
+    ],
 )
 def test_a_file_without_a_url_of_a_redis_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
     path = tmp_path / "url"

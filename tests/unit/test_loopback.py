@@ -19,6 +19,7 @@ async def ask(**headers: str) -> int:
     scope = {
         "type": "http",
         "path": "/",
+        "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
     await LoopbackOnly(app, bytes)(scope, None, keep)

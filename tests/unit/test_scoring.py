@@ -312,7 +312,8 @@ async def test_a_refusal_is_raised_as_it_is_and_ends_the_other_calls(executor):
     with pytest.raises(Overloaded) as raised:
         await make_scoring(Busy(refusal), executor).text(["abc"], {"words.bad", "other.bad"})
 
-    assert raised.value is refusal
+    # Each caller has an error of its own.
+    assert (str(raised.value), raised.value.retry_after_seconds) == (str(refusal), 7)
     with pytest.raises(DeadlineExceeded):
         await make_scoring(Busy(DeadlineExceeded("passed")), executor).text(["abc"], {"words.bad"})
 

@@ -40,7 +40,9 @@ def open_redis(url_file: Path) -> Redis:
             retry=Retry(NoBackoff(), 0),
             socket_connect_timeout=CONNECT_SECONDS,
         )
-    except ValueError:
+        # What a URL asks for is only looked at when a connection is made; this one connects to nothing.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError):
         message = f"has no URL such as {EXAMPLE}, rediss://… for TLS, or unix:///path"
         raise InvalidError([Problem(field=str(url_file), message=message)]) from None
     return Redis.from_pool(pool)
