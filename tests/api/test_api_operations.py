@@ -223,6 +223,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
     schemathesis.openapi.from_dict(document).validate()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
+        "/$discovery/rest",
         "/health",
         "/metrics",
         "/ready",
@@ -237,6 +238,10 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/effective-policy",
         "/v1/governor",
         "/v1/moderate",
+        "/v1/moderate/batch",
+        "/v1/moderations",
+        "/v1alpha1/comments:analyze",
+        "/v1alpha1/comments:suggestscore",
         "/v1/policies",
         "/v1/policies/{name}",
         "/v1/policies/{name}/diff",
@@ -264,7 +269,7 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     (tmp_path / "redis-url").write_text("redis://127.0.0.1:1/0")
     away = {"cache_enabled": True, "redis_url_file": tmp_path / "redis-url"}
     unready = start_sidecar(policies={}, ports={"subjects": None, "governor": None, "rescans": None}, **away)
-    running = start_sidecar(quotas_file=tmp_path / "quotas.yaml")
+    running = start_sidecar(quotas_file=tmp_path / "quotas.yaml", batch_limit_bytes=2**16)
     for _ in range(2):
         post(running, HELLO, tenant="limited")
     unready.client.get("/v1/governor")
@@ -281,6 +286,8 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
     ask_everything(running.client, "absent", "absent", digest)
     ask_everything(running.client, "a" * 128, "a" * 128, "no digest")
     send_everything(running.client)
+    ask_all_faces(running.client)
+    ask_all_faces(unready.client)
     alter_database(running.database, "UPDATE revisions SET content = content || ' '")
     ask_everything(running.client, decision["id"], "community", digest)
     for table in ("decisions", "revisions", "activations", "decision_changes"):
@@ -315,6 +322,7 @@ def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) ->
     for sent in ({}, token, *({"X-API-Key": key} for key in (moderate, review, spent))):
         keyed.client.headers.update(sent)
         ask_everything(keyed.client, "absent", "community", "no digest")
+        ask_all_faces(keyed.client)
         keyed.client.post("/v1/moderate", content=b"hello", headers={"Content-Type": "text/plain"})
     return keyed
 
@@ -338,6 +346,37 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
     client.post(f"/v1/policies/{policy}/simulate", json={"policy": DRAFT})
     client.get(f"/v1/policies/{policy}/flips", params={"from": digest, "to": digest})
     client.get(f"/v1/policies/{policy}/performance")
+
+
+def ask_all_faces(client: httpx.Client) -> None:
+    """Have content judged by batches and in the shapes of others, and refused as well."""
+    for content, headers in (
+        (json.dumps({"items": [{"content": HELLO}]}), {}),
+        (json.dumps({"items": []}), {}),
+        ("{}", {"Content-Type": "text/html"}),
+        (" " * 2**17, {}),
+        (json.dumps({"items": [{"content": HELLO}] * 100}), {"X-Baleen-Deadline-Ms": "1"}),
+    ):
+        client.post("/v1/moderate/batch", content=content, headers={"Content-Type": "application/json", **headers})
+    long = "a b " * 2**12
+    for asked, headers in (
+        ({"input": "hello"}, {}),
+        ({}, {}),
+        ({"input": "hello", "model": "nobody"}, {}),
+        ({"input": long}, {"X-Baleen-Deadline-Ms": "1"}),
+    ):
+        client.post("/v1/moderations", json=asked, headers=headers)
+    for attribute, words, headers in (
+        ("TOXICITY", "hello", {}),
+        ("FLATTERY", "hello", {}),
+        ("TOXICITY", long, {"X-Baleen-Deadline-Ms": "1"}),
+    ):
+        comment = {"comment": {"text": words}, "requestedAttributes": {attribute: {}}}
+        client.post("/v1alpha1/comments:analyze", json=comment, headers=headers)
+    client.post("/v1alpha1/comments:suggestscore", json={})
+    for version in ("v1alpha1", "v2"):
+        client.get("/$discovery/rest", params={"version": version})
+    client.get("/$discovery/rest", params={"wersion": "v1alpha1"})
 
 
 def send_everything(client: httpx.Client) -> None:

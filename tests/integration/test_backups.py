@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from aiohttp import web
@@ -25,6 +25,9 @@ from store_files import check_integrity
 NOW = datetime(2026, 3, 31, 3, 0, tzinfo=UTC)
 ACCOUNT = frozenset({("baleen-system", "baleen-backup")})
 Said = Callable[[], str]
+
+
+SINCE_0006: Final = ("idempotency_keys", "rescan_debts", "decision_changes")
 
 
 def make_state(folder: Path, *ids: str) -> Path:
@@ -164,7 +167,7 @@ def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: P
         connection.execute("CREATE INDEX decisions_by_time ON decisions (time)")
         for column in ("origin", "personal", "salt", "personal_digest", "keep_days", "link", "writer", "number"):
             connection.execute(f"ALTER TABLE decisions DROP COLUMN {column}")
-        for table in ("spool", "chain", "dropped_decisions", "gaps"):
+        for table in ("spool", "chain", "dropped_decisions", "gaps", *SINCE_0006):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.commit()
@@ -178,7 +181,8 @@ def test_a_backup_of_an_older_release_is_put_back_and_brought_up_to_date(kept: P
 
 def test_the_chain_of_a_backup_from_before_there_were_gaps_is_followed(kept: Path, said_by: Said):
     with closing(sqlite3.connect(kept)) as connection:
-        connection.execute("DROP TABLE gaps")
+        for table in ("gaps", *SINCE_0006):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0003'")
         connection.commit()
     write_sum(kept)

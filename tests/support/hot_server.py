@@ -71,13 +71,13 @@ class NamedDoor:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def admit(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey | None:
+    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey | None:
         """See baleen_sidecar.web.hot.Door."""
         name = headers.get(b"x-api-key")
         return None if name is None else ApiKey(name=name.decode(), sha256="0" * 64, roles=frozenset(KeyRole))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (key := await self.admit(scope["path"], dict(scope["headers"]), "")) is not None:
+        if (key := await self.admit(scope["path"], b"", dict(scope["headers"]), "")) is not None:
             note_key(scope, key)
         await self._app(scope, receive, send)
 

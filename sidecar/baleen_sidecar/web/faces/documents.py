@@ -74,7 +74,7 @@ def _openai() -> dict[str, Any]:
         "requestBody": _body("ModerationsRequest"),
         "responses": {
             "200": _json("OK", "ModerationsAnswer"),
-            **_refusals("OpenAIErrorAnswer", (400, 401, 403, 404, 503, 504)),
+            **_refusals("OpenAIErrorAnswer", (400, 401, 403, 404, 429, 503, 504)),
         },
     }
 
@@ -89,7 +89,7 @@ def _analyze() -> dict[str, Any]:
         "requestBody": _body("AnalyzeCommentRequest"),
         "responses": {
             "200": _json("OK", "AnalyzeCommentResponse"),
-            **_refusals("GoogleErrorAnswer", (400, 401, 403, 503, 504)),
+            **_refusals("GoogleErrorAnswer", (400, 401, 403, 429, 503, 504)),
         },
     }
 
@@ -99,7 +99,7 @@ def _suggest() -> dict[str, Any]:
         "tags": _TAGS,
         "operationId": "suggestCommentScore",
         "summary": "Refused: scores of others are not taken",
-        "responses": _refusals("GoogleErrorAnswer", (401, 403, 501)),
+        "responses": _refusals("GoogleErrorAnswer", (401, 403, 429, 501, 503)),
     }
 
 
@@ -145,6 +145,7 @@ _SAID: Final[Mapping[int, str]] = {
     401: "No API key that is good here",
     403: "The API key lacks a role, or may not speak for the tenant",
     404: "There is no model, or version, of that name",
+    429: "A limit of the caller, which is named, is used up; see Retry-After",
     501: "Scores of others are not taken",
     503: "Overloaded, no policy in force, no score, or the decision cannot be put on record; see Retry-After",
     504: "The deadline passed",
