@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -355,9 +357,16 @@ def ask_all_faces(client: httpx.Client) -> None:
         (json.dumps({"items": []}), {}),
         ("{}", {"Content-Type": "text/html"}),
         (" " * 2**17, {}),
-        (json.dumps({"items": [{"content": HELLO}] * 100}), {"X-Baleen-Deadline-Ms": "1"}),
     ):
         client.post("/v1/moderate/batch", content=content, headers={"Content-Type": "application/json", **headers})
+
+    def slowly() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(0.05)
+        yield b"}"
+
+    hurried = {"Content-Type": "application/json", "X-Baleen-Deadline-Ms": "1"}
+    client.post("/v1/moderate/batch", content=slowly(), headers=hurried)
     long = "a b " * 2**12
     for asked, headers in (
         ({"input": "hello"}, {}),
@@ -376,7 +385,7 @@ def ask_all_faces(client: httpx.Client) -> None:
     client.post("/v1alpha1/comments:suggestscore", json={})
     for version in ("v1alpha1", "v2"):
         client.get("/$discovery/rest", params={"version": version})
-    client.get("/$discovery/rest", params={"wersion": "v1alpha1"})
+    client.get("/$discovery/rest?version=v1alpha1&version=v2")
 
 
 def send_everything(client: httpx.Client) -> None:
