@@ -46,7 +46,7 @@ ROLLOUT = {
     },
 }
 FLOOR_WRITES = 200
-QUICK_GATEWAYS, QUICK_SIDECARS = 2, 8
+QUICK_GATEWAYS, QUICK_SIDECARS, QUICK_OTHERS = 2, 8, 2
 WHERE = f"in force at {SIDECARS:,} sidecars behind {GATEWAYS} gateways, beside {OTHERS} rollouts in flight"
 STAND_IN = "sidecars"
 FIGURES = {
@@ -199,7 +199,7 @@ def stage(*, quick: bool) -> Iterator[Stage]:
             "gateway_token_file": str(operator_token_file(running, folder)),
         }
         operator = stack.enter_context(cluster.operator(running, **settings))
-        begin_rollouts(running)
+        begin_rollouts(running, QUICK_OTHERS if quick else OTHERS)
         made = stack.enter_context(fleet(running, folder, followed, sidecars, KEY))
         watch = stack.enter_context(watching(running, POLICY_KIND, ROUTE_KIND, OVERRIDE_KIND))
         here = Stage(running=running, operator=operator, followed=followed, fleet=made, watch=watch, folder=folder)
@@ -209,11 +209,11 @@ def stage(*, quick: bool) -> Iterator[Stage]:
         yield here
 
 
-def begin_rollouts(running: ControlPlane) -> None:
+def begin_rollouts(running: ControlPlane, count: int) -> None:
     """Put the other policies in force, edit each, and return when all edits are at the weight where they stay."""
-    names = [f"policy-{index}" for index in range(1, OTHERS + 1)]
+    names = [f"policy-{index}" for index in range(1, count + 1)]
     with running.client() as client:
-        for index in range(1, OTHERS + 1):
+        for index in range(1, count + 1):
             client.post(cluster.path_of(POLICY_KIND), json=cluster.policy(index)).raise_for_status()
         for name in names:
             running.wait_for_condition("modpol", name, "Ready", cluster.NAMESPACE)
