@@ -710,7 +710,7 @@ def _has_condition(found: Mapping[str, Any], name: str, status: str, reason: str
         and condition["status"] == status
         and reason in (None, condition.get("reason"))
         and condition.get("observedGeneration", reported.get("observedGeneration", generation)) == generation
-        for condition in reported.get("conditions", [])
+        for condition in reported.get("conditions") or ()
     )
 
 
