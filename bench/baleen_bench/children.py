@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, ClassVar, Final, Protocol
 
 BENCH: Final = Path(__file__).parents[1]
 START_SECONDS: Final = 60.0
@@ -20,33 +20,59 @@ STOP_SECONDS: Final = 10.0
 _BACKLOG: Final = 1024
 
 
+class Process(Protocol):
+    """What a process that was started is asked for, as of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return how it ended, or raise subprocess.TimeoutExpired."""
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def start_anew(module: str, arguments: Sequence[str], *, cpu: int, stdout: IO[bytes], stderr: IO[bytes]) -> Process:
+    """Start `python -m module` on one core as anybody does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=BENCH,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     """A running process: its id and the port of the loopback interface that it listens on."""
+
+    start: ClassVar[Callable[..., Process]] = staticmethod(start_anew)
+    """How it begins: what is measured is a process that shares nothing, and tests take what begins sooner."""
 
     pid: int
     port: int
 
 
 @contextmanager
-def child(module: str, *arguments: str, cpu: int, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
+def child(module: str, *arguments: str, cpu: int) -> Iterator[Child]:
     """Run `python -m module` on one core until the end of the block; its first line on stdout must be its port.
 
     Raises:
         RuntimeError: it did not start; what it wrote to stderr is in the message.
     """
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=BENCH,
-            env=os.environ | dict(environment or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
-        )
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as said, tempfile.TemporaryFile() as errors:
+        with os.fdopen(writer, "wb") as saying:
+            process = Child.start(module, arguments, cpu=cpu, stdout=saying, stderr=errors)
         try:
-            line = _first_line(process)
+            line = _first_line(said)
             if not line.strip().isdigit():
                 errors.seek(0)
                 raise RuntimeError(f"{module} did not start: {errors.read()[-4000:].decode(errors='replace')}")
@@ -61,25 +87,22 @@ def announce(listening: socket.socket) -> None:
     print(listening.getsockname()[1], flush=True)
 
 
-def _first_line(process: subprocess.Popen[bytes]) -> bytes:
-    assert process.stdout is not None
+def _first_line(said: IO[bytes]) -> bytes:
     deadline = time.monotonic() + START_SECONDS
     line = b""
     while not line.endswith(b"\n") and (left := deadline - time.monotonic()) > 0:
-        if not select.select([process.stdout], [], [], left)[0]:
+        if not select.select([said], [], [], left)[0]:
             break
-        if not (byte := os.read(process.stdout.fileno(), 1)):
+        if not (byte := os.read(said.fileno(), 1)):
             break
         line += byte
     return line
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: Process) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    assert process.stdout is not None
-    process.stdout.close()

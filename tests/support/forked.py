@@ -31,7 +31,8 @@ class ForkedProcess:
     """A running `python -m MODULE ARGUMENTS`, of which `stderr` is read; the rest is as in `subprocess.Popen`.
 
     Its command line is that of the process that was forked; `name`, of at most 15 characters, is how to find it.
-    What it writes to standard output goes to the file `stdout`, if there is one.
+    What it writes to standard output goes to the file `stdout`, if there is one. With a file for standard error there
+    is nothing to read; with `cpu` it stays on that core.
     """
 
     def __init__(
@@ -41,14 +42,19 @@ class ForkedProcess:
         environment: Mapping[str, str],
         name: str = "",
         stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
+        cpu: int | None = None,
     ) -> None:
-        reader, writer = os.pipe()
+        if stderr is None:
+            reader, writer = os.pipe()
+        else:
+            reader, writer = os.open(os.devnull, os.O_RDONLY), os.dup(stderr.fileno())
         self.stderr: IO[str] = os.fdopen(reader, "r")
         output = os.open(os.devnull, os.O_RDWR) if stdout is None else os.dup(stdout.fileno())
         with Connection(writer, readable=False) as errors, Connection(output, readable=False) as outputs:
             # A daemon: a run that ends without its fixtures takes it along.
             self._process = _context().Process(
-                target=_run, args=(name, [module, *arguments], dict(environment), outputs, errors), daemon=True
+                target=_run, args=(name, [module, *arguments], dict(environment), outputs, errors, cpu), daemon=True
             )
             self._process.start()
 
@@ -128,7 +134,16 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _run(name: str, command: list[str], environment: Mapping[str, str], stdout: Connection, stderr: Connection) -> None:
+def _run(
+    name: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    stdout: Connection,
+    stderr: Connection,
+    cpu: int | None,
+) -> None:
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
     if name:
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
