@@ -19,8 +19,10 @@ from rich.table import Table
 from cluster_site import Site, override, write_yaml
 from cluster_tools import CONTROL_PLANE, ToolsMissing, tools
 from control_plane import ControlPlane
+from forked import ForkedProcess
 from gateway_process import RunningGateway, gateway_settings, operator_token_file
 from git_loop import GitLoop
+from logged_process import LoggedProcess
 from operators import RunningOperator, settings_for
 from serving import Load, until
 
@@ -228,6 +230,7 @@ def main() -> int:
     except ToolsMissing as exc:
         print(f"baleen: {exc}", file=sys.stderr)
         return 1
+    LoggedProcess.start = ForkedProcess
     with tempfile.TemporaryDirectory(prefix="baleen-rollout-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         site, gateways = stack.enter_context(_site(folder))
@@ -242,7 +245,7 @@ def main() -> int:
         for gateway in gateways:
             # Until there is a policy nobody is answered.
             for word in ("kind", LINK, LINK * 4):
-                loads.append(Load(gateway.url, callers=1, word=word, pause_seconds=0.05))
+                loads.append(Load(gateway.url, callers=1, word=word, pause_seconds=0.1))
         with contextlib.ExitStack() as traffic:
             demo.push("v1")
             demo.wait_for("Ready", "InForce")
