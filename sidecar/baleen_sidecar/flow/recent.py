@@ -54,5 +54,10 @@ class Recent:
         return found
 
 
+def covered_seconds(*, now: float, span_seconds: float) -> float:
+    """Return how long the time is that a total now is of: up to a slice shorter than the span."""
+    return now - (_number(now, span_seconds) - _SLICES + 1) * span_seconds / _SLICES
+
+
 def _number(now: float, span_seconds: float) -> int:
     return int(now * _SLICES / span_seconds)
