@@ -31,6 +31,7 @@ from baleen_sidecar.ports import (
     Inference,
     LanguageDetector,
     PerceptualHash,
+    QueueReport,
     Quotas,
     RevisionStore,
     ScoreCache,
@@ -74,6 +75,7 @@ from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
+from baleen_sidecar.web.named_metrics import NamedMetrics
 from baleen_sidecar.web.openapi import answer, build_openapi
 from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
@@ -85,6 +87,7 @@ from baleen_sidecar.web.routes import (
     governor,
     operations,
     policies,
+    queues,
     simulations,
     subjects,
     surveys,
@@ -105,7 +108,7 @@ class Ports:
     where the log itself is; and so are `rescans`, which somebody has to run.
     `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
     callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is. `breakers`
-    are those of the models.
+    are those of the models, and `queues` say what waits for each.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -135,6 +138,7 @@ class Ports:
     breakers: Breakers | None = None
     rescans: PayDebts | None = None
     cache: ScoreCache | None = None
+    queues: Callable[[], Sequence[QueueReport]] = lambda: ()
 
 
 def build_app(
@@ -146,6 +150,7 @@ def build_app(
     """Put the application together; nothing is opened or started here."""
     concurrency = ports.concurrency or Concurrency(ports.shell.monotonic_seconds)
     metrics = RequestMetrics(ports.registry, in_flight=lambda: concurrency.in_flight)
+    ports.registry.register(NamedMetrics(metrics, ports.queues))
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
     scoring = Scoring(
         ports.models,
@@ -336,8 +341,12 @@ def build_rest(
             log_head=ports.log_head,
             rescans=ports.rescans,
             cache=ports.cache,
+            queues=ports.queues,
+            breakers=control_breakers,
+            models=lambda: ports.models().expected,
         )
     )
+    app.include_router(queues.build_router(ports.queues, ports.governor))
     app.include_router(
         breakers.build_router(
             control_breakers, monotonic_seconds=ports.shell.monotonic_seconds, wall_seconds=ports.shell.wall_seconds
@@ -345,7 +354,19 @@ def build_rest(
     )
     app.include_router(cache.build_router(ports.cache))
     _answer_errors(app, ports.shell.chance)
-    parts = (changes, decisions, subjects, policies, simulations, surveys, governor, operations, breakers, cache)
+    parts = (
+        changes,
+        decisions,
+        subjects,
+        policies,
+        simulations,
+        surveys,
+        governor,
+        operations,
+        breakers,
+        cache,
+        queues,
+    )
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     add_faces(document)
     app.openapi = lambda: document  # type: ignore[method-assign]

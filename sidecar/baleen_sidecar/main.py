@@ -144,7 +144,7 @@ class Parts:
     registry: CollectorRegistry
     debts: RescanDebts
     settings: Settings
-    batched: Callable[[Inference, Callable[[Model], int]], Inference]
+    batched: Callable[[Inference, Callable[[Model], int]], BatchedInference]
     """Puts queues before models, given at how many servers each may be asked."""
     keys: KeyFile | None = None
     quota_file: QuotaFile | None = None
@@ -211,7 +211,8 @@ class Parts:
         """
         tokens = accounts if self.jwt is None else self.jwt if accounts is None else EitherTokens(self.jwt, accounts)
         is_here = log in (None, self.log)
-        measured = MeasuredInference(self.batched(inference, replicas), self.registry)
+        batched = self.batched(inference, replicas)
+        measured = MeasuredInference(batched, self.registry)
         return Ports(
             policies=policies,
             models=models,
@@ -241,6 +242,7 @@ class Parts:
             breakers=breakers,
             rescans=self._rescans(measured, models) if is_here else None,
             cache=self.cache.scores,
+            queues=batched.reports,
         )
 
     def _rescans(self, inference: Inference, models: Callable[[], ModelSet]) -> PayDebts:
@@ -304,7 +306,7 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             stack.push_async_callback(jwt.keys.aclose)
         cache = await stack.enter_async_context(open_cache(settings))
 
-        def batched(inference: Inference, replicas: Callable[[Model], int]) -> Inference:
+        def batched(inference: Inference, replicas: Callable[[Model], int]) -> BatchedInference:
             made = BatchedInference(
                 inference,
                 registry,

@@ -77,6 +77,26 @@ class Inference(Protocol):
         """Say whether the model gave its golden answers and is loaded now."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueReport:
+    """What waits for one model now, and what it was not asked since this process began.
+
+    `waiting` counts rows by lane and priority, without those of which there are none; `rejected` counts calls by reason
+    (see flow.batching.Reason). `mean_batch_rows` is how many rows went together, None before there was a batch.
+    """
+
+    model: str
+    waiting: Mapping[Lane, Mapping[Priority, int]]
+    batches_under_way: int
+    rejected: Mapping[str, int]
+    mean_batch_rows: float | None = None
+
+    @property
+    def waiting_rows(self) -> int:
+        """How many rows wait."""
+        return sum(rows for by_priority in self.waiting.values() for rows in by_priority.values())
+
+
 class BreakerKind(StrEnum):
     """What a breaker is of: a model, one of the servers that run it, or a source of content."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from baleen_core.api_keys import KeyRole, hash_key, make_key
@@ -34,6 +35,10 @@ COUNTS_OF_NOW = {
     "baleen_governor_throttle_level",
     "baleen_rescan_debt_decisions",
 }
+
+
+NOTHING_WAITS = {lane: {"Low": 0, "Normal": 0, "High": 0, "Critical": 0} for lane in ("Interactive", "Video")}
+OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"}
 
 
 def families(running: RunningSidecar) -> dict[str, Any]:
@@ -84,7 +89,13 @@ def test_the_status_has_numbers_for_people(start_sidecar: StartSidecar) -> None:
     status = running.client.get("/v1/status").json()
 
     assert status["requests"] == {"decisions": 3, "refused": 1}
+    assert (status["refused_by_status"], status["error_ratio"]) == ({"422": 1}, 0)
+    assert status["models"]["toxicity"]
+    assert status["python"].startswith("3.")
+    assert status["breakers"]["overall_health"] == "Healthy"
+    assert next(each for each in status["queues"] if each["model"] == "toxicity")["batches_under_way"] == 0
     percentiles = status["request_duration_seconds"]["text"]
+    assert 0 < percentiles["mean"] < 60
     assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"] < 60
     assert status["memory_bytes"] > 10 * 2**20
     assert status["uptime_seconds"] > 0
@@ -142,7 +153,8 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_rescans",
         "baleen_source_breakers",
     }
-    for family in found.values():
+    for name in ours:
+        family = found[name]
         assert family.documentation, f"{family.name} has no help"
         assert family.type in ("counter", "gauge", "histogram"), family
         exposed = f"{family.name}_total" if family.type == "counter" else family.name
@@ -176,6 +188,92 @@ def test_the_histogram_of_seconds_is_whole(start_sidecar: StartSidecar) -> None:
     buckets = [(float(each.labels["le"]), each.value) for each in samples if each.name.endswith("_bucket")]
     assert buckets == sorted(buckets)
     assert buckets[-1] == (float("inf"), 3)
+
+
+def test_the_names_that_alerts_of_other_systems_ask_for_are_exported_as_they_ask(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    for _ in range(3):
+        post(running, HELLO)
+    post(running, {"type": "text"})
+
+    text = running.client.get("/metrics").text
+    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+
+    histogram = [name for name in found if name.startswith("moderation_processing_time_histogram")]
+    bounds = ("0.1", "0.5", "1.0", "2.0", "+Inf")
+    assert histogram == [
+        *(f'moderation_processing_time_histogram_bucket{{le="{bound}"}}' for bound in bounds),
+        "moderation_processing_time_histogram_count",
+        "moderation_processing_time_histogram_sum",
+    ]
+    assert found['moderation_processing_time_histogram_bucket{le="+Inf"}'] == 3
+    assert found['moderation_requests_duration_seconds_bucket{le="+Inf"}'] == 3
+    assert found["moderation_processing_time_histogram_sum"] > 0
+    assert found["moderation_requests_total"] == 4
+    assert found["moderation_requests_successful"] == 3
+    assert found["moderation_requests_failed"] == 1
+    # A request that was not in order is nobody's emergency.
+    assert found["moderation_requests_errors_total"] == 0
+    assert 0 < found["moderation_processing_time_p95"] < 60
+    assert found["moderation_queue_depth"] == found["moderation_workers_active"] == 0
+    types = dict(re.findall(r"^# TYPE (moderation_\w+) (\w+)$", text, re.MULTILINE))
+    assert types["moderation_requests_total"] == types["moderation_requests_errors_total"] == "counter"
+    assert types["moderation_processing_time_histogram"] == types["moderation_requests_duration_seconds"] == "histogram"
+
+
+def test_the_names_of_others_are_there_before_the_first_request(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+
+    found = families(running)
+
+    buckets = found["moderation_processing_time_histogram"].samples
+    assert {each.labels.get("le") for each in buckets} == {"0.1", "0.5", "1.0", "2.0", "+Inf", None}
+    assert all(each.value == 0 for name in found if name.startswith("moderation_") for each in found[name].samples)
+
+
+def test_who_accepts_openmetrics_is_told_which_decision_was_slow(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    decision = post(running, HELLO).json()
+
+    response = running.client.get("/metrics", headers=OPENMETRICS)
+    found = {family.name: family for family in openmetrics_families(response.text)}
+
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    exemplars = [each.exemplar for each in found["baleen_request_duration_seconds"].samples if each.exemplar]
+    assert [each.labels for each in exemplars] == [{"decision_id": decision["id"]}]
+    assert {"moderation_requests", "moderation_requests_failed", "moderation_requests_errors"} <= set(found)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/plain", "application/openmetrics-text-2", ""])
+def test_anybody_else_gets_the_text_format(sidecar: RunningSidecar, accept: str) -> None:
+    response = sidecar.client.get("/metrics", headers={"Accept": accept})
+
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert "# EOF" not in response.text
+
+
+def test_a_version_of_openmetrics_that_is_none_does_no_harm(sidecar: RunningSidecar) -> None:
+    response = sidecar.client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=evil"})
+
+    assert (response.status_code, "evil" in response.headers["content-type"]) == (200, False)
+
+
+def test_what_waits_and_what_was_rejected_is_told_by_model(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+    before = running.client.get("/v1/queue/stats").json()
+    post(running, HELLO)
+    after = running.client.get("/v1/queue/stats").json()
+
+    assert before == {"waiting_rows": 0, "waiting_requests": 0, "rejected": {}, "queues": []}
+    toxicity = next(each for each in after["queues"] if each["model"] == "toxicity")
+    assert toxicity == {
+        "model": "toxicity",
+        "waiting_rows": 0,
+        "waiting": NOTHING_WAITS,
+        "batches_under_way": 0,
+        "mean_batch_rows": 1,
+        "rejected": {"QueueFull": 0, "PredictedLate": 0, "DeadlinePassed": 0},
+    }
 
 
 def test_no_caller_can_make_new_series(start_sidecar: StartSidecar) -> None:
@@ -250,6 +348,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/policies/{name}/flips",
         "/v1/policies/{name}/performance",
         "/v1/policies/{name}/simulate",
+        "/v1/queue/stats",
         "/v1/status",
         "/v1/subjects/{author}",
     }
@@ -330,7 +429,16 @@ def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) ->
 
 
 def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str) -> None:
-    for path in ("/health", "/ready", "/metrics", "/v1/status", "/v1/policies", "/v1/cache/stats", "/v1/governor"):
+    for path in (
+        "/health",
+        "/ready",
+        "/metrics",
+        "/v1/status",
+        "/v1/policies",
+        "/v1/cache/stats",
+        "/v1/governor",
+        "/v1/queue/stats",
+    ):
         client.get(path)
     client.delete("/v1/cache")
     client.get("/v1/breakers")

@@ -326,3 +326,27 @@ def test_rows_of_a_model_that_answers_for_each_token_are_not_made_longer():
     assert read_padding(TEXT_MODEL) == {"input_ids": 1, "attention_mask": 0}
     assert read_padding(replace(TEXT_MODEL, outputs=(each_token,))) == {}
     assert read_padding(IMAGE_MODEL) == {}
+
+
+async def test_the_report_says_what_waits_for_whom_and_what_was_refused():
+    setting = Setting()
+    before = setting.batched.reports()
+    first = await setting.occupied()
+    setting.now += 1
+    urgent = setting.start(1, 2, work=Work(priority=Priority.HIGH))
+    frame = setting.start(3, work=Work(lane=Lane.VIDEO, priority=Priority.LOW))
+    await until_idle()
+    with pytest.raises(DeadlineExceeded):
+        await setting.ask(4, work=Work(deadline=setting.now - 1))
+    (busy,) = setting.batched.reports()
+    setting.device.free.set()
+    await asyncio.gather(first, urgent, frame)
+    (done,) = setting.batched.reports()
+
+    assert before == ()
+    assert (busy.model, busy.batches_under_way, busy.waiting_rows) == ("looks", 1, 3)
+    assert busy.waiting == {Lane.INTERACTIVE: {Priority.HIGH: 2}, Lane.VIDEO: {Priority.LOW: 1}}
+    assert busy.rejected == {"QueueFull": 0, "PredictedLate": 0, "DeadlinePassed": 1}
+    assert (done.batches_under_way, done.waiting_rows, done.waiting) == (0, 0, {})
+    # 1 and 32 rows to learn from, then 1, 2 and 1.
+    assert done.mean_batch_rows == 37 / 5

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
 
 from baleen_core.errors import BaleenError, DeadlineExceeded, ModelUnavailable, Overloaded
 from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
+from baleen_core.priority import Priority
 from baleen_sidecar.flow.batching import Batch, Dropped, Entry, Gate, Limits, Reason, Refused, retry_after_seconds
-from baleen_sidecar.ports import ANYONE, Inference, Lane, Tensors, Work
+from baleen_sidecar.ports import ANYONE, Inference, Lane, QueueReport, Tensors, Work
 
 WAIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: from a turn of the event loop to a queue that only patient callers bear."""
@@ -77,6 +79,26 @@ class BatchedInference:
         for line in self._lines.values():
             await line.close()
 
+    def reports(self) -> tuple[QueueReport, ...]:
+        """Say what waits for each model that was asked yet, and what it was not asked."""
+        names = sorted({line.model.name for line in self._lines.values()})
+        return tuple(self._report(name) for name in names)
+
+    def _report(self, name: str) -> QueueReport:
+        lines = [line for line in self._lines.values() if line.model.name == name]
+        waiting: dict[Lane, dict[Priority, int]] = {}
+        for line in lines:
+            for entry in line.waiting():
+                rows = waiting.setdefault(entry.content.work.lane, {})
+                rows[entry.priority] = rows.get(entry.priority, 0) + entry.rows
+        return QueueReport(
+            model=name,
+            waiting=waiting,
+            batches_under_way=sum(line.batches_under_way for line in lines),
+            rejected=self._metrics.rejected(name),
+            mean_batch_rows=self._metrics.mean_batch_rows(name),
+        )
+
     def _open(self, model: Model) -> "_Line":
         # What had this name before and is asked no more has been replaced.
         replaced = [key for key, line in self._lines.items() if line.model.name == model.name and line.is_idle]
@@ -129,6 +151,26 @@ class _Metrics:
             registry=registry,
         )
         self.wait, self.size, self.shed = cache(wait.labels), cache(size.labels), cache(shed.labels)
+        self._size, self._shed = size, shed
+
+    def rejected(self, model: str) -> dict[str, int]:
+        """Return how many calls a model was not asked, by why."""
+        found = dict.fromkeys(Reason, 0)
+        for sample in _samples(self._shed, model, "_total"):
+            found[Reason(sample.labels["reason"])] += int(sample.value)
+        return {reason.value: count for reason, count in found.items()}
+
+    def mean_batch_rows(self, model: str) -> float | None:
+        """Return how many rows went to a model together."""
+        batches = sum(sample.value for sample in _samples(self._size, model, "_count"))
+        return sum(sample.value for sample in _samples(self._size, model, "_sum")) / batches if batches else None
+
+
+def _samples(metric: Counter | Histogram, model: str, ending: str) -> Iterator[Sample]:
+    for family in metric.collect():
+        for sample in family.samples:
+            if sample.name.endswith(ending) and sample.labels["model"] == model:
+                yield sample
 
 
 class _Call:
@@ -179,6 +221,15 @@ class _Line:
     def waiting_rows(self) -> int:
         """How many rows wait."""
         return self._gate.waiting_rows
+
+    @property
+    def batches_under_way(self) -> int:
+        """How many batches have begun and not ended."""
+        return self._gate.under_way
+
+    def waiting(self) -> Iterator[Entry[_Call]]:
+        """Yield what waits, in no order."""
+        return self._gate.waiting()
 
     async def ask(self, inputs: Tensors, work: Work) -> Tensors:
         """Wait for a turn and an answer; raises what Inference.infer does."""

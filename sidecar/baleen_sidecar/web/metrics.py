@@ -1,16 +1,39 @@
 """What Prometheus scrapes of the HTTP face; labels are bound once, values are in base units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.samples import Sample
 
 from baleen_core.percentiles import percentile
 from baleen_core.records import RESCAN_DEBT, DecisionRecord
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: from a decision without a model to a minute of video."""
+OUR_FAULT: Final = 500
+"""From this status on it was not for what the caller sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durations:
+    """How many decisions took up to each of the `bounds` (the last one is infinite); `seconds` is the sum of all."""
+
+    bounds: tuple[float, ...] = (*BUCKETS, inf)
+    cumulative: tuple[float, ...] = (0.0,) * (len(BUCKETS) + 1)
+    seconds: float = 0.0
+
+    @property
+    def count(self) -> float:
+        """How many there were."""
+        return self.cumulative[-1]
+
+    def __add__(self, other: "Durations") -> "Durations":
+        both = zip(self.cumulative, other.cumulative, strict=True)
+        return Durations(cumulative=tuple(map(sum, both)), seconds=self.seconds + other.seconds)
 
 
 class RequestMetrics:
@@ -59,7 +82,8 @@ class RequestMetrics:
         """Count a decision that was given."""
         content_type, decision = record.evidence.content.type, record.decision
         self._decision_label(content_type, decision.decision, decision.risk).inc()
-        self._seconds_label(content_type).observe(seconds)
+        # By which one of them can be looked up that was slow.
+        self._seconds_label(content_type).observe(seconds, {"decision_id": record.id})
         for policy in decision.policies:
             labels = (policy.namespace or "", policy.name, decision.decision.value, policy.cohort.value)
             self._policy_label(*labels).inc()
@@ -81,26 +105,63 @@ class RequestMetrics:
         """Count a request that got no decision."""
         self._refusals.labels(str(status)).inc()
 
+    def durations(self) -> dict[str, Durations]:
+        """Return how long decisions took, by content type, out of the histogram that is exported."""
+        buckets: dict[str, dict[float, float]] = {}
+        sums: dict[str, float] = {}
+        for sample in _samples(self._seconds):
+            content_type = sample.labels["content_type"]
+            if sample.name.endswith("_bucket"):
+                buckets.setdefault(content_type, {})[float(sample.labels["le"])] = sample.value
+            elif sample.name.endswith("_sum"):
+                sums[content_type] = sample.value
+        return {
+            name: Durations(cumulative=tuple(counts[bound] for bound in sorted(counts)), seconds=sums[name])
+            for name, counts in sorted(buckets.items())
+        }
+
+    def all_durations(self) -> Durations:
+        """Return how long decisions took, whatever they were about."""
+        return sum(self.durations().values(), Durations())
+
+    def refusals(self) -> dict[int, int]:
+        """Return how many requests were refused, by status."""
+        found = (each for each in _samples(self._refusals) if each.name.endswith("_total"))
+        return {int(sample.labels["status"]): int(sample.value) for sample in found}
+
+    def errors(self) -> int:
+        """Return how many requests had no decision through no fault of the caller."""
+        return sum(count for status, count in self.refusals().items() if status >= OUR_FAULT)
+
+    def error_ratio(self) -> float | None:
+        """Return the part of all requests that these are; None before the first request."""
+        total = self.answered() + sum(self.refusals().values())
+        return round(self.errors() / total, 6) if total else None
+
+    def answered(self) -> int:
+        """Return how many requests were answered with a decision, a new one or one that was given before."""
+        return _total(self._decisions) + _total(self._replays)
+
     def percentiles(self) -> dict[str, dict[str, float]]:
-        """Return seconds at p50, p95 and p99 by content type, out of the histogram that is exported."""
-        found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-        for metric in self._seconds.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_bucket"):
-                    buckets = found.setdefault(sample.labels["content_type"], {}).setdefault("buckets", [])
-                    buckets.append((float(sample.labels["le"]), sample.value))
-        return {name: _percentiles(series["buckets"]) for name, series in sorted(found.items())}
+        """Return the mean of seconds, and p50, p95 and p99, by content type."""
+        return {name: _percentiles(durations) for name, durations in self.durations().items()}
 
     def totals(self) -> dict[str, int]:
         """Return how many decisions were given and how many requests were refused."""
         return {"decisions": _total(self._decisions), "refused": _total(self._refusals)}
 
 
-def _percentiles(buckets: list[tuple[float, float]]) -> dict[str, float]:
-    bounds, cumulative = zip(*sorted(buckets), strict=True)
-    values = {f"p{int(ratio * 100)}": percentile(bounds, cumulative, ratio) for ratio in (0.5, 0.95, 0.99)}
-    return {name: round(value, 6) for name, value in values.items() if value is not None}
+def _percentiles(durations: Durations) -> dict[str, float]:
+    found = {
+        f"p{int(ratio * 100)}": percentile(durations.bounds, durations.cumulative, ratio) for ratio in (0.5, 0.95, 0.99)
+    }
+    mean = durations.seconds / durations.count if durations.count else None
+    return {name: round(value, 6) for name, value in {"mean": mean, **found}.items() if value is not None}
+
+
+def _samples(metric: Counter | Histogram) -> Iterable[Sample]:
+    return (sample for family in metric.collect() for sample in family.samples)
 
 
 def _total(counter: Counter) -> int:
-    return int(sum(s.value for metric in counter.collect() for s in metric.samples if s.name.endswith("_total")))
+    return int(sum(sample.value for sample in _samples(counter) if sample.name.endswith("_total")))

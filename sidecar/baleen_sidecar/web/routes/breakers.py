@@ -1,6 +1,6 @@
 """Breakers: how each is and why, and opening and closing them by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -108,19 +108,7 @@ def build_router(
     @router.get("", responses=documented(BreakersAnswer), summary="Show every breaker")
     async def show() -> Response:
         reports = control.reports()
-        summary = summarize(reports)
-        return answer(
-            BreakersAnswer(
-                summary=BreakersSummary(
-                    total_breakers=summary.total,
-                    healthy=summary.healthy,
-                    degraded=summary.degraded,
-                    failing=summary.failing,
-                    overall_health=summary.overall.value,
-                ),
-                breakers=tuple(map(told, reports)),
-            )
-        )
+        return answer(BreakersAnswer(summary=to_summary(reports), breakers=tuple(map(told, reports))))
 
     @router.post(
         # A source is a path.
@@ -141,6 +129,18 @@ def build_router(
         return answer(told(control.order(name, wanted.state, by=by, reason=wanted.reason)))
 
     return router
+
+
+def to_summary(reports: Sequence[BreakerReport]) -> BreakersSummary:
+    """Say how breakers are together."""
+    summary = summarize(reports)
+    return BreakersSummary(
+        total_breakers=summary.total,
+        healthy=summary.healthy,
+        degraded=summary.degraded,
+        failing=summary.failing,
+        overall_health=summary.overall.value,
+    )
 
 
 def to_answer(report: BreakerReport, *, ahead_seconds: float) -> BreakerAnswer:

@@ -1,13 +1,14 @@
 """Health, readiness, status, metrics and the documentation of the API, with all assets served from here."""
 
 import mimetypes
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Annotated
 
 import psutil
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, Response
 from msgspec import Struct
@@ -15,12 +16,16 @@ from prometheus_client import CollectorRegistry
 
 from baleen_core.decision_chain import Head
 from baleen_core.errors import NotFound
-from baleen_sidecar.ports import ScoreCache
+from baleen_core.model.schema import Model
+from baleen_sidecar.ports import QueueReport, ScoreCache
+from baleen_sidecar.usecases.control_breakers import ControlBreakers
 from baleen_sidecar.usecases.pay_debts import PayDebts
 from baleen_sidecar.usecases.report_health import Component, ReportHealth
 from baleen_sidecar.web import exposition
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.openapi import answer, documented
+from baleen_sidecar.web.routes import queues as queue_routes
+from baleen_sidecar.web.routes.breakers import BreakersSummary, to_summary
 from baleen_sidecar.web.routes.cache import CacheStatsAnswer, describe
 
 DOCS_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' data:"
@@ -60,19 +65,27 @@ class RescanDebt(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Numbers for people: requests, seconds at p50, p95 and p99 by content type, CPU and memory of this process.
+    """Numbers for people, of this process since it began: requests, and seconds (mean, p50, p95, p99) by content type.
 
-    `decision_log_head` is the newest link of the decision log's chain as `place:link`, null where there is none, and so
-    is `rescan_debt`.
+    `refused_by_status` counts requests without a decision; `error_ratio` is the part of all requests that failed
+    through no fault of the caller, null before the first. `cpu_percent` is of one CPU, since it was asked for last.
+    `models` has the version of each. `decision_log_head` is the newest link of the decision log's chain as
+    `place:link`, null where there is none, and so is `rescan_debt`.
     """
 
     version: str
+    python: str
+    models: dict[str, str]
     ready: bool
     uptime_seconds: float
     requests: dict[str, int]
+    refused_by_status: dict[str, int]
+    error_ratio: float | None
     request_duration_seconds: dict[str, dict[str, float]]
     cpu_percent: float
     memory_bytes: int
+    queues: tuple[queue_routes.QueueAnswer, ...]
+    breakers: BreakersSummary
     components: tuple[ComponentAnswer, ...]
     decision_log_head: str | None
     rescan_debt: RescanDebt | None
@@ -93,6 +106,9 @@ def build_router(
     log_head: Callable[[], Head | None] = lambda: None,
     rescans: PayDebts | None = None,
     cache: ScoreCache | None = None,
+    queues: Callable[[], Sequence[QueueReport]] = lambda: (),
+    breakers: ControlBreakers,
+    models: Callable[[], Sequence[Model]] = lambda: (),
 ) -> APIRouter:
     """Serve what operations need; `says_why` is whether /ready, which is open to all, quotes policies and addresses."""
     router = APIRouter(tags=["operations"])
@@ -118,12 +134,18 @@ def build_router(
         return answer(
             Status(
                 version=version,
+                python=platform.python_version(),
+                models={model.name: model.version for model in models()},
                 ready=found.ready,
                 uptime_seconds=round(monotonic_seconds() - started, 3),
                 requests=metrics.totals(),
+                refused_by_status={str(each): count for each, count in sorted(metrics.refusals().items())},
+                error_ratio=metrics.error_ratio(),
                 request_duration_seconds=metrics.percentiles(),
                 cpu_percent=process.cpu_percent(),
                 memory_bytes=process.memory_info().rss,
+                queues=tuple(map(queue_routes.to_answer, queues())),
+                breakers=to_summary(breakers.reports()),
                 components=_components(found.components),
                 decision_log_head=None if head is None else str(head),
                 rescan_debt=None if rescans is None else _debt(rescans),
@@ -134,8 +156,8 @@ def build_router(
     @router.get(
         exposition.PATH, response_class=Response, summary="Expose metrics to Prometheus", responses=_text_response()
     )
-    async def expose() -> Response:
-        return exposition.expose(registry)
+    async def expose(request: Request) -> Response:
+        return exposition.expose(registry, ",".join(request.headers.getlist("accept")))
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -189,4 +211,5 @@ def _ready_responses() -> dict[int | str, dict[str, object]]:
 
 
 def _text_response() -> dict[int | str, dict[str, object]]:
-    return {200: {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    kinds = ("text/plain", exposition.OPENMETRICS)
+    return {200: {"description": "OK", "content": {kind: {"schema": {"type": "string"}} for kind in kinds}}}
