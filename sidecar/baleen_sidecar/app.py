@@ -53,6 +53,7 @@ from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
+from baleen_sidecar.usecases.watch_sources import WatchSources
 from baleen_sidecar.web import batch
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
@@ -92,6 +93,8 @@ from baleen_sidecar.web.routes import (
     subjects,
     surveys,
 )
+from baleen_sidecar.web.routes import sources as source_routes
+from baleen_sidecar.web.source_metrics import SourceMetrics
 
 log = logging.getLogger(__name__)
 
@@ -191,9 +194,13 @@ def build_app(
         [each for each in (ports.breakers, sources) if each is not None], wall_seconds=ports.shell.wall_seconds
     )
     BreakerMetrics(control_breakers.reports, ports.registry)
-    app = build_rest(ports, metrics, lifespan, control_breakers)
+    watched = WatchSources(
+        sources, offline_seconds=settings.source_offline_seconds, monotonic_seconds=ports.shell.monotonic_seconds
+    )
+    ports.registry.register(SourceMetrics(watched))
     default = Context(tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source)
-    judge = Judge(moderate, ports.fetcher, sources, default=default)
+    judge = Judge(moderate, ports.fetcher, sources, watched, default=default)
+    app = build_rest(ports, metrics, lifespan, control_breakers, judge)
     route = ModerateRoute(
         judge,
         limits=limits,
@@ -296,6 +303,7 @@ def build_rest(
     metrics: RequestMetrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
     control_breakers: ControlBreakers,
+    judge: Judge,
 ) -> FastAPI:
     """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
     release = version("baleen")
@@ -353,6 +361,14 @@ def build_rest(
         )
     )
     app.include_router(cache.build_router(ports.cache))
+    app.include_router(
+        source_routes.build_router(
+            judge.watched,
+            judge.place,
+            monotonic_seconds=ports.shell.monotonic_seconds,
+            wall_seconds=ports.shell.wall_seconds,
+        )
+    )
     _answer_errors(app, ports.shell.chance)
     parts = (
         changes,
@@ -366,6 +382,7 @@ def build_rest(
         breakers,
         cache,
         queues,
+        source_routes,
     )
     document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
     add_faces(document)

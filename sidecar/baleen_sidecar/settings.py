@@ -166,6 +166,8 @@ class Settings:
     """How many rows (windows of text, pictures) may wait for a model, and as many frames; beyond, some are refused."""
     batch_queue_bytes: int = 256 * 1024 * 1024
     """How many bytes of rows may wait for a model, and as many of frames."""
+    source_offline_seconds: float = 90.0
+    """How long a source may send nothing before it counts as offline."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -513,6 +515,7 @@ _READERS: Final[Readers] = {
     "batches_in_flight": read_positive,
     "batch_queue_rows": read_positive,
     "batch_queue_bytes": read_positive,
+    "source_offline_seconds": read_seconds,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

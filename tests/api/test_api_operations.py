@@ -27,6 +27,7 @@ BASE_UNITS = ("_seconds", "_bytes", "_total", "_info", "_rows", "_fds", "_ratio"
 COUNTS_OF_NOW = {
     "baleen_breaker_state",
     "baleen_source_breakers",
+    "baleen_sources",
     "baleen_queue_depth",
     "baleen_inference_batch_size",
     "baleen_cache_entries",
@@ -152,6 +153,9 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_rescan_debt_oldest_seconds",
         "baleen_rescans",
         "baleen_source_breakers",
+        "baleen_source_contents",
+        "baleen_source_errors",
+        "baleen_sources",
     }
     for name in ours:
         family = found[name]
@@ -349,6 +353,8 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/policies/{name}/performance",
         "/v1/policies/{name}/simulate",
         "/v1/queue/stats",
+        "/v1/sources",
+        "/v1/sources/{source}/stats",
         "/v1/status",
         "/v1/subjects/{author}",
     }
@@ -438,11 +444,13 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
         "/v1/cache/stats",
         "/v1/governor",
         "/v1/queue/stats",
+        "/v1/sources",
     ):
         client.get(path)
     client.delete("/v1/cache")
     client.get("/v1/breakers")
     client.post(f"/v1/breakers/source%2F{policy}", json={"state": "Closed"})
+    client.post(f"/v1/sources/{policy}/stats", json={"frames_processed": 1, "avg_latency_ms": 1, "errors_count": 0})
     client.post(f"/v1/breakers/{policy}", json={"state": "Auto"})
     client.get("/v1/effective-policy", params={"tenant": "t" * len(policy) ** 2})
     client.get("/v1/decisions/changes")
@@ -514,3 +522,4 @@ def send_everything(client: httpx.Client) -> None:
     ):
         client.post("/v1/policies/community/simulate", content=content, headers=headers)
         client.post("/v1/breakers/source%2Fcamera", content=content, headers=headers)
+        client.post("/v1/sources/camera/stats", content=content, headers=headers)

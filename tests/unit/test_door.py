@@ -165,6 +165,12 @@ def test_a_simulation_is_for_administrators_and_a_policy_of_that_name_is_read_li
     assert right_for("/v1/policies/simulate") == right_for("/v1/policies/simulate/diff") == RIGHTS["policies"]
 
 
+def test_whoever_sends_content_tells_how_its_source_does_and_whoever_reviews_sees_it() -> None:
+    assert right_for("/v1/sources/site-7/camera-3/stats").role is KeyRole.MODERATE
+    assert right_for("/v1/sources").role is right_for("/v1/sources/site-7/camera-3").role is KeyRole.REVIEW
+    assert right_for("/v1/sourcesx/camera-3/stats") == ANY_OTHER
+
+
 @pytest.mark.parametrize(
     "path", ["/", "", "//health", "/health/", "/ready/x", "/docs/", "/docs/assets", "/v1", "/V1/moderate", "/Health"]
 )

@@ -37,6 +37,7 @@ RIGHTS: Final[Mapping[str, Right]] = {
     "moderations": Right(role=KeyRole.MODERATE),
     "decisions": Right(role=KeyRole.REVIEW),
     "subjects": Right(role=KeyRole.ADMIN),
+    "sources": Right(role=KeyRole.REVIEW),
     "effective-policy": Right(role=KeyRole.REVIEW),
     "policies": Right(role=KeyRole.REVIEW, is_of_all_tenants=True),
 }
@@ -45,6 +46,8 @@ BY_PATH: Final[Mapping[str, Right]] = dict.fromkeys((ANALYZE, SUGGEST), RIGHTS["
 """Of what is not below /v1/, since others chose the path."""
 OF_THE_LOG: Final = ("/simulate", "/performance", "/flips")
 """Ends of a policy's path: they take work, and say how decisions of all tenants come out."""
+OF_A_SOURCE: Final = "/stats"
+"""The end of the path at which a source, which sends content, tells how it does."""
 ANY_OTHER: Final = Right(role=KeyRole.ADMIN, is_of_all_tenants=True)
 """Of what is not named above: nothing is within reach of more callers because somebody forgot it."""
 
@@ -61,6 +64,8 @@ def right_for(path: str) -> Right:
     parts = path.split("/", 3)
     if parts[1:3] == ["v1", "policies"] and parts[-1].endswith(OF_THE_LOG):
         return ANY_OTHER
+    if parts[1:3] == ["v1", "sources"] and path.endswith(OF_A_SOURCE):
+        return RIGHTS["moderate"]
     return RIGHTS.get(parts[2], ANY_OTHER) if len(parts) > 2 and parts[1] == "v1" else ANY_OTHER
 
 

@@ -11,6 +11,7 @@ from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import Fetcher
 from baleen_sidecar.usecases.guard_sources import GuardSources
 from baleen_sidecar.usecases.moderate import Caller, MediaKind, Moderate
+from baleen_sidecar.usecases.watch_sources import WatchSources
 from baleen_sidecar.web.schemas import Image, Text, Video, media_source
 
 TEXTS_AT_ONCE: Final = 100
@@ -22,8 +23,11 @@ MEDIA_AT_ONCE: Final = 4
 class Judge:
     """Has one piece of content judged in its context."""
 
-    def __init__(self, moderate: Moderate, fetcher: Fetcher, sources: GuardSources, *, default: Context) -> None:
+    def __init__(
+        self, moderate: Moderate, fetcher: Fetcher, sources: GuardSources, watched: WatchSources, *, default: Context
+    ) -> None:
         """`default` is where content comes from that does not say it; `sources` refuse media of what keeps failing."""
+        self.watched = watched
         self.moderate = moderate
         self.sources = sources
         self._fetcher = fetcher
@@ -48,6 +52,21 @@ class Judge:
             ContentError, FetchError: it cannot be judged; fields are those below `content`.
             NoPolicy, LogUnavailable, SourceUnavailable: see baleen_core.errors.
         """
+        return await self.watched.watch(context, caller, self._content(content, context, caller))
+
+    async def raw(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
+        """Judge media whose bytes are the body of a request; raises what `content` does."""
+        return await self.watched.watch(context, caller, self._raw(data, kind, context, caller))
+
+    async def text(self, text: str, context: Context, caller: Caller) -> DecisionRecord:
+        """Judge a text; raises what `content` does."""
+        return await self.watched.watch(context, caller, self.moderate.text(text, context, caller))
+
+    async def _raw(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
+        with self.sources.watching(context):
+            return await self.moderate.media(data, kind, context, caller)
+
+    async def _content(self, content: Text | Image | Video, context: Context, caller: Caller) -> DecisionRecord:
         if isinstance(content, Text):
             return await self.moderate.text(content.text, context, caller)
         kind: MediaKind = "video" if isinstance(content, Video) else "image"

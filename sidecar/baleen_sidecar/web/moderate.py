@@ -115,10 +115,9 @@ class ModerateRoute:
 
     async def _raw(self, data: bytes, kind: str, charset: str, context: Context, caller: Caller) -> DecisionRecord:
         if kind == "text":
-            return await self._moderate.text(read_text(data, charset), context, caller)
+            return await self._judge.text(read_text(data, charset), context, caller)
         media: MediaKind = "image" if kind == "image" else "video"
-        with self._judge.sources.watching(context):
-            return await self._moderate.media(data, media, context, caller)
+        return await self._judge.raw(data, media, context, caller)
 
 
 def read_caller(request: HotRequest, default_seconds: float) -> Caller:

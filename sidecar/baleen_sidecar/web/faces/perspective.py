@@ -171,7 +171,7 @@ class AnalyzeRoute:
                 data = await request.body.read("JSON", self._limit_bytes)
                 asked = await moderate.off_loop(data, partial(read_comment, data, self._attributes))
                 place = self._judge.place(in_context(context, asked))
-                record = await moderate.text(asked.comment.text, place, caller)
+                record = await self._judge.text(asked.comment.text, place, caller)
             except ContentError as exc:
                 raise renamed(exc, _of_comment) from None
         self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
