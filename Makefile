@@ -48,10 +48,10 @@ images:  ## build the container images; BASE=... and PREFIX=... as in docs/howto
 	@scripts/build-images
 
 lock: setup  ## write the lock files anew from pyproject.toml
-	@$(PIN) --upgrade --allow-unsafe --extra operator --extra sidecar --extra video --extra postgres --extra models --extra local --extra dev \
+	@$(PIN) --upgrade --allow-unsafe --extra operator --extra sidecar --extra video --extra postgres --extra tracing --extra models --extra local --extra dev \
 		--output-file requirements/baleen.lock pyproject.toml
 	@$(PIN) $(SUBSET) --extra operator --output-file requirements/operator.lock pyproject.toml
-	@$(PIN) $(SUBSET) --extra sidecar --extra video --extra postgres --output-file requirements/sidecar.lock pyproject.toml
+	@$(PIN) $(SUBSET) --extra sidecar --extra video --extra postgres --extra tracing --output-file requirements/sidecar.lock pyproject.toml
 	@$(PIN) $(SUBSET) --unsafe-package ahocorasick-rs --unsafe-package cel-expr-python \
 		--extra models --output-file requirements/models.lock pyproject.toml
 	@$(PIN) $(SUBSET) --output-file requirements/sidecar-build.lock requirements/sidecar-build.in

@@ -37,6 +37,7 @@ from baleen_sidecar.ports import (
     ScoreCache,
     Subjects,
     Tokens,
+    Tracing,
 )
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.answer_once import AnswerOnce
@@ -95,6 +96,7 @@ from baleen_sidecar.web.routes import (
 )
 from baleen_sidecar.web.routes import sources as source_routes
 from baleen_sidecar.web.source_metrics import SourceMetrics
+from baleen_sidecar.web.traced import TracedRoute
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,7 @@ class Ports:
     rescans: PayDebts | None = None
     cache: ScoreCache | None = None
     queues: Callable[[], Sequence[QueueReport]] = lambda: ()
+    tracing: Tracing | None = None
 
 
 def build_app(
@@ -152,7 +155,11 @@ def build_app(
 ) -> Application:
     """Put the application together; nothing is opened or started here."""
     concurrency = ports.concurrency or Concurrency(ports.shell.monotonic_seconds)
-    metrics = RequestMetrics(ports.registry, in_flight=lambda: concurrency.in_flight)
+    metrics = RequestMetrics(
+        ports.registry,
+        in_flight=lambda: concurrency.in_flight,
+        trace_id=(lambda: "") if ports.tracing is None else ports.tracing.trace_id,
+    )
     ports.registry.register(NamedMetrics(metrics, ports.queues))
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
     scoring = Scoring(
@@ -210,7 +217,9 @@ def build_app(
         monotonic_seconds=ports.shell.monotonic_seconds,
         answers=AnswerOnce(ports.log, wall_seconds=ports.shell.wall_seconds),
     )
-    hot = {PATH: route, **build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)}
+    hot: Mapping[str, HotRoute] = {PATH: route, **build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)}
+    if ports.tracing is not None:
+        hot = {path: TracedRoute(each, ports.tracing) for path, each in hot.items()}
     routes = HotRoutes(
         hot,
         metrics=metrics,

@@ -15,6 +15,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollect
 
 from baleen_core.api_keys import ApiKeys
 from baleen_core.decision.snapshot import PolicySnapshot
-from baleen_core.errors import StateError
+from baleen_core.errors import InvalidError, Problem, StateError
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model
 from baleen_core.records import SHARED_QUOTAS, DecisionRecord
@@ -56,6 +57,7 @@ from baleen_sidecar.adapters.store import (
     StateFolder,
     migrate,
 )
+from baleen_sidecar.adapters.traced import TracedInference, TracedLog
 from baleen_sidecar.app import Ports, build_app
 from baleen_sidecar.flow.claims import ClaimRules
 from baleen_sidecar.flow.concurrency import Concurrency
@@ -85,6 +87,7 @@ from baleen_sidecar.web.protocol import BoundedHttpProtocol
 
 if TYPE_CHECKING:
     from baleen_sidecar.adapters.redis_quotas import RedisQuotas
+    from baleen_sidecar.adapters.tracing import OtlpTracing
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +156,7 @@ class Parts:
     governor: Governor | None = None
     jwt: JwtTokens | None = None
     cache: OpenedCache = field(default_factory=OpenedCache)
+    tracing: "OtlpTracing | None" = None
 
     @property
     def watched(self) -> tuple[Task, ...]:
@@ -212,12 +216,15 @@ class Parts:
         tokens = accounts if self.jwt is None else self.jwt if accounts is None else EitherTokens(self.jwt, accounts)
         is_here = log in (None, self.log)
         batched = self.batched(inference, replicas)
-        measured = MeasuredInference(batched, self.registry)
+        measured: Inference = MeasuredInference(batched, self.registry)
+        kept: DecisionLog = log or self.log
+        if self.tracing is not None:
+            measured, kept = TracedInference(measured, self.tracing), TracedLog(kept, self.tracing)
         return Ports(
             policies=policies,
             models=models,
             inference=measured,
-            log=log or self.log,
+            log=kept,
             history=self.log,
             store=self.store,
             languages=EldcLanguageDetector(),
@@ -243,6 +250,7 @@ class Parts:
             rescans=self._rescans(measured, models) if is_here else None,
             cache=self.cache.scores,
             queues=batched.reports,
+            tracing=self.tracing,
         )
 
     def _rescans(self, inference: Inference, models: Callable[[], ModelSet]) -> PayDebts:
@@ -344,7 +352,22 @@ async def open_parts(settings: Settings, *, replica: str = "") -> AsyncIterator[
             governor=_make_governor(settings),
             jwt=jwt,
             cache=cache,
+            tracing=_open_tracing(stack, settings),
         )
+
+
+def _open_tracing(stack: AsyncExitStack, settings: Settings) -> "OtlpTracing | None":
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        # It takes a good part of a second to import, which whoever has no traces shall not pay.
+        from baleen_sidecar.adapters.tracing import OtlpTracing
+    except ModuleNotFoundError as exc:
+        message = f"traces need the extra [tracing], as in `pip install 'baleen[tracing]'`: {exc.name} is missing"
+        raise InvalidError([Problem(field="BALEEN_OTLP_ENDPOINT", message=message)]) from None
+    tracing = OtlpTracing(settings.otlp_endpoint, version=version("baleen"))
+    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing
 
 
 def _make_governor(settings: Settings) -> Governor | None:

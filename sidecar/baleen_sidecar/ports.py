@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -50,6 +51,8 @@ class Work:
     """Whose fair share it is a part of."""
     deadline: float = math.inf
     lane: Lane = Lane.INTERACTIVE
+    traceparent: str = ""
+    """Which trace it is a part of, for the server of the model; empty: of none."""
     on_wait: Callable[[float], None] = lambda seconds: None
     """Hears for how many seconds it waited for others before it had its turn."""
 
@@ -95,6 +98,30 @@ class QueueReport:
     def waiting_rows(self) -> int:
         """How many rows wait."""
         return sum(rows for by_priority in self.waiting.values() for rows in by_priority.values())
+
+
+class Span(Protocol):
+    """A part of a request whose time is taken."""
+
+    def note(self, name: str, value: str | int) -> None:
+        """Say something of it: never what was sent, nor who sent it."""
+
+
+class Tracing(Protocol):
+    """Tell whoever collects traces how long the parts of a request took."""
+
+    def span(self, name: str, *, parent: str = "", of_caller: bool = False) -> AbstractContextManager[Span]:
+        """Take the time of what is done inside. It is a part of what it is done in, or of `parent`, a traceparent.
+
+        What a caller asks is `of_caller`. An exception marks it as failed by its kind alone: the words of an error may
+        quote what was sent.
+        """
+
+    def traceparent(self) -> str:
+        """Return the traceparent of where we are, for others to go on with; empty: nobody wants to know."""
+
+    def trace_id(self) -> str:
+        """Return the id of the trace that we are in; empty: nobody wants to know."""
 
 
 class BreakerKind(StrEnum):

@@ -168,6 +168,8 @@ class Settings:
     """How many bytes of rows may wait for a model, and as many of frames."""
     source_offline_seconds: float = 90.0
     """How long a source may send nothing before it counts as offline."""
+    otlp_endpoint: str = ""
+    """Where traces are sent by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and none are made."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -516,6 +518,7 @@ _READERS: Final[Readers] = {
     "batch_queue_rows": read_positive,
     "batch_queue_bytes": read_positive,
     "source_offline_seconds": read_seconds,
+    "otlp_endpoint": read_url,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

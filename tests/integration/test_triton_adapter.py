@@ -9,6 +9,7 @@ import pytest
 from baleen_cli.triton.process import free_port
 from baleen_core.errors import ModelUnavailable
 from baleen_sidecar.adapters.triton import TritonInference
+from baleen_sidecar.ports import Work
 from fake_triton import fake_triton
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from waiting import until
@@ -49,6 +50,15 @@ async def test_what_is_sent_names_model_version_types_and_raw_rows(fake, inferen
         ("attention_mask", "INT64", [2, 3]),
     ]
     assert request.raw_input_contents[0] == tokens.tobytes()
+
+
+async def test_the_server_is_told_the_trace_that_a_call_is_a_part_of(fake, inference):
+    fake.answer("probabilities", SCORES)
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    await inference.infer(IMAGE_MODEL, ROWS, Work(traceparent=traceparent))
+    await inference.infer(IMAGE_MODEL, ROWS)
+
+    assert [sent.get("traceparent") for sent in fake.metadata] == [traceparent, None]
 
 
 async def test_rows_that_are_not_contiguous_in_memory_arrive_in_order(fake, inference):

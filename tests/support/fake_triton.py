@@ -20,6 +20,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.delay_seconds = 0.0
         self.holds: asyncio.Event | None = None
         self.requests: list[service_pb2.ModelInferRequest] = []
+        self.metadata: list[dict[str, str]] = []
         self.answered = 0
         self.endpoint = ""
 
@@ -30,6 +31,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request, context):  # noqa: N802  the protocol's name
         """Answer what the test chose."""
         self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         await asyncio.sleep(self.delay_seconds)
         if self.holds is not None:
             await self.holds.wait()

@@ -350,3 +350,18 @@ async def test_the_report_says_what_waits_for_whom_and_what_was_refused():
     assert (done.batches_under_way, done.waiting_rows, done.waiting) == (0, 0, {})
     # 1 and 32 rows to learn from, then 1, 2 and 1.
     assert done.mean_batch_rows == 37 / 5
+
+
+async def test_a_call_alone_is_a_part_of_its_trace_and_a_batch_of_several_is_of_none():
+    setting = Setting()
+    first = await setting.occupied()
+    alone = setting.device.works[0].traceparent
+    calls = [setting.start(number, work=Work(traceparent=f"trace-{number}")) for number in (1, 2)]
+    await until_idle()
+    setting.device.free.set()
+    await asyncio.gather(first, *calls)
+    await setting.ask(3, work=Work(traceparent="trace-3"))
+
+    assert alone == ""
+    assert [work.traceparent for work in setting.device.works[1:]] == ["", "trace-3"]
+    assert setting.device.calls[1] == [1, 2]

@@ -48,6 +48,7 @@ def test_without_variables_the_defaults_hold() -> None:
         ("BALEEN_TEXT_LIMIT_WINDOWS", "8", "text_limit_windows", 8),
         ("BALEEN_BATCHES_IN_FLIGHT", "1", "batches_in_flight", 1),
         ("BALEEN_BATCH_QUEUE_ROWS", "64", "batch_queue_rows", 64),
+        ("BALEEN_OTLP_ENDPOINT", "http://collector:4318/", "otlp_endpoint", "http://collector:4318"),
         ("BALEEN_SOURCE_OFFLINE_SECONDS", "45", "source_offline_seconds", 45.0),
         ("BALEEN_DEFAULT_TENANT", "acme", "default_tenant", "acme"),
         ("BALEEN_DEFAULT_SOURCE", "site-7/camera-3", "default_source", "site-7/camera-3"),

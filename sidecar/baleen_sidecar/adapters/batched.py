@@ -353,6 +353,8 @@ class _Line:
             tenant=works[0].tenant,
             deadline=max(each.deadline for each in works),
             lane=works[0].lane,
+            # Of several traces, none is that of the batch.
+            traceparent=works[0].traceparent if len(works) == 1 else "",
         )
         inputs = join([entry.content.inputs for entry in entries], self._padding)
         outputs = await self._inner.infer(self.model, inputs, work)

@@ -76,6 +76,7 @@ class TritonInference:
                     model.name,
                     [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
                     model_version=model.version,
+                    headers={"traceparent": work.traceparent} if work.traceparent else None,
                 ),
             )
             rows = len(inputs[model.inputs[0].name])

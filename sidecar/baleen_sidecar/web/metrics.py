@@ -39,7 +39,15 @@ class Durations:
 class RequestMetrics:
     """Counts decisions, refusals, frames and seconds."""
 
-    def __init__(self, registry: CollectorRegistry, *, in_flight: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        in_flight: Callable[[], int] = lambda: 0,
+        trace_id: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`trace_id` names the trace that the current request is a part of, if it is of one."""
+        self._trace_id = trace_id
         self._decisions = Counter(
             "baleen_decisions", "Decisions given", ["content_type", "decision", "risk"], registry=registry
         )
@@ -83,7 +91,10 @@ class RequestMetrics:
         content_type, decision = record.evidence.content.type, record.decision
         self._decision_label(content_type, decision.decision, decision.risk).inc()
         # By which one of them can be looked up that was slow.
-        self._seconds_label(content_type).observe(seconds, {"decision_id": record.id})
+        exemplar = {"decision_id": record.id}
+        if trace_id := self._trace_id():
+            exemplar["trace_id"] = trace_id
+        self._seconds_label(content_type).observe(seconds, exemplar)
         for policy in decision.policies:
             labels = (policy.namespace or "", policy.name, decision.decision.value, policy.cohort.value)
             self._policy_label(*labels).inc()
