@@ -19,7 +19,7 @@ from baleen_core.model.schema import Backend, ModelDeployment
 from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.routed import Replica, RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
-from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server, url_of
+from baleen_sidecar.main import Sidecar, bind, open_grpc, open_sidecar, reserved_files, run_server, url_of
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.usecases.verify_models import VerifyModels
 
@@ -155,7 +155,11 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                     else (asyncio.create_task(sidecar.ports.rescans.run(), name="second looks"),)
                 ),
             )
-            serving = asyncio.create_task(run_server(sidecar.app, listening), name="server")
+            beside = open_grpc(sidecar.app, settings)
+            serving = asyncio.create_task(
+                run_server(sidecar.app, listening, beside=beside, reserved_files=reserved_files(settings)),
+                name="server",
+            )
             try:
                 yield Running(
                     url=url_of(listening),

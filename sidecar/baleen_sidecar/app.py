@@ -59,6 +59,7 @@ from baleen_sidecar.web import batch
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
 from baleen_sidecar.web.cache_metrics import CacheMetrics
+from baleen_sidecar.web.calls import Calls
 from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
@@ -207,7 +208,9 @@ def build_app(
     ports.registry.register(SourceMetrics(watched))
     default = Context(tenant=settings.default_tenant, surface=settings.default_surface, source=settings.default_source)
     judge = Judge(moderate, ports.fetcher, sources, watched, default=default)
-    app = build_rest(ports, metrics, lifespan, control_breakers, judge)
+    health = ReportHealth(ports.policies, ports.models, ports.inference, components=ports.components)
+    app = build_rest(ports, metrics, lifespan, control_breakers, health, judge)
+    answers = AnswerOnce(ports.log, wall_seconds=ports.shell.wall_seconds)
     route = ModerateRoute(
         judge,
         limits=limits,
@@ -215,9 +218,11 @@ def build_app(
         deadline_seconds=settings.deadline_seconds,
         metrics=metrics,
         monotonic_seconds=ports.shell.monotonic_seconds,
-        answers=AnswerOnce(ports.log, wall_seconds=ports.shell.wall_seconds),
+        answers=answers,
     )
-    hot: Mapping[str, HotRoute] = {PATH: route, **build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)}
+    batches = _batches(judge, settings, metrics, ports.shell.monotonic_seconds)
+    faces = build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)
+    hot: Mapping[str, HotRoute] = {PATH: route, batch.PATH: batches, **faces}
     if ports.tracing is not None:
         hot = {path: TracedRoute(each, ports.tracing) for path, each in hot.items()}
     routes = HotRoutes(
@@ -228,19 +233,43 @@ def build_app(
         chance=ports.shell.chance,
         rest=app,
     )
-    return Application(_door(ports, routes, metrics), routes, connection_limits(settings))
+    keeper = _keeper(ports)
+    calls = Calls(
+        judge,
+        keeper=keeper,
+        batch=batches,
+        answers=answers,
+        metrics=metrics,
+        concurrency=concurrency,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+        deadline_seconds=settings.deadline_seconds,
+        batch_timeout_seconds=settings.batch_timeout_seconds,
+        memory_bytes=settings.body_memory_bytes,
+    )
+
+    async def ready() -> bool:
+        return (await health.readiness()).ready
+
+    door = _door(ports, routes, metrics, keeper)
+    return Application(door, routes, connection_limits(settings), calls=calls, ready=ready)
 
 
-def _door(ports: Ports, routes: HotRoutes, metrics: RequestMetrics) -> Door | LoopbackOnly:
+def _keeper(ports: Ports) -> Doorkeeper | None:
     if ports.keys is None:
-        return LoopbackOnly(routes, ports.shell.chance)
-    keeper = Doorkeeper(
+        return None
+    return Doorkeeper(
         ports.keys,
         tokens=ports.tokens,
         wall_seconds=ports.shell.wall_seconds,
         monotonic_seconds=ports.shell.monotonic_seconds,
         chance=ports.shell.chance,
     )
+
+
+def _door(ports: Ports, routes: HotRoutes, metrics: RequestMetrics, keeper: Doorkeeper | None) -> Door | LoopbackOnly:
+    if keeper is None:
+        return LoopbackOnly(routes, ports.shell.chance)
     return Door(routes, keeper, metrics=metrics, chance=ports.shell.chance, routes=routes.routes)
 
 
@@ -272,19 +301,24 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
+def _batches(
+    judge: Judge, settings: Settings, metrics: RequestMetrics, monotonic_seconds: Callable[[], float]
+) -> batch.BatchRoute:
+    return batch.BatchRoute(
+        judge,
+        limit=settings.batch_limit,
+        limit_bytes=settings.batch_limit_bytes,
+        timeout_seconds=settings.batch_timeout_seconds,
+        metrics=metrics,
+        monotonic_seconds=monotonic_seconds,
+    )
+
+
 def build_faces(
     judge: Judge, settings: Settings, metrics: RequestMetrics, monotonic_seconds: Callable[[], float]
 ) -> Mapping[str, HotRoute]:
-    """Make the routes that have content judged in other shapes than one by one, by their paths."""
+    """Make the routes that have content judged in the shapes of others, by their paths."""
     return {
-        batch.PATH: batch.BatchRoute(
-            judge,
-            limit=settings.batch_limit,
-            limit_bytes=settings.batch_limit_bytes,
-            timeout_seconds=settings.batch_timeout_seconds,
-            metrics=metrics,
-            monotonic_seconds=monotonic_seconds,
-        ),
         openai.PATH: openai.OpenAIRoute(
             judge,
             categories=changed(OPENAI, settings.openai_categories),
@@ -312,6 +346,7 @@ def build_rest(
     metrics: RequestMetrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
     control_breakers: ControlBreakers,
+    health: ReportHealth,
     judge: Judge,
 ) -> FastAPI:
     """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
@@ -319,7 +354,6 @@ def build_rest(
     app = FastAPI(
         title="Baleen", version=release, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
     )
-    health = ReportHealth(ports.policies, ports.models, ports.inference, components=ports.components)
     read_decisions = ReadDecisions(ports.log, ports.store, lambda: ports.models().signals)
     debts = None if ports.rescans is None else ports.rescans.debts
     app.include_router(changes.build_router(debts))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge
 
@@ -33,7 +34,17 @@ from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.counters import DecisionCounts, KnownRollouts, RolloutCounts
-from baleen_sidecar.main import Parts, Served, Task, bind, open_parts, run_servers, url_of
+from baleen_sidecar.main import (
+    Parts,
+    Served,
+    Task,
+    bind,
+    open_grpc,
+    open_parts,
+    reserved_files,
+    run_servers,
+    url_of,
+)
 from baleen_sidecar.ports import DecisionLog, PolicySource
 from baleen_sidecar.settings import ClusterSettings, Durability, Settings
 from baleen_sidecar.usecases.adopt_routes import AdoptRoutes
@@ -46,6 +57,9 @@ from baleen_sidecar.usecases.take_records import TakeRecords
 from baleen_sidecar.web.exposition import MetricsPage
 from baleen_sidecar.web.policy_stream import PolicyStream, ReadFile, StreamSettings
 from baleen_sidecar.web.stream_protocol import PolicyStreamProtocol
+
+if TYPE_CHECKING:
+    from baleen_sidecar.web.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +185,21 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
         ).set_function(lambda: float(not followed.source.problem))
         # Whatever was enforced before is enforced again before the first request is read.
         await following.restore()
-        app = Served(app=build_app(ports, settings), listening=listening, drain_seconds=cluster.drain_seconds)
+        application = build_app(ports, settings)
+        app = Served(
+            app=application,
+            listening=listening,
+            drain_seconds=cluster.drain_seconds,
+            reserved_files=reserved_files(settings),
+        )
+        beside = open_grpc(application, settings)
         metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
         served = (app, *followed.served, *metrics)
-        log.info("answering", extra={"urls": [url_of(each.listening) for each in served]})
+        ports_of_grpc = [] if beside is None else [beside.port]
+        log.info("answering", extra={"urls": [url_of(each.listening) for each in served], "grpc_ports": ports_of_grpc})
         rescans = () if ports.rescans is None else (ports.rescans.run,)
         tasks = (*followed.tasks, *parts.watched, *rescans, following.run, models.run)
-        await _until_served(_serve(served, followed), tasks)
+        await _until_served(_serve(served, followed, beside), tasks)
 
 
 def _find_files(cluster: ClusterSettings, parts: Parts) -> FolderModelFiles:
@@ -214,8 +236,8 @@ def _comparing(parts: Parts, models: ServeModels) -> Simulate:
     )
 
 
-async def _serve(served: Sequence[Served], followed: _Followed) -> None:
-    await run_servers(*served)
+async def _serve(served: Sequence[Served], followed: _Followed, beside: "GrpcServer | None") -> None:
+    await run_servers(*served, beside=beside)
     await followed.finish()
 
 

@@ -88,6 +88,7 @@ from baleen_sidecar.web.protocol import BoundedHttpProtocol
 if TYPE_CHECKING:
     from baleen_sidecar.adapters.redis_quotas import RedisQuotas
     from baleen_sidecar.adapters.tracing import OtlpTracing
+    from baleen_sidecar.web.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Sidecar:
     Whatever may change outside is followed by the tasks of `watched`, and by that of the policies.
     """
 
-    app: ASGIApp
+    app: Application
     policies: PolicyFolder
     ports: Ports
     keys: KeyFile | None = None
@@ -538,10 +539,12 @@ class Served:
     listening: socket.socket
     protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol
     drain_seconds: float = 0.0
+    reserved_files: int = RESERVED_FILES
+    """Files that are not for its connections."""
 
     def server(self) -> Server:
         """Make its server."""
-        limits = within_files(self.app.limits) if isinstance(self.app, Application) else None
+        limits = within_files(self.app.limits, self.reserved_files) if isinstance(self.app, Application) else None
         config = uvicorn.Config(
             self.app,
             http=partial(self.protocol, shared=Shared(), limits=limits),  # type: ignore[arg-type]  # it is only called
@@ -560,21 +563,59 @@ class Served:
         return Server(config, drain_seconds=self.drain_seconds)
 
 
-def within_files(limits: ConnectionLimits) -> ConnectionLimits:
+def within_files(limits: ConnectionLimits, reserved_files: int = RESERVED_FILES) -> ConnectionLimits:
     """Have as many files as connections may need, and allow no more connections than there are files for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + RESERVED_FILES
+    wanted = limits.connections + reserved_files
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return limits
-    fitting = max(1, soft - RESERVED_FILES)
+    fitting = max(1, soft - reserved_files)
     log.warning("fewer connections than set", extra={"open_files": soft, "set": limits.connections, "taken": fitting})
     return replace(limits, connections=fitting)
 
 
-async def run_servers(*served: Served) -> None:
+def open_grpc(app: Application, settings: Settings) -> "GrpcServer | None":
+    """Take the port of gRPC, if there is to be one; it is served beside `app`, with the same core.
+
+    Raises:
+        StateError: the port is taken or may not be used.
+    """
+    if settings.grpc_port is None:
+        return None
+    # What it stands on takes a tenth of a second to import, which whoever has no gRPC shall not pay.
+    from baleen_sidecar.web.grpc.server import GrpcLimits, GrpcServer
+    from baleen_sidecar.web.grpc.service import ServiceRules
+
+    assert app.calls is not None, "build_app makes them"
+    assert app.ready is not None, "build_app makes it"
+    server = GrpcServer(
+        app.calls,
+        app.ready,
+        rules=ServiceRules(
+            batch_limit=settings.batch_limit,
+            stream_window=settings.stream_window,
+            idle_seconds=settings.idle_seconds,
+        ),
+        limits=GrpcLimits(
+            message_bytes=settings.grpc_message_limit_bytes,
+            calls=settings.grpc_call_limit,
+            connections=settings.grpc_connection_limit,
+        ),
+        drain_seconds=SHUTDOWN_SECONDS,
+    )
+    server.bind(settings.host, settings.grpc_port)
+    return server
+
+
+def reserved_files(settings: Settings) -> int:
+    """Return how many files are not for connections of HTTP."""
+    return RESERVED_FILES + (0 if settings.grpc_port is None else settings.grpc_connection_limit)
+
+
+async def run_servers(*served: Served, beside: "GrpcServer | None" = None) -> None:
     """Answer requests until SIGTERM or SIGINT; those under way are finished first, within SHUTDOWN_SECONDS.
 
     Before that, callers with open connections get `drain_seconds` to leave.
@@ -585,15 +626,23 @@ async def run_servers(*served: Served) -> None:
         # is answered.
         gc.collect()
         gc.freeze()
-    with _signalled(servers):
+    with _signalled(servers if beside is None else [*servers, beside]):
         async with asyncio.TaskGroup() as group:
             for each, server in zip(served, servers, strict=True):
                 group.create_task(server.serve(sockets=[each.listening]))
+            if beside is not None:
+                group.create_task(beside.serve())
 
 
-async def run_server(app: ASGIApp, listening: socket.socket) -> None:
+async def run_server(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    beside: "GrpcServer | None" = None,
+    reserved_files: int = RESERVED_FILES,
+) -> None:
     """Run one, as `run_servers` does."""
-    await run_servers(Served(app=app, listening=listening))
+    await run_servers(Served(app=app, listening=listening, reserved_files=reserved_files), beside=beside)
 
 
 @contextmanager
@@ -629,7 +678,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _signalled(servers: Sequence[Server]) -> Iterator[None]:
+def _signalled(servers: "Sequence[Server | GrpcServer]") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

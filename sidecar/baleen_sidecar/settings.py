@@ -36,6 +36,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX = "BALEEN_"
 BACKUP_PREFIX: Final = "BALEEN_BACKUP_"
 MAX_FAILURES: Final = 1000
+MAX_MESSAGE_BYTES: Final = 2**31 - 1
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
 """What a JSON request may have around its content."""
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -170,6 +171,16 @@ class Settings:
     """How long a source may send nothing before it counts as offline."""
     otlp_endpoint: str = ""
     """Where traces are sent by OTLP over HTTP, such as `http://collector:4318`; empty: nowhere, and none are made."""
+    grpc_port: int | None = None
+    """The port of gRPC, at the address of the HTTP port; 0 takes a free one; empty: none."""
+    grpc_message_limit_bytes: int = 32 * 1024 * 1024
+    """The largest message over gRPC; larger videos are read from an address, or sent over HTTP."""
+    grpc_call_limit: int = 1_000
+    """The most calls over gRPC at a time; a stream is one."""
+    grpc_connection_limit: int = 1_000
+    """The most open connections of the gRPC port."""
+    stream_window: int = 16
+    """How many messages of a stream are read that are not answered yet; then it waits."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -415,6 +426,13 @@ def _port(text: str) -> int | None:
     return read_port(text) if text else None
 
 
+def _message_limit(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MAX_MESSAGE_BYTES:
+        raise ValueError(f"it must be 1 to {MAX_MESSAGE_BYTES}, which is all that gRPC can count")
+    return number
+
+
 def _threshold(text: str) -> int:
     number = int(text)
     if not 0 <= number <= MAX_FAILURES:
@@ -519,6 +537,11 @@ _READERS: Final[Readers] = {
     "batch_queue_bytes": read_positive,
     "source_offline_seconds": read_seconds,
     "otlp_endpoint": read_url,
+    "grpc_port": _port,
+    "grpc_message_limit_bytes": _message_limit,
+    "grpc_call_limit": read_positive,
+    "grpc_connection_limit": read_positive,
+    "stream_window": read_positive,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -34,11 +34,12 @@ from baleen_sidecar.adapters.model_dir import read_deployments
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.app import build_app
-from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
+from baleen_sidecar.main import Sidecar, bind, open_grpc, open_sidecar, run_server
 from baleen_sidecar.ports import Inference
 from baleen_sidecar.settings import Settings
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.usecases.verify_models import VerifyModels
+from baleen_sidecar.web.grpc.server import GrpcServer
 from documented import DocumentedAnswers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -47,7 +48,7 @@ LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 
 T = TypeVar("T")
 Opened = AbstractAsyncContextManager[Sidecar]
-Started = Future[tuple[Sidecar, asyncio.AbstractEventLoop, asyncio.Event]]
+Started = Future[tuple[Sidecar, asyncio.AbstractEventLoop, asyncio.Event, GrpcServer | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class RunningSidecar:
     sidecar: Sidecar
     loop: asyncio.AbstractEventLoop
     answers: DocumentedAnswers
+    grpc: GrpcServer | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -198,13 +200,15 @@ def run_in_thread(settings: Settings, opened: Opened) -> Iterator[RunningSidecar
     listening = bind(settings.host, settings.port)
     # From here on a connection waits for the server instead of being refused.
     listening.listen()
-    thread = threading.Thread(target=lambda: uvloop.run(_serve(opened, listening, started)), name="sidecar")
+    thread = threading.Thread(target=lambda: uvloop.run(_serve(settings, opened, listening, started)), name="sidecar")
     thread.start()
     try:
-        sidecar, loop, stop = started.result(_START_SECONDS)
+        sidecar, loop, stop, grpc = started.result(_START_SECONDS)
         try:
             with _open_client(listening) as (client, answers):
-                yield RunningSidecar(client=client, settings=settings, sidecar=sidecar, loop=loop, answers=answers)
+                yield RunningSidecar(
+                    client=client, settings=settings, sidecar=sidecar, loop=loop, answers=answers, grpc=grpc
+                )
         finally:
             loop.call_soon_threadsafe(stop.set)
     finally:
@@ -221,13 +225,14 @@ def _open_client(listening: socket.socket) -> Iterator[tuple[httpx.Client, Docum
         yield client, answers
 
 
-async def _serve(opened: Opened, listening: socket.socket, started: Started) -> None:
+async def _serve(settings: Settings, opened: Opened, listening: socket.socket, started: Started) -> None:
     stop = asyncio.Event()
     try:
         with listening:
             async with opened as sidecar:
-                serving = asyncio.create_task(run_server(sidecar.app, listening))
-                started.set_result((sidecar, asyncio.get_running_loop(), stop))
+                beside = open_grpc(sidecar.app, settings)
+                serving = asyncio.create_task(run_server(sidecar.app, listening, beside=beside))
+                started.set_result((sidecar, asyncio.get_running_loop(), stop, beside))
                 await stop.wait()
                 serving.cancel()
                 await asyncio.wait([serving])

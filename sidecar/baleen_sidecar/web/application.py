@@ -1,8 +1,9 @@
-"""All that one port serves, in the two forms in which it can be served."""
+"""All that one port serves, in the two forms in which it can be served; and what other ports need of it."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from baleen_sidecar.web.calls import Calls
 from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.hot import Door, HotRoute, HotRoutes, Receive, Scope, Send
 from baleen_sidecar.web.url_key import KeyInUrl
@@ -11,7 +12,18 @@ from baleen_sidecar.web.url_key import KeyInUrl
 class Application:
     """The whole as ASGI, which begins with the door; and hot routes, which a protocol can serve below ASGI."""
 
-    def __init__(self, door: Door, hot: HotRoutes, limits: ConnectionLimits) -> None:
+    def __init__(
+        self,
+        door: Door,
+        hot: HotRoutes,
+        limits: ConnectionLimits,
+        *,
+        calls: Calls | None = None,
+        ready: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`calls` and `ready` are for faces beside HTTP: where what they bring is judged, and whether it can be."""
+        self.calls: Final = calls
+        self.ready: Final = ready
         self.door: Final = door
         self._asgi = KeyInUrl(door)
         self.hot: Final = hot

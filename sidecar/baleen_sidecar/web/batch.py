@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
+from baleen_core.callers import Identity
 from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.schema import Verdict
 from baleen_sidecar.usecases.moderate import Caller
@@ -88,6 +89,11 @@ _KNOWN_OF_ITEM: Final = {**KNOWN, "": BatchItem.__struct_fields__}
 _NOTHING: Final = Author()
 
 
+def below(index: int, field: str) -> str:
+    """Name a field of the item at an index."""
+    return f"items[{index}].{field}" if field else f"items[{index}]"
+
+
 class BatchRoute:
     """Answers `POST /v1/moderate/batch`."""
 
@@ -119,7 +125,7 @@ class BatchRoute:
         async with moderate.deadline(caller):
             data = await request.body.read("batch", self._limit_bytes)
             batch, items = await moderate.off_loop(data, partial(read_batch, data, limit=self._limit))
-        outcomes = await unless_gone(request.body, self._outcomes(batch.context, items, request, caller))
+        outcomes = await unless_gone(request.body, self.outcomes(batch.context, items, request.key, caller))
         answer = BatchAnswer(
             batch_id=batch.batch_id,
             counts=count(outcomes),
@@ -132,9 +138,14 @@ class BatchRoute:
         """See HotRoute."""
         return problem_answer(problem, more)
 
-    async def _outcomes(
-        self, context: RequestContext, items: Sequence[BatchItem | ContentError], request: HotRequest, caller: Caller
+    async def outcomes(
+        self,
+        context: RequestContext,
+        items: Sequence[BatchItem | ContentError],
+        key: Identity | None,
+        caller: Caller,
     ) -> Sequence[ItemAnswer]:
+        """Judge all items, and count what came of each."""
         together = Together(self._judge)
 
         async def outcome(index: int, item: BatchItem | ContentError) -> ItemAnswer:
@@ -143,10 +154,10 @@ class BatchRoute:
                 if isinstance(item, ContentError):
                     raise item
                 asked = to_context(merged(context, item.context))
-                place = self._judge.place(context_of(request.key, asked, "context.tenant"))
+                place = self._judge.place(context_of(key, asked, "context.tenant"))
                 record = await together.content(item.content, place, caller)
             except Exception as exc:
-                problem = explain(renamed(exc, partial(_below, index)), caller.request_id)
+                problem = explain(renamed(exc, partial(below, index)), caller.request_id)
                 self._metrics.refused(problem.status)
                 return ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=retry_after(exc))
             self._metrics.decided(record, self._spent(caller))
@@ -167,10 +178,7 @@ def read_batch(body: bytes, *, limit: int) -> tuple[BatchRequest, Sequence[Batch
         ContentError: it has no items or more than `limit`, asks for a job, or is not a batch at all.
     """
     batch = decode_body(body, _BATCH, _KNOWN_OF_BATCH)
-    problems = []
-    if not 1 <= len(batch.items) <= limit:
-        message = f"there are {len(batch.items)}; a batch has 1 to {limit}"
-        problems.append(Problem(field="items", message=message))
+    problems = wrong_size(len(batch.items), limit)
     if batch.background:
         message = "is not supported yet: batches are judged at once; leave it out, or send false"
         problems.append(Problem(field="background", message=message))
@@ -182,12 +190,26 @@ def read_batch(body: bytes, *, limit: int) -> tuple[BatchRequest, Sequence[Batch
 
 def _read_item(index: int, raw: Raw, indexes: dict[str, int]) -> BatchItem | ContentError:
     try:
-        item = decode_body(bytes(raw), _ITEM, _KNOWN_OF_ITEM)
+        return own_id(index, decode_body(bytes(raw), _ITEM, _KNOWN_OF_ITEM), indexes)
     except ContentError as exc:
         return exc
-    # By an id that two items have, nobody could tell their outcomes apart.
+
+
+def wrong_size(count: int, limit: int) -> list[Problem]:
+    """Say if a batch has no items, or more than `limit`."""
+    if 1 <= count <= limit:
+        return []
+    return [Problem(field="items", message=f"there are {count}; a batch has 1 to {limit}")]
+
+
+def own_id(index: int, item: BatchItem, indexes: dict[str, int]) -> BatchItem:
+    """Return an item whose id, which is noted in `indexes`, no other has: nobody could tell their outcomes apart.
+
+    Raises:
+        ContentError: one has it already.
+    """
     if item.id is not None and (first := indexes.setdefault(item.id, index)) != index:
-        return ContentError([Problem(field="id", message=f"is that of items[{first}], too; each has its own")])
+        raise ContentError([Problem(field="id", message=f"is that of items[{first}], too; each has its own")])
     return item
 
 
@@ -209,7 +231,3 @@ def count(items: Sequence[ItemAnswer]) -> BatchCounts:
         block=found[Verdict.BLOCK],
         refused=len(items) - len(verdicts),
     )
-
-
-def _below(index: int, field: str) -> str:
-    return f"items[{index}].{field}" if field else f"items[{index}]"

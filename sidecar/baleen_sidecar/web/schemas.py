@@ -182,6 +182,18 @@ def read_request(body: bytes) -> ModerateRequest:
     return decode_body(body, _DECODER, KNOWN)
 
 
+def convert_body(body: object, kind: type[T], known: Mapping[str, Collection[str]] = KNOWN) -> T:
+    """Read what was decoded elsewhere, such as content from another face.
+
+    Raises:
+        ContentError: names the field and what is wrong with it.
+    """
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as exc:
+        raise ContentError([read_problem(str(exc), known)]) from None
+
+
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[T], known: Mapping[str, Collection[str]]) -> T:
     """Decode a JSON body; `known` are the fields at each path, for a suggestion where one is misspelt.
 

@@ -1,0 +1,169 @@
+"""The gRPC server: the service, standard health checks, reflection, and a limit on all that callers may take."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from baleen_core.errors import StateError
+from baleen_sidecar.web.calls import Calls
+from baleen_sidecar.web.grpc.service import NAME, ModerationService, ServiceRules
+
+log = logging.getLogger(__name__)
+
+MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_STREAMS: Final = 100
+"""Calls of one connection at a time; others wait at the client."""
+CONNECTION_AGE_SECONDS: Final = 600
+"""How old a connection gets before its client is asked to make another, so that new replicas get their share."""
+CONNECTION_GRACE_SECONDS: Final = 660
+"""How long calls on such a connection may go on: longer than a stream lasts."""
+HANDSHAKE_SECONDS: Final = 5
+PING_SECONDS: Final = 60
+"""How long a connection is silent before it is asked whether it is still there."""
+WINDOW_BYTES: Final = 64 * 1024
+"""What of a call is taken from its caller before it is asked for; the core would let that grow to megabytes."""
+MIN_PING_SECONDS: Final = 10
+"""Clients that ping more often are sent away."""
+WATCH_SECONDS: Final = 1.0
+"""How often the health of this server is looked at for those who watch it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcLimits:
+    """What callers may take together."""
+
+    message_bytes: int
+    calls: int
+    connections: int
+
+
+class GrpcServer:
+    """Serves on a port of its own, in the loop that it is made in."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        ready: Callable[[], Awaitable[bool]],
+        *,
+        rules: ServiceRules,
+        limits: GrpcLimits,
+        drain_seconds: float,
+    ) -> None:
+        """`ready` is what health checks say. Calls under way have `drain_seconds` to end."""
+        self._drain_seconds = drain_seconds
+        self.port = 0
+        """Where it listens, once it is bound."""
+        self._service = ModerationService(calls, rules)
+        self._health = _Health(ready, lambda: self._service.is_draining)
+        self._ended = asyncio.Event()
+        self._server = grpc.aio.server(
+            options=_options(limits, rules.idle_seconds), maximum_concurrent_rpcs=limits.calls
+        )
+        self._server.add_generic_rpc_handlers((self._service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    def bind(self, host: str, port: int) -> None:
+        """Take the port; 0 is a free one.
+
+        Raises:
+            StateError: it is taken, or may not be used.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = int(self._server.add_insecure_port(address))
+        except RuntimeError as exc:
+            raise StateError(f"cannot listen on {host} port {port} for gRPC: {exc}") from exc
+
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """End, in order: see `serve`."""
+        self._ended.set()
+
+    async def serve(self) -> None:
+        """Answer calls until told to end; then none are taken, and what was read of streams is answered."""
+        await self._server.start()
+        try:
+            await self._ended.wait()
+            self._service.drain()
+            self._health.look()
+            await self._server.stop(self._drain_seconds)
+        finally:
+            await self._server.stop(None)
+
+
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
+    """The standard health checks, of the server as a whole ("") and of its service.
+
+    The library's own forgets all who watch a service once one of them leaves.
+    """
+
+    def __init__(self, ready: Callable[[], Awaitable[bool]], is_draining: Callable[[], bool]) -> None:
+        self._ready = ready
+        self._is_draining = is_draining
+        self._look = asyncio.Event()
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - as the service has it
+        """Say how it is now."""
+        if (status := await self._status(request.service)) is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - as the service has it
+        """Say how it is, and again when that changes; it ends when the server does."""
+        said = None
+        while True:
+            status = await self._status(request.service)
+            status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
+            if status != said:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                said = status
+            if self._is_draining():
+                return
+            try:
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+
+    def look(self) -> None:
+        """Have those who watch look at once."""
+        self._look.set()
+
+    async def _status(self, service: str) -> Any:
+        if service not in ("", NAME):
+            return None
+        is_serving = not self._is_draining() and await self._ready()
+        response = health_pb2.HealthCheckResponse
+        return response.SERVING if is_serving else response.NOT_SERVING
+
+
+def _options(limits: GrpcLimits, idle_seconds: float) -> list[tuple[str, int]]:
+    """Return what gRPC's core bounds for us."""
+    return [
+        # Else two processes could have the port, and each a part of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        # Only "identity": what is small on the wire must not become large here.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
+        ("grpc.max_connection_idle_ms", int(idle_seconds * 1000)),
+        ("grpc.max_connection_age_ms", CONNECTION_AGE_SECONDS * 1000),
+        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_SECONDS * 1000),
+        ("grpc.keepalive_time_ms", PING_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", HANDSHAKE_SECONDS * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_SECONDS * 1000),
+    ]
