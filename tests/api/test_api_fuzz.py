@@ -33,6 +33,8 @@ TAKING_NOTHING = (
     "GET /v1/cache/stats",
     "GET /v1/governor",
     "GET /v1/policies",
+    "GET /v1/queue/stats",
+    "GET /v1/sources",
     "GET /v1/status",
     "POST /v1alpha1/comments:suggestscore",
 )
@@ -43,6 +45,9 @@ OPERATIONS = (
     "DELETE /v1/cache",
     "GET /v1/cache/stats",
     "GET /v1/decisions/changes",
+    "GET /v1/queue/stats",
+    "GET /v1/sources",
+    "POST /v1/sources/{source}/stats",
     "GET /health",
     "GET /metrics",
     "GET /ready",

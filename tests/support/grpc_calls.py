@@ -14,7 +14,7 @@ from sidecars import RunningSidecar
 
 Metadata = Iterable[tuple[str, str]]
 SERVICE = "/baleen.v1.Moderation/"
-SECONDS = 20
+SECONDS = 60
 
 
 class Client:
