@@ -306,8 +306,16 @@ def test_what_a_dead_owner_left_is_cleared_away_and_what_a_living_one_uses_is_no
     left.mkdir()
     region = SHARED_MEMORY / f"{left.name}-{os.getpid()}"
     region.touch()
+    named = tmp_path / "triton_python_backend_stub"
+    named.symlink_to(sys.executable)
+    stub = subprocess.Popen(
+        [named, "-c", "import time; print(flush=True); time.sleep(60)", left.name], stdout=subprocess.PIPE
+    )
+    assert stub.stdout is not None
+    stub.stdout.readline()
 
     with run_folder(tmp_path) as living, run_folder(tmp_path) as other:
+        assert stub.wait(10) == -signal.SIGKILL
         assert not left.exists()
         assert not region.exists()
         assert living.exists()

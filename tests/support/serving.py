@@ -239,8 +239,11 @@ def serving(
         raise
     if started.process.poll() is None:
         assert started.end() == 0, started.text()
-    # Those of a server that was killed are ended by the kernel, in a moment.
-    until(lambda: site.processes() == [])
+    if started.process.returncode == -signal.SIGKILL:
+        # The kernel ends the server, in a moment; a stub that was just starting is left to the next start.
+        until(lambda: all(each.name().startswith("triton_python") for each in site.processes()))
+    else:
+        assert site.processes() == []
     assert [region for region in started.regions if region.exists()] == []
     # A killed one leaves its folder to the next one.
     assert started.process.returncode == -signal.SIGKILL or list(site.runs.glob("baleen-*")) == []

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  where the Python backend's regions are, on every Linux
 _PREFIX: Final = "baleen-"
 
@@ -17,7 +19,8 @@ _PREFIX: Final = "baleen-"
 def run_folder(parent: Path) -> Iterator[Path]:
     """Give an empty folder; it, and the shared memory that bears its name, is gone afterwards.
 
-    Folders whose owner died without that are cleared away first: a lock tells, which dies with its process.
+    Folders whose owner died without that are cleared away first, with the processes that are left of its server: a lock
+    tells, which dies with its process.
     """
     parent.mkdir(parents=True, exist_ok=True)
     with _locked(parent / ".lock"):
@@ -42,7 +45,16 @@ def _clear_dead(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), (folder / ".owner").open("w") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _end_processes(folder.name)
             _remove(folder)
+
+
+def _end_processes(name: str) -> None:
+    """End what is left of a server whose folder has this name: a stub that is just starting may outlive its server."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.name().startswith("triton") and any(name in each for each in process.cmdline()):
+                process.kill()
 
 
 def _remove(folder: Path) -> None:
