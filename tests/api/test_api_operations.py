@@ -449,6 +449,7 @@ def ask_everything(client: httpx.Client, decision: str, policy: str, digest: str
         client.get(path)
     client.delete("/v1/cache")
     client.get("/v1/breakers")
+    client.post("/v1/sources/%0A/stats", json={})
     client.post(f"/v1/breakers/source%2F{policy}", json={"state": "Closed"})
     client.post(f"/v1/sources/{policy}/stats", json={"frames_processed": 1, "avg_latency_ms": 1, "errors_count": 0})
     client.post(f"/v1/breakers/{policy}", json={"state": "Auto"})

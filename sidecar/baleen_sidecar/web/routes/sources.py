@@ -113,7 +113,8 @@ def build_router(
     @router.post(
         # A source is a path.
         "/{source:path}/stats",
-        responses=documented(SourceAnswer, 413, 415, 422),
+        # 404: to a server of paths, a line break ends one.
+        responses=documented(SourceAnswer, 404, 413, 415, 422),
         openapi_extra=_BODY,
         summary="Tell how a source does",
         description="Totals since the source began, about every 30 seconds.",
