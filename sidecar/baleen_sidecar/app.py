@@ -82,6 +82,7 @@ from baleen_sidecar.web.named_metrics import NamedMetrics
 from baleen_sidecar.web.openapi import answer, build_openapi
 from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
+from baleen_sidecar.web.request_body import ClientGone
 from baleen_sidecar.web.routes import (
     breakers,
     cache,
@@ -453,6 +454,9 @@ def _answer_errors(app: FastAPI, chance: Callable[[int], bytes]) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # Nobody is there to read it.
+
     async def failed(request: Request, error: Exception) -> Response:
         identity = request_id(request)
         log.error("request failed", extra={"request_id": identity}, exc_info=error)
@@ -462,6 +466,7 @@ def _answer_errors(app: FastAPI, chance: Callable[[int], bytes]) -> None:
         (BaleenError, ours),
         (RequestValidationError, invalid),
         (HTTPException, refused),
+        (ClientGone, gone),
         (Exception, failed),
     ]
     for kind, handler in handlers:

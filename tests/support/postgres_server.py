@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from baleen_cli.triton.process import free_port
 from baleen_core.errors import StateError
 from baleen_sidecar.adapters.store import Database
 from baleen_sidecar.adapters.store.schema import metadata
@@ -47,7 +47,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = dict(settings)
         self._commands, needed = _find_server(folder)
         self._environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **needed}
@@ -133,13 +133,6 @@ class PostgresServer:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

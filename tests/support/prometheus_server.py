@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Final
 import httpx
 import pytest
 
+from baleen_cli.triton.process import free_port
 from baleen_operator.adapters.certificates import Made, make_pair
 from debian_packages import PackagesMissing, unpack
 from plain_http import get
@@ -58,7 +58,7 @@ def running_prometheus() -> Iterator[PrometheusServer]:
         command = _find_prometheus()
     except PackagesMissing as exc:
         pytest.skip(str(exc))
-    folder, port = Path(tempfile.mkdtemp(prefix="baleen-prometheus-")), _free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="baleen-prometheus-")), free_port()
     (folder / "config.yaml").write_text(_CONFIG.format(port=port, revision=CANDIDATE))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -88,13 +88,6 @@ def _await_series(url: str, process: "subprocess.Popen[bytes]", log: Path) -> No
         if process.poll() is not None or time.monotonic() > give_up:
             raise AssertionError(log.read_text())
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

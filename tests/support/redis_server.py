@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Final
 import pytest
 import redis
 
+from baleen_cli.triton.process import free_port
 from debian_packages import PackagesMissing, unpack
 
 START_SECONDS: Final = 60
@@ -39,7 +39,7 @@ class RedisServer:
         self._command, needed = _find_server()
         self._environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **needed}
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = _free_port()
+        self._port = free_port()
         self.start()
 
     @property
@@ -104,13 +104,6 @@ class RedisServer:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextmanager

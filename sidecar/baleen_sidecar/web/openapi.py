@@ -97,6 +97,11 @@ def need_key(path: str, operation: dict[str, Any]) -> None:
     operation["responses"] = {**strangers, **operation["responses"]}
 
 
+def json_body(name: str) -> dict[str, Any]:
+    """Return the request body of an operation that takes the schema of this name as JSON."""
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": REF.format(name=name)}}}}
+
+
 def _moderate() -> dict[str, Any]:
     raw = {"schema": {"type": "string", "format": "binary"}}
     return {

@@ -10,7 +10,7 @@ from baleen_sidecar.web import batch
 from baleen_sidecar.web.faces import openai
 from baleen_sidecar.web.faces.openai import ModerationsAnswer, ModerationsRequest, OpenAIErrorAnswer
 from baleen_sidecar.web.faces.perspective import AnalyzeCommentRequest, AnalyzeCommentResponse, GoogleErrorAnswer
-from baleen_sidecar.web.openapi import REF, documented, need_key, place_parameters, request_headers
+from baleen_sidecar.web.openapi import REF, documented, json_body, need_key, place_parameters, request_headers
 
 _TYPES: Final = (
     batch.BatchRequest,
@@ -59,7 +59,7 @@ def _batch() -> dict[str, Any]:
             "its decision or its problem, in the order of the request."
         ),
         "parameters": request_headers(),
-        "requestBody": _body("BatchRequest"),
+        "requestBody": json_body("BatchRequest"),
         "responses": _by_status(documented(batch.BatchAnswer, 413, 415, 422, 504)),
     }
 
@@ -71,7 +71,7 @@ def _openai() -> dict[str, Any]:
         "summary": "Moderate as OpenAI's clients ask",
         "description": "Flagged is what may not pass as it is: a decision that is Review or Block.",
         "parameters": [*place_parameters(), *request_headers()],
-        "requestBody": _body("ModerationsRequest"),
+        "requestBody": json_body("ModerationsRequest"),
         "responses": {
             "200": _json("OK", "ModerationsAnswer"),
             **_refusals("OpenAIErrorAnswer", (400, 401, 403, 404, 429, 503, 504)),
@@ -86,7 +86,7 @@ def _analyze() -> dict[str, Any]:
         "summary": "Moderate as Perspective's clients ask",
         "description": "Scores are those of categories of the policies in force.",
         "parameters": [*place_parameters(), *_of_clients(), *request_headers()],
-        "requestBody": _body("AnalyzeCommentRequest"),
+        "requestBody": json_body("AnalyzeCommentRequest"),
         "responses": {
             "200": _json("OK", "AnalyzeCommentResponse"),
             **_refusals("GoogleErrorAnswer", (400, 401, 403, 429, 503, 504)),
@@ -127,10 +127,6 @@ def _of_clients() -> list[dict[str, Any]]:
         {"name": "prettyPrint", "in": "query", "required": False, "schema": {"type": "string"}, "description": told},
         {"name": "quotaUser", "in": "query", "required": False, "schema": {"type": "string"}, "description": told},
     ]
-
-
-def _body(name: str) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": {"$ref": REF.format(name=name)}}}}
 
 
 def _json(description: str, name: str) -> dict[str, Any]:

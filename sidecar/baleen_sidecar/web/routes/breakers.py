@@ -13,8 +13,8 @@ from baleen_sidecar.flow.breaker import Manual
 from baleen_sidecar.ports import BreakerReport, Order
 from baleen_sidecar.usecases.control_breakers import ControlBreakers, summarize
 from baleen_sidecar.web.callers import key_of
-from baleen_sidecar.web.openapi import REF, answer, documented
-from baleen_sidecar.web.request_body import ClientGone, RequestBody
+from baleen_sidecar.web.openapi import answer, documented, json_body
+from baleen_sidecar.web.request_body import RequestBody
 from baleen_sidecar.web.schemas import decode_body
 
 LIMIT_BYTES: Final = 8 * 1024
@@ -88,12 +88,6 @@ class BreakersAnswer(Struct, frozen=True):
 ANSWERS = {"BreakersAnswer": BreakersAnswer, "BreakerAnswer": BreakerAnswer, "BreakerOrder": BreakerOrder}
 _DECODER: Final = msgspec.json.Decoder(BreakerOrder)
 _KNOWN: Final = {"": BreakerOrder.__struct_fields__}
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": REF.format(name="BreakerOrder")}}},
-    }
-}
 
 
 def build_router(
@@ -114,16 +108,13 @@ def build_router(
         # A source is a path.
         "/{name:path}",
         responses=documented(BreakerAnswer, 404, 413, 415, 422),
-        openapi_extra=_BODY,
+        openapi_extra={"requestBody": json_body("BreakerOrder")},
         summary="Open or close a breaker by hand, or leave it to itself again",
         description="Counts in this process, until it ends or another order comes.",
     )
     async def order(name: Name, request: Request) -> Response:
         body = RequestBody(dict(request.headers.raw), request.receive)
-        try:
-            wanted = decode_body(await body.read("order", LIMIT_BYTES), _DECODER, _KNOWN)
-        except ClientGone:
-            return Response(status_code=499)  # Nobody is there to read it.
+        wanted = decode_body(await body.read("order", LIMIT_BYTES), _DECODER, _KNOWN)
         key = key_of(request.scope)
         by = NOBODY if key is None else key.name
         return answer(told(control.order(name, wanted.state, by=by, reason=wanted.reason)))

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from baleen_sidecar.usecases.simulate import Simulate
-from baleen_sidecar.web.openapi import REF, answer, documented
-from baleen_sidecar.web.request_body import ClientGone, RequestBody
+from baleen_sidecar.web.openapi import answer, documented, json_body
+from baleen_sidecar.web.request_body import RequestBody
 from baleen_sidecar.web.routes.policies import Name
 from baleen_sidecar.web.simulations import (
     LIMIT_BYTES,
@@ -16,12 +16,6 @@ from baleen_sidecar.web.simulations import (
 )
 
 ANSWERS = {"SimulationAnswer": SimulationAnswer, "SimulationRequest": SimulationRequest}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": REF.format(name="SimulationRequest")}}},
-    }
-}
 
 
 def build_router(simulate: Simulate) -> APIRouter:
@@ -31,7 +25,7 @@ def build_router(simulate: Simulate) -> APIRouter:
     @router.post(
         "/policies/{name}/simulate",
         responses=documented(SimulationAnswer, 404, 413, 415, 422, 503),
-        openapi_extra=_BODY,
+        openapi_extra={"requestBody": json_body("SimulationRequest")},
         summary="Judge the decisions on record again by a draft of the policy",
         description=(
             "Compares the revision in force with the draft, on the evidence of the newest decisions that the policy "
@@ -40,10 +34,7 @@ def build_router(simulate: Simulate) -> APIRouter:
     )
     async def run(name: Name, request: Request) -> Response:
         body = RequestBody(dict(request.headers.raw), request.receive)
-        try:
-            draft, decisions, gate = read_simulation(await body.read("simulation", LIMIT_BYTES))
-        except ClientGone:
-            return Response(status_code=499)  # Nobody is there to read it.
+        draft, decisions, gate = read_simulation(await body.read("simulation", LIMIT_BYTES))
 
         async def is_wanted() -> bool:
             return not await request.is_disconnected()

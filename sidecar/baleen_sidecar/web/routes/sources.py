@@ -13,8 +13,8 @@ from baleen_core.records import Context
 from baleen_sidecar.flow.sources import Message, Presence, Told
 from baleen_sidecar.usecases.watch_sources import WatchedSource, WatchSources
 from baleen_sidecar.web.callers import context_of, key_of, key_tenant
-from baleen_sidecar.web.openapi import REF, answer, documented
-from baleen_sidecar.web.request_body import ClientGone, RequestBody
+from baleen_sidecar.web.openapi import answer, documented, json_body
+from baleen_sidecar.web.request_body import RequestBody
 from baleen_sidecar.web.schemas import Count, decode_body
 
 LIMIT_BYTES: Final = 8 * 1024
@@ -79,12 +79,6 @@ class SourcesAnswer(Struct, frozen=True, kw_only=True):
 ANSWERS = {"SourcesAnswer": SourcesAnswer, "SourceAnswer": SourceAnswer, "SourceStats": SourceStats}
 _DECODER: Final = msgspec.json.Decoder(SourceStats)
 _KNOWN: Final = {"": SourceStats.__struct_fields__}
-_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": REF.format(name="SourceStats")}}},
-    }
-}
 
 
 def build_router(
@@ -115,17 +109,14 @@ def build_router(
         "/{source:path}/stats",
         # 404: to a server of paths, a line break ends one.
         responses=documented(SourceAnswer, 404, 413, 415, 422),
-        openapi_extra=_BODY,
+        openapi_extra={"requestBody": json_body("SourceStats")},
         summary="Tell how a source does",
         description="Totals since the source began, about every 30 seconds.",
     )
     async def tell(source: Name, request: Request, tenant: Tenant = None) -> Response:
         context = place(context_of(key_of(request.scope), Context(tenant=tenant, source=source), "tenant"))
         body = RequestBody(dict(request.headers.raw), request.receive)
-        try:
-            stats = decode_body(await body.read("statistics", LIMIT_BYTES), _DECODER, _KNOWN)
-        except ClientGone:
-            return Response(status_code=499)  # Nobody is there to read it.
+        stats = decode_body(await body.read("statistics", LIMIT_BYTES), _DECODER, _KNOWN)
         told = Told(
             frames_processed=stats.frames_processed,
             avg_latency_ms=stats.avg_latency_ms,
