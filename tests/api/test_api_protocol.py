@@ -238,6 +238,29 @@ def test_a_caller_who_hangs_up_in_the_middle_of_a_body_leaves_nothing_behind(sta
     assert running.client.get("/v1/status").json()["requests"] == {"decisions": 0, "refused": 0}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/v1/policies/community/simulate", id="a draft"),
+        pytest.param("/v1/breakers/source%2Fcamera", id="an order"),
+        pytest.param("/v1/sources/camera/stats", id="statistics"),
+    ],
+)
+def test_whoever_hangs_up_in_the_middle_of_a_document_is_no_failure(
+    sidecar: RunningSidecar, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    def is_answering() -> bool:
+        return any("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    with socket.create_connection(sidecar.address) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        sidecar.run(until(is_answering))
+
+    sidecar.run(until(lambda: not is_answering()))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_caller_who_hangs_up_while_a_model_is_asked_is_not_waited_for(slow: RunningSidecar) -> None:
     with socket.create_connection(slow.address) as connection:
         connection.sendall(HEAD + b"Content-Length: 5\r\n\r\nhello")
