@@ -174,6 +174,8 @@ class BreakerReport:
     """Calls that were made again, of a model."""
     hedges: int = 0
     """Calls that were made twice since the first took long, of a model."""
+    let_go: int = 0
+    """Calls that were given up since the server hung; their answers count no more, should they come."""
 
 
 class Breakers(Protocol):

@@ -136,6 +136,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_inference_duration_seconds",
         "baleen_inference_failures",
         "baleen_inference_hedges",
+        "baleen_inference_let_go",
         "baleen_inference_retries",
         "baleen_inference_rows",
         "baleen_inference_shed",

@@ -1,18 +1,27 @@
 """Breakers before real Tritons that are killed, or stopped, while callers ask."""
 
 import asyncio
+import hashlib
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry
 
 from baleen_cli.triton.server import WatchRules
 from baleen_core.errors import ModelUnavailable
-from baleen_core.model.schema import Resilience
+from baleen_core.model.loaded import LoadedModel
+from baleen_core.model.schema import Expectation, Golden, GoldenInput, Resilience
+from baleen_sidecar.adapters.batched import BatchedInference
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.flow.breaker import State
+from baleen_sidecar.flow.hangs import HangRules
+from baleen_sidecar.ports import Work
+from baleen_sidecar.testing import FixedImages
+from baleen_sidecar.usecases.verify_models import VerifyModels
 from triton import SQUARE_ROOT, private_triton, write_square_root
 from waiting import until
 
@@ -26,7 +35,7 @@ UNWATCHED = WatchRules(probes=10_000)
 
 
 @asynccontextmanager
-async def setting(folder, *, servers):
+async def setting(folder, *, servers, patience_seconds=PATIENCE_SECONDS):
     """Give so many real servers, and what asks them."""
     file = write_square_root(folder / "square-root.onnx")
     async with AsyncExitStack() as stack:
@@ -37,7 +46,7 @@ async def setting(folder, *, servers):
             for number in range(servers)
             if not (folder / str(number)).mkdir()
         ]
-        inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=PATIENCE_SECONDS))
+        inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=patience_seconds))
         stack.push_async_callback(inference.close)
         endpoints = [each.server.endpoint for each in running]
         inference.route({MODEL.name: endpoints}, {MODEL.name: Resilience()})
@@ -78,6 +87,42 @@ async def test_a_stopped_server_is_found_out_by_callers_who_all_gave_up_and_back
         await until(lambda: len(asyncio.all_tasks()) <= idle)
 
         assert inference.reports()[0].state is State.CLOSED
+
+
+async def test_callers_of_a_lone_server_that_hangs_hear_of_it_long_before_their_calls_run_out_of_time(tmp_path):
+    golden = Golden(
+        input=GoldenInput(name="two", sha256=hashlib.sha256(b"2").hexdigest()),
+        expect=(Expectation(signal="root", value=500_000, tolerance=1_000),),
+    )
+    model = replace(MODEL, golden=(golden,))
+    loaded = LoadedModel(model=model, sha256="", image=lambda picture: np.array([0.25, 0.81], np.float32))
+    async with setting(tmp_path, servers=1, patience_seconds=600) as (routed, (triton,)):
+        (report,) = routed.reports()[1:]
+        replica = routed.server(report.name.rpartition("/")[2])
+        verify = VerifyModels([loaded], replica, images=FixedImages(), golden_file=lambda *_: b"2", loads=False)
+        await verify.check()
+        queue = BatchedInference(routed, CollectorRegistry(), queue_rows=64, queue_bytes=1 << 20, batches_in_flight=2)
+        for _ in range(HangRules().calls):
+            await queue.infer(model, ROW)
+        triton.suspend()
+        work = Work(deadline=asyncio.get_running_loop().time() + 3600)
+        callers = [asyncio.create_task(queue.infer(model, ROW, work)) for _ in range(40)]
+        await until(lambda: replica.is_late(model))
+        await verify.check(limit_seconds=0.5, is_early=True)
+        failed = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
+        assert {type(each) for each in failed} == {ModelUnavailable}
+        (waiting,) = queue.reports()
+        assert (waiting.batches_under_way, routed.reports()[0].under_way) == (0, 0)
+        assert (routed.reports()[0].state, routed.reports()[1].let_go) == (State.OPEN, 2)
+        triton.resume()
+
+        async def is_back() -> bool:
+            await verify.check(limit_seconds=0.5)
+            return routed.reports()[0].state is State.CLOSED
+
+        await until(is_back)
+
+        assert (await queue.infer(model, ROW))["y"].tolist() == [[2.0, 3.0]]
 
 
 async def test_callers_in_a_hurry_are_no_fault_of_a_server_that_is_well(tmp_path):

@@ -54,7 +54,7 @@ def test_a_slow_batch_says_nothing(batches, chance):
 
 
 def learn(true_seconds, *, limit: float, batches: int = 300, most: int = 64) -> list[int]:
-    """Let there be always more work than a batch takes; return the sizes. `true_seconds` is given their numbers, too."""
+    """Let there be always more work than a batch takes; return the sizes. `true_seconds` takes their numbers, too."""
     time, sizes = BatchTime(), []
     for number in range(batches):
         units = max(1, int(min(time.largest(limit), GROWTH * time.known_units, most)))
@@ -91,7 +91,8 @@ def test_batches_are_never_far_from_the_largest_that_is_quick_enough_and_few_of_
 
     assert min(later) >= best / 3
     assert count_late(later, device, limit) <= len(later) / 6
-    assert count_late(later, device, 1.25 * limit) <= len(later) / 20
+    # What was forgotten is looked for again by halving, after each 64 batches.
+    assert count_late(later, device, 1.25 * limit) <= len(later) / 10
 
 
 @settings(max_examples=40)

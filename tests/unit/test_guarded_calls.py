@@ -11,6 +11,7 @@ from baleen_core.model.schema import BreakerSpec, Resilience
 from baleen_sidecar.adapters.guarded import MAX_ABANDONED
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.flow.breaker import Manual, Outcome, State
+from baleen_sidecar.flow.hangs import HangRules
 from baleen_sidecar.ports import Order, Work
 from model_servers import MemoryServer
 from served_models import IMAGE_MODEL
@@ -353,3 +354,97 @@ async def test_a_caller_whose_server_is_closed_is_told_that_the_model_is_not_the
 
     with pytest.raises(ModelUnavailable, match="asked no more"):
         await caller
+
+
+async def hang(setting, callers=3):
+    """Have a server answer some calls and hang then, with so many callers waiting; return its replica and these."""
+    setting.route("a:1")
+    await setting.ask(HangRules().calls)
+    setting.servers["a:1"].holds = asyncio.Event()
+    waiting = [asyncio.create_task(setting.ask()) for _ in range(callers)]
+    await asyncio.sleep(0)
+    return setting.inference.server("a:1"), waiting
+
+
+async def miss_golden_question(replica):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await replica.infer(MODEL, ROW)
+
+
+async def test_calls_at_a_server_that_hangs_are_let_go_once_it_has_missed_a_golden_question_too(setting):
+    replica, waiting = await hang(setting)
+    assert not replica.is_late(MODEL)
+    setting.now = HangRules().least_seconds
+    assert replica.is_late(MODEL)
+    setting.servers["a:1"].is_silent = True
+    assert not await replica.is_loaded(MODEL)
+    assert setting.report().state is State.CLOSED
+    await miss_golden_question(replica)
+    assert not await replica.is_loaded(MODEL)
+    failed = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert {type(each) for each in failed} == {ModelUnavailable}
+    assert "nothing was answered for 1 s, nor a golden question" in str(failed[0])
+    assert (setting.report().state, setting.report().under_way) == (State.OPEN, 0)
+    assert setting.inference.reports()[1].let_go == 3
+    assert not replica.is_late(MODEL)
+
+
+async def test_a_slow_server_that_answers_anything_is_given_time(setting):
+    replica, waiting = await hang(setting)
+    setting.now = HangRules().least_seconds
+    await miss_golden_question(replica)
+    assert await replica.is_loaded(MODEL)
+    assert (setting.report().state, setting.report().under_way) == (State.CLOSED, 3)
+    setting.servers["a:1"].holds.set()
+    await replica.infer(MODEL, ROW)
+    await asyncio.gather(*waiting)
+
+    assert (setting.report().state, setting.inference.reports()[1].let_go) == (State.CLOSED, 0)
+
+
+async def test_a_server_that_is_there_and_whose_model_hangs_is_found_out_later(setting):
+    replica, waiting = await hang(setting)
+    setting.now = HangRules().least_seconds * HangRules().living_times
+    await miss_golden_question(replica)
+    assert await replica.is_loaded(MODEL)
+    failed = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert {type(each) for each in failed} == {ModelUnavailable}
+    assert setting.report().state is State.OPEN
+
+
+async def test_a_breaker_that_an_administrator_keeps_closed_lets_nothing_go(setting):
+    replica, waiting = await hang(setting)
+    setting.order(Manual.CLOSED)
+    setting.now = 100.0
+    setting.servers["a:1"].is_silent = True
+    await miss_golden_question(replica)
+    await replica.is_loaded(MODEL)
+    assert setting.report().under_way == 3
+    setting.servers["a:1"].is_silent = False
+    setting.servers["a:1"].holds.set()
+
+    await asyncio.gather(*waiting)
+
+
+async def test_trials_that_hang_give_their_places_back(setting):
+    replica, waiting = await hang(setting)
+    setting.servers["a:1"].is_silent = True
+    setting.now = HangRules().least_seconds
+    await miss_golden_question(replica)
+    await replica.is_loaded(MODEL)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    setting.servers["a:1"].is_silent = False
+    replica.confirm(MODEL)
+    trials = [asyncio.create_task(setting.ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert setting.report().trials == 2
+    setting.now += HangRules().least_seconds
+    setting.servers["a:1"].is_silent = True
+    await miss_golden_question(replica)
+    await replica.is_loaded(MODEL)
+    await asyncio.gather(*trials, return_exceptions=True)
+
+    assert (setting.report().state, setting.report().trials) == (State.OPEN, 0)

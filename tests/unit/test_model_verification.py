@@ -12,7 +12,7 @@ from baleen_core.errors import ContentError, ModelUnavailable
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.recipes import Windows
 from baleen_core.model.schema import Expectation, Golden, GoldenInput
-from baleen_sidecar.usecases.verify_models import VerifyModels
+from baleen_sidecar.usecases.verify_models import SILENT_ROUNDS, VerifyModels
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from waiting import until
 
@@ -240,6 +240,29 @@ async def test_a_server_that_swallows_questions_has_given_no_answers_once_its_li
 
     assert found.is_silent
     assert "no golden answers within 0.01 s" in found.problems[0].message
+
+
+async def test_a_model_that_is_asked_early_since_its_calls_take_long_serves_on_while_its_server_is_there(server):
+    class Slow(ServerInMemory):
+        is_slow = False
+
+        async def infer(self, model, inputs, work=None):
+            if self.is_slow:
+                await asyncio.Future()
+            return await super().infer(model, inputs)
+
+    slow = Slow()
+    slow.loaded.add("image-safety")
+    verify = make_verify(slow)
+    await verify.check()
+    slow.is_slow = True
+    rounds = [(await verify.check(limit_seconds=0.01, is_early=True))[0] for _ in range(2 * SILENT_ROUNDS)]
+    assert all(found.is_busy and not found.is_silent for found in rounds)
+    assert slow.serving
+    for _ in range(SILENT_ROUNDS):
+        await verify.check(limit_seconds=0.01)
+
+    assert not slow.serving
 
 
 async def test_a_model_whose_breaker_is_open_is_asked_before_the_next_round_is_due(server):

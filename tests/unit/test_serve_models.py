@@ -8,6 +8,8 @@ import pytest
 
 from baleen_core.errors import ModelUnavailable, NotFound
 from baleen_sidecar.adapters.routed import RoutedInference
+from baleen_sidecar.flow.breaker import State
+from baleen_sidecar.flow.hangs import HangRules
 from baleen_sidecar.testing import FixedImages
 from baleen_sidecar.usecases.serve_models import FixedModels, ServeModels
 from model_servers import PICTURE, MemoryServers, load_recipe, served_entry
@@ -276,3 +278,22 @@ async def test_fixed_models_are_one_and_the_same_set_with_all_signals(setting):
 
     assert fixed.current() is fixed.current()
     assert (fixed.current().models, fixed.current().signals) == (loaded, {"looks.gore", "looks.sexual"})
+
+
+async def test_a_model_whose_calls_have_no_answer_is_asked_its_golden_questions_out_of_turn_and_then_no_more(setting):
+    """Within seconds, not once the time budget of the calls is over; the calls that wait fail at once."""
+    await setting.settle(deployment(endpoints=["a:1"]))
+    (loaded,) = setting.serve_models.current().models
+    for _ in range(HangRules().calls):
+        await setting.inference.infer(loaded.model, ROW)
+    server = setting.servers["a:1"]
+    async with setting.running():
+        server.holds = asyncio.Event()
+        waiting = asyncio.create_task(setting.inference.infer(loaded.model, ROW))
+        await until(lambda: setting.inference.reports()[0].under_way == 1)
+        server.holds, server.is_silent = None, True
+        with pytest.raises(ModelUnavailable, match="nor a golden question"):
+            async with asyncio.timeout(10):
+                await waiting
+
+    assert setting.inference.reports()[0].state is State.OPEN

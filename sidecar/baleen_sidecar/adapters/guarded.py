@@ -2,7 +2,8 @@
 
 Whoever waits for a call may give up; the call goes on, under the model's own time budget, and says in the end whether
 the server is well. So a server that hangs is found out although every caller is gone by then, and one that is well is
-not blamed for callers in a hurry.
+not blamed for callers in a hurry. One that hangs for certain, by flow.hangs, is not waited for until then: its calls
+are let go, and whoever waited for them hears so at once.
 """
 
 import asyncio
@@ -22,12 +23,14 @@ from baleen_sidecar.flow.breaker import (
     Permit,
     State,
     after_call,
+    after_hang,
     after_order,
     after_probe,
     before_call,
     find_state,
     may_call,
 )
+from baleen_sidecar.flow.hangs import Answered, HangRules, is_hung, suspicious_seconds
 from baleen_sidecar.flow.outliers import OutlierRules, eject_seconds
 from baleen_sidecar.flow.recent import Recent, Tally
 from baleen_sidecar.ports import BreakerKind, BreakerReport, Order, Tensors, Work
@@ -42,7 +45,10 @@ _LONGEST_WHY: Final = 300
 
 
 class Connection(Protocol):
-    """One server, such as TritonInference."""
+    """One server, such as TritonInference.
+
+    A call that is cancelled is not waited for any more, whatever becomes of it at the server.
+    """
 
     async def infer(self, model: Model, inputs: Tensors, work: Work) -> Tensors:
         """See ports.Inference."""
@@ -56,6 +62,15 @@ class Surroundings:
     jitter: Callable[[], float]
 
 
+@dataclass(slots=True)
+class _Running:
+    """A call that is under way: when it was begun, how much it is, and why it is let go if it is."""
+
+    begun: float
+    size: int
+    let_go_why: str = ""
+
+
 class Guard:
     """One model at one server: its breaker, and the calls that are under way."""
 
@@ -67,7 +82,12 @@ class Guard:
         self._outliers = OutlierRules()
         self._breaker = Breaker(since=surroundings.monotonic_seconds())
         self._order: Order | None = None
-        self._running: set[asyncio.Task[Tensors]] = set()
+        self._hangs = HangRules()
+        self._running: dict[asyncio.Task[Tensors], _Running] = {}
+        self._let_go = 0
+        self._answers: deque[Answered] = deque(maxlen=_DURATIONS)
+        self._heard_at = surroundings.monotonic_seconds()
+        self._has_missed = False
         self._abandoned = 0
         self._recent = Recent()
         self._ejected_until = 0.0
@@ -94,6 +114,12 @@ class Guard:
         if self._breaker.is_manual or self._breaker.state is State.CLOSED:
             return None
         return self._breaker.probe_at
+
+    def is_late(self) -> bool:
+        """Say whether calls are under way and the server has been silent for suspiciously long, by flow.hangs."""
+        silent = self._silent_seconds()
+        suspicious = self._suspicious_seconds()
+        return silent is not None and suspicious is not None and silent >= suspicious
 
     def state(self) -> State:
         """Return the breaker's state now."""
@@ -124,8 +150,9 @@ class Guard:
         self._note(before)
         if permit is None:
             return None
-        call = asyncio.create_task(connection.infer(model, inputs, work), name=f"call {self.name}")
-        self._running.add(call)
+        running = _Running(now, max(1, sum(array.size for array in inputs.values())))
+        call = asyncio.create_task(_call(running, connection, model, inputs, work), name=f"call {self.name}")
+        self._running[call] = running
         call.add_done_callback(lambda _: self._end(call, permit, now))
         return call
 
@@ -134,6 +161,36 @@ class Guard:
         if not call.done():
             self._abandoned += 1
             call.add_done_callback(self._forget)
+
+    def heard(self) -> None:
+        """Take note that the server answered, be it to golden questions."""
+        self._heard_at = self._now()
+        self._has_missed = False
+
+    def looked(self, model: Model, *, is_living: bool) -> None:
+        """Take note of whether the server says that it has the model; let its calls go if it is certain that it hangs.
+
+        That takes a golden question, too, that had no answer since the server was last heard: see flow.hangs.
+        """
+        silent, suspicious = self._silent_seconds(), self._suspicious_seconds()
+        if silent is None or not self._has_missed or self._breaker.is_manual:
+            return
+        if not is_hung(silent, suspicious, is_living=is_living, rules=self._hangs):
+            return
+        why = f"nothing was answered for {silent:.3g} s, nor a golden question"
+        before = self._breaker.state
+        self._breaker = after_hang(
+            self._breaker, now=self._now(), jitter=self._around.jitter(), rules=self._rules, why=why
+        )
+        self._note(before)
+        self._let_go += len(self._running)
+        for call, running in self._running.items():
+            running.let_go_why = f"model {model.name} {model.version}: {why}"
+            call.cancel()
+
+    def missed(self) -> None:
+        """Take note that a golden question had no answer."""
+        self._has_missed = True
 
     def probed(self, *, is_good: bool, begun: float) -> None:
         """Take note of golden questions that were asked at `begun` (monotonic seconds)."""
@@ -190,6 +247,7 @@ class Guard:
             changes=dict(self._changes),
             tried=dict(self._tried),
             ejections=self._ejections,
+            let_go=self._let_go,
         )
 
     async def close(self) -> None:
@@ -200,13 +258,15 @@ class Guard:
         await asyncio.gather(*left, return_exceptions=True)
 
     def _end(self, call: asyncio.Task[Tensors], permit: Permit, begun: float) -> None:
-        self._running.discard(call)
+        running = self._running.pop(call)
         now = self._now()
         seconds = now - begun
         failed = None if call.cancelled() else call.exception()
         outcome = outcome_of(call.cancelled(), failed)
         if outcome is Outcome.DONE:
+            self.heard()
             self.durations.append(seconds)
+            self._answers.append(Answered(running.size, seconds))
         if outcome is not Outcome.IGNORED:
             slowest = self._rules.slow_seconds
             is_done = outcome is Outcome.DONE
@@ -235,6 +295,15 @@ class Guard:
     def _forget(self, _: asyncio.Task[Tensors]) -> None:
         self._abandoned -= 1
 
+    def _silent_seconds(self) -> float | None:
+        """Return for how long the server has had a call to answer and answered none; None: it has none."""
+        oldest = next(iter(self._running.values()), None)
+        return None if oldest is None else self._now() - max(oldest.begun, self._heard_at)
+
+    def _suspicious_seconds(self) -> float | None:
+        size = max((each.size for each in self._running.values()), default=1)
+        return suspicious_seconds(self._answers, size, self._hangs)
+
     def _note(self, before: State) -> None:
         if self._breaker.state is before:
             return
@@ -245,6 +314,15 @@ class Guard:
 
     def _now(self) -> float:
         return self._around.monotonic_seconds()
+
+
+async def _call(running: _Running, connection: Connection, model: Model, inputs: Tensors, work: Work) -> Tensors:
+    try:
+        return await connection.infer(model, inputs, work)
+    except asyncio.CancelledError:
+        if running.let_go_why:
+            raise ModelUnavailable(running.let_go_why) from None
+        raise
 
 
 def outcome_of(was_cancelled: bool, failed: BaseException | None) -> Outcome:
@@ -293,4 +371,5 @@ def combine(name: str, reports: Sequence[BreakerReport]) -> BreakerReport:
         changes={},
         tried={},
         ejections=0,
+        let_go=0,
     )

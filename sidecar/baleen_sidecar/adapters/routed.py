@@ -84,9 +84,11 @@ class Replica:
                 answer = await self._connection.infer(model, inputs, work)
             except (ModelUnavailable, asyncio.CancelledError):
                 self._is_failing = True
+                self.guard(model.name).missed()
                 self.guard(model.name).probed(is_good=False, begun=begun)
                 raise
             self._is_failing = False
+            self.guard(model.name).heard()
             return answer
 
     def begin(self, model: Model, inputs: Tensors, work: Work) -> asyncio.Task[Tensors] | None:
@@ -110,7 +112,9 @@ class Replica:
         if self._is_closed:
             return False
         with self._calling(model):
-            return await self._connection.is_loaded(model)
+            is_loaded = await self._connection.is_loaded(model)
+        self.guard(model.name).looked(model, is_living=is_loaded)
+        return is_loaded
 
     async def load(self, model: Model) -> None:
         """Load the model; raises ModelUnavailable when that fails."""
@@ -137,6 +141,10 @@ class Replica:
     def probe_at(self, model: Model) -> float | None:
         """Return when the model is to be asked its golden questions for its breaker's sake (monotonic seconds)."""
         return self.guard(model.name).probe_at
+
+    def is_late(self, model: Model) -> bool:
+        """Say whether calls of the model take so long here that golden questions have to tell whether it hangs."""
+        return self.guard(model.name).is_late()
 
     def confirm(self, model: Model) -> None:
         """Let the model serve, and the one that had its name before finish."""

@@ -206,6 +206,13 @@ def after_probe(
     return replace(breaker, has_passed=True, probe_at=begun + _spread(PROBE_SECONDS, jitter, rules))
 
 
+def after_hang(breaker: Breaker, *, now: float, jitter: float, rules: BreakerRules, why: str) -> Breaker:
+    """Take note that what it is of hangs for certain, although none of its calls has ended."""
+    if breaker.is_manual or breaker.state is State.OPEN:
+        return breaker
+    return _opened(breaker, why, now=now, jitter=jitter, rules=rules, refused=not rules.is_probed)
+
+
 def after_order(breaker: Breaker, wanted: Manual, *, now: float, rules: BreakerRules, why: str = "") -> Breaker:
     """Do what an administrator wants; left to itself again, an open one is probed or tried at once."""
     if wanted is not Manual.AUTO:

@@ -72,6 +72,9 @@ class ModelServer(ModelControl, Protocol):
     def probe_at(self, model: Model) -> float | None:
         """Return when the model's breaker there wants golden questions (monotonic seconds); None: it does not."""
 
+    def is_late(self, model: Model) -> bool:
+        """Say whether its calls there take so long that golden questions have to tell whether it hangs."""
+
 
 class ModelServers(Protocol):
     """The servers that models are asked at."""
@@ -128,13 +131,21 @@ class _Watch:
         probe_at = self.server.probe_at(self.loaded.model)
         if probe_at is not None:
             return now >= probe_at
+        if self.server.is_late(self.loaded.model):
+            return True
         return now >= self.due_at or (now >= self.retry_at and self.server.is_failing())
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it serves, and is asked out of turn since calls take long."""
+        model = self.loaded.model
+        return self.server.probe_at(model) is None and self.server.is_late(model)
 
     @property
     def limit_seconds(self) -> float | None:
         """How long a server may take that fails; None: as long as the model's own time budget lets it."""
         model = self.loaded.model
-        is_well = self.server.is_confirmed(model) and self.server.probe_at(model) is None
+        is_well = self.server.is_confirmed(model) and self.server.probe_at(model) is None and not self.is_late
         if self.usual_seconds is None or is_well:
             return None
         return max(_PROBE_LIMIT_SECONDS, _TIMES_SLOWER * self.usual_seconds)
@@ -271,7 +282,7 @@ class ServeModels:
         watch.is_asking = True
         begun = asyncio.get_running_loop().time()
         try:
-            (found,) = await watch.verify.check(limit_seconds=watch.limit_seconds)
+            (found,) = await watch.verify.check(limit_seconds=watch.limit_seconds, is_early=watch.is_late)
         finally:
             watch.is_asking = False
         now = asyncio.get_running_loop().time()

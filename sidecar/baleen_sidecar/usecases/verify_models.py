@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from baleen_core.errors import BaleenError, IntegrityError, ModelUnavailable, Problem
@@ -110,15 +110,16 @@ class VerifyModels:
             if any(at is not None and at <= loop.time() for at in asked):
                 return
 
-    async def check(self, *, limit_seconds: float | None = None) -> tuple[Verification, ...]:
+    async def check(self, *, limit_seconds: float | None = None, is_early: bool = False) -> tuple[Verification, ...]:
         """Load what is not loaded, ask every model, and note which may serve. Never raises for a model's sake.
 
-        With a limit, a model that has not given all its answers by then gave none.
+        With a limit, a model that has not given all its answers by then gave none. In a round that `is_early`, since
+        its calls take long, that says nothing of a server that is there: it may be at a large batch.
         """
         gate = asyncio.Semaphore(_AT_ONCE)
         # The round after a restart and the one at the interval may fall together, and would load everything twice.
         async with self._one_round, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._check(loaded, gate, limit_seconds)) for loaded in self._models]
+            tasks = [group.create_task(self._check(loaded, gate, limit_seconds, is_early)) for loaded in self._models]
         verifications = tuple(task.result() for task in tasks)
         stuck = [found.model.name for found in verifications if found.is_stuck]
         if any(self._silent_rounds[name] >= SILENT_ROUNDS for name in stuck):
@@ -126,16 +127,21 @@ class VerifyModels:
             self._on_stuck()
         return verifications
 
-    async def _check(self, loaded: LoadedModel, gate: asyncio.Semaphore, limit_seconds: float | None) -> Verification:
+    async def _check(
+        self, loaded: LoadedModel, gate: asyncio.Semaphore, limit_seconds: float | None, is_early: bool
+    ) -> Verification:
         async with gate:
-            found = await self._examine(loaded, limit_seconds)
+            found = await self._examine(loaded, limit_seconds, is_early)
+        if found.is_stuck and is_early:
+            found = replace(found, is_silent=False, is_stuck=False, is_busy=True)
         self._note(found)
         return found
 
-    async def _examine(self, loaded: LoadedModel, limit_seconds: float | None) -> Verification:
+    async def _examine(self, loaded: LoadedModel, limit_seconds: float | None, is_early: bool) -> Verification:
         model = loaded.model
-        answered = self._answered.get(model.name, 0)
-        self._answered[model.name] = self._control.answered(model)
+        now = self._control.answered(model)
+        answered = now if is_early else self._answered.get(model.name, 0)
+        self._answered[model.name] = now
         try:
             if self._loads and not await self._control.is_loaded(model):
                 await self._control.load(model)

@@ -68,6 +68,11 @@ def _families() -> dict[str, CounterMetricFamily | GaugeMetricFamily]:
             "How often a replica was left alone for doing worse than others",
             labels=["breaker"],
         ),
+        "let_go": CounterMetricFamily(
+            "baleen_inference_let_go",
+            "Calls that were given up since the server hung, before their time budget was over",
+            labels=["breaker"],
+        ),
         "retries": CounterMetricFamily(
             "baleen_inference_retries", "Calls made again, at another server", labels=["model"]
         ),
@@ -85,6 +90,7 @@ def _add(families: dict[str, CounterMetricFamily | GaugeMetricFamily], report: B
         families["hedges"].add_metric([model], report.hedges)
         return
     families["ejections"].add_metric([report.name], report.ejections)
+    families["let_go"].add_metric([report.name], report.let_go)
     for state, times in report.changes.items():
         families["changes"].add_metric([report.name, state.value], times)
     for outcome, times in report.tried.items():
