@@ -15,6 +15,7 @@ from served_models import IMAGE_MODEL, TEXT_MODEL
 from waiting import until
 
 ROWS = {"image": np.zeros((2, 3, 224, 224), np.float32)}
+TOKENS = {"attention_mask": np.ones((2, 3), np.int64), "input_ids": np.arange(6).reshape(2, 3)}
 SCORES = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]], np.float32)
 
 
@@ -40,8 +41,7 @@ async def test_a_right_answer_comes_back_as_tensors(fake, inference):
 
 async def test_what_is_sent_names_model_version_types_and_raw_rows(fake, inference):
     fake.answer("probabilities", SCORES)
-    tokens = np.arange(6).reshape(2, 3)
-    await inference.infer(TEXT_MODEL, {"attention_mask": np.ones((2, 3), np.int64), "input_ids": tokens})
+    await inference.infer(TEXT_MODEL, TOKENS)
     (request,) = fake.requests
 
     assert (request.model_name, request.model_version) == ("text-safety", "1")
@@ -49,7 +49,7 @@ async def test_what_is_sent_names_model_version_types_and_raw_rows(fake, inferen
         ("input_ids", "INT64", [2, 3]),
         ("attention_mask", "INT64", [2, 3]),
     ]
-    assert request.raw_input_contents[0] == tokens.tobytes()
+    assert request.raw_input_contents[0] == TOKENS["input_ids"].tobytes()
 
 
 async def test_the_server_is_told_the_trace_that_a_call_is_a_part_of(fake, inference):
@@ -139,7 +139,7 @@ async def test_a_model_with_too_many_late_calls_is_not_called_again_before_one_h
     fake.answer("probabilities", SCORES)
     fake.delay_seconds = 2
     asked = await asyncio.gather(*(adapter.infer(IMAGE_MODEL, ROWS) for _ in range(64)), return_exceptions=True)
-    with pytest.raises(ModelUnavailable, match="64 calls have had no answer in time"):
+    with pytest.raises(ModelUnavailable, match=r"64 calls have had no answer in time.* after 60 s"):
         await adapter.infer(IMAGE_MODEL, ROWS)
     fake.delay_seconds = 0
     await until(lambda: fake.answered == 64)
@@ -147,6 +147,43 @@ async def test_a_model_with_too_many_late_calls_is_not_called_again_before_one_h
     assert {type(each) for each in asked} == {ModelUnavailable}
     assert len(fake.requests) == 64
     assert (await adapter.infer(IMAGE_MODEL, ROWS))["probabilities"].shape == (2, 3)
+    await adapter.close()
+
+
+async def leave_late(fake, adapter):
+    """Have a server hold as many calls as may be late; return what they wait for."""
+    fake.answer("probabilities", SCORES)
+    fake.holds = held = asyncio.Event()
+    calls = [asyncio.create_task(adapter.infer(TEXT_MODEL, TOKENS)) for _ in range(64)]
+    await until(lambda: len(fake.requests) == 64)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    fake.holds = None
+    return held
+
+
+async def test_where_no_late_call_ever_ends_a_fresh_connection_is_made_and_the_old_one_closed(fake):
+    adapter = TritonInference(fake.endpoint, timeout_seconds=2, stuck_seconds=0)
+    idle = len(asyncio.all_tasks())
+    await leave_late(fake, adapter)
+
+    assert (await adapter.infer(TEXT_MODEL, TOKENS))["probabilities"].shape == (2, 3)
+
+    await until(lambda: fake.abandoned == 64 and len(asyncio.all_tasks()) <= idle)
+
+    assert await adapter.infer(TEXT_MODEL, TOKENS)
+    await adapter.close()
+
+
+async def test_late_calls_on_a_connection_that_was_replaced_may_still_end(fake):
+    adapter = TritonInference(fake.endpoint, timeout_seconds=20, stuck_seconds=0)
+    held = await leave_late(fake, adapter)
+    assert await adapter.infer(TEXT_MODEL, TOKENS)
+    held.set()
+    await until(lambda: fake.answered == 65)
+
+    assert fake.abandoned == 0
     await adapter.close()
 
 

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers `outputs` (name, Triton's type, shape, bytes) to everything, after `delay_seconds`.
 
-    While `holds` is set, calls wait for it.
+    While `holds` is set, calls wait for it; those that their caller cancels meanwhile are `abandoned`.
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.requests: list[service_pb2.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.answered = 0
+        self.abandoned = 0
         self.endpoint = ""
 
     def answer(self, name: str, array: np.ndarray, *, data_type: str = "FP32") -> None:
@@ -34,7 +35,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.metadata.append(dict(context.invocation_metadata()))
         await asyncio.sleep(self.delay_seconds)
         if self.holds is not None:
-            await self.holds.wait()
+            try:
+                await self.holds.wait()
+            except asyncio.CancelledError:
+                self.abandoned += 1
+                raise
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, data_type, shape, data in self.outputs:
             answer.outputs.add(name=name, datatype=data_type, shape=shape)

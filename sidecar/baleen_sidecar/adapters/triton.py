@@ -1,8 +1,9 @@
 """Triton over gRPC; no exception of gRPC or of Triton's client leaves this module."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -20,6 +21,8 @@ from baleen_sidecar.ports import ANYONE, Tensors, Work
 _MAX_MESSAGE_BYTES: Final = 256 << 20
 _MAX_LATE: Final = 64
 """Calls of one model that are under way and that nobody waits for any more; with so many it is not called again."""
+_MAX_RETIRED: Final = 2
+"""Connections that were replaced and whose late calls may still end."""
 
 _CHANNEL: Final = [
     # gRPC's own back-off grows to two minutes; a server that is back must be found at once.
@@ -42,11 +45,37 @@ _CHANNEL: Final = [
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Channel:
+    """A connection, and the calls on it.
+
+    By model, those that are `late`: nobody waits for them any more; oldest first, with when that began.
+    """
+
+    client: InferenceServerClient
+    calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    late: dict[str, dict[asyncio.Task[Any], float]] = field(default_factory=dict)
+
+    def keep(self, name: str, task: asyncio.Task[Any]) -> None:
+        """Let a call of a model go on that nobody waits for any more."""
+        late = self.late[name]
+        late[task] = asyncio.get_running_loop().time()
+        task.add_done_callback(lambda _: _forget(task, late))
+
+    def is_stuck(self, name: str, seconds: float) -> bool:
+        """Say whether the model has had the oldest of its late calls for so long."""
+        oldest = next(iter(self.late[name].values()))
+        return asyncio.get_running_loop().time() - oldest >= seconds
+
+
 class TritonInference:
     """The Inference port over one Triton, which also says what is loaded there and loads it (explicit model control).
 
     A model is ready when the server says so and `confirm` was called since its last load: that is left to whoever
     checks the golden answers.
+
+    A model that has too many late calls is not called before one of them has ended. Where none does for long, a fresh
+    connection is made, and what is late on the old one is given as long again to end.
     """
 
     def __init__(
@@ -56,23 +85,28 @@ class TritonInference:
         timeout_seconds: float = 10.0,
         probe_timeout_seconds: float = 1.0,
         load_timeout_seconds: float = 120.0,
+        stuck_seconds: float = 60.0,
     ) -> None:
-        """`endpoint` is `host:port`; `timeout_seconds` is the time budget of one batch, for every model."""
+        """`endpoint` is `host:port`; `timeout_seconds` is the time budget of one batch, for every model.
+
+        `stuck_seconds` is for how long late calls may all have no answer before there is a fresh connection.
+        """
         self._endpoint = endpoint
         self._timeout_seconds = timeout_seconds
         self._probe_timeout_seconds = probe_timeout_seconds
         self._load_timeout_seconds = load_timeout_seconds
-        self._open: InferenceServerClient | None = None
+        self._stuck_seconds = stuck_seconds
+        self._open: _Channel | None = None
+        self._retired: dict[asyncio.Task[None], _Channel] = {}
         self._confirmed: set[tuple[str, str]] = set()
         self._answered: dict[str, int] = {}
-        self._late: dict[str, set[asyncio.Task[Any]]] = {}
 
     async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
         """See ports.Inference."""
         with self._failing(model):
             answer = await self._in_time(
                 model.name,
-                self._client().infer(
+                lambda client: client.infer(
                     model.name,
                     [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
                     model_version=model.version,
@@ -169,35 +203,68 @@ class TritonInference:
 
     async def close(self) -> None:
         """Close the connection; the next call opens a new one."""
-        client, self._open = self._open, None
-        if client is not None:
-            await client.close()
+        retired = list(self._retired)
+        for task in retired:
+            task.cancel()
+        channel, self._open = self._open, None
+        if channel is not None:
+            await channel.client.close()
+        await asyncio.gather(*retired, return_exceptions=True)
 
-    async def _in_time(self, name: str, call: Coroutine[Any, Any, T]) -> T:
+    async def _in_time(self, name: str, call: Callable[[InferenceServerClient], Coroutine[Any, Any, T]]) -> T:
         """Wait for a call of a model within the time budget; one that takes longer goes on, and nobody waits for it.
 
         It is never cancelled, nor has it a deadline that the server knows of: Triton has crashed on both (issues 7368
         and 8034 of its server), as the wheel's does within seconds of load.
         """
-        late = self._late.setdefault(name, set())
-        if len(late) >= _MAX_LATE:
-            call.close()
-            raise TimeoutError(f"{len(late)} calls have had no answer in time and none yet")
-        task = asyncio.create_task(call)
+        channel = self._channel()
+        if len(channel.late.setdefault(name, {})) >= _MAX_LATE:
+            channel = self._renewed(channel, name)
+        task = asyncio.create_task(call(channel.client))
+        channel.calls.add(task)
+        task.add_done_callback(channel.calls.discard)
         try:
             await asyncio.wait({task}, timeout=self._timeout_seconds)
         finally:
             if not task.done():
-                late.add(task)
-                task.add_done_callback(lambda _: _forget(task, late))
+                channel.keep(name, task)
         if not task.done():
             raise TimeoutError(f"no answer within {self._timeout_seconds:g} s")
         return task.result()
 
+    def _renewed(self, channel: _Channel, name: str) -> _Channel:
+        """Return a fresh connection in the place of one on which a model has as many late calls as may be.
+
+        Raises:
+            TimeoutError: one of them may still end, or so may those of connections that were replaced before.
+        """
+        if not channel.is_stuck(name, self._stuck_seconds) or len(self._retired) >= _MAX_RETIRED:
+            raise TimeoutError(
+                f"{len(channel.late[name])} calls have had no answer in time and none yet; that is the limit,"
+                f" and a fresh connection is made after {self._stuck_seconds:g} s"
+            )
+        task = asyncio.create_task(self._retire(channel), name="late calls")
+        self._retired[task] = channel
+        task.add_done_callback(lambda _: self._retired.pop(task))
+        self._open = None
+        fresh = self._channel()
+        fresh.late[name] = {}
+        return fresh
+
+    async def _retire(self, channel: _Channel) -> None:
+        """Close a connection that was replaced once all of its calls have ended, or have had time enough for that."""
+        try:
+            await asyncio.wait(set(channel.calls), timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
+        finally:
+            await channel.client.close()
+
     def _client(self) -> InferenceServerClient:
+        return self._channel().client
+
+    def _channel(self) -> _Channel:
         # Made on first use, since a channel belongs to the event loop that is running then.
         if self._open is None:
-            self._open = InferenceServerClient(self._endpoint, channel_args=_CHANNEL)
+            self._open = _Channel(InferenceServerClient(self._endpoint, channel_args=_CHANNEL))
         return self._open
 
     @contextmanager
@@ -224,8 +291,8 @@ class TritonInference:
             raise ModelUnavailable(f"{who}: the connection was closed") from None
 
 
-def _forget(task: asyncio.Task[Any], late: set[asyncio.Task[Any]]) -> None:
-    late.discard(task)
+def _forget(task: asyncio.Task[Any], late: dict[asyncio.Task[Any], float]) -> None:
+    late.pop(task, None)
     if not task.cancelled():
         task.exception()  # taken note of: nobody else does
 
