@@ -281,6 +281,25 @@ async def test_the_write_ahead_log_is_cut_when_it_grows(tmp_path: Path) -> None:
         assert await log.count() == 1000
 
 
+async def test_rows_of_one_kind_are_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, seen = durable_file.connect, list[str]()
+
+    def spy(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        connection.set_trace_callback(lambda statement: seen.append(statement.partition(" ")[0]))
+        return connection
+
+    path = make_database(tmp_path)
+    async with SqliteDecisionLog(path, checkpoint_seconds=60) as log:
+        await log.append(make_record("first"))  # which begins the chain
+    monkeypatch.setattr(durable_file, "connect", spy)
+    async with SqliteDecisionLog(path, checkpoint_seconds=60) as log:
+        seen.clear()
+        await log.append(make_record("second"))
+
+        assert seen == ["INSERT"]
+
+
 async def test_a_reader_that_stays_does_not_hold_up_the_writer(tmp_path: Path) -> None:
     path = make_database(tmp_path)
     async with SqliteDecisionLog(path, checkpoint_seconds=0.01, truncate_bytes=0) as log:

@@ -9,12 +9,15 @@ from typing import Final
 from baleen_core.decision_chain import Head, next_link
 from baleen_sidecar.adapters.store.beside_rows import SQLITE, admit, put
 from baleen_sidecar.adapters.store.chain_rows import Newest, continue_chain, read_newest
-from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, find_sql, insert_sql
+from baleen_sidecar.adapters.store.decision_rows import StoredRecord, find_sql, insert_sql
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.group_writer import Group, Waiting
 
 MAX_GROUP_ROWS: Final = 4095
-"""SQLite takes 32,766 parameters in one statement, and the largest part of such a group has 2,048 rows of 13."""
+AT_ONCE_ROWS: Final = 32
+"""For each number of rows up to here there is a statement, which the connection keeps prepared once it was used."""
+PART_ROWS: Final = 8 * AT_ONCE_ROWS
+"""The most that one statement inserts; SQLite takes 32,766 parameters in one, and a row has 13."""
 
 
 class SqliteRows:
@@ -52,15 +55,7 @@ class SqliteRows:
         """
         try:
             connection = self._file.connection()
-            connection.execute("BEGIN IMMEDIATE")
-            newest = self._newest or read_newest(connection)
-            has_more = any(waiting.beside is not None for waiting in group)
-            admitted = admit(connection, group, SQLITE) if has_more else group
-            for part in _parts(admitted):
-                newest = _insert(connection, part, newest)
-            if has_more:
-                put(connection, admitted, SQLITE)
-            connection.execute("COMMIT")
+            newest = _insert_at_once(connection, group, self._newest) or self._transact(connection, group)
             self._file.check_in_place()
         except BaseException:
             self._newest = None
@@ -68,24 +63,55 @@ class SqliteRows:
             raise
         self._newest = newest
 
+    def _transact(self, connection: sqlite3.Connection, group: Group) -> Newest:
+        connection.execute("BEGIN IMMEDIATE")
+        newest = self._newest or read_newest(connection)
+        has_more = any(waiting.beside is not None for waiting in group)
+        admitted = admit(connection, group, SQLITE) if has_more else group
+        for part in _parts(admitted):
+            newest = _insert(connection, part, newest)
+        if has_more:
+            put(connection, admitted, SQLITE)
+        connection.execute("COMMIT")
+        return newest
+
     def close(self) -> None:
         """Close the file."""
         self._file.drop()
 
 
+def _insert_at_once(connection: sqlite3.Connection, group: Group, newest: Newest | None) -> Newest | None:
+    """Insert and commit a group by one statement, as most can be; None: it takes more, and nothing was done.
+
+    Python's sqlite3 gives up the interpreter lock at each statement, and a busy event loop keeps it for 5 ms: BEGIN and
+    COMMIT would each cost as long as the rows.
+    """
+    if newest is None or len(group) > AT_ONCE_ROWS:
+        return None
+    head = newest.head
+    can_link = head is not None and head.sequence == newest.sequence
+    is_linked = _is_linked(group[0])
+    if is_linked and not can_link:
+        return None
+    if any(waiting.beside is not None or _is_linked(waiting) != is_linked for waiting in group):
+        return None
+    try:
+        return _insert_part(connection, group, newest)
+    except sqlite3.IntegrityError:
+        return None
+
+
 def _parts(group: Group) -> Iterator[Group]:
-    """Cut a group into powers of two, largest first: few statements to prepare, and few to run.
+    """Cut a group into multiples of AT_ONCE_ROWS, and what is left: few statements to prepare, and few to run.
 
-    All rows of a part are to be linked, or none.
-
-    Python's sqlite3 gives up the interpreter lock at each statement, and gets it back from a busy event loop only after
-    5 ms: 200 rows by executemany took 684 ms beside a busy thread, in three statements 25 ms.
+    All rows of a part are to be linked, or none. By executemany 200 rows took 684 ms beside a busy thread, in three
+    statements 25 ms.
     """
     for _, found in groupby(group, key=_is_linked):
         rows = list(found)
         start = 0
         while rest := len(rows) - start:
-            size = 1 << (rest.bit_length() - 1)
+            size = min(rest - rest % AT_ONCE_ROWS or rest, PART_ROWS)
             yield rows[start : start + size]
             start += size
 
@@ -99,43 +125,44 @@ def _insert(connection: sqlite3.Connection, part: Group, newest: Newest) -> Newe
     if _is_linked(part[0]):
         head = continue_chain(connection, newest)
         newest = Newest(head.sequence, head)
-    values: list[object] = []
-    after = newest
-    for waiting in part:
-        after = _place(waiting.row, after, values)
     try:
-        connection.execute(insert_sql(len(part)), values)
+        return _insert_part(connection, part, newest)
     except sqlite3.IntegrityError:
         # SQLite undid this statement alone; one by one, only the row at fault is refused.
         for waiting in part:
             newest = _insert_one(connection, waiting, newest)
         return newest
-    return after
 
 
-def _place(row: Row, newest: Newest, values: list[object]) -> Newest:
-    """Add a row's values, with its place and link, and return it as the newest."""
-    sequence, head = newest.sequence + 1, newest.head
-    link = None
-    if row.digest is not None and head is not None:
-        link = next_link(head.link, row.digest)
-        head = Head(sequence=sequence, link=link)
-    values.append(sequence)
-    values += row[:-1]
-    values.append(link)
-    return Newest(sequence, head)
+def _insert_part(connection: sqlite3.Connection, part: Group, newest: Newest) -> Newest:
+    """Insert rows by one statement, which does all of it or nothing, and return which is the newest then.
+
+    All of them are to be linked, to the newest one, or none.
+    """
+    values: list[object] = []
+    head = newest.head
+    sequence, link = newest.sequence, b"" if head is None else head.link
+    for waiting in part:
+        row = waiting.row
+        sequence += 1
+        values.append(sequence)
+        values += row[:-1]
+        if row.digest is None:
+            values.append(None)
+        else:
+            link = next_link(link, row.digest)
+            values.append(link)
+    connection.execute(insert_sql(len(part)), values)
+    return Newest(sequence, Head(sequence=sequence, link=link) if _is_linked(part[0]) else head)
 
 
 def _insert_one(connection: sqlite3.Connection, waiting: Waiting, newest: Newest) -> Newest:
     """Insert a row unless its id is taken: by the same record, that is well; by another, it is the row's error."""
-    values: list[object] = []
-    after = _place(waiting.row, newest, values)
     try:
-        connection.execute(insert_sql(1), values)
+        return _insert_part(connection, [waiting], newest)
     except sqlite3.IntegrityError:
         found = connection.execute(find_sql(), (waiting.row.id,)).fetchone()
         if found is None:
             raise
         waiting.find(StoredRecord(*found))
         return newest
-    return after
