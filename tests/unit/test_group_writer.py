@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from baleen_core.decision_chain import SALT_BYTES, Head
 from baleen_sidecar.adapters.store.decision_rows import to_chained_row
-from baleen_sidecar.adapters.store.group_writer import PATIENCE_SECONDS, Group, GroupWriter, Waiting
+from baleen_sidecar.adapters.store.group_writer import GAP_SECONDS, PATIENCE_SECONDS, Group, GroupWriter, Waiting
 from decision_records import make_record
 
 MAX_ROWS = 3
@@ -103,6 +103,36 @@ def test_what_comes_after_that_is_tried_anew() -> None:
     writer.stop()
 
     assert delivered == [([first], "write 1"), ([behind], "write 1"), ([after], "")]
+
+
+def test_under_load_rows_gather_before_the_next_group_is_written() -> None:
+    first, second, third, fourth = queue(4)
+    pauses: list[float] = []
+    delivered: list[list[Waiting]] = []
+    done = threading.Event()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            writer.put(third)
+            writer.put(fourth)
+
+    def deliver(group: Group, cause: Exception | None) -> None:
+        delivered.append(list(group))
+        if len(delivered) == 2:
+            done.set()
+
+    writer = GroupWriter(
+        Hanging(), max_rows=MAX_ROWS, max_wait_seconds=0.0, deliver=deliver, monotonic_seconds=lambda: 0.0, pause=pause
+    )
+    writer.put(first)
+    writer.put(second)
+    writer.start()
+    assert done.wait(WAIT_SECONDS)
+    writer.stop()
+
+    assert delivered == [[first, second], [third, fourth]]
+    assert set(pauses) == {GAP_SECONDS}
 
 
 @given(

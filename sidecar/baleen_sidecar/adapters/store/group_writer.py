@@ -5,15 +5,18 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final, Protocol
 
 from baleen_core.canonical import digest_of
 from baleen_core.decision_chain import Head
 from baleen_core.errors import IntegrityError
 from baleen_sidecar.adapters.store.decision_rows import Row, StoredRecord, is_same
+from baleen_sidecar.flow.pace import Pace
 from baleen_sidecar.ports import Beside
 
+GAP_SECONDS: Final = 0.001
+"""How long after a group began the next one does, under load: a commit costs the processor as much as five rows."""
 PATIENCE_SECONDS: Final = 1.0
 """Whoever waited longer for a write that failed waits for no second one."""
 
@@ -74,7 +77,8 @@ class GroupWriter:
     """Takes rows from any thread and calls `deliver`, on its own thread, once for each group that it wrote or lost.
 
     A group is committed when no row waits any more, or when it has `max_rows`, or after `max_wait_seconds`. While one
-    group is on its way to the disk the next gathers by itself, so groups grow with the load and no row waits without.
+    group is on its way to the disk the next gathers by itself, so groups grow with the load and no row waits without;
+    where commits are quick, a Pace has them begin GAP_SECONDS apart.
     What waits behind a group that failed after PATIENCE_SECONDS is lost with it: each group would wait as long in turn.
     """
 
@@ -86,14 +90,17 @@ class GroupWriter:
         max_wait_seconds: float,
         deliver: Callable[[Group, Exception | None], None],
         monotonic_seconds: Callable[[], float] = monotonic,
+        pause: Callable[[float], None] = sleep,
     ) -> None:
         self._rows = rows
         self._max_rows = max_rows
         self._max_wait_seconds = max_wait_seconds
         self._deliver = deliver
         self._now = monotonic_seconds
+        self._pause = pause
         self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._is_stopping = False
+        self._pace = Pace(GAP_SECONDS)
         self._thread = threading.Thread(target=self._run, name="decision-log-writer", daemon=True)
 
     def start(self) -> None:
@@ -116,8 +123,11 @@ class GroupWriter:
                 began = self._now()
                 cause = self._write(group)
                 self._deliver(group, cause)
-                if cause is not None and self._now() - began > PATIENCE_SECONDS and (queued := self._take_queued()):
+                ended = self._now()
+                if cause is not None and ended - began > PATIENCE_SECONDS and (queued := self._take_queued()):
                     self._deliver(queued, cause)
+                elif seconds := self._pace.after(len(group), began=began, ended=ended):
+                    self._pause(seconds)
         self._rows.close()
 
     def _take_queued(self) -> list[Waiting]:

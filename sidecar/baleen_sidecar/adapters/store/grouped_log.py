@@ -42,6 +42,7 @@ class GroupedLog:
         self._max_waiting_bytes = max_waiting_bytes
         self._writer = GroupWriter(rows, max_rows=max_rows, max_wait_seconds=max_wait_seconds, deliver=self._deliver)
         self._salts = b""
+        self._of_this_turn: list[Waiting] = []
         self._rows = 0
         self._bytes = 0
         self._reader: DecisionReader | None = None
@@ -62,6 +63,7 @@ class GroupedLog:
         if self._loop is None:
             return
         self._loop = None
+        self._hand_over()
         await asyncio.to_thread(self._writer.stop)
         self._open_reader().close()
         self._reader = None
@@ -127,9 +129,18 @@ class GroupedLog:
         self._check_room(Verdict(row.decision))
         waiting = Waiting(row, loop.create_future(), beside=beside)
         self._take_place(waiting.size_bytes)
-        self._writer.put(waiting)
+        if not self._of_this_turn:
+            # To wake the writer for each row would have it want the interpreter lock while the loop needs it.
+            loop.call_soon(self._hand_over)
+        self._of_this_turn.append(waiting)
         await waiting.future
         return waiting
+
+    def _hand_over(self) -> None:
+        """Give the writer what was appended in one turn of the event loop."""
+        for waiting in self._of_this_turn:
+            self._writer.put(waiting)
+        self._of_this_turn.clear()
 
     async def sync(self) -> None:
         """Return once everything that was appended is on the disk, whatever the durability.
