@@ -12,7 +12,13 @@ import pytest
 from baleen_core.errors import LogUnavailable, NotFound
 from baleen_core.policy.schema import Verdict
 from baleen_core.records import DecisionRecord
-from baleen_sidecar.adapters.store import SqliteDecisionLog, SqliteDecisionReader, SqliteRevisionStore, durable_file
+from baleen_sidecar.adapters.store import (
+    SqliteDecisionLog,
+    SqliteDecisionReader,
+    SqliteRevisionStore,
+    durable_file,
+    upkeep,
+)
 from baleen_sidecar.settings import Durability
 from decision_records import make_record
 from store_files import Disk, SizeLimit, TinyDisk, check_integrity, make_database, write_lock
@@ -279,6 +285,26 @@ async def test_the_write_ahead_log_is_cut_when_it_grows(tmp_path: Path) -> None:
 
         assert path.stat().st_size > 1000 * 1000
         assert await log.count() == 1000
+
+
+async def test_the_write_ahead_log_is_begun_anew_while_rows_come_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "RESTART_SHARE", 1 / 256)
+    path = make_database(tmp_path)
+    wal, sizes = Path(f"{path}-wal"), list[int]()
+    size_of = os.path.getsize
+
+    async def pour(caller: int) -> None:
+        for number in range(150):
+            await log.append(make_record(f"{caller}-{number:03}"))
+            sizes.append(size_of(wal))
+
+    async with SqliteDecisionLog(path, checkpoint_seconds=0.001) as log:
+        await asyncio.gather(*map(pour, range(8)))
+
+    # Each row is in there with the page that it is on, and with those that the indexes have for it.
+    assert max(sizes) < path.stat().st_size
 
 
 async def test_rows_of_one_kind_are_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

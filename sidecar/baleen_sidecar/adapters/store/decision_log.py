@@ -13,6 +13,7 @@ from baleen_sidecar.adapters.store.engine import state_errors
 from baleen_sidecar.adapters.store.erasure import erase_subject
 from baleen_sidecar.adapters.store.grouped_log import MIB, GroupedLog
 from baleen_sidecar.adapters.store.sqlite_rows import MAX_GROUP_ROWS, SqliteRows
+from baleen_sidecar.adapters.store.turns import Turns
 from baleen_sidecar.adapters.store.upkeep import Upkeep
 from baleen_sidecar.settings import Durability
 
@@ -44,8 +45,9 @@ class SqliteDecisionLog(GroupedLog):
     ) -> None:
         if not 1 <= max_rows <= MAX_GROUP_ROWS:
             raise ValueError(f"max_rows is {max_rows}; it must be 1 to {MAX_GROUP_ROWS}")
+        turns = Turns()
         super().__init__(
-            SqliteRows(path, synchronous=_SYNCHRONOUS[durability]),
+            SqliteRows(path, synchronous=_SYNCHRONOUS[durability], turns=turns),
             lambda: SqliteDecisionReader(path),
             max_rows=max_rows,
             max_wait_seconds=max_wait_seconds,
@@ -59,6 +61,7 @@ class SqliteDecisionLog(GroupedLog):
             path,
             interval_seconds=checkpoint_seconds,
             truncate_bytes=truncate_bytes,
+            turns=turns,
             sync=durability is Durability.INTERVAL,
             decisions_days=decisions_days,
             head=self.head,

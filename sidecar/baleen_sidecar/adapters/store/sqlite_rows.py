@@ -12,6 +12,7 @@ from baleen_sidecar.adapters.store.chain_rows import Newest, continue_chain, rea
 from baleen_sidecar.adapters.store.decision_rows import StoredRecord, find_sql, insert_sql
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.group_writer import Group, Waiting
+from baleen_sidecar.adapters.store.turns import Turns
 
 MAX_GROUP_ROWS: Final = 4095
 AT_ONCE_ROWS: Final = 32
@@ -27,10 +28,12 @@ class SqliteRows:
     first.
     """
 
-    def __init__(self, path: Path, *, synchronous: str) -> None:
+    def __init__(self, path: Path, *, synchronous: str, turns: Turns) -> None:
+        """Each group takes one of `turns`."""
         # Content that was kept for a second look is gone after it.
         self._file = DurableFile(path, synchronous=synchronous, overwrites=True)
         self._newest: Newest | None = None
+        self._turns = turns
 
     @property
     def head(self) -> Head | None:
@@ -55,7 +58,8 @@ class SqliteRows:
         """
         try:
             connection = self._file.connection()
-            newest = _insert_at_once(connection, group, self._newest) or self._transact(connection, group)
+            with self._turns.work():
+                newest = _insert_at_once(connection, group, self._newest) or self._transact(connection, group)
             self._file.check_in_place()
         except BaseException:
             self._newest = None

@@ -7,17 +7,27 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from baleen_core.decision_chain import Head
 from baleen_core.errors import BaleenError
 from baleen_sidecar.adapters.store.durable_file import DurableFile
 from baleen_sidecar.adapters.store.engine import CUTTING_MILLISECONDS, DatabaseFault
 from baleen_sidecar.adapters.store.retention import BATCH_ROWS, drop_expired, drop_old_of_file
+from baleen_sidecar.adapters.store.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 _DROP_SHARE = 0.5
 """Dropping old rows takes at most this share of a round, as decisions wait for each batch."""
+COPY_ROUNDS: Final = 4
+"""Every so many rounds what was committed is copied into the file: commits wait longer for the disk meanwhile."""
+RESTART_SHARE: Final = 0.25
+"""The part of `truncate_bytes` above which the write-ahead log is begun anew."""
+REST_PAGES: Final = 1024
+"""The most that is copied while decisions wait: 4 MiB, some milliseconds."""
+PAGE_BYTES: Final = 4096 + 24
+"""A page of SQLite's with its head in the write-ahead log."""
 _HEAD_SECONDS = 3600.0
 """How often the head of the chain goes to the process's own log, which as a rule is kept elsewhere."""
 
@@ -100,11 +110,31 @@ def _say(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class Upkeep(UpkeepThread):
-    """Checkpoints every `interval_seconds`, and cuts the write-ahead log when it is above `truncate_bytes`.
+class _Copied(NamedTuple):
+    """Pages that the write-ahead log had when a checkpoint began, and how many of them are in the file now."""
 
-    With `sync`, it also makes durable what was committed since: the promise of Durability.INTERVAL. Decisions without
-    a term of their own are dropped after `decisions_days`; 0: never.
+    pages: int
+    copied: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no reader was in the way."""
+        return self.copied == self.pages
+
+
+def _copy_back(connection: sqlite3.Connection) -> _Copied:
+    """Copy what can be copied while others read and write."""
+    _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return _Copied(pages, copied)
+
+
+class Upkeep(UpkeepThread):
+    """Checkpoints every COPY_ROUNDS rounds, and cuts the write-ahead log when it is above `truncate_bytes`.
+
+    Where it is above RESTART_SHARE of that, it is begun anew; whoever writes is held up for that by `turns`.
+
+    With `sync`, each round makes durable what was committed since: the promise of Durability.INTERVAL. Decisions
+    without a term of their own are dropped after `decisions_days`; 0: never.
     """
 
     def __init__(
@@ -113,6 +143,7 @@ class Upkeep(UpkeepThread):
         *,
         interval_seconds: float,
         truncate_bytes: int,
+        turns: Turns,
         sync: bool,
         decisions_days: int,
         head: Callable[[], Head | None],
@@ -123,9 +154,11 @@ class Upkeep(UpkeepThread):
         self._wal = Path(f"{path}-wal")
         self._file = DurableFile(path, synchronous="NORMAL")
         self._truncate_bytes = truncate_bytes
+        self._turns = turns
         self._sync = sync
         self._decisions_days = decisions_days
         self._wall_seconds = wall_seconds
+        self._round_number = 0
         self.free_bytes = 0
         """Room on the disk, as of the last look at it."""
 
@@ -154,9 +187,25 @@ class Upkeep(UpkeepThread):
         connection.execute(f"PRAGMA busy_timeout = {CUTTING_MILLISECONDS}")
         if self._sync:
             self.sync_wal()
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._round_number += 1
+        if self._round_number % COPY_ROUNDS == 0 or self._stopping.is_set():
+            before = _copy_back(connection)
+            if before.is_whole and before.pages * PAGE_BYTES > self._truncate_bytes * RESTART_SHARE:
+                self._begin_anew(connection, before)
         if self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            with self._turns.between():
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _begin_anew(self, connection: sqlite3.Connection, before: _Copied) -> None:
+        """Have the next row written at the beginning of the write-ahead log again.
+
+        SQLite does that only where nothing is left to copy, which under load never comes about by itself; and a log
+        that grows has the disk write down its size at each sync.
+        """
+        found = _copy_back(connection)
+        if found.is_whole and found.pages - before.pages <= REST_PAGES:
+            with self._turns.between():
+                _copy_back(connection)
 
     def _drop_expired(self) -> None:
         connection = self._file.connection()
