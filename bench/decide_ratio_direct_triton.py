@@ -9,13 +9,9 @@ models on a CPU the model is the cost, so those figures have no goal.
 from dataclasses import replace
 from typing import Any
 
-from baleen_bench import policies
-from baleen_bench.direct import DirectSide
 from baleen_bench.form import Aim, Comparison, Effort, Figure, Outcome, compare
-from baleen_bench.models import ACCELERATOR, load
-from baleen_bench.sides import bench
-from baleen_bench.texts import write_texts
-from baleen_bench.triton import triton
+from baleen_bench.models import ACCELERATOR
+from baleen_bench.sides import beside_direct
 from baleen_sidecar.settings import Durability
 
 NAME = "decide_ratio_direct_triton"
@@ -44,15 +40,5 @@ def measure(effort: Effort) -> Outcome:
 
 def compare_on(model: str, effort: Effort) -> Comparison:
     """Compare both on one model; each signal of it is a category of the policy."""
-    policy = policies.threshold(*load(model).signal_names())
-    with bench() as here, triton(model, cpu=here.cores.other) as server:
-        direct = DirectSide(
-            name="direct",
-            endpoint=server.endpoint,
-            model=model,
-            texts=write_texts(here.folder / "texts.txt"),
-            cpu=here.cores.server,
-            triton=server.pid,
-        )
-        subject = here.sidecar("fsync", Durability.FSYNC, policy, triton=server, model=model)
+    with beside_direct(model, "fsync", Durability.FSYNC) as (subject, direct):
         return compare(subject, direct, effort)

@@ -8,13 +8,9 @@ disguised words, which counts against it. `echo` costs nothing but the call, `ac
 from collections.abc import Sequence
 from typing import Any
 
-from baleen_bench import policies
-from baleen_bench.direct import DirectSide
 from baleen_bench.form import Aim, Effort, Figure, Outcome, compare, noise_of
-from baleen_bench.models import ACCELERATOR, ECHO, load
-from baleen_bench.sides import bench
-from baleen_bench.texts import write_texts
-from baleen_bench.triton import triton
+from baleen_bench.models import ACCELERATOR, ECHO
+from baleen_bench.sides import beside_direct
 from baleen_sidecar.settings import Durability
 
 NAME = "triton_front_cpu_ratio"
@@ -28,10 +24,10 @@ FIGURES = {
 
 
 def measure(effort: Effort) -> Outcome:
-    """Compare what both cost Triton, for each stand-in."""
+    """Compare what both cost Triton, for each stand-in; when quick, for one."""
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
-    for model, name in STAND_INS.items():
+    for model, name in list(STAND_INS.items())[: 1 if effort.quick else None]:
         ratios, noise, found = _compare_on(model, effort)
         figures.append(Figure.of(name, ratios, "ratio", aims=FIGURES, noise=noise, stand_in=model))
         raw[model] = found
@@ -39,22 +35,12 @@ def measure(effort: Effort) -> Outcome:
 
 
 def _compare_on(model: str, effort: Effort) -> tuple[list[float], float, Any]:
-    policy = policies.threshold(*load(model).signal_names())
-    with bench() as here, triton(model, cpu=here.cores.other) as server:
-        direct = DirectSide(
-            name="direct",
-            endpoint=server.endpoint,
-            model=model,
-            texts=write_texts(here.folder / "texts.txt"),
-            cpu=here.cores.server,
-            triton=server.pid,
-        )
-        subject = here.sidecar("interval", Durability.INTERVAL, policy, triton=server, model=model)
+    with beside_direct(model, "interval", Durability.INTERVAL) as (subject, direct):
         raw = compare(subject, direct, effort).raw
     pairs = zip(_costs(raw[direct.name]), _costs(raw[subject.name]), strict=True)
-    noise = noise_of(_costs(pair) for pair in raw["peer_against_itself"])
+    noise = noise_of((one, other) for one, other in map(_costs, raw["peer_against_itself"]))
     return [one / other if one and other else 0.0 for one, other in pairs], noise, raw
 
 
-def _costs(loads: Sequence[dict[str, Any]]) -> tuple[float, ...]:
-    return tuple(load["triton_cpu_us"] or 0.0 for load in loads)
+def _costs(loads: Sequence[dict[str, Any]]) -> list[float]:
+    return [load["triton_cpu_us"] or 0.0 for load in loads]

@@ -7,7 +7,7 @@ import json
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,31 +149,48 @@ class Comparison:
 
 def compare(subject: Side, peer: Side, effort: Effort) -> Comparison:
     """Measure what each answers a second when more is offered: peer against peer, then subject and peer in turns."""
+    return compare_all(subject, [peer], effort)[peer.name]
+
+
+def compare_all(subject: Side, peers: Sequence[Side], effort: Effort) -> dict[str, Comparison]:
+    """Compare the same subject with several peers, all of them in turns; by the peers' names."""
     rates: dict[str, float] = {}
     calibrations: dict[str, Any] = {}
-    for side in (peer, subject):
+    for side in (*peers, subject):
         found, how = side.calibrate(step_seconds=effort.step_seconds, max_seconds=effort.calibration_seconds)
         rates[side.name], calibrations[side.name] = max(1.0, found) * OVERLOAD, how
 
     def measure(side: Side, seed: int) -> Load:
         return side.offer(rate=rates[side.name], seconds=effort.seconds, seed=seed)
 
-    pairs = [(measure(peer, 2 * seed), measure(peer, 2 * seed + 1)) for seed in range(effort.noise_pairs)]
-    loads: dict[str, list[Load]] = {peer.name: [], subject.name: []}
-    for repetition in range(effort.repetitions):
+    pairs: dict[str, list[tuple[Load, Load]]] = {peer.name: [] for peer in peers}
+    for seed in range(effort.noise_pairs):
+        for peer in peers:
+            pairs[peer.name].append((measure(peer, 2 * seed), measure(peer, 2 * seed + 1)))
+    loads = in_turns((*peers, subject), effort.repetitions, measure)
+    return {
+        peer.name: Comparison(
+            subject=tuple(load.achieved_per_second for load in loads[subject.name]),
+            peer=tuple(load.achieved_per_second for load in loads[peer.name]),
+            noise=noise_of((one.achieved_per_second, other.achieved_per_second) for one, other in pairs[peer.name]),
+            raw={
+                "calibration": {side.name: calibrations[side.name] for side in (peer, subject)},
+                "peer_against_itself": [[asdict(one), asdict(other)] for one, other in pairs[peer.name]],
+                **{side.name: [asdict(load) for load in loads[side.name]] for side in (peer, subject)},
+            },
+        )
+        for peer in peers
+    }
+
+
+def in_turns(sides: Sequence[Side], repetitions: int, measure: Callable[[Side, int], Load]) -> dict[str, list[Load]]:
+    """Measure sides one after the other, so many times, with a seed for each time; by the sides' names."""
+    loads: dict[str, list[Load]] = {side.name: [] for side in sides}
+    for repetition in range(repetitions):
         # The order changes, so that whoever comes second has the advantage, or the harm, of it half of the time.
-        for side in (peer, subject) if repetition % 2 == 0 else (subject, peer):
+        for side in sides[:: 1 if repetition % 2 == 0 else -1]:
             loads[side.name].append(measure(side, 100 + repetition))
-    return Comparison(
-        subject=tuple(load.achieved_per_second for load in loads[subject.name]),
-        peer=tuple(load.achieved_per_second for load in loads[peer.name]),
-        noise=noise_of((one.achieved_per_second, other.achieved_per_second) for one, other in pairs),
-        raw={
-            "calibration": calibrations,
-            "peer_against_itself": [[asdict(one), asdict(other)] for one, other in pairs],
-            **{name: [asdict(load) for load in measured] for name, measured in loads.items()},
-        },
-    )
+    return loads
 
 
 def half_load(side: Side, effort: Effort, *, times: int) -> Iterator[Load]:

@@ -4,10 +4,13 @@
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from baleen_bench.texts import messages
 from baleen_cli.model_files import ModelLocator
@@ -15,6 +18,7 @@ from baleen_cli.models.catalog import choose
 from baleen_cli.models.progress import SilentProgress
 from baleen_cli.models.store import ModelStore
 from baleen_cli.triton.repository import write_repository as write_shipped
+from baleen_core.errors import NotFound
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.parse import parse_model
 from baleen_core.model.recipes import text_recipe
@@ -86,7 +90,7 @@ class TritonPythonModel:
 """
 
 
-_STAND_INS: Final[Mapping[str, tuple[Model, str]]] = {
+STAND_INS: Final[Mapping[str, tuple[Model, str]]] = {
     ACCELERATOR.name: (ACCELERATOR, _ACCELERATOR_PY),
     ECHO.name: (ECHO, _ECHO_PY),
 }
@@ -101,16 +105,9 @@ def load(name: str) -> LoadedModel:
         NotFound: no shipped model has that name.
         IntegrityError, UpstreamError: it cannot be fetched as promised.
     """
-    if name in _STAND_INS:
-        model, _ = _STAND_INS[name]
-        words = sorted({word.strip(".!?") for text in messages() for word in text.lower().split()})
-        vocabulary = {
-            "word_index": {word: place for place, word in enumerate(words, start=1)},
-            "num_words": None,
-            "filters": ".!?",
-            "lower": True,
-        }
-        recipe = text_recipe(model.preprocessing.recipe, {"vocab.json": json.dumps(vocabulary).encode()})
+    if name in STAND_INS:
+        model, _ = STAND_INS[name]
+        recipe = text_recipe(model.preprocessing.recipe, _stand_in_assets())
         return LoadedModel(model=model, sha256=_UNKNOWN_SHA256, text=recipe)
     model, locator = _shipped(name)
     return locator.load(model)
@@ -118,15 +115,72 @@ def load(name: str) -> LoadedModel:
 
 def write_repository(name: str, folder: Path) -> None:
     """Write the model for Triton, as `load` describes it."""
-    if name not in _STAND_INS:
+    if name not in STAND_INS:
         model, locator = _shipped(name)
         write_shipped(folder, [model], lambda model: locator.locate(model).onnx)
         return
-    stand_in, program = _STAND_INS[name]
+    stand_in, program = STAND_INS[name]
     for path, text in render_model(stand_in, Backend.PYTHON).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(program if file.name == "model.py" else text, encoding="utf-8", newline="")
+
+
+def write_files(name: str, folder: Path) -> Model:
+    """Write for a server that runs the model itself its assets, by their names, and `model.onnx`; return what it is.
+
+    Raises:
+        NotFound: it is a stand-in without an ONNX model, or no shipped model has that name.
+        IntegrityError, UpstreamError: it cannot be fetched as promised.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if name not in STAND_INS:
+        model, locator = _shipped(name)
+        files = locator.locate(model)
+        shutil.copyfile(files.onnx, folder / "model.onnx")
+        for asset, path in files.assets.items():
+            shutil.copyfile(path, folder / asset)
+        return model
+    if name != ECHO.name:
+        raise NotFound(f"stand-in {name} has no ONNX model; {ECHO.name} has")
+    for asset, data in _stand_in_assets().items():
+        (folder / asset).write_bytes(data)
+    _write_echo(folder / "model.onnx")
+    return ECHO
+
+
+def _write_echo(path: Path) -> None:
+    """Write what `_ECHO_PY` does."""
+    import onnx  # not at the top: servers that are measured import this module, and do not need it
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1]), "part": np.float32(0.01)}
+    (given,), (made,) = ECHO.inputs, ECHO.outputs
+    nodes = [
+        helper.make_node("Slice", [given.name, "from", "to", "axis"], ["first"]),
+        helper.make_node("Greater", ["first", "from"], ["some"]),
+        helper.make_node("Cast", ["some"], ["one"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["one", "part"], [made.name]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        ECHO.name,
+        [helper.make_tensor_value_info(given.name, TensorProto.INT64, [None, *given.dims])],
+        [helper.make_tensor_value_info(made.name, TensorProto.FLOAT, [None, *made.dims])],
+        initializer=[numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+
+
+def _stand_in_assets() -> dict[str, bytes]:
+    words = sorted({word.strip(".!?") for text in messages() for word in text.lower().split()})
+    vocabulary = {
+        "word_index": {word: place for place, word in enumerate(words, start=1)},
+        "num_words": None,
+        "filters": ".!?",
+        "lower": True,
+    }
+    return {"vocab.json": json.dumps(vocabulary).encode()}
 
 
 def _shipped(name: str) -> tuple[Model, ModelLocator]:

@@ -16,6 +16,8 @@ NAMES: Final = (
     "decide_ratio_direct_triton",
     "batches",
     "triton_front_cpu_ratio",
+    "added_latency",
+    "peers",
     "engine",
     "judged_twice",
     "breaker_back",

@@ -9,9 +9,11 @@ from typing import Any
 from baleen_bench import policies, texts
 from baleen_bench.build import cache_folder
 from baleen_bench.children import child
+from baleen_bench.direct import DirectSide
 from baleen_bench.load import HttpSide
 from baleen_bench.machine import Cores
-from baleen_bench.triton import Triton
+from baleen_bench.models import STAND_INS, load
+from baleen_bench.triton import Triton, triton
 from baleen_sidecar.settings import Durability
 
 
@@ -51,6 +53,7 @@ class Bench:
             arguments += [f"--triton={triton.endpoint}", f"--model={model}"]
         if api_keys is not None:
             arguments.append(f"--api-keys={api_keys}")
+        costs_a_call = triton is None or model in STAND_INS
         server = self._stack.enter_context(
             child("baleen_bench.subject", f"--durability={durability.value}", *arguments, cpu=self.cores.server)
         )
@@ -60,7 +63,18 @@ class Bench:
             requests=self.requests,
             cpu=self.cores.other,
             triton=triton.pid if triton else None,
-            start_rate=50.0 if triton else 500.0,
+            start_rate=500.0 if costs_a_call else 50.0,
+        )
+
+    def direct(self, server: Triton, model: str) -> DirectSide:
+        """Return the application that asks a Triton itself; see baleen_bench.direct."""
+        return DirectSide(
+            name="direct",
+            endpoint=server.endpoint,
+            model=model,
+            texts=texts.write_texts(self.folder / "texts.txt"),
+            cpu=self.cores.server,
+            triton=server.pid,
         )
 
 
@@ -71,3 +85,14 @@ def bench() -> Iterator[Bench]:
     # Not in /tmp: that may be memory, where a durable write costs nothing.
     with tempfile.TemporaryDirectory(prefix="run-", dir=cache_folder()) as folder, ExitStack() as stack:
         yield Bench(Path(folder), stack)
+
+
+@contextmanager
+def beside_direct(model: str, name: str, durability: Durability) -> Iterator[tuple[HttpSide, DirectSide]]:
+    """Start a Triton with one model, and what asks it: the product, under `name`, and an application by itself.
+
+    Each signal of the model is a category of the policy. Both run on one core, Triton on the other.
+    """
+    with bench() as here, triton(model, cpu=here.cores.other) as server:
+        policy = policies.threshold(*load(model).signal_names())
+        yield here.sidecar(name, durability, policy, triton=server, model=model), here.direct(server, model)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from baleen_bench.form import QUICK, Aim, Figure, Outcome, compare, judge, noise_of, result, write_result
+from baleen_bench.form import QUICK, Aim, Figure, Outcome, compare, compare_all, judge, noise_of, result, write_result
 from baleen_bench.load import Load
 from baleen_bench.machine import Machine
 
@@ -73,6 +73,19 @@ def test_the_peer_is_measured_against_itself_first_and_then_both_in_turns():
     assert [name for name, _ in asked] == ["peer", "peer", "peer", "subject", "subject", "peer"]
     assert found.noise == pytest.approx(0.25)
     assert found.ratios == [0.6, 0.8]
+
+
+def test_several_peers_have_each_a_noise_of_its_own_and_the_same_subject():
+    asked = []
+    good = ScriptedSide("good", [1000.0, 800.0, 1000.0, 500.0], asked)
+    bad = ScriptedSide("bad", [100.0, 100.0, 100.0, 200.0], asked)
+    subject = ScriptedSide("subject", [600.0, 400.0], asked)
+
+    found = compare_all(subject, [good, bad], dataclasses.replace(QUICK, noise_pairs=1, repetitions=2))
+
+    assert [name for name, _ in asked[4:]] == ["good", "bad", "subject", "subject", "bad", "good"]
+    assert {name: each.noise for name, each in found.items()} == {"good": pytest.approx(0.25), "bad": 0.0}
+    assert {name: each.ratios for name, each in found.items()} == {"good": [0.6, 0.8], "bad": [6.0, 2.0]}
 
 
 def test_both_sides_of_a_repetition_see_the_same_arrivals():
