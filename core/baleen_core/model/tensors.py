@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from baleen_core.model.schema import DataType, Tensor
 
-_DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
+DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
     DataType.FP32: np.dtype(np.float32),
     DataType.INT64: np.dtype(np.int64),
     DataType.INT32: np.dtype(np.int32),
     DataType.UINT8: np.dtype(np.uint8),
 }
+"""How numpy has elements."""
 
 
 class NotFinite(ValueError):
@@ -32,10 +33,10 @@ def check_answer(tensor: Tensor, answer: NDArray[np.generic] | None, rows: int) 
     fits = len(answer.shape) == len(promised) and all(
         size in (-1, found) for size, found in zip(promised, answer.shape, strict=True)
     )
-    if not fits or answer.dtype != _DTYPES[tensor.data_type]:
+    if not fits or answer.dtype != DTYPES[tensor.data_type]:
         raise ValueError(
             f"output {tensor.name!r} is {answer.dtype} {list(answer.shape)},"
-            f" not {_DTYPES[tensor.data_type]} {list(promised)}"
+            f" not {DTYPES[tensor.data_type]} {list(promised)}"
         )
     if answer.dtype.kind == "f" and not np.isfinite(answer).all():
         raise NotFinite(f"output {tensor.name!r} holds NaN or infinity")

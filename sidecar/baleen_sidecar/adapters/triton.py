@@ -1,21 +1,19 @@
-"""Triton over gRPC; no exception of gRPC or of Triton's client leaves this module."""
+"""Triton over gRPC; no exception of gRPC leaves this module."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
-from tritonclient.grpc import InferInput
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from baleen_core.errors import ModelUnavailable, Unanswerable
-from baleen_core.model.schema import Model, Tensor
+from baleen_core.model.schema import Model
 from baleen_core.model.tensors import NotFinite, check_answer
+from baleen_sidecar.adapters.triton_wire import read_output, to_request
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
@@ -41,19 +39,20 @@ _CHANNEL: Final = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-
 T = TypeVar("T")
+Metadata = Sequence[tuple[str, str]]
 
 
 @dataclass(slots=True)
 class _Channel:
-    """A connection, and the calls on it.
+    """A connection, what can be called on it, and the calls under way.
 
     By model, those that are `late`: nobody waits for them any more; oldest first, with when that began.
     """
 
-    client: InferenceServerClient
-    calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    connection: grpc.aio.Channel
+    calls: Any
+    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
     late: dict[str, dict[asyncio.Task[Any], float]] = field(default_factory=dict)
 
     def keep(self, name: str, task: asyncio.Task[Any]) -> None:
@@ -106,16 +105,15 @@ class TritonInference:
         with self._failing(model):
             answer = await self._in_time(
                 model.name,
-                lambda client: client.infer(
-                    model.name,
-                    [_to_input(tensor, inputs[tensor.name]) for tensor in model.inputs],
-                    model_version=model.version,
-                    headers={"traceparent": work.traceparent} if work.traceparent else None,
+                lambda calls: _ask(
+                    calls,
+                    to_request(model, inputs),
+                    (("traceparent", work.traceparent),) if work.traceparent else None,
                 ),
             )
             rows = len(inputs[model.inputs[0].name])
             outputs = {
-                tensor.name: check_answer(tensor, answer.as_numpy(tensor.name), rows) for tensor in model.outputs
+                tensor.name: check_answer(tensor, read_output(answer, tensor.name), rows) for tensor in model.outputs
             }
         self._answered[model.name] = self._answered.get(model.name, 0) + 1
         return outputs
@@ -136,11 +134,8 @@ class TritonInference:
         """Say whether the server would answer for this version; False when the server does not answer."""
         try:
             with self._failing(model):
-                return bool(
-                    await self._client().is_model_ready(
-                        model.name, model.version, client_timeout=self._probe_timeout_seconds
-                    )
-                )
+                asked = service_pb2.ModelReadyRequest(name=model.name, version=model.version)
+                return bool((await self._calls().ModelReady(asked, timeout=self._probe_timeout_seconds)).ready)
         except ModelUnavailable:
             return False
 
@@ -152,7 +147,8 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            await self._client().load_model(model.name, client_timeout=self._load_timeout_seconds)
+            asked = service_pb2.RepositoryModelLoadRequest(model_name=model.name)
+            await self._calls().RepositoryModelLoad(asked, timeout=self._load_timeout_seconds)
 
     async def unload(self, model: Model) -> None:
         """Take the model out of the server; calls that it is answering are finished first.
@@ -162,7 +158,8 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            await self._client().unload_model(model.name, client_timeout=self._load_timeout_seconds)
+            asked = service_pb2.RepositoryModelUnloadRequest(model_name=model.name)
+            await self._calls().RepositoryModelUnload(asked, timeout=self._load_timeout_seconds)
 
     async def loaded(self) -> frozenset[tuple[str, str]]:
         """Return name and version of every model that the server would answer for.
@@ -171,7 +168,8 @@ class TritonInference:
             ModelUnavailable: the server does not answer.
         """
         with self._failing(None):
-            index = await self._client().get_model_repository_index(client_timeout=self._probe_timeout_seconds)
+            asked = service_pb2.RepositoryIndexRequest()
+            index = await self._calls().RepositoryIndex(asked, timeout=self._probe_timeout_seconds)
             return frozenset((entry.name, entry.version) for entry in index.models if entry.state == "READY")
 
     def confirm(self, model: Model) -> None:
@@ -190,8 +188,8 @@ class TritonInference:
         """Return the `--id` that the server was started with, or None when it does not answer."""
         try:
             with self._failing(None):
-                metadata = await self._client().get_server_metadata(client_timeout=self._probe_timeout_seconds)
-                return str(metadata.name)
+                asked = service_pb2.ServerMetadataRequest()
+                return str((await self._calls().ServerMetadata(asked, timeout=self._probe_timeout_seconds)).name)
         except ModelUnavailable:
             return None
 
@@ -208,10 +206,10 @@ class TritonInference:
             task.cancel()
         channel, self._open = self._open, None
         if channel is not None:
-            await channel.client.close()
+            await channel.connection.close()
         await asyncio.gather(*retired, return_exceptions=True)
 
-    async def _in_time(self, name: str, call: Callable[[InferenceServerClient], Coroutine[Any, Any, T]]) -> T:
+    async def _in_time(self, name: str, call: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Wait for a call of a model within the time budget; one that takes longer goes on, and nobody waits for it.
 
         It is never cancelled, nor has it a deadline that the server knows of: Triton has crashed on both (issues 7368
@@ -220,9 +218,9 @@ class TritonInference:
         channel = self._channel()
         if len(channel.late.setdefault(name, {})) >= _MAX_LATE:
             channel = self._renewed(channel, name)
-        task = asyncio.create_task(call(channel.client))
-        channel.calls.add(task)
-        task.add_done_callback(channel.calls.discard)
+        task = asyncio.create_task(call(channel.calls))
+        channel.under_way.add(task)
+        task.add_done_callback(channel.under_way.discard)
         try:
             await asyncio.wait({task}, timeout=self._timeout_seconds)
         finally:
@@ -254,17 +252,18 @@ class TritonInference:
     async def _retire(self, channel: _Channel) -> None:
         """Close a connection that was replaced once all of its calls have ended, or have had time enough for that."""
         try:
-            await asyncio.wait(set(channel.calls), timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
+            await asyncio.wait(set(channel.under_way), timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
         finally:
-            await channel.client.close()
+            await channel.connection.close()
 
-    def _client(self) -> InferenceServerClient:
-        return self._channel().client
+    def _calls(self) -> Any:
+        return self._channel().calls
 
     def _channel(self) -> _Channel:
         # Made on first use, since a channel belongs to the event loop that is running then.
         if self._open is None:
-            self._open = _Channel(InferenceServerClient(self._endpoint, channel_args=_CHANNEL))
+            connection = grpc.aio.insecure_channel(self._endpoint, options=_CHANNEL)
+            self._open = _Channel(connection, GRPCInferenceServiceStub(connection))
         return self._open
 
     @contextmanager
@@ -273,10 +272,10 @@ class TritonInference:
         who = f"model {model.name} {model.version} at {self._endpoint}" if model else f"Triton at {self._endpoint}"
         try:
             yield
-        except InferenceServerException as exc:
+        except grpc.aio.AioRpcError as exc:
             # Triton says so of rows that it does not take; of a model that is not there, it says NOT_FOUND.
-            kind = Unanswerable if _status(exc) == "INVALID_ARGUMENT" else ModelUnavailable
-            raise kind(f"{who}: {exc.message()} ({_status(exc)})") from exc
+            kind = Unanswerable if exc.code() is grpc.StatusCode.INVALID_ARGUMENT else ModelUnavailable
+            raise kind(f"{who}: {exc.details()} ({exc.code().name})") from exc
         except NotFinite as exc:
             raise Unanswerable(f"{who}: {exc!r}") from exc
         except TimeoutError as exc:
@@ -291,15 +290,11 @@ class TritonInference:
             raise ModelUnavailable(f"{who}: the connection was closed") from None
 
 
+async def _ask(calls: Any, request: Any, metadata: Metadata | None) -> Any:
+    return await calls.ModelInfer(request, metadata=metadata)
+
+
 def _forget(task: asyncio.Task[Any], late: dict[asyncio.Task[Any], float]) -> None:
     late.pop(task, None)
     if not task.cancelled():
         task.exception()  # taken note of: nobody else does
-
-
-def _status(exc: InferenceServerException) -> str:
-    return str(exc.status() or "refused by the client").removeprefix("StatusCode.")
-
-
-def _to_input(tensor: Tensor, rows: NDArray[np.generic]) -> InferInput:
-    return InferInput(tensor.name, rows.shape, tensor.data_type).set_data_from_numpy(rows)
