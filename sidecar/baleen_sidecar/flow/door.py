@@ -35,6 +35,7 @@ class Right:
 RIGHTS: Final[Mapping[str, Right]] = {
     "moderate": Right(role=KeyRole.MODERATE),
     "moderations": Right(role=KeyRole.MODERATE),
+    "stream": Right(role=KeyRole.MODERATE),
     "decisions": Right(role=KeyRole.REVIEW),
     "subjects": Right(role=KeyRole.ADMIN),
     "sources": Right(role=KeyRole.REVIEW),

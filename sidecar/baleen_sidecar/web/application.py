@@ -6,6 +6,7 @@ from typing import Final
 from baleen_sidecar.web.calls import Calls
 from baleen_sidecar.web.connections import ConnectionLimits
 from baleen_sidecar.web.hot import Door, HotRoute, HotRoutes, Receive, Scope, Send
+from baleen_sidecar.web.streams import StreamRoute
 from baleen_sidecar.web.url_key import KeyInUrl
 
 
@@ -20,16 +21,23 @@ class Application:
         *,
         calls: Calls | None = None,
         ready: Callable[[], Awaitable[bool]] | None = None,
+        streams: StreamRoute | None = None,
     ) -> None:
         """`calls` and `ready` are for faces beside HTTP: where what they bring is judged, and whether it can be."""
         self.calls: Final = calls
         self.ready: Final = ready
+        self._streams = streams
         self.door: Final = door
         self._asgi = KeyInUrl(door)
         self.hot: Final = hot
         self.limits: Final = limits
         self.targets: Final[Mapping[bytes, HotRoute]] = {path.encode(): route for path, route in hot.routes.items()}
         """Hot routes by their paths, as requests have them on the wire."""
+
+    def drain(self) -> None:
+        """End what would not end by itself, once what was read of it is answered: the server is going away."""
+        if self._streams is not None:
+            self._streams.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

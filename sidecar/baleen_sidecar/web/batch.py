@@ -188,9 +188,18 @@ def read_batch(body: bytes, *, limit: int) -> tuple[BatchRequest, Sequence[Batch
     return batch, [_read_item(index, raw, indexes) for index, raw in enumerate(batch.items)]
 
 
+def decode_item(data: bytes) -> BatchItem:
+    """Read an item by itself.
+
+    Raises:
+        ContentError: names the field and what is wrong with it.
+    """
+    return decode_body(data, _ITEM, _KNOWN_OF_ITEM)
+
+
 def _read_item(index: int, raw: Raw, indexes: dict[str, int]) -> BatchItem | ContentError:
     try:
-        return own_id(index, decode_body(bytes(raw), _ITEM, _KNOWN_OF_ITEM), indexes)
+        return own_id(index, decode_item(bytes(raw)), indexes)
     except ContentError as exc:
         return exc
 

@@ -85,6 +85,7 @@ BY_STATUS: Final = {
     409: ("conflict", "The request does not fit what is known here"),
     421: ("misdirected", "The request was not meant for this sidecar"),
     422: ("invalid", "The request is not valid"),
+    426: ("upgrade-required", "This is asked in another protocol"),
     431: ("headers-too-large", "The request's headers are over a limit"),
     503: ("overloaded", "The service is overloaded"),
 }

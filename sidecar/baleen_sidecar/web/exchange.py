@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from baleen_core.callers import Identity
 from baleen_sidecar.web.application import Application
-from baleen_sidecar.web.hot import HotAnswer, HotRequest, HotRoute
+from baleen_sidecar.web.hot import HotAnswer, HotRequest, HotRoute, Switch
 from baleen_sidecar.web.request_body import DISCARD_SECONDS, ClientGone, check_claims, too_large
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class Connection(Protocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, if one waits."""
+
+    def switch(self, to: Switch) -> None:
+        """Hand the connection over: what comes from now on is no HTTP."""
 
 
 class IncomingBody:
@@ -119,6 +122,7 @@ class Exchange:
         "body",
         "disconnected",
         "keep_alive",
+        "may_switch",
         "response_complete",
         "response_started",
         "waiting_for_100_continue",
@@ -135,8 +139,10 @@ class Exchange:
         headers: Mapping[bytes, bytes],
         keep_alive: bool,
         expect_100_continue: bool,
+        may_switch: bool = False,
     ) -> None:
         self.keep_alive = keep_alive
+        self.may_switch = may_switch
         self.waiting_for_100_continue = expect_100_continue
         self.response_started = False
         self.response_complete = False
@@ -147,7 +153,12 @@ class Exchange:
         self._app = app
         self._route = route
         self._request = app.hot.read(
-            method=method, path=path.decode("ascii"), query=query, headers=headers, body=self.body
+            method=method,
+            path=path.decode("ascii"),
+            query=query,
+            headers=headers,
+            body=self.body,
+            may_switch=may_switch,
         )
         self._task: Task[None] | None = None
         self._discarding: TimerHandle | None = None
@@ -211,6 +222,9 @@ class Exchange:
 
     def _write(self, answer: HotAnswer) -> None:
         connection, is_read = self._connection, self.body.is_complete
+        if answer.switch is not None:
+            self._switch(answer, answer.switch)
+            return
         more = [*connection.server_state.default_headers, *answer.headers]
         if CLOSE in more or not is_read:
             self.keep_alive = False
@@ -233,6 +247,12 @@ class Exchange:
             self.body.drop()
             self._discarding = connection.loop.call_later(DISCARD_SECONDS, self._finish)
             connection.flow.resume_reading()
+
+    def _switch(self, answer: HotAnswer, to: Switch) -> None:
+        more = ((b"x-request-id", self._request.request_id.encode()), *answer.headers)
+        self.response_started = self.response_complete = True
+        self._connection.transport.write(b"%b%b\r\n" % (STATUS_LINE[answer.status], _render(list(more))))
+        self._connection.switch(to)
 
     def _finish(self) -> None:
         if self._discarding is not None:

@@ -8,11 +8,14 @@ docs/adr/0029-hot-routes-below-asgi.md.
 import asyncio
 import logging
 import re
+from asyncio import Protocol as AnyProtocol
+from asyncio import Transport
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from baleen_core.callers import Identity
 from baleen_core.errors import BaleenError
@@ -69,7 +72,7 @@ class HotRequest:
     """A request to a hot route; header names are in lower case, `received_seconds` is monotonic.
 
     `key` is who calls; None where no keys are asked for. `priority` is what counts: what is claimed, up to what the
-    caller may claim.
+    caller may claim. With `may_switch` an answer can hand the connection over to another protocol.
     """
 
     method: str
@@ -81,20 +84,49 @@ class HotRequest:
     received_seconds: float
     key: Identity | None = None
     priority: Priority = Priority.NORMAL
+    may_switch: bool = False
 
     def told_priority(self) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header by which whoever claimed a priority is told which one counted."""
         return ((PRIORITY_HEADER, self.priority.title.encode()),) if PRIORITY_HEADER in self.headers else ()
 
 
+class Host(Protocol):
+    """A connection of HTTP on which another protocol is spoken from now on.
+
+    What the transport says to that protocol about writing and about its end is passed on to the host.
+    """
+
+    transport: Transport
+    flow: FlowControl
+    tasks: set[asyncio.Task[None]]
+
+    def hold(self, count: int) -> bool:
+        """Count bytes that are kept for this connection, or count some off; False: all keep more than they may."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+
+
+Switch = Callable[[Host], AnyProtocol]
+"""Makes the protocol that a connection speaks from now on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HotAnswer:
-    """A whole answer; `content-length` and `x-request-id` are added to its headers."""
+    """A whole answer; `content-length` and `x-request-id` are added to its headers. With 101 there is a `switch`."""
 
     status: int
-    body: bytes
+    body: bytes = b""
     media_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    switch: Switch | None = None
 
 
 class HotRoute(Protocol):
@@ -192,7 +224,16 @@ class HotRoutes:
         """The routes by their paths."""
         return self._routes
 
-    def read(self, *, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], body: Body) -> HotRequest:
+    def read(
+        self,
+        *,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+        body: Body,
+        may_switch: bool = False,
+    ) -> HotRequest:
         """Put together a request of this moment; the key that Google's clients have in a query is a header."""
         query, in_url = take_key(path, query)
         if in_url and _KEY_HEADER not in headers:
@@ -205,6 +246,7 @@ class HotRoutes:
             body=body,
             request_id=read_request_id(headers, self._chance),
             received_seconds=self._monotonic_seconds(),
+            may_switch=may_switch,
         )
 
     async def answer(

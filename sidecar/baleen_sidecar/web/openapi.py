@@ -16,6 +16,7 @@ from baleen_sidecar.web.schemas import Author, DecisionAnswer, ModerateRequest, 
 REF: Final = "#/components/schemas/{name}"
 _ENCODER: Final = msgspec.json.Encoder()
 _DESCRIPTIONS: Final = {
+    400: "The request is malformed",
     401: "No API key or token that is good here",
     403: "The caller lacks a role, or may not speak for the tenant",
     404: "There is nothing of that name",
@@ -24,6 +25,7 @@ _DESCRIPTIONS: Final = {
     413: "The content is over a limit, which is named",
     415: "The content's type is not accepted; the accepted ones are named",
     422: "The request is not valid; each wrong field is named",
+    426: "The request asks for no WebSocket",
     429: "A limit of the caller is used up, which is named; see Retry-After",
     500: "Stored content does not match its digest",
     503: "Overloaded, no policy in force, or the decision cannot be put on record; see Retry-After",

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Final, Literal, cast
 
 import msgspec
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -21,13 +22,14 @@ from baleen_sidecar.web.callers import note_connection
 from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
 from baleen_sidecar.web.exchange import Exchange
-from baleen_sidecar.web.hot import HotRoute
+from baleen_sidecar.web.hot import HotRoute, Switch
 
 Stage = Literal["between", "head", "body"]
 """What the parser is in. Words, not an enum: it is noted three times for every request."""
 
 STALL_SECONDS: Final = 30.0
 """How long a caller may leave answers unread, beyond what the buffer takes."""
+_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 RETRY_AFTER_SECONDS: Final = 1
 """What is said to the connection that is one too many."""
 
@@ -77,7 +79,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes_before = 0
         self._refusal: tuple[int, str] | None = None
         self._is_refused = False
+        """Whether what still comes is thrown away."""
         self._is_full = False
+        self._early = b""
+        """What came of another protocol before the connection was handed over to it."""
+        self._is_switched = False
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Start the time for the first request, or refuse the connection."""
@@ -129,8 +135,40 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self._is_refused:
             self._advanced = False
             self._read_bytes = len(data)
-            super().data_received(data)
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as exc:
+                self._stop_at_upgrade(data[exc.args[0] :])
+            except HttpParserError:
+                self.send_400_response("")
             self._bound_the_rest()
+
+    def shutdown(self) -> None:
+        """End once what is being answered is; another protocol is told to end by whoever serves it."""
+        if not self._is_switched:
+            super().shutdown()
+
+    def switch(self, to: Switch) -> None:
+        """See baleen_sidecar.web.exchange.Connection; the limits and counts of this connection stay what they are."""
+        self._is_switched = True
+        self.server_state.total_requests += 1
+        self._stop_timer()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        self._release()
+        early, self._early = self._early, b""
+        protocol = to(self)
+        self.transport.set_protocol(protocol)
+        if early:
+            protocol.data_received(early)
+        self.flow.resume_reading()
+
+    def hold(self, count: int) -> bool:
+        """Count bytes that are kept for this connection, or count some off; False: all keep more than they may."""
+        self._held_bytes += count
+        self._shared.body_bytes += count
+        return self._shared.body_bytes <= self.limits.memory_bytes
 
     def claim(self, key: Identity) -> None:
         """Count this connection among those of the key that its newest request came with.
@@ -252,6 +290,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             headers=dict(self.headers),
             keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
             expect_100_continue=self.expect_100_continue,
+            may_switch=parser.should_upgrade() and parser.get_http_version() == "1.1",
         )
         self._reading = exchange
         self.cycle = cast(RequestResponseCycle, exchange)
@@ -281,11 +320,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super()._start_asgi_task(current, app)
 
     def _hold(self, count: int) -> None:
-        self._held_bytes += count
-        self._shared.body_bytes += count
         limit = self.limits.memory_bytes
-        if self._shared.body_bytes > limit:
+        if not self.hold(count):
             self._stop_parsing(503, f"the bodies of all requests would be over the limit of {limit} bytes together")
+
+    def _stop_at_upgrade(self, rest: bytes) -> None:
+        """Read no further after a request that asks for another protocol: what follows may be in it.
+
+        The parser takes the body of such a request, if it has one, for the next request.
+        """
+        may_switch = self._reading is not None and self._reading.may_switch
+        if not may_switch and not rest and not _BODY_HEADERS.intersection(dict(self.headers)):
+            # It is answered in HTTP, as if it had not asked, and more may be asked after it.
+            return
+        self._is_refused = True
+        self.cycle.keep_alive = False
+        if may_switch:
+            self._early = rest
+            self.flow.pause_reading()
 
     def _release(self) -> None:
         self._shared.body_bytes -= self._held_bytes

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from baleen_sidecar.flow.url_key import ANALYZE, DISCOVERY, SUGGEST
-from baleen_sidecar.web import batch
+from baleen_sidecar.web import batch, streams
 from baleen_sidecar.web.faces import openai
 from baleen_sidecar.web.faces.openai import ModerationsAnswer, ModerationsRequest, OpenAIErrorAnswer
 from baleen_sidecar.web.faces.perspective import AnalyzeCommentRequest, AnalyzeCommentResponse, GoogleErrorAnswer
@@ -41,6 +41,7 @@ def add_faces(document: dict[str, Any]) -> None:
         ANALYZE: {"post": _analyze()},
         SUGGEST: {"post": _suggest()},
         DISCOVERY: {"get": _discovery()},
+        streams.PATH: {"get": streams.describe_stream()},
     }
     for path, operations in paths.items():
         if path != DISCOVERY:

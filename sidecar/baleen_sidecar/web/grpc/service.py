@@ -1,8 +1,7 @@
 """The methods of baleen.v1.Moderation: each takes bytes, so that nothing is read before its caller was let in."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -10,10 +9,10 @@ from typing import Any, Final
 import grpc
 from google.rpc.status_pb2 import Status
 
-from baleen_core.errors import BaleenError, ContentError, DeadlineExceeded, LimitExceeded, Overloaded, Problem
+from baleen_core.errors import ContentError, DeadlineExceeded, Problem
 from baleen_sidecar.flow.door import PRIORITY_HEADER
 from baleen_sidecar.web.batch import ItemAnswer
-from baleen_sidecar.web.calls import Call, Calls, Content, Judged
+from baleen_sidecar.web.calls import Call, Calls, Judged
 from baleen_sidecar.web.errors import retry_after
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from baleen_sidecar.web.grpc.messages import (
@@ -24,7 +23,7 @@ from baleen_sidecar.web.grpc.messages import (
     to_outcome,
     to_status,
 )
-from baleen_sidecar.web.in_order import in_order
+from baleen_sidecar.web.live import Live, LiveRules
 from baleen_sidecar.web.moderate import read_idempotency_key
 from baleen_sidecar.web.rate_limit import rate_limit_headers
 from baleen_sidecar.web.schemas import to_answer
@@ -34,29 +33,12 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceRules:
+class ServiceRules(LiveRules):
     """What calls may take."""
 
     batch_limit: int
-    stream_window: int
-    """How many messages of a stream are read that are not answered."""
-    idle_seconds: float
-    """How long a stream stays on which nothing comes."""
-    stream_seconds: float = 600.0
-    """How old a stream gets: then it ends, and its caller may find another replica."""
     message_seconds: float = 30.0
     """How long the message of a call that has one may take to come."""
-    stall_seconds: float = 30.0
-    """How long a caller may leave outcomes unread, beyond what the connection takes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Streamed:
-    """A message of a stream: its place, its bytes, and what kept it out, if something did."""
-
-    index: int
-    data: bytes
-    refused: LimitExceeded | None = None
 
 
 class ModerationService:
@@ -65,14 +47,16 @@ class ModerationService:
     def __init__(self, calls: Calls, rules: ServiceRules) -> None:
         self._calls = calls
         self._rules = rules
-        self._reading: set[asyncio.Timeout] = set()
-        self.is_draining = False
+        self._live = Live(calls, rules)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to drain."""
+        return self._live.is_draining
 
     def drain(self) -> None:
         """Read no more from streams: they end once what was read is answered."""
-        self.is_draining = True
-        for timeout in self._reading:
-            timeout.reschedule(0)
+        self._live.drain()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server is given.
@@ -118,9 +102,12 @@ class ModerationService:
         async def answer(call: Call) -> None:
             # The caller sees that it was let in before there is anything to answer.
             await context.send_initial_metadata(_told(call))
-            read = self._reader(call, context)
-            write = partial(self._write, context)
-            await in_order(read, partial(self._outcome, call), write, window=self._rules.stream_window)
+
+            async def receive() -> bytes | None:
+                data = await context.read()
+                return data if isinstance(data, bytes) else None
+
+            await self._live.answer(call, receive, context.write, read=read_streamed, render=_render)
 
         await self._answering(context, answer)
 
@@ -152,76 +139,10 @@ class ModerationService:
             raise ContentError([Problem(field="", message="the call ended without a message; send one")])
         return data
 
-    def _reader(self, call: Call, context: Any) -> Callable[[], Awaitable[_Streamed | None]]:
-        loop, rules, count = asyncio.get_running_loop(), self._rules, 0
-        ends = loop.time() + rules.stream_seconds
 
-        async def read() -> _Streamed | None:
-            nonlocal count
-            try:
-                with self._waiting(min(loop.time() + rules.idle_seconds, ends)) as timeout:
-                    async with timeout:
-                        data = await context.read()
-            except TimeoutError:
-                raise self._why(loop.time() >= ends) from None
-            if not isinstance(data, bytes):
-                return None
-            count += 1
-            refused = None
-            if count > 1:
-                try:
-                    await self._calls.admit(call)
-                except LimitExceeded as exc:
-                    refused = exc
-            return _Streamed(index=count, data=data, refused=refused)
-
-        return read
-
-    async def _write(self, context: Any, outcome: bytes) -> None:
-        seconds = self._rules.stall_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                await context.write(outcome)
-        except TimeoutError:
-            raise DeadlineExceeded(f"outcomes were not taken for {seconds:g} s") from None
-
-    @contextmanager
-    def _waiting(self, until: float) -> Iterator[asyncio.Timeout]:
-        timeout = asyncio.timeout_at(0 if self.is_draining else until)
-        self._reading.add(timeout)
-        try:
-            yield timeout
-        finally:
-            self._reading.discard(timeout)
-
-    def _why(self, is_old: bool) -> BaleenError:
-        if self.is_draining:
-            return Overloaded("the server is going away; every message that was read is answered: begin a new stream")
-        if is_old:
-            seconds = self._rules.stream_seconds
-            return Overloaded(f"a stream lasts {seconds:g} s; every message that was read is answered: begin a new one")
-        return DeadlineExceeded(f"nothing came on this stream for {self._rules.idle_seconds:g} s")
-
-    async def _outcome(self, call: Call, message: _Streamed) -> bytes:
-        identity = ""
-        try:
-            if message.refused is not None:
-                raise message.refused
-
-            def read(data: bytes) -> Content:
-                nonlocal identity
-                identity, found = read_streamed(data)
-                if isinstance(found, ContentError):
-                    raise found
-                return found
-
-            judged = await self._calls.judge(call, message.data, read)
-            item = ItemAnswer(index=message.index, id=identity, decision=to_answer(judged.record))
-        except Exception as exc:
-            problem = self._calls.refuse(exc, call)
-            item = ItemAnswer(index=message.index, id=identity, problem=problem, retry_after_seconds=retry_after(exc))
-        response: bytes = pb.ModerateStreamResponse(outcome=to_outcome(item)).SerializeToString()
-        return response
+def _render(item: ItemAnswer) -> bytes:
+    response: bytes = pb.ModerateStreamResponse(outcome=to_outcome(item)).SerializeToString()
+    return response
 
 
 def _headers(context: Any) -> dict[bytes, bytes]:
