@@ -80,6 +80,7 @@ from baleen_sidecar.web.loopback import LoopbackOnly
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, ModerateRoute
 from baleen_sidecar.web.named_metrics import NamedMetrics
+from baleen_sidecar.web.once import RequestKeys
 from baleen_sidecar.web.openapi import answer, build_openapi
 from baleen_sidecar.web.quota_metrics import QuotaMetrics
 from baleen_sidecar.web.rate_limit import refusal_headers
@@ -222,7 +223,8 @@ def build_app(
         monotonic_seconds=ports.shell.monotonic_seconds,
         answers=answers,
     )
-    batches = _batches(judge, settings, metrics, ports.shell.monotonic_seconds)
+    keys = RequestKeys(answers, moderate)
+    batches = _batches(judge, settings, metrics, ports.shell.monotonic_seconds, keys)
     keeper = _keeper(ports)
     calls = Calls(
         judge,
@@ -238,7 +240,7 @@ def build_app(
         memory_bytes=settings.body_memory_bytes,
     )
     live = _streams(calls, settings, ports.registry)
-    faces = build_faces(judge, settings, metrics, ports.shell.monotonic_seconds)
+    faces = build_faces(judge, settings, metrics, ports.shell.monotonic_seconds, keys)
     hot: Mapping[str, HotRoute] = {PATH: route, batch.PATH: batches, streams.PATH: live, **faces}
     if ports.tracing is not None:
         hot = {path: TracedRoute(each, ports.tracing) for path, each in hot.items()}
@@ -315,7 +317,11 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
 
 
 def _batches(
-    judge: Judge, settings: Settings, metrics: RequestMetrics, monotonic_seconds: Callable[[], float]
+    judge: Judge,
+    settings: Settings,
+    metrics: RequestMetrics,
+    monotonic_seconds: Callable[[], float],
+    keys: RequestKeys,
 ) -> batch.BatchRoute:
     return batch.BatchRoute(
         judge,
@@ -324,11 +330,16 @@ def _batches(
         timeout_seconds=settings.batch_timeout_seconds,
         metrics=metrics,
         monotonic_seconds=monotonic_seconds,
+        keys=keys,
     )
 
 
 def build_faces(
-    judge: Judge, settings: Settings, metrics: RequestMetrics, monotonic_seconds: Callable[[], float]
+    judge: Judge,
+    settings: Settings,
+    metrics: RequestMetrics,
+    monotonic_seconds: Callable[[], float],
+    keys: RequestKeys,
 ) -> Mapping[str, HotRoute]:
     """Make the routes that have content judged in the shapes of others, by their paths."""
     return {
@@ -340,6 +351,7 @@ def build_faces(
             deadline_seconds=settings.deadline_seconds,
             metrics=metrics,
             monotonic_seconds=monotonic_seconds,
+            keys=keys,
         ),
         ANALYZE: perspective.AnalyzeRoute(
             judge,
@@ -348,6 +360,7 @@ def build_faces(
             deadline_seconds=settings.deadline_seconds,
             metrics=metrics,
             monotonic_seconds=monotonic_seconds,
+            keys=keys,
         ),
         SUGGEST: perspective.SuggestRoute(),
         DISCOVERY: discovery.DiscoveryRoute(),

@@ -11,7 +11,7 @@ from baleen_core.errors import KeyConflict, NoPolicy
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import Beside, RequestKey
 from baleen_sidecar.testing import MemoryDecisionLog
-from baleen_sidecar.usecases.answer_once import AnswerOnce, fingerprint_of, name_key
+from baleen_sidecar.usecases.answer_once import AnswerOnce, Parts, fingerprint_of, name_key
 from baleen_sidecar.usecases.moderate import Superseded
 from decision_records import make_record
 from waiting import until
@@ -134,3 +134,88 @@ def test_no_two_callers_tenants_or_keys_share_a_name(named):
 @given(st.lists(st.lists(st.binary(max_size=4), max_size=4).map(tuple), unique=True, min_size=2, max_size=5))
 def test_no_two_requests_share_a_fingerprint(requests):
     assert len({fingerprint_of(*each) for each in requests}) == len(requests)
+
+
+class Whole:
+    """A request of several parts, of which those in `failing` come to nothing; counts what is decided."""
+
+    def __init__(self, log: MemoryDecisionLog, count: int) -> None:
+        self.once = AnswerOnce(log, wall_seconds=lambda: 100.0)
+        self.log = log
+        self.count = count
+        self.failing: set[int] = set()
+        self.begun: list[int] = []
+
+    async def ask(self, fingerprint: str = "f") -> list[tuple[str, bool] | None]:
+        async with self.once.parts("k", fingerprint, self.count) as parts:
+            return [await self._part(parts, index) for index in range(self.count)]
+
+    async def _part(self, parts: Parts, index: int) -> tuple[str, bool] | None:
+        async def decide(key: RequestKey) -> DecisionRecord:
+            self.begun.append(index)
+            await asyncio.sleep(0)
+            if index in self.failing:
+                raise NoPolicy("none")
+            record = make_record(f"{id(self)}-{len(self.begun)}")
+            if not await self.log.append(record, Beside(key=key)):
+                raise Superseded
+            return record
+
+        try:
+            record, was_there = await parts.answer(index, decide)
+        except NoPolicy:
+            return None
+        return record.id, was_there
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda count: st.tuples(st.just(count), st.lists(st.sets(st.integers(0, count - 1)), min_size=1, max_size=4))
+    )
+)
+async def test_each_part_is_decided_until_it_is_on_record_and_never_again(case):
+    count, failures = case
+    log = MemoryDecisionLog()
+    known: dict[int, str] = {}
+    for failing in failures:
+        whole = Whole(log, count)
+        whole.failing = failing
+        # The second one waits for the first, and tries once more what came to nothing.
+        first, second = await asyncio.gather(whole.ask(), whole.ask())
+        for index in range(count):
+            if index in known:
+                expected: list[object] = [(known[index], True)] * 2
+                begun = 0
+            elif index in failing:
+                expected, begun = [None, None], 2
+            else:
+                part = first[index]
+                assert part is not None
+                known[index] = part[0]
+                expected, begun = [(part[0], False), (part[0], True)], 1
+            assert [first[index], second[index]] == expected
+            assert whole.begun.count(index) == begun
+
+    assert await log.count() == len(known)
+
+
+async def test_of_another_request_no_part_is_decided():
+    log = MemoryDecisionLog()
+    first = Whole(log, 3)
+    first.failing = {0}
+    await first.ask()
+    other = Whole(log, 2)
+
+    with pytest.raises(KeyConflict):
+        await other.ask("g")
+    assert other.begun == []
+
+
+async def test_parts_of_two_processes_are_decided_by_whoever_is_first():
+    log = MemoryDecisionLog()
+    first, second = Whole(log, 4), Whole(log, 4)
+    one, two = await asyncio.gather(first.ask(), second.ask())
+
+    assert [part[0] for part in one] == [part[0] for part in two]
+    assert [one[index][1] != two[index][1] for index in range(4)] == [True] * 4
+    assert await log.count() == 4

@@ -5,8 +5,10 @@ The key of a request is the caller's, by the name of its API key and its tenant:
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -43,6 +45,11 @@ def name_key(caller: str, tenant: str | None, key: str) -> str:
     return hashlib.sha256(_ENCODE((caller, tenant, key))).hexdigest()
 
 
+def name_part(key_id: str, index: int) -> str:
+    """Name the key of a part; the first one has the request's own, so that one with a single part is no other."""
+    return key_id if index == 0 else hashlib.sha256(_ENCODE((key_id, index))).hexdigest()
+
+
 def fingerprint_of(*parts: bytes) -> str:
     """Hash all that makes a request what it is; long bodies are for a thread."""
     digest = hashlib.sha256()
@@ -71,32 +78,68 @@ class AnswerOnce:
             KeyConflict: the key is that of another request.
             Whatever `decide` raises.
         """
-        while (other := self._under_way.get(key_id)) is not None:
-            _check(other.fingerprint, fingerprint)
-            # Shielded: who gives up must not take the answer from the others.
-            found = await asyncio.shield(other.answer)
-            if found is not None:
-                return found, True
-        mine = _UnderWay(fingerprint=fingerprint, answer=asyncio.get_running_loop().create_future())
-        self._under_way[key_id] = mine
+        if (found := await self._turn(key_id, fingerprint)) is not None:
+            return found, True
+        mine = self._begin(key_id, fingerprint)
         record: DecisionRecord | None = None
         try:
             record = await self._find(key_id, fingerprint)
             if record is not None:
                 return record, True
-            key = RequestKey(id=key_id, fingerprint=fingerprint, time_seconds=int(self._wall_seconds()))
-            try:
-                record = await decide(key)
-            except Superseded:
-                # Another process was faster, or this one before its caller hung up.
-                record = await self._find(key_id, fingerprint)
-                if record is None:
-                    raise LogUnavailable("the same request is being answered elsewhere; send it again") from None
-                return record, True
-            return record, False
+            record, was_there = await self._decide(key_id, fingerprint, decide)
+            return record, was_there
         finally:
             del self._under_way[key_id]
             mine.answer.set_result(record)
+
+    @asynccontextmanager
+    async def parts(self, key_id: str, fingerprint: str, count: int) -> AsyncIterator["Parts"]:
+        """Answer the `count` parts of one request, each once; equal requests do so one after the other.
+
+        Those parts that came to nothing are decided by the next one.
+
+        Raises:
+            KeyConflict: the key is that of another request.
+            StateError: what is on record cannot be read.
+        """
+        await self._turn(key_id, fingerprint)
+        mine = self._begin(key_id, fingerprint)
+        try:
+            ids = [name_part(key_id, index) for index in range(count)]
+            # All of them first: of a request that is another one nothing is to be decided.
+            found = await asyncio.gather(*(self._find(each, fingerprint) for each in ids))
+            yield Parts(ids, found, partial(self._decide, fingerprint=fingerprint))
+        finally:
+            del self._under_way[key_id]
+            mine.answer.set_result(None)
+
+    async def _turn(self, key_id: str, fingerprint: str) -> DecisionRecord | None:
+        """Wait until nobody else is answering this, and return the decision if it is one that may be shared."""
+        while (other := self._under_way.get(key_id)) is not None:
+            _check(other.fingerprint, fingerprint)
+            # Shielded: who gives up must not take the answer from the others.
+            found = await asyncio.shield(other.answer)
+            if found is not None:
+                return found
+        return None
+
+    def _begin(self, key_id: str, fingerprint: str) -> _UnderWay:
+        mine = _UnderWay(fingerprint=fingerprint, answer=asyncio.get_running_loop().create_future())
+        self._under_way[key_id] = mine
+        return mine
+
+    async def _decide(
+        self, key_id: str, fingerprint: str, decide: Callable[[RequestKey], Awaitable[DecisionRecord]]
+    ) -> tuple[DecisionRecord, bool]:
+        key = RequestKey(id=key_id, fingerprint=fingerprint, time_seconds=int(self._wall_seconds()))
+        try:
+            return await decide(key), False
+        except Superseded:
+            # Another process was faster, or this one before its caller hung up.
+            record = await self._find(key_id, fingerprint)
+            if record is None:
+                raise LogUnavailable("the same request is being answered elsewhere; send it again") from None
+            return record, True
 
     async def _find(self, key_id: str, fingerprint: str) -> DecisionRecord | None:
         known = await self._log.find_key(key_id, now_seconds=self._wall_seconds())
@@ -107,6 +150,32 @@ class AnswerOnce:
         if record is None:
             raise StateError(f"decision {known.decision_id} was given under an idempotency key, and is not on record")
         return record
+
+
+class Parts:
+    """The parts of one request, in their order; see `AnswerOnce.parts`."""
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        found: Sequence[DecisionRecord | None],
+        decide: Callable[..., Awaitable[tuple[DecisionRecord, bool]]],
+    ) -> None:
+        self._ids = ids
+        self._found = found
+        self._decide = decide
+
+    async def answer(
+        self, index: int, decide: Callable[[RequestKey], Awaitable[DecisionRecord]]
+    ) -> tuple[DecisionRecord, bool]:
+        """Return the decision on a part, and whether it was there before; `decide` puts it on record with its key.
+
+        Raises:
+            Whatever `decide` raises.
+        """
+        if (record := self._found[index]) is not None:
+            return record, True
+        return await self._decide(self._ids[index], decide=decide)
 
 
 def _check(kept: str, fingerprint: str) -> None:

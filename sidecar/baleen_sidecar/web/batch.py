@@ -1,7 +1,8 @@
 """`POST /v1/moderate/batch`: many pieces of content in one request, each with an outcome of its own."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Final
 
@@ -11,6 +12,8 @@ from msgspec import Meta, Raw, Struct, structs
 from baleen_core.callers import Identity
 from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.schema import Verdict
+from baleen_core.records import DecisionRecord
+from baleen_sidecar.ports import RequestKey
 from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails, retry_after
@@ -18,6 +21,7 @@ from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, explain, prob
 from baleen_sidecar.web.judge import Judge, Together, renamed
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import need_json, read_caller, refuse_query
+from baleen_sidecar.web.once import Once, RequestKeys, keyed
 from baleen_sidecar.web.schemas import (
     KNOWN,
     Author,
@@ -108,8 +112,10 @@ class BatchRoute:
         timeout_seconds: float,
         metrics: RequestMetrics,
         monotonic_seconds: Callable[[], float],
+        keys: RequestKeys,
     ) -> None:
         self._judge = judge
+        self._keys = keys
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._timeout_seconds = timeout_seconds
@@ -122,21 +128,31 @@ class BatchRoute:
         refuse_query(request.query)
         need_json(request.headers)
         moderate = self._judge.moderate
-        async with moderate.deadline(caller):
-            data = await request.body.read("batch", self._limit_bytes)
-            batch, items = await moderate.off_loop(data, partial(read_batch, data, limit=self._limit))
-        outcomes = await unless_gone(request.body, self.outcomes(batch.context, items, request.key, caller))
+        async with AsyncExitStack() as stack:
+            async with moderate.deadline(caller):
+                data = await request.body.read("batch", self._limit_bytes)
+                batch, items = await moderate.off_loop(data, partial(read_batch, data, limit=self._limit))
+                tenant = self.tenant_of(batch.context, request.key)
+                asked = self._keys.once(request, data, tenant=tenant, count=len(items))
+                once = await stack.enter_async_context(asked)
+            outcomes = await unless_gone(request.body, self.outcomes(batch.context, items, request.key, caller, once))
         answer = BatchAnswer(
             batch_id=batch.batch_id,
             counts=count(outcomes),
             items=tuple(outcomes),
             latency_ms=round(self._spent(caller) * 1000, 3),
         )
-        return HotAnswer(status=200, body=_ENCODER.encode(answer))
+        headers = (*once.headers, *request.told_priority())
+        return HotAnswer(status=200, body=_ENCODER.encode(answer), headers=headers)
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """See HotRoute."""
         return problem_answer(problem, more)
+
+    def tenant_of(self, context: RequestContext, key: Identity | None) -> str | None:
+        """Return whose a batch as a whole is; its items may be of others."""
+        own = self._judge.place(to_context(context)).tenant
+        return own if key is None or key.tenant is None else key.tenant
 
     async def outcomes(
         self,
@@ -144,6 +160,7 @@ class BatchRoute:
         items: Sequence[BatchItem | ContentError],
         key: Identity | None,
         caller: Caller,
+        once: Once,
     ) -> Sequence[ItemAnswer]:
         """Judge all items, and count what came of each."""
         together = Together(self._judge)
@@ -155,12 +172,19 @@ class BatchRoute:
                     raise item
                 asked = to_context(merged(context, item.context))
                 place = self._judge.place(context_of(key, asked, "context.tenant"))
-                record = await together.content(item.content, place, caller)
+
+                def decide(kept: RequestKey | None) -> Awaitable[DecisionRecord]:
+                    return together.content(item.content, place, keyed(caller, kept))
+
+                record, was_there = await once.decide(index, decide)
             except Exception as exc:
                 problem = explain(renamed(exc, partial(below, index)), caller.request_id)
                 self._metrics.refused(problem.status)
                 return ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=retry_after(exc))
-            self._metrics.decided(record, self._spent(caller))
+            if was_there:
+                self._metrics.replayed()
+            else:
+                self._metrics.decided(record, self._spent(caller))
             return ItemAnswer(index=index, id=identity, decision=to_answer(record))
 
         async with asyncio.TaskGroup() as group:

@@ -4,7 +4,7 @@ The same core as that of `/v1/moderate`, for faces that have their own bytes and
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -25,6 +25,7 @@ from baleen_sidecar.web.hot import explain, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import PATH, read_deadline
+from baleen_sidecar.web.once import Once
 from baleen_sidecar.web.schemas import Image, RequestContext, Text, Video, to_context
 
 Content = tuple[Text | Image | Video, RequestContext]
@@ -120,8 +121,7 @@ class Calls:
             if key is None:
                 record, replayed = await decide(caller), False
             else:
-                parts = (face.encode(), data)
-                fingerprint = await self._judge.moderate.off_loop(data, partial(fingerprint_of, *parts))
+                fingerprint = await self._fingerprint(face, data)
                 named = name_key("" if call.key is None else call.key.name, context.tenant, key)
                 record, replayed = await self._answers.answer(
                     named, fingerprint, lambda kept: decide(replace(caller, key=kept))
@@ -132,15 +132,29 @@ class Calls:
             self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
         return Judged(record=record, replayed=replayed, allowances=tuple(caller.allowances))
 
-    async def judge_batch(self, call: Call, data: bytes, read: Callable[[bytes], Batch]) -> Sequence[ItemAnswer]:
-        """Judge the items of a message, each for itself.
+    async def judge_batch(
+        self, call: Call, data: bytes, read: Callable[[bytes], Batch], *, face: str = "", key: str | None = None
+    ) -> tuple[Sequence[ItemAnswer], bool]:
+        """Judge the items of a message, each for itself; those of one `face` with the same idempotency key once.
+
+        True: all decisions are those of an earlier call.
 
         Raises:
             BaleenError: there is no outcome at all.
         """
-        async with self._judging(call, data, self._batch_timeout_seconds) as caller:
+        async with AsyncExitStack() as stack:
+            caller = await stack.enter_async_context(self._judging(call, data, self._batch_timeout_seconds))
             context, items = await self._judge.moderate.off_loop(data, partial(read, data))
-            return await self._batch.outcomes(context, items, call.key, caller)
+            once = Once(None)
+            if key is not None:
+                fingerprint = await self._fingerprint(face, data)
+                tenant = self._batch.tenant_of(context, call.key)
+                named = name_key("" if call.key is None else call.key.name, tenant, key)
+                once = Once(await stack.enter_async_context(self._answers.parts(named, fingerprint, len(items))))
+            return await self._batch.outcomes(context, items, call.key, caller, once), bool(once.headers)
+
+    async def _fingerprint(self, face: str, data: bytes) -> str:
+        return await self._judge.moderate.off_loop(data, partial(fingerprint_of, face.encode(), data))
 
     def refuse(self, error: Exception, call: Call) -> ProblemDetails:
         """Say why there is no decision, and count it."""

@@ -13,7 +13,7 @@ from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
 from baleen_sidecar.usecases.answer_once import HEADER, AnswerOnce, fingerprint_of, name_key
-from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind
+from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, problem_answer
@@ -108,9 +108,7 @@ class ModerateRoute:
     ) -> tuple[DecisionRecord, bool]:
         if key is None:
             return await decide(caller), False
-        parts = (request.path.encode(), request.headers.get(b"content-type", b""), request.query, data)
-        fingerprint = await self._moderate.off_loop(data, partial(fingerprint_of, *parts))
-        named = name_key("" if request.key is None else request.key.name, context.tenant, key)
+        named, fingerprint = await name_request(request, data, context.tenant, key, self._moderate)
         return await self._answers.answer(named, fingerprint, lambda kept: decide(replace(caller, key=kept)))
 
     async def _raw(self, data: bytes, kind: str, charset: str, context: Context, caller: Caller) -> DecisionRecord:
@@ -163,6 +161,15 @@ def read_idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
         message = f"must be 1 to {MAX_KEY_LENGTH} visible ASCII characters without a space, such as a UUID"
         raise ContentError([Problem(field=HEADER, message=message)])
     return given.decode("ascii")
+
+
+async def name_request(
+    request: HotRequest, data: bytes, tenant: str | None, key: str, moderate: Moderate
+) -> tuple[str, str]:
+    """Return what the idempotency key of a request with this body is kept under, and the request's fingerprint."""
+    parts = (request.path.encode(), request.headers.get(b"content-type", b""), request.query, data)
+    fingerprint = await moderate.off_loop(data, partial(fingerprint_of, *parts))
+    return name_key("" if request.key is None else request.key.name, tenant, key), fingerprint
 
 
 @lru_cache(maxsize=64)

@@ -114,7 +114,7 @@ def _moderate() -> dict[str, Any]:
             "Send JSON, or the bytes themselves with their Content-Type; then the context stands in the query. "
             "The answer is given once the decision is on record."
         ),
-        "parameters": [*place_parameters("Raw bytes only"), *request_headers(), _idempotency_key()],
+        "parameters": [*place_parameters("Raw bytes only"), *request_headers(), idempotency_key()],
         "requestBody": {
             "required": True,
             "content": {
@@ -183,7 +183,8 @@ def _name(schema: type[Any]) -> str:
     return schema.__name__
 
 
-def _idempotency_key() -> dict[str, Any]:
+def idempotency_key() -> dict[str, Any]:
+    """Document the header by which a request can be sent again."""
     return {
         "name": "Idempotency-Key",
         "in": "header",

@@ -10,7 +10,15 @@ from baleen_sidecar.web import batch, streams
 from baleen_sidecar.web.faces import openai
 from baleen_sidecar.web.faces.openai import ModerationsAnswer, ModerationsRequest, OpenAIErrorAnswer
 from baleen_sidecar.web.faces.perspective import AnalyzeCommentRequest, AnalyzeCommentResponse, GoogleErrorAnswer
-from baleen_sidecar.web.openapi import REF, documented, json_body, need_key, place_parameters, request_headers
+from baleen_sidecar.web.openapi import (
+    REF,
+    documented,
+    idempotency_key,
+    json_body,
+    need_key,
+    place_parameters,
+    request_headers,
+)
 
 _TYPES: Final = (
     batch.BatchRequest,
@@ -59,9 +67,9 @@ def _batch() -> dict[str, Any]:
             "Items are judged side by side, by one deadline. The answer is 200 also where items were refused: each has "
             "its decision or its problem, in the order of the request."
         ),
-        "parameters": request_headers(),
+        "parameters": [*request_headers(), idempotency_key()],
         "requestBody": json_body("BatchRequest"),
-        "responses": _by_status(documented(batch.BatchAnswer, 413, 415, 422, 504)),
+        "responses": _by_status(documented(batch.BatchAnswer, 409, 413, 415, 422, 504)),
     }
 
 
@@ -71,11 +79,11 @@ def _openai() -> dict[str, Any]:
         "operationId": "createModeration",
         "summary": "Moderate as OpenAI's clients ask",
         "description": "Flagged is what may not pass as it is: a decision that is Review or Block.",
-        "parameters": [*place_parameters(), *request_headers()],
+        "parameters": [*place_parameters(), *request_headers(), idempotency_key()],
         "requestBody": json_body("ModerationsRequest"),
         "responses": {
             "200": _json("OK", "ModerationsAnswer"),
-            **_refusals("OpenAIErrorAnswer", (400, 401, 403, 404, 429, 503, 504)),
+            **_refusals("OpenAIErrorAnswer", (400, 401, 403, 404, 409, 429, 503, 504)),
         },
     }
 
@@ -86,11 +94,11 @@ def _analyze() -> dict[str, Any]:
         "operationId": "analyzeComment",
         "summary": "Moderate as Perspective's clients ask",
         "description": "Scores are those of categories of the policies in force.",
-        "parameters": [*place_parameters(), *_of_clients(), *request_headers()],
+        "parameters": [*place_parameters(), *_of_clients(), *request_headers(), idempotency_key()],
         "requestBody": json_body("AnalyzeCommentRequest"),
         "responses": {
             "200": _json("OK", "AnalyzeCommentResponse"),
-            **_refusals("GoogleErrorAnswer", (400, 401, 403, 429, 503, 504)),
+            **_refusals("GoogleErrorAnswer", (400, 401, 403, 409, 429, 503, 504)),
         },
     }
 
@@ -142,6 +150,7 @@ _SAID: Final[Mapping[int, str]] = {
     401: "No API key that is good here",
     403: "The API key lacks a role, or may not speak for the tenant",
     404: "There is no model, or version, of that name",
+    409: "The idempotency key was sent with another request within the last 24 hours",
     429: "A limit of the caller, which is named, is used up; see Retry-After",
     501: "Scores of others are not taken",
     503: "Overloaded, no policy in force, no score, or the decision cannot be put on record; see Retry-After",

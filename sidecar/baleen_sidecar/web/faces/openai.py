@@ -4,7 +4,8 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -16,6 +17,7 @@ from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import MILLION
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.translation import Translation, translate
+from baleen_sidecar.ports import RequestKey
 from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
@@ -24,6 +26,7 @@ from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, unless_gone
 from baleen_sidecar.web.judge import Judge, Together, renamed
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import need_json, read_caller, read_query
+from baleen_sidecar.web.once import Once, RequestKeys, keyed
 from baleen_sidecar.web.schemas import Image, Text, decode_body
 
 PATH: Final = "/v1/moderations"
@@ -125,9 +128,11 @@ class OpenAIRoute:
         deadline_seconds: float,
         metrics: RequestMetrics,
         monotonic_seconds: Callable[[], float],
+        keys: RequestKeys,
     ) -> None:
         """`categories` are ours by OpenAI's names, all of which it has."""
         self._judge = judge
+        self._keys = keys
         self._categories = categories
         self._limit = limit
         self._limit_bytes = limit_bytes
@@ -141,22 +146,28 @@ class OpenAIRoute:
         need_json(request.headers)
         context = self._judge.place(context_of(request.key, read_query(request.query), "tenant"))
         moderate = self._judge.moderate
-        try:
-            async with moderate.deadline(caller):
-                data = await request.body.read("JSON", self._limit_bytes)
-                asked = await moderate.off_loop(data, partial(decode_body, data, _REQUEST, _KNOWN))
-                inputs = await moderate.off_loop(data, partial(read_inputs, asked, limit=self._limit))
-        except ContentError as exc:
-            raise renamed(exc, _of_request) from None
-        records = await unless_gone(request.body, self._judged(inputs, context, caller))
+        async with AsyncExitStack() as stack:
+            try:
+                async with moderate.deadline(caller):
+                    data = await request.body.read("JSON", self._limit_bytes)
+                    asked = await moderate.off_loop(data, partial(decode_body, data, _REQUEST, _KNOWN))
+                    inputs = await moderate.off_loop(data, partial(read_inputs, asked, limit=self._limit))
+                    once = await stack.enter_async_context(
+                        self._keys.once(request, data, tenant=context.tenant, count=len(inputs))
+                    )
+            except ContentError as exc:
+                raise renamed(exc, _of_request) from None
+            records = await unless_gone(request.body, self._judged(inputs, context, caller, once))
         are_parts = not isinstance(asked.input, str) and not isinstance(asked.input[0], str)
         groups = [records] if are_parts else [[record] for record in records]
         answer = ModerationsAnswer(
-            id=f"modr-{request.request_id}",
+            # The same for a request that is sent again: the first decision is that of the first time.
+            id=f"modr-{records[0].request_id}",
             model=asked.model,
             results=tuple(to_result(group, self._categories) for group in groups),
         )
-        return HotAnswer(status=200, body=_ENCODER.encode(answer))
+        headers = (*once.headers, *request.told_priority())
+        return HotAnswer(status=200, body=_ENCODER.encode(answer), headers=headers)
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """Say a refusal as OpenAI does."""
@@ -164,23 +175,29 @@ class OpenAIRoute:
         return HotAnswer(status=status, body=_ENCODER.encode(OpenAIErrorAnswer(error=error)), headers=tuple(more))
 
     async def _judged(
-        self, inputs: Sequence[tuple[str, Text | Image]], context: Context, caller: Caller
+        self, inputs: Sequence[tuple[str, Text | Image]], context: Context, caller: Caller, once: Once
     ) -> Sequence[DecisionRecord]:
         together = Together(self._judge)
 
-        async def judge(name: str, content: Text | Image) -> DecisionRecord:
+        async def judge(index: int, name: str, content: Text | Image) -> DecisionRecord:
+            def decide(kept: RequestKey | None) -> Awaitable[DecisionRecord]:
+                return together.content(content, context, keyed(caller, kept))
+
             try:
-                record = await together.content(content, context, caller)
+                record, was_there = await once.decide(index, decide)
             except FetchError as exc:
                 raise ContentError([Problem(field=name, message=str(exc))]) from None
             except ContentError as exc:
                 raise renamed(exc, lambda _: name) from None
-            self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
+            if was_there:
+                self._metrics.replayed()
+            else:
+                self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
             return record
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(judge(name, content)) for name, content in inputs]
+                tasks = [group.create_task(judge(index, *each)) for index, each in enumerate(inputs)]
         except ExceptionGroup as failed:
             # There is no place for more than one, nor for the decisions on the others, which stay on record.
             raise failed.exceptions[0] from None

@@ -1,6 +1,6 @@
 """`POST /v1alpha1/comments:analyze` in Perspective's shape; how Google's clients find it is in `discovery.py`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
@@ -11,6 +11,7 @@ from baleen_core.errors import ContentError, ModelUnavailable, Problem
 from baleen_core.ratio import MILLION
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.translation import Translation, translate
+from baleen_sidecar.ports import RequestKey
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails, describe_status
@@ -19,6 +20,7 @@ from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest
 from baleen_sidecar.web.judge import Judge, renamed
 from baleen_sidecar.web.metrics import RequestMetrics
 from baleen_sidecar.web.moderate import need_json, read_caller, read_parameters
+from baleen_sidecar.web.once import RequestKeys, keyed
 from baleen_sidecar.web.schemas import Language, decode_body, read_context
 
 MAX_LANGUAGES: Final = 16
@@ -151,9 +153,11 @@ class AnalyzeRoute:
         deadline_seconds: float,
         metrics: RequestMetrics,
         monotonic_seconds: Callable[[], float],
+        keys: RequestKeys,
     ) -> None:
         """`attributes` are our categories by the attributes that may be asked for."""
         self._judge = judge
+        self._keys = keys
         self._attributes = attributes
         self._limit_bytes = text_limit_bytes * ESCAPED + JSON_OVERHEAD_BYTES
         self._deadline_seconds = deadline_seconds
@@ -171,11 +175,20 @@ class AnalyzeRoute:
                 data = await request.body.read("JSON", self._limit_bytes)
                 asked = await moderate.off_loop(data, partial(read_comment, data, self._attributes))
                 place = self._judge.place(in_context(context, asked))
-                record = await self._judge.text(asked.comment.text, place, caller)
+
+                def decide(kept: RequestKey | None) -> Awaitable[DecisionRecord]:
+                    return self._judge.text(asked.comment.text, place, keyed(caller, kept))
+
+                async with self._keys.once(request, data, tenant=place.tenant, count=1) as once:
+                    record, was_there = await once.decide(0, decide)
             except ContentError as exc:
                 raise renamed(exc, _of_comment) from None
-        self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
-        return HotAnswer(status=200, body=_ENCODER.encode(to_scores(record, asked, self._attributes)))
+        if was_there:
+            self._metrics.replayed()
+        else:
+            self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
+        body = _ENCODER.encode(to_scores(record, asked, self._attributes))
+        return HotAnswer(status=200, body=body, headers=(*once.headers, *request.told_priority()))
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
         """See HotRoute."""

@@ -30,6 +30,7 @@ from baleen_sidecar.web.schemas import to_answer
 
 NAME: Final = "baleen.v1.Moderation"
 Metadata = tuple[tuple[str, str | bytes], ...]
+_REPLAYED: Final = (("idempotency-replayed", "true"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,9 @@ class ModerationService:
         async def answer(call: Call) -> Any:
             data = await self._only_message(context)
             read = partial(read_batch, limit=self._rules.batch_limit)
-            outcomes = await self._calls.judge_batch(call, data, read)
-            context.set_trailing_metadata(_told(call))
+            key, face = read_idempotency_key(call.headers), f"/{NAME}/ModerateBatch"
+            outcomes, replayed = await self._calls.judge_batch(call, data, read, face=face, key=key)
+            context.set_trailing_metadata((*_told(call), *(_REPLAYED if replayed else ())))
             return pb.ModerateBatchResponse(outcomes=map(to_outcome, outcomes)).SerializeToString()
 
         return await self._answering(context, answer)
@@ -159,6 +161,6 @@ def _told(call: Call, judged: Judged | None = None) -> Metadata:
         metadata.append((PRIORITY_HEADER.decode(), call.priority.title))
     if judged is not None:
         if judged.replayed:
-            metadata.append(("idempotency-replayed", "true"))
+            metadata += _REPLAYED
         metadata += [(name.decode(), value.decode()) for name, value in rate_limit_headers(judged.allowances)]
     return tuple(metadata)
