@@ -1,4 +1,4 @@
-"""Hostile bytes for a real server over TCP: requests, right and wrong, cut, doubled, mixed and sent in pieces."""
+"""Hostile bytes for a real server over TCP: requests and frames, right and wrong, cut, doubled, mixed, in pieces."""
 
 import asyncio
 import gzip
@@ -8,7 +8,10 @@ import re
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side
 
 CALLERS: Final = 24
 STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -68,6 +71,31 @@ _TOKENS: Final = (
     b"a" * 40_000,
 )
 _BOMB: Final = gzip.compress(bytes(20_000_000))
+_HANDSHAKE: Final = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+_SWITCHED: Final = b"HTTP/1.1 101 "
+_OFFERS: Final = (
+    b"",
+    b"",
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+    b"Sec-WebSocket-Protocol: x, y\r\n",
+    b"X-Baleen-Deadline-Ms: 1\r\n",
+    b"Content-Length: 4\r\n",
+)
+_HEADS: Final = (
+    b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x81\xff\0\0\0\0\xff\xff\xff\xff",
+    b"\x01\x80\0\0\0\0",
+    b"\xc1\x85\0\0\0\0abcde",
+    b"\x8f\x80\0\0\0\0",
+    b"\x88\xfe\x00\x80" + bytes(132),
+    b"\x88\x81\0\0\0\0x",
+    b"\x88\x82\0\0\0\0\x03\xed",
+    b"\x09\x80\0\0\0\0",
+)
+"""Frames that claim what is not so, or may not be."""
 
 
 class Fuzzer:
@@ -78,7 +106,10 @@ class Fuzzer:
 
     def connection(self) -> list[bytes]:
         """Return what is sent on one connection, in the parts in which it is sent."""
-        sent = b"".join(self._request() for _ in range(self._chance.choice((1, 1, 1, 2, 3, 8))))
+        if self._chance.random() < 0.35:
+            sent = self._stream()
+        else:
+            sent = b"".join(self._request() for _ in range(self._chance.choice((1, 1, 1, 2, 3, 8))))
         for _ in range(self._chance.choice((0, 0, 0, 0, 0, 1, 1, 2, 5))):
             sent = self._mutate(sent)
         if len(sent) < 2 or self._chance.random() < 0.6:
@@ -128,6 +159,51 @@ class Fuzzer:
                 content = {"type": "text", "text": "you are kind " * chance.randint(0, 30)}
                 return b"application/json", json.dumps({"content": content, "context": {}}).encode()
 
+    def _stream(self) -> bytes:
+        chance = self._chance
+        before = self._request() if chance.random() < 0.1 else b""
+        frames = b"".join(self._frames() for _ in range(chance.choice((0, 1, 2, 5, 5, 40))))
+        bye = Frame(Opcode.CLOSE, chance.choice((b"", b"\x03\xe8", b"\x0f\xa0ciao"))).serialize(mask=True)
+        return before + _HANDSHAKE + chance.choice(_OFFERS) + b"\r\n" + frames + (bye if chance.random() < 0.7 else b"")
+
+    def _frames(self) -> bytes:
+        """Return a message, in one frame or several, or something else."""
+        chance = self._chance
+        opcode = chance.choice((Opcode.TEXT, Opcode.TEXT, Opcode.TEXT, Opcode.BINARY))
+        match chance.randrange(10):
+            case 0:
+                return chance.choice(_HEADS)
+            case 1:
+                return Frame(chance.choice((Opcode.PING, Opcode.PONG)), self._bytes(125)).serialize(mask=True)
+            case 2:
+                return Frame(opcode, self._bytes(300)).serialize(mask=True)
+            case 3:
+                return Frame(opcode, chance.choice(_TOKENS)).serialize(mask=True)
+            case _:
+                data = json.dumps(self._item()).encode()
+        cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 0, 0, 1, 3))))
+        parts = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        sent = b""
+        for index, part in enumerate(parts):
+            frame = Frame(opcode if index == 0 else Opcode.CONT, part, fin=index == len(parts) - 1)
+            sent += frame.serialize(mask=chance.random() < 0.98)
+            if chance.random() < 0.1:
+                sent += Frame(Opcode.PING, b"?").serialize(mask=True)
+        return sent
+
+    def _item(self) -> dict[str, Any]:
+        chance = self._chance
+        text = "you are kind " * chance.choice((0, 1, 5, 30, 25_000))
+        item: dict[str, Any] = {"content": {"type": "text", "text": text}}
+        match chance.randrange(5):
+            case 0:
+                item["id"] = chance.choice(("a", "\ud800", "x" * 300, 7, None))
+            case 1:
+                item["context"] = chance.choice(({"tenant": ""}, {"surface": "chat"}, [], {"author": {"id": "jo"}}))
+            case 2:
+                item["content"] = chance.choice(({}, {"type": "image", "data": "AAAA"}, {"type": "x"}, None))
+        return item
+
     def _mutate(self, sent: bytes) -> bytes:
         chance = self._chance
         at = chance.randrange(len(sent) + 1)
@@ -159,8 +235,11 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def fuzz(address: tuple[str, int], *, seconds: float, seed: int) -> Counter[int]:
+async def fuzz(address: tuple[str, int], *, seconds: float, seed: int, pause_seconds: float = 0.0) -> Counter[int]:
     """Send for so long what a fuzzer makes up, over many connections; return how often each status came back.
+
+    Of streams these are the statuses of messages, too, and the codes by which they were closed, from 1000 on. Each
+    caller pauses for so long after a connection.
 
     Raises:
         AssertionError: the server took no more connections.
@@ -172,6 +251,7 @@ async def fuzz(address: tuple[str, int], *, seconds: float, seed: int) -> Counte
         made_up = Fuzzer(seed * 1000 + caller)
         while time.monotonic() < end:
             found.update(await _speak(address, made_up))
+            await asyncio.sleep(pause_seconds)
 
     async with asyncio.TaskGroup() as group:
         for caller in range(CALLERS):
@@ -193,4 +273,24 @@ async def _speak(address: tuple[str, int], made_up: Fuzzer) -> list[int]:
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
-    return [int(status) for status in STATUS.findall(answer)]
+    http, switched, rest = answer.partition(_SWITCHED)
+    frames = rest.partition(b"\r\n\r\n")[2]
+    return [*map(int, STATUS.findall(http + switched)), *(_read_frames(frames) if switched else ())]
+
+
+def _read_frames(sent: bytes) -> list[int]:
+    """Read what a server has sent over a WebSocket, as far as it came.
+
+    Raises:
+        AssertionError: it is not what may be sent.
+    """
+    frames = Protocol(Side.CLIENT, max_size=None)
+    frames.receive_data(sent)
+    assert frames.parser_exc is None, (frames.parser_exc, sent)
+    found = []
+    texts = (each for each in frames.events_received() if isinstance(each, Frame) and each.opcode is Opcode.TEXT)
+    for index, frame in enumerate(texts):
+        answer = json.loads(bytes(frame.data))
+        assert answer["index"] == index, answer
+        found.append(answer["problem"]["status"] if "problem" in answer else 200)
+    return found if frames.close_rcvd is None else [*found, frames.close_rcvd.code]
