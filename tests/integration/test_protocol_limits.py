@@ -375,3 +375,13 @@ def test_bytes_that_are_not_http_are_refused_as_malformed(connect: Connect, sent
     status, problem = read_refusal(connection)
 
     assert (status, problem["type"]) == (400, "urn:baleen:problem:malformed")
+
+
+def test_who_is_refused_in_a_body_that_waits_for_a_continue_is_not_asked_for_it(
+    connect: Connect, application: CountingApplication
+) -> None:
+    connection = connect()
+    connection.sendall(CHUNKED.replace(b"host: x", b"host: x\r\nexpect: 100-continue") + b"no length\r\n")
+
+    assert read_refusal(connection)[0] == 400
+    assert application.hung_up.wait(TIMEOUT_SECONDS)

@@ -432,6 +432,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif current is not None:
             # What uvicorn does when a caller hangs up: the application is told, and what it still sends is dropped.
             current.disconnected = True
+            # Else it would still be asked for its body, after the end of what is sent to it.
+            current.waiting_for_100_continue = False
             current.message_event.set()
 
     def _read_on(self) -> None:
