@@ -173,6 +173,8 @@ class Parts:
             tasks.append(self.governor.run)
         if self.shared_quotas is not None:
             tasks.append(self.shared_quotas.run)
+        if self.cache.shared is not None:
+            tasks.append(self.cache.shared.run)
         return tuple(tasks)
 
     def degraded(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What every cache of scores promises, those of this process and of Redis and their stand-in."""
 
+import asyncio
 import hashlib
 import signal
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from baleen_sidecar.adapters.shared_redis import open_redis
 from baleen_sidecar.ports import ModelScores, ScoreCache
 from baleen_sidecar.testing import MemoryScoreCache
 from redis_server import RedisServer
+from waiting import until
 
 SCORES = ModelScores(
     model=ModelIdentity(name="words", version="3", sha256="ab" * 32),
@@ -245,6 +247,23 @@ async def test_it_goes_on_without_redis_and_is_back_with_it(
         "the shared cache is away",
         "the shared cache answers again",
     ]
+
+
+async def test_that_redis_is_back_is_found_out_although_nobody_asks(
+    clock: Clock, redis_scores: RedisScores, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_scores_module, "LOOK_SECONDS", 0.01)
+    redis_server.stop()
+    assert await redis_scores.fetch([KEY]) == {}
+    redis_server.start()
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(redis_scores.run())
+        await asyncio.sleep(0.1)
+        # It is left alone as long as a caller would leave it.
+        assert redis_scores.degraded() == ("SharedCache",)
+        clock.moved += 60
+        await until(lambda: redis_scores.degraded() == ())
+        looking.cancel()
 
 
 def entry(key: bytes = KEY, **changes: object) -> bytes:

@@ -27,6 +27,8 @@ CLEAR_SECONDS: Final = 30.0
 CLEAR_ROWS: Final = 1000
 PAUSES: Final = BackoffRules(first_seconds=0.5, highest_seconds=30.0)
 """How long it is left alone: then one call tries it, while others go on without."""
+LOOK_SECONDS: Final = 0.5
+"""How often it is looked whether it may be tried again: nobody may ask for what only Redis knows for hours."""
 
 
 class RedisScores:
@@ -88,6 +90,13 @@ class RedisScores:
                     if keys:
                         count += await self._client.unlink(*keys)
         return count
+
+    async def run(self) -> None:
+        """Find out when it is back, for ever, although nobody asks."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._problem:
+                await self._call(self._client.ping)
 
     def level(self) -> CacheLevel:
         """Return the numbers so far; what others keep there is not counted."""
