@@ -60,7 +60,7 @@ from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.breaker_metrics import BreakerMetrics
 from baleen_sidecar.web.cache_metrics import CacheMetrics
 from baleen_sidecar.web.calls import Calls
-from baleen_sidecar.web.connections import ConnectionLimits
+from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.door import Door, Doorkeeper
 from baleen_sidecar.web.errors import (
     PROBLEM_TYPE,
@@ -73,6 +73,7 @@ from baleen_sidecar.web.errors import (
 from baleen_sidecar.web.faces import discovery, openai, perspective
 from baleen_sidecar.web.faces.documents import add_faces
 from baleen_sidecar.web.governor_metrics import watch_governor
+from baleen_sidecar.web.held_metrics import HeldMetrics
 from baleen_sidecar.web.hot import HotRoute, HotRoutes, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.live import LiveRules
@@ -257,7 +258,11 @@ def build_app(
         return (await health.readiness()).ready
 
     door = _door(ports, routes, metrics, keeper)
-    return Application(door, routes, connection_limits(settings), calls=calls, ready=ready, streams=live)
+    shared = Shared()
+    ports.registry.register(HeldMetrics(shared))
+    return Application(
+        door, routes, connection_limits(settings), calls=calls, ready=ready, streams=live, shared=shared
+    )
 
 
 def _streams(calls: Calls, settings: Settings, registry: CollectorRegistry) -> streams.StreamRoute:

@@ -551,10 +551,12 @@ class Served:
 
     def server(self) -> Server:
         """Make its server."""
-        limits = within_files(self.app.limits, self.reserved_files) if isinstance(self.app, Application) else None
+        application = self.app if isinstance(self.app, Application) else None
+        limits = within_files(application.limits, self.reserved_files) if application else None
+        shared = application.shared if application else Shared()
         config = uvicorn.Config(
             self.app,
-            http=partial(self.protocol, shared=Shared(), limits=limits),  # type: ignore[arg-type]  # it is only called
+            http=partial(self.protocol, shared=shared, limits=limits),  # type: ignore[arg-type]  # it is only called
             # A connection that uvicorn upgrades would be outside its limits; ours is not (web/websocket.py).
             ws="none",
             loop="none",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from baleen_core.api_keys import KeyRole, hash_key, make_key
 from baleen_sidecar.testing import FixedInference, FixedTokens
 from media import encode, grey, steady, video
 from policies import policy_manifest
+from serving import until
 from sidecars import RunningSidecar, StartSidecar, alter_database, post
 
 HELLO = {"type": "text", "text": "hello"}
@@ -33,6 +35,8 @@ COUNTS_OF_NOW = {
     "baleen_cache_entries",
     "baleen_requests_in_flight",
     "baleen_streams_open",
+    "baleen_connections",
+    "baleen_tasks",
     "baleen_governor_waiting",
     "baleen_governor_throttle_level",
     "baleen_rescan_debt_decisions",
@@ -119,12 +123,14 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_breaker_state",
         "baleen_breaker_transitions",
         "baleen_breaker_trials",
+        "baleen_body_bytes",
         "baleen_cache_entries",
         "baleen_cache_failures",
         "baleen_cache_hits",
         "baleen_cache_joined",
         "baleen_cache_misses",
         "baleen_cache_size_bytes",
+        "baleen_connections",
         "baleen_decisions",
         "baleen_decisions_degraded",
         "baleen_frames_processed",
@@ -160,6 +166,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_sources",
         "baleen_streams_ended",
         "baleen_streams_open",
+        "baleen_tasks",
     }
     for name in ours:
         family = found[name]
@@ -167,6 +174,24 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         assert family.type in ("counter", "gauge", "histogram"), family
         exposed = f"{family.name}_total" if family.type == "counter" else family.name
         assert exposed.endswith(BASE_UNITS) or exposed in COUNTS_OF_NOW, f"{exposed} is in no base unit"
+
+
+def test_what_is_held_of_callers_is_told_and_given_back(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar()
+
+    def held() -> tuple[float, ...]:
+        found = families(running)
+        return tuple(found[f"baleen_{name}"].samples[0].value for name in ("connections", "body_bytes", "tasks"))
+
+    connections, _, tasks = held()
+    head = b"POST /v1/moderate HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(running.address) as one, socket.create_connection(running.address) as other:
+        one.sendall(head + bytes(300))
+        other.sendall(head + bytes(200))
+        until(lambda: held()[:2] == (connections + 2, 500))
+    until(lambda: held() == (connections, 0, tasks))
+
+    assert (connections, tasks > 0) == (1, True)
 
 
 def test_decisions_refusals_frames_and_failures_are_counted(start_sidecar: StartSidecar) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from baleen_sidecar.web.calls import Calls
-from baleen_sidecar.web.connections import ConnectionLimits
+from baleen_sidecar.web.connections import ConnectionLimits, Shared
 from baleen_sidecar.web.hot import Door, HotRoute, HotRoutes, Receive, Scope, Send
 from baleen_sidecar.web.streams import StreamRoute
 from baleen_sidecar.web.url_key import KeyInUrl
@@ -22,8 +22,13 @@ class Application:
         calls: Calls | None = None,
         ready: Callable[[], Awaitable[bool]] | None = None,
         streams: StreamRoute | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`calls` and `ready` are for faces beside HTTP: where what they bring is judged, and whether it can be."""
+        """`calls` and `ready` are for faces beside HTTP: where what they bring is judged, and whether it can be.
+
+        `shared` is what all connections have in common, where somebody else wants to look at it.
+        """
+        self.shared: Final = Shared() if shared is None else shared
         self.calls: Final = calls
         self.ready: Final = ready
         self._streams = streams
