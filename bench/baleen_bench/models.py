@@ -1,6 +1,6 @@
 """The models that benchmarks ask: shipped ones, and stand-ins.
 
-`accelerator` costs time and no processor, `echo` nothing but the call.
+`accelerator` costs time and no processor, `echo` nothing but the call; `stub` can be given too much.
 """
 
 import json
@@ -27,6 +27,9 @@ from baleen_core.model.schema import (
     Backend,
     Batching,
     DataType,
+    Expectation,
+    Golden,
+    GoldenInput,
     Model,
     ModelSignal,
     Preprocessing,
@@ -48,6 +51,11 @@ ACCELERATOR: Final = Model(
 """The shape of a GPU: a batch takes 4 ms and 0.1 ms more for each row."""
 ECHO: Final = replace(ACCELERATOR, name="echo", source=Source(type=SourceType.FILE, uri="echo"))
 """One copy of what it is given."""
+
+STUB: Final = replace(ACCELERATOR, name="stub", source=Source(type=SourceType.FILE, uri="stub"))
+"""A server that saturates: 2.5 ms a row, however many come together, and no more than one batch at a time."""
+STUB_PER_SECOND: Final = 400
+"""Rows that `stub` answers for whoever keeps it busy."""
 
 _ECHO_PY: Final = """\
 import os
@@ -89,10 +97,38 @@ class TritonPythonModel:
         ]
 """
 
+_STUB_PY: Final = """\
+import os
+import sys
+import time
+
+sys.path.insert(0, os.environ["BALEEN_TRITON_SITE"])
+
+import numpy as np
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def initialize(self, arguments):
+        self.ended = 0.0
+
+    def execute(self, requests):
+        rows = [len(pb.get_input_tensor_by_name(request, "input_ids").as_numpy()) for request in requests]
+        now = time.monotonic()
+        # What lies between two batches of a busy server is of the call, and takes nothing from what it can do.
+        begun = self.ended if now - self.ended < 0.001 else now
+        self.ended = begun + 0.0025 * sum(rows)
+        time.sleep(max(0.0, self.ended - now))
+        return [
+            pb.InferenceResponse([pb.Tensor("probabilities", np.full((count, 1), 0.01, np.float32))])
+            for count in rows
+        ]
+"""
 
 STAND_INS: Final[Mapping[str, tuple[Model, str]]] = {
     ACCELERATOR.name: (ACCELERATOR, _ACCELERATOR_PY),
     ECHO.name: (ECHO, _ECHO_PY),
+    STUB.name: (STUB, _STUB_PY),
 }
 """Each with the `model.py` of Triton's Python backend."""
 _UNKNOWN_SHA256: Final = "0" * 64
@@ -111,6 +147,14 @@ def load(name: str) -> LoadedModel:
         return LoadedModel(model=model, sha256=_UNKNOWN_SHA256, text=recipe)
     model, locator = _shipped(name)
     return locator.load(model)
+
+
+def with_golden(loaded: LoadedModel) -> LoadedModel:
+    """Give a stand-in that says 1 % to everything a golden question, by which it is found out that it is back."""
+    (signal,) = loaded.model.signals
+    expected = Expectation(signal=signal.name, value=10_000, tolerance=1_000)
+    golden = Golden(input=GoldenInput(text="hello"), expect=(expected,))
+    return replace(loaded, model=replace(loaded.model, golden=(golden,)))
 
 
 def write_repository(name: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ NAMES: Final = (
     "engine",
     "judged_twice",
     "breaker_back",
+    "metastable_recovery",
     "backtest_per_s",
     "cache_ratio_lfu",
     "cr_ready",

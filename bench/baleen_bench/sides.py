@@ -42,10 +42,12 @@ class Bench:
         triton: Triton | None = None,
         model: str | None = None,
         api_keys: Path | None = None,
+        has_golden: bool = False,
     ) -> HttpSide:
         """Start the product with policies, a state folder of its own, and one model on a Triton, or none.
 
-        With a file of API keys whoever shows none of them is refused.
+        With a file of API keys whoever shows none of them is refused. One that `has_golden` questions asks them of the
+        model, which must be a stand-in that says 1 %.
         """
         home = self.folder / name
         arguments = [f"--policies={policies.write(home / 'policies', *resources)}", f"--state={home / 'state'}"]
@@ -53,6 +55,8 @@ class Bench:
             arguments += [f"--triton={triton.endpoint}", f"--model={model}"]
         if api_keys is not None:
             arguments.append(f"--api-keys={api_keys}")
+        if has_golden:
+            arguments.append("--golden")
         costs_a_call = triton is None or model in STAND_INS
         server = self._stack.enter_context(
             child("baleen_bench.subject", f"--durability={durability.value}", *arguments, cpu=self.cores.server)

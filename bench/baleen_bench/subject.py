@@ -1,16 +1,25 @@
 """The product as it is served, in a process of its own: every adapter is the real one, only the model may not be."""
 
 import argparse
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import uvloop
 
 from baleen_bench.children import announce
-from baleen_bench.models import load
-from baleen_sidecar.adapters.routed import RoutedInference
+from baleen_bench.models import load, with_golden
+from baleen_core.model.loaded import LoadedModel
+from baleen_core.model.schema import Model
+from baleen_sidecar.adapters.routed import Replica, RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
-from baleen_sidecar.main import bind, open_sidecar, run_server
+from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
 from baleen_sidecar.settings import Durability, Settings
+from baleen_sidecar.usecases.verify_models import VerifyModels
+
+VERIFY_SECONDS: Final = 30.0
+"""The product's own interval."""
 
 
 async def main() -> None:
@@ -22,6 +31,8 @@ async def main() -> None:
     parser.add_argument("--triton", default="127.0.0.1:1")
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--api-keys", type=Path)
+    # As the product does it: what is away and comes back is found out by golden questions.
+    parser.add_argument("--golden", action="store_true")
     arguments = parser.parse_args()
     settings = Settings(
         port=0,
@@ -34,15 +45,42 @@ async def main() -> None:
     )
     inference = RoutedInference(lambda at: TritonInference(at, timeout_seconds=settings.model_timeout_seconds))
     models = [load(name) for name in arguments.model]
+    if arguments.golden:
+        models = [with_golden(loaded) for loaded in models]
     inference.route({loaded.model.name: (arguments.triton,) for loaded in models})
     for loaded in models:
         # Whoever started Triton for us has asked the model; golden answers are not what is measured.
         inference.server(arguments.triton).confirm(loaded.model)
     async with open_sidecar(settings, models, inference, breakers=inference) as sidecar:
         with bind(settings.host, settings.port) as listening:
-            announce(listening)
-            await run_server(sidecar.app, listening)
+            async with asyncio.TaskGroup() as group:
+                watching = (
+                    [group.create_task(verify(models, inference.server(arguments.triton), sidecar))]
+                    if arguments.golden
+                    else []
+                )
+                announce(listening)
+                await run_server(sidecar.app, listening)
+                for task in watching:
+                    task.cancel()
     await inference.close()
+
+
+async def verify(models: Sequence[LoadedModel], replica: Replica, sidecar: Sidecar) -> None:
+    """Ask golden questions of models that somebody else has loaded, for ever."""
+
+    def no_file(model: Model, name: str) -> bytes:
+        raise AssertionError(f"the golden question of {model.name} is a text, and not {name}")
+
+    watch = VerifyModels(
+        models,
+        replica,
+        images=sidecar.ports.images,
+        golden_file=no_file,
+        loads=False,
+        probe_at=replica.probe_at,
+    )
+    await watch.run(VERIFY_SECONDS)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ func run(options options) (any, error) {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(1 << 30)
+	if options.insistence.retries > 0 {
+		return insist(options, options.rate, options.seconds, options.seed)
+	}
 	if options.findMax {
 		return findMax(options)
 	}
@@ -53,6 +56,7 @@ func run(options options) (any, error) {
 // options is what the command line said, checked.
 type options struct {
 	target        target
+	insistence    insistence
 	rate          float64
 	seconds       float64
 	count         int
@@ -71,6 +75,7 @@ type options struct {
 func readOptions(arguments []string) (options, error) {
 	var result options
 	var bodies, headers repeated
+	var spoiled string
 	flags := flag.NewFlagSet("loadgen", flag.ContinueOnError)
 	url := flags.String("target", "", "where to POST, such as http://127.0.0.1:8080/v1/moderate (loopback only)")
 	private := flags.Bool("private", false, "let the target be a private address, such as a service of a cluster in here")
@@ -79,6 +84,10 @@ func readOptions(arguments []string) (options, error) {
 	flags.IntVar(&result.count, "count", 1_000_000, "the most requests offered, at most 5000000")
 	flags.IntVar(&result.connections, "connections", 64, "connections at most, which persist, 1 to 1024")
 	flags.BoolVar(&result.fresh, "fresh", false, "send each request on a connection of its own, opened when it is due")
+	flags.IntVar(&result.insistence.retries, "retries", 0, "make a request that is not answered well so often again, 0 to 10")
+	flags.Float64Var(&result.insistence.wait, "retry-wait-seconds", 0.1, "with -retries: how long before that, on average")
+	flags.Float64Var(&result.insistence.give, "give-up-seconds", 0.5, "with -retries: when an attempt is given up")
+	flags.StringVar(&spoiled, "spoiled-by", "", "with -retries: an answer with these bytes in it is not a good one")
 	flags.Int64Var(&result.seed, "seed", 1, "seed of the arrivals")
 	flags.IntVar(&result.cpu, "cpu", -1, "the CPU to stay on; -1 for any")
 	flags.Var(&bodies, "body", "a file with a request body; may be given several times, and they take turns")
@@ -92,6 +101,7 @@ func readOptions(arguments []string) (options, error) {
 	if err := flags.Parse(arguments); err != nil {
 		return options{}, err
 	}
+	result.insistence.spoiled = []byte(spoiled)
 	if err := result.check(); err != nil || result.printSchedule {
 		return result, err
 	}
@@ -111,6 +121,12 @@ func (o options) check() error {
 		return fmt.Errorf("-seconds is %g; it must be above 0 and at most 600", o.seconds)
 	case o.count < 1 || o.count > 5_000_000:
 		return fmt.Errorf("-count is %d; it must be 1 to 5000000", o.count)
+	case o.insistence.retries < 0 || o.insistence.retries > 10:
+		return fmt.Errorf("-retries is %d; it must be 0 to 10", o.insistence.retries)
+	case !(o.insistence.wait > 0 && o.insistence.wait <= 10):
+		return fmt.Errorf("-retry-wait-seconds is %g; it must be above 0 and at most 10", o.insistence.wait)
+	case !(o.insistence.give > 0 && o.insistence.give <= 60):
+		return fmt.Errorf("-give-up-seconds is %g; it must be above 0 and at most 60", o.insistence.give)
 	case o.connections < 1 || o.connections > 1024:
 		return fmt.Errorf("-connections is %d; it must be 1 to 1024", o.connections)
 	case !(o.drainSeconds >= 0 && o.drainSeconds <= 60):

@@ -1,5 +1,6 @@
 import json
 import math
+import socket
 import statistics
 import subprocess
 import threading
@@ -63,6 +64,8 @@ def test_arrivals_end_with_the_count_or_the_seconds_whichever_is_first():
         pytest.param(["-rate=0"], "-rate is 0", id="no rate"),
         pytest.param(["-rate=NaN"], "-rate is NaN", id="rate of no number"),
         pytest.param(["-seconds=601"], "-seconds is 601", id="too long"),
+        pytest.param(["-retries=11"], "-retries is 11", id="too insistent"),
+        pytest.param(["-retries=1", "-give-up-seconds=0"], "-give-up-seconds is 0", id="no patience at all"),
         pytest.param(["-connections=5000"], "-connections is 5000", id="too many connections"),
     ],
 )
@@ -170,6 +173,39 @@ def test_saturation_ends_at_the_first_rate_that_is_refused_twice(tmp_path):
     assert report["reached"]
     assert len(report["steps"]) == 2
     assert report["saturation_per_second"] == 0
+
+
+def test_what_is_not_answered_well_is_asked_again_as_often_as_it_may_be(tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+
+    with server() as (port, seen):
+        target = f"-target=http://127.0.0.1:{port}/"
+        insist = ("-retries=2", "-retry-wait-seconds=0.01", "-give-up-seconds=5")
+        well = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=30", *insist).stdout)
+        insist += ("-spoiled-by=hel",)
+        spoilt = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=4", *insist).stdout)
+
+    slots = well["slots"]
+    assert sum(slot["due"] for slot in slots) == sum(slot["good"] for slot in slots) == 30
+    assert well["attempts"] == 30 + well["failures"]["503"]
+    assert spoilt["attempts"] == 12
+    assert spoilt["failures"].keys() >= {"spoiled", "503"}
+    assert sum(slot["good"] for slot in spoilt["slots"]) == 0
+    assert len(seen.bodies) == well["attempts"] + spoilt["attempts"]
+
+
+def test_who_gives_up_hangs_up_and_counts_it_as_late(tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"-target=http://127.0.0.1:{silent.getsockname()[1]}/"
+        insist = ("-retries=1", "-retry-wait-seconds=0.01", "-give-up-seconds=0.05")
+        done = run(target, f"-body={body}", "-rate=100", "-seconds=9", "-count=5", *insist)
+
+    report = json.loads(done.stdout)
+    assert (report["attempts"], report["failures"]) == (10, {"late": 10})
 
 
 def test_nobody_listening_is_an_error_and_not_a_result(tmp_path):
