@@ -34,7 +34,8 @@ RETRIES: Final = 3
 GIVE_UP_SECONDS: Final = 0.5
 GOOD: Final = 0.95
 WINDOW_SECONDS: Final = 1.0
-"""So long it must be well before it counts as that."""
+WELL_SECONDS: Final = 5.0
+"""It counts as well when it is so in every second for so long: a system that is metastable falls back."""
 _TEXTS: Final = 8_192
 """All different: equal ones at a time would be answered together."""
 _GRACE_SECONDS: Final = 60.0
@@ -55,19 +56,20 @@ FIGURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Seconds under load before the outage, of the outage, and after it."""
+    """Seconds under load before the outage, of the outage, and after it; of those, for how long it must be well."""
 
     before: float
     outage: float
     after: float
+    well: float
 
     @property
     def all(self) -> float:
         return self.before + self.outage + self.after
 
 
-FULL: Final = Times(before=4.0, outage=30.0, after=12.0)
-QUICK: Final = Times(before=0.4, outage=0.8, after=2.0)
+FULL: Final = Times(before=4.0, outage=30.0, after=12.0, well=WELL_SECONDS)
+QUICK: Final = Times(before=0.4, outage=0.8, after=2.0, well=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class Slot:
 class Outage:
     """One outage, and what came of it; `back_at` is in seconds from the start of the load."""
 
+    times: Times
     slot_seconds: float
     slots: tuple[Slot, ...]
     back_at: float
@@ -92,7 +95,7 @@ class Outage:
 
     @property
     def recovery_seconds(self) -> float:
-        return recovery_seconds(self.slots, self.slot_seconds, back_at=self.back_at)
+        return recovery_seconds(self.slots, self.slot_seconds, back_at=self.back_at, well_seconds=self.times.well)
 
     @property
     def due(self) -> int:
@@ -113,20 +116,27 @@ class Outage:
 
 
 def recovery_seconds(
-    slots: Sequence[Slot], slot_seconds: float, *, back_at: float, window_seconds: float = WINDOW_SECONDS
+    slots: Sequence[Slot],
+    slot_seconds: float,
+    *,
+    back_at: float,
+    window_seconds: float = WINDOW_SECONDS,
+    well_seconds: float = WELL_SECONDS,
 ) -> float:
-    """Return how long after `back_at` a window begins in which so much is good that it is well, and so are all after.
+    """Return how long after `back_at` it is well, and then for `well_seconds`: in every window in them enough is good.
 
     Where that is never so, it is as long as was looked.
     """
-    width = max(1, round(window_seconds / slot_seconds))
-    well_at = float(len(slots) * slot_seconds)
-    for place in range(len(slots) - width, -1, -1):
+    width, spans = (max(1, round(seconds / slot_seconds)) for seconds in (window_seconds, well_seconds))
+
+    def is_well(place: int) -> bool:
         chosen = slots[place : place + width]
-        if sum(slot.good for slot in chosen) < GOOD * sum(slot.due for slot in chosen):
-            break
-        well_at = place * slot_seconds
-    return max(0.0, well_at - back_at)
+        return sum(slot.good for slot in chosen) >= GOOD * sum(slot.due for slot in chosen)
+
+    for first in range(int(back_at / slot_seconds), len(slots) - spans + 1):
+        if all(is_well(place) for place in range(first, first + spans - width + 1)):
+            return max(0.0, first * slot_seconds - back_at)
+    return len(slots) * slot_seconds - back_at
 
 
 def measure(effort: Effort) -> Outcome:
@@ -195,6 +205,7 @@ def _go_away(subject: HttpSide, requests: Path, times: Times, seed: int) -> Outa
         raise RuntimeError(f"the load generator failed: {errors.strip()}")
     report = json.loads(said)
     return Outage(
+        times=times,
         slot_seconds=report["slot_seconds"],
         slots=tuple(Slot(due=each["due"], good=each["good"]) for each in report["slots"]),
         back_at=back_at - report["started_at"],

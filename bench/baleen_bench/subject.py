@@ -31,7 +31,8 @@ async def main() -> None:
     parser.add_argument("--triton", default="127.0.0.1:1")
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--api-keys", type=Path)
-    # As the product does it: what is away and comes back is found out by golden questions.
+    # As the product does it: what is away and comes back is found out by golden questions, and no more is let in than
+    # there is processor time for.
     parser.add_argument("--golden", action="store_true")
     arguments = parser.parse_args()
     settings = Settings(
@@ -54,11 +55,10 @@ async def main() -> None:
     async with open_sidecar(settings, models, inference, breakers=inference) as sidecar:
         with bind(settings.host, settings.port) as listening:
             async with asyncio.TaskGroup() as group:
-                watching = (
-                    [group.create_task(verify(models, inference.server(arguments.triton), sidecar))]
-                    if arguments.golden
-                    else []
-                )
+                watching = []
+                if arguments.golden:
+                    watching = [group.create_task(task()) for task in sidecar.watched]
+                    watching.append(group.create_task(verify(models, inference.server(arguments.triton), sidecar)))
                 announce(listening)
                 await run_server(sidecar.app, listening)
                 for task in watching:
