@@ -61,10 +61,19 @@ class Flights(Generic[T]):
         """How many questions are being asked."""
         return len(self._tasks)
 
-    async def ask(self, key: bytes, work: Work, question: Question[T], *, then: Then[T] | None = None) -> T:
+    async def ask(
+        self,
+        key: bytes,
+        work: Work,
+        question: Question[T],
+        *,
+        then: Then[T] | None = None,
+        on_join: Callable[[], None] = lambda: None,
+    ) -> T:
         """Return the answer to the question of this key; `question` is called where nobody asks it yet.
 
-        What is to be done with its answer beside (`then`) keeps nobody waiting.
+        What is to be done with its answer beside (`then`) keeps nobody waiting. `on_join` is called where it is asked
+        already.
 
         Raises what `question` raises, each caller an error of its own.
         """
@@ -73,6 +82,7 @@ class Flights(Generic[T]):
             flight = self._start(key, work, question, then)
         else:
             self.joined += 1
+            on_join()
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         flight.waiting[answer] = work
         try:

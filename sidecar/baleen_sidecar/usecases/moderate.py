@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -59,13 +59,18 @@ from baleen_sidecar.ports import (
 )
 from baleen_sidecar.usecases.govern import Governor
 from baleen_sidecar.usecases.moderate_video import judge_frames
-from baleen_sidecar.usecases.scoring import OpenPicture, Scores, Scoring
+from baleen_sidecar.usecases.places import Places
+from baleen_sidecar.usecases.scoring import Scores, Scoring
 
 T = TypeVar("T")
 MediaKind = Literal["image", "video"]
 
 PICTURES_AT_ONCE = 4
-"""Decoded pictures held at a time: one of 50 megapixels takes 150 MB, however small its file is."""
+"""Decoded pictures held at a time: one of 50 megapixels takes 150 MB, however small its file is.
+
+A picture has its place until models have their tensors of it, and not while these wait; `batch_queue_bytes` bounds
+the bytes of tensors that wait for each model.
+"""
 INLINE_TEXT_LENGTH = 8 * 1024
 """Text up to here is read on the event loop: handing it to a thread costs more than it saves."""
 INLINE_BYTES = 64 * 1024
@@ -182,6 +187,48 @@ class _Spent:
         self.in_queue += scores.queue_seconds
 
 
+class _Picture:
+    """A picture that is decoded when it is needed, in one of few places, and in a thread.
+
+    A file of a few kilobytes can be a picture of many megabytes.
+    """
+
+    def __init__(self, places: Places, priority: Priority, decode: Callable[[], Awaitable[Image.Image]]) -> None:
+        self._places = places
+        self._priority = priority
+        self._decode = decode
+        self._held: Image.Image | None = None
+
+    async def hold(self) -> Image.Image:
+        """Decode it, and hold it until it was opened once, or is let go."""
+        await self._places.acquire(self._priority)
+        try:
+            self._held = await self._decode()
+        except BaseException:
+            self._places.release()
+            raise
+        return self._held
+
+    def let_go(self) -> None:
+        """Hold it no longer, unless somebody has it open."""
+        if self._held is not None:
+            self._held = None
+            self._places.release()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Image.Image]:
+        """Give what is held, or decode it (again)."""
+        picture, self._held = self._held, None
+        if picture is not None:
+            try:
+                yield picture
+            finally:
+                self._places.release()
+            return
+        async with self._places.place(self._priority):
+            yield await self._decode()
+
+
 class Moderate:
     """Answer Allow, Review or Block for a text, an image or a short video, and put the answer on record first."""
 
@@ -226,7 +273,12 @@ class Moderate:
         self._charge = charge
         self._governor = governor
         self._room = room
-        self._pictures = asyncio.Semaphore(PICTURES_AT_ONCE)
+        self._places = Places(PICTURES_AT_ONCE)
+
+    @property
+    def pictures_held(self) -> int:
+        """How many decoded pictures are held now."""
+        return PICTURES_AT_ONCE - self._places.free
 
     async def off_loop(self, data: bytes, work: Callable[[], T]) -> T:
         """Run a caller's own CPU work on `data` where it stops nobody else."""
@@ -323,13 +375,14 @@ class Moderate:
         )
         if info.animated:
             return await self._moving(data, facts, in_force, context, caller, content)
-        if in_force.needs_pdq:
-            async with self._decoded(data) as picture:
-                pdq = await self._pdq(picture)
-                evidence, spent = await self._still(lambda: nullcontext(picture), pdq, facts, in_force, context, caller)
-        else:
-            opened = partial(self._decoded, data)
-            evidence, spent = await self._still(opened, None, facts, in_force, context, caller)
+        picture = _Picture(
+            self._places, caller.priority, lambda: self._shell.in_thread(partial(self._images.decode, data))
+        )
+        try:
+            pdq = await self._pdq(await picture.hold()) if in_force.needs_pdq else None
+            evidence, spent = await self._still(picture, pdq, facts, in_force, context, caller)
+        finally:
+            picture.let_go()
         return await self._conclude(in_force, evidence, caller, spent, content=content)
 
     async def unread(self, before: DecisionRecord, caller: Caller) -> DecisionRecord:
@@ -343,15 +396,9 @@ class Moderate:
         in_force = self._in_force(evidence.context).assigned(evidence.context, evidence.content.digest)
         return await self._conclude(in_force, evidence, caller, _Spent(), content=None)
 
-    @asynccontextmanager
-    async def _decoded(self, data: bytes) -> AsyncIterator[Image.Image]:
-        # A file of a few kilobytes can be a picture of many megabytes: always in a thread, and only so many at a time.
-        async with self._pictures:
-            yield await self._shell.in_thread(lambda: self._images.decode(data))
-
     async def _still(
         self,
-        opened: OpenPicture,
+        picture: "_Picture",
         pdq: bytes | None,
         facts: ContentFacts,
         in_force: InForce,
@@ -360,10 +407,11 @@ class Moderate:
     ) -> tuple[Evidence, _Spent]:
         scores = await self._scoring.picture(
             facts.digest,
-            opened,
+            picture.opened,
             in_force.wanted("image"),
             caller.work(context),
             before_models=self._charging(context, "image", caller),
+            on_join=picture.let_go,
         )
         evidence = Evidence(
             content=facts,

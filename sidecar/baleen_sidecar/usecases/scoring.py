@@ -17,7 +17,7 @@ from PIL import Image
 from baleen_core.decision.engine import model_of
 from baleen_core.errors import DeadlineExceeded, ModelUnavailable, Overloaded
 from baleen_core.model.fallback import fallbacks_of
-from baleen_core.model.loaded import ImageRecipe, LoadedModel
+from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
 from baleen_core.model.signals import read_signals
@@ -38,7 +38,7 @@ INLINE_TEXT_LENGTH = 8 * 1024
 """Text up to here is prepared on the event loop: handing it to a thread costs more than it saves."""
 
 OpenPicture = Callable[[], AbstractAsyncContextManager[Image.Image]]
-"""Decodes a picture (RGB), and holds it for as long as it is looked at."""
+"""Decodes a picture (RGB), and holds it until models have what they need of it, and not while they are waited for."""
 
 
 async def nothing_before() -> None:
@@ -177,10 +177,11 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Content:
-    """One text or picture: its digest, and how models are asked for it."""
+    """One text or picture: its digest, how models are asked for it, and what is done if somebody asks them already."""
 
     digest: bytes
     ask: Callable[[Sequence[LoadedModel], Work], Awaitable[_Answered]]
+    on_join: Callable[[], None] = lambda: None
 
 
 class Scoring:
@@ -262,13 +263,16 @@ class Scoring:
         work: Work = ANYONE,
         *,
         before_models: BeforeModels = nothing_before,
+        on_join: Callable[[], None] = lambda: None,
     ) -> Scores:
         """Score the picture in a file, by the file's SHA-256 in hexadecimal digits; it is opened if it has to be seen.
+
+        `on_join` is called when it is waited for an equal one that was opened already.
 
         Raises what opening it raises, such as ContentError. See `text`.
         """
         answers = _Answers(rows=[{}], begun=_now())
-        content = _Content(digest=digest_of_file(digest), ask=partial(self._ask_of_picture, opened))
+        content = _Content(digest=digest_of_file(digest), ask=partial(self._ask_of_picture, opened), on_join=on_join)
 
         async def ask(chosen: Sequence[_Served], to: _Answers) -> None:
             await self._answer(chosen, content, to, work, before_models)
@@ -397,6 +401,7 @@ class Scoring:
             work,
             partial(content.ask, tuple(asked.values())),
             then=partial(self._remember, asked, work.tenant),
+            on_join=content.on_join,
         )
         for loaded in asked.values():
             answers.add(loaded, answered[loaded.model.name])
@@ -417,8 +422,13 @@ class Scoring:
         return await _each(asked, lambda loaded: self._text(loaded, variants, work))
 
     async def _ask_of_picture(self, opened: OpenPicture, asked: Sequence[LoadedModel], work: Work) -> _Answered:
+        # The queues of models bound the bytes of tensors that wait, and nothing bounds those of pictures.
+        tensors = await self._tensors(opened, asked)
+        return await _each(asked, lambda loaded: self._prepared_picture(loaded, tensors.pop(loaded.model.name), work))
+
+    async def _tensors(self, opened: OpenPicture, asked: Sequence[LoadedModel]) -> dict[str, NDArray[np.float32]]:
         async with opened() as picture:
-            return await _each(asked, lambda loaded: self._picture(loaded, picture, work))
+            return await _each(asked, lambda loaded: self._off_loop(partial(_prepare, loaded, [picture])))
 
     async def _text(self, loaded: LoadedModel, variants: Sequence[str], work: Work) -> _Said:
         recipe = loaded.text
@@ -442,12 +452,9 @@ class Scoring:
                     _raise_to(said.signals, read_signals(loaded.model, outputs, row))
         return said
 
-    async def _picture(self, loaded: LoadedModel, picture: Image.Image, work: Work) -> _Said:
-        prepare = loaded.image
-        assert prepare is not None, "a model that accepts images has an image recipe"
+    async def _prepared_picture(self, loaded: LoadedModel, tensors: NDArray[np.float32], work: Work) -> _Said:
         said = _Said()
         with self._saying(loaded, said):
-            tensors = await self._off_loop(partial(_stack, prepare, [picture]))
             outputs = await self._inference.infer(loaded.model, {loaded.model.inputs[0].name: tensors}, said.work(work))
             _raise_to(said.signals, read_signals(loaded.model, outputs, 0))
         return said
@@ -455,14 +462,12 @@ class Scoring:
     async def _pictures(
         self, loaded: LoadedModel, pictures: Sequence[Image.Image], answers: _Answers, work: Work
     ) -> None:
-        prepare = loaded.image
-        assert prepare is not None, "a model that accepts images has an image recipe"
         name = loaded.model.inputs[0].name
         with self._failing(loaded, answers) as said:
             answers.models.append(loaded.identity)
             places = range(len(pictures))
             for batch in _batches(places, loaded.model.batching.max_batch_size):
-                tensors = await self._off_loop(partial(_stack, prepare, [pictures[place] for place in batch]))
+                tensors = await self._off_loop(partial(_prepare, loaded, [pictures[place] for place in batch]))
                 outputs = await self._inference.infer(loaded.model, {name: tensors}, said.work(work))
                 for row, place in enumerate(batch):
                     _raise_to(answers.rows[place], read_signals(loaded.model, outputs, row))
@@ -551,5 +556,7 @@ def _raise_to(row: dict[str, int], scores: Mapping[str, int]) -> None:
         row[signal] = max(score, row.get(signal, 0))
 
 
-def _stack(prepare: ImageRecipe, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+def _prepare(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    prepare = loaded.image
+    assert prepare is not None, "a model that accepts images has an image recipe"
     return np.stack([prepare(picture) for picture in pictures])
