@@ -307,6 +307,37 @@ async def test_the_write_ahead_log_is_begun_anew_while_rows_come_without_a_pause
     assert max(sizes) < path.stat().st_size
 
 
+async def test_nobody_waits_for_a_cut_that_a_reader_prevents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cuts, rounds = make_database(tmp_path), list[str](), list[None]()
+    connect, copy_back = durable_file.connect, upkeep._copy_back
+
+    def spy(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        connection.set_trace_callback(lambda said: cuts.append(said) if "TRUNCATE" in said else None)
+        return connection
+
+    def count(connection: sqlite3.Connection) -> Any:
+        rounds.append(None)
+        return copy_back(connection)
+
+    monkeypatch.setattr(durable_file, "connect", spy)
+    monkeypatch.setattr(upkeep, "_copy_back", count)
+    async with SqliteDecisionLog(path, checkpoint_seconds=0.001, truncate_bytes=0) as log:
+        reader = sqlite3.connect(path, isolation_level=None)
+        await log.append(make_record("before"))
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM decisions").fetchone()
+        await log.append(make_record("after"))
+        rounds.clear()
+        await until(lambda: len(rounds) > 1)
+        cuts.clear()
+        await until(lambda: len(rounds) > 9)
+
+        assert not cuts
+        reader.close()
+        await until(lambda: bool(cuts))
+
+
 async def test_rows_of_one_kind_are_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect, seen = durable_file.connect, list[str]()
 

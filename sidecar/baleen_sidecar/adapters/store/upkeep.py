@@ -26,6 +26,8 @@ RESTART_SHARE: Final = 0.25
 """The part of `truncate_bytes` above which the write-ahead log is begun anew."""
 REST_PAGES: Final = 1024
 """The most that is copied while decisions wait: 4 MiB, some milliseconds."""
+REST_SECONDS: Final = 0.1
+"""Where what came just before took longer to copy, the disk is too slow for decisions to wait for the rest."""
 PAGE_BYTES: Final = 4096 + 24
 """A page of SQLite's with its head in the write-ahead log."""
 _HEAD_SECONDS = 3600.0
@@ -192,7 +194,9 @@ class Upkeep(UpkeepThread):
             before = _copy_back(connection)
             if before.is_whole and before.pages * PAGE_BYTES > self._truncate_bytes * RESTART_SHARE:
                 self._begin_anew(connection, before)
-        if self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes:
+        is_over = self._wal.exists() and self._wal.stat().st_size > self._truncate_bytes
+        # While a reader is in the way it would not be cut, and decisions would have waited for nothing.
+        if is_over and _copy_back(connection).is_whole:
             with self._turns.between():
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
@@ -202,8 +206,10 @@ class Upkeep(UpkeepThread):
         SQLite does that only where nothing is left to copy, which under load never comes about by itself; and a log
         that grows has the disk write down its size at each sync.
         """
+        began = time.monotonic()
         found = _copy_back(connection)
-        if found.is_whole and found.pages - before.pages <= REST_PAGES:
+        is_quick = time.monotonic() - began <= REST_SECONDS
+        if is_quick and found.is_whole and found.pages - before.pages <= REST_PAGES:
             with self._turns.between():
                 _copy_back(connection)
 
