@@ -75,6 +75,11 @@ class Identity:
         """How messages call it."""
         return f"the {self.kind} {self.name!r}"
 
+    @property
+    def group(self) -> str:
+        """What it has equal shares as: its tenant, or by itself where it may speak for any."""
+        return self.name if self.tenant is None else self.tenant
+
     def tenant_of(self, asked: str | None, field: str) -> str | None:
         """Return the tenant that a request is about: the one that it names in `field`, else the caller's own.
 

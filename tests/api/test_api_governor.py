@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from baleen_core.priority import Priority
 from baleen_sidecar.flow.governor import LEVELS, GovernorRules
 from baleen_sidecar.ports import Usage
 from baleen_sidecar.usecases.govern import Governor
@@ -137,6 +138,29 @@ def test_work_that_no_decision_waits_for_is_refused_at_any_level_above_0(
     assert [answer.status_code for answer in answers] == [503] * 3
     assert all("what no decision waits for" in answer.json()["detail"] for answer in answers)
     assert post(running, HELLO).status_code == 200
+
+
+def test_who_has_had_its_share_of_a_busy_process_is_told_when_to_come_again(start_sidecar: StartSidecar) -> None:
+    resources = Resources()
+    governor = Governor(
+        resources, rules=GovernorRules(), monotonic_seconds=lambda: resources.now, chance=lambda count: bytes(count)
+    )
+    running = start_sidecar(ports={"governor": governor})
+
+    async def fall_behind() -> None:
+        for _ in range(20):
+            governor.admit(Priority.NORMAL)
+        governor.adjust(0.1, late_seconds=1.0)
+
+    running.run(fall_behind())
+    answers = [post(running, HELLO) for _ in range(20)]
+
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < 20
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(503, "2")}
+    assert "this caller has had its share" in refused[0].json()["detail"]
+    urgent = running.client.post("/v1/moderate", json={"content": HELLO}, headers={"X-Baleen-Priority": "Critical"})
+    assert urgent.status_code == 200
 
 
 def test_without_a_governor_there_is_none_to_show(start_sidecar: StartSidecar) -> None:

@@ -135,6 +135,7 @@ def test_metrics_are_named_as_prometheus_asks(start_sidecar: StartSidecar) -> No
         "baleen_decisions_degraded",
         "baleen_frames_processed",
         "baleen_governor_cpu_ratio",
+        "baleen_governor_entering_per_second",
         "baleen_governor_held",
         "baleen_governor_memory_ratio",
         "baleen_governor_throttle_level",

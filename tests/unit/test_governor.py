@@ -1,6 +1,7 @@
 """The governor: levels go up with use and come down after it, and the critical always enters."""
 
 import asyncio
+import itertools
 import math
 from itertools import pairwise
 
@@ -247,6 +248,96 @@ async def test_whoever_gives_up_waiting_leaves_nothing_behind():
 
     assert [task.cancelled() for task in tasks] == [True, True, False]
     assert governed.governor.waiting == 0
+
+
+def admitted(governor: Governor, who: str, count: int, priority: Priority = NORMAL) -> int:
+    entered = 0
+    for _ in range(count):
+        try:
+            governor.admit(priority, who)
+        except Overloaded:
+            continue
+        entered += 1
+    return entered
+
+
+def test_while_the_event_loop_is_late_callers_have_equal_shares_of_what_can_be_done():
+    governed = Governed()
+    governor = governed.governor
+    for _ in range(5):
+        admitted(governor, "many", 1000)
+        admitted(governor, "few", 10)
+        governor.adjust(0.1, late_seconds=0.02)
+
+    assert 0 < admitted(governor, "many", 1000) < 200
+    assert admitted(governor, "few", 10) == 10
+    assert admitted(governor, "urgent", 1000, CRITICAL) == 1000
+    assert governed.counted[-1] == (NORMAL, REFUSE)
+    with pytest.raises(
+        Overloaded, match=r"about \d+ requests a second can be let in .* Normal .* had its share"
+    ) as caught:
+        governor.admit(NORMAL, "many")
+    assert 2 <= caught.value.retry_after_seconds <= 4
+
+
+def test_once_the_event_loop_is_in_time_again_everybody_enters():
+    governor = Governed().governor
+    admitted(governor, "any", 1000)
+    governor.adjust(0.1, late_seconds=1.0)
+    while governor.entering_per_second < math.inf:
+        admitted(governor, "any", 50)
+        governor.adjust(0.1, late_seconds=0.0)
+
+    assert admitted(governor, "any", 1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("mean", "latest", "busy"),
+    [
+        pytest.param(65, 65, 1.0, id="at the bound, five points below the levels"),
+        pytest.param(65, 90, 2.0, id="where all would be shed"),
+        pytest.param(80, 40, 40 / 65, id="it was busy, and is no more"),
+        pytest.param(13, 100, 0.2, id="for a moment only"),
+    ],
+)
+def test_cpu_is_too_much_when_it_was_lately_and_is_now(mean, latest, busy):
+    assert RULES.busy(Throttle(cpu_percent=mean), latest) == pytest.approx(busy)
+
+
+@pytest.mark.parametrize("demand", [1.1, 2.0, 4.0])
+def test_too_many_requests_of_one_priority_are_let_in_by_part_before_a_level_keeps_them_all_out(demand):
+    """A request that is let in takes ten times the CPU of one that is refused; all together they take `demand`."""
+    governed, levels, used, cpu = Governed(), [], [], 0.0
+    governor = governed.governor
+    offered = round(1000 * demand)
+    for _ in range(120):
+        entered = 0
+        for _ in range(5):
+            entered += admitted(governor, "any", offered // 5)
+            governor.adjust(0.2, late_seconds=0.05 if cpu > 100 else 0.0)
+        cpu = (entered + 0.1 * (offered - entered)) / 10
+        governed.resources.cpu = min(100.0, cpu)
+        governed.now += 0.5
+        governor.look()
+        levels.append(governor.throttle.level)
+        used.append(cpu)
+
+    assert 50 < sum(used[20:]) / len(used[20:]) < 70
+    assert set(levels) == {0.0}
+
+
+async def test_a_late_event_loop_is_noticed():
+    instants = itertools.count()
+    governor = Governor(
+        Resources(), rules=RULES, monotonic_seconds=lambda: next(instants) * 0.05, chance=lambda count: bytes(count)
+    )
+    running = asyncio.create_task(governor.run())
+    while governor.entering_per_second == math.inf:
+        admitted(governor, "any", 10)
+        await asyncio.sleep(0)
+    running.cancel()
+
+    assert admitted(governor, "any", 100_000) < 100_000
 
 
 def test_work_that_nobody_waits_for_is_not_done_while_anything_is_short():

@@ -60,6 +60,16 @@ class GovernorRules:
     settle_seconds: float = 1.0
     smoothing_seconds: float = 3.0
 
+    def busy(self, throttle: "Throttle", latest_percent: float) -> float:
+        """Return CPU over the bound below which the levels are left alone: 1 at the bound, 2 where all is shed.
+
+        It is above the bound when the mean is, and what was seen last too.
+        """
+        bound = self.cpu.raised - self.ease_percent
+        if (percent := min(throttle.cpu_percent, latest_percent)) < bound:
+            return percent / bound
+        return 1 + (latest_percent - bound) / (self.cpu.shed - bound)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle:

@@ -1,19 +1,31 @@
-"""Let in what the machine has room for, by what is used of its CPU and memory; the critical always enters."""
+"""Let in what the machine has room for, by what is used of its CPU and memory; the critical always enters.
+
+Two things do that. Levels turn away whole priorities. Before that, the entrance lets in as much as can be done: by how
+late the event loop is, and so that CPU stays below where the levels begin.
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from baleen_core.errors import Overloaded
 from baleen_core.priority import Priority
+from baleen_sidecar.flow.entrance import LATE_SECONDS, STEADY, Entrance
 from baleen_sidecar.flow.governor import Admission, GovernorRules, Throttle, next_throttle
 from baleen_sidecar.ports import ResourceReader, Usage
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 0.5
+PART_SECONDS: Final = 0.1
+"""How often the entrance is adjusted: several times between two looks at usage."""
+BEAT_SECONDS: Final = 0.01
+"""After so long it is looked how late the event loop is."""
+LEAST_BEATS: Final = 3
+"""So often in each part at least, however late it is."""
 MAX_WAITING: Final = 256
 """Requests that wait for the level to come down; of more, the least urgent is refused."""
 RETRY_SECONDS: Final = 2
@@ -47,6 +59,8 @@ class Governor:
         self._chance = chance
         self._limit_waiting = limit_waiting
         self._waiting: list[_Waiter] = []
+        self._entrance = Entrance()
+        self._busy = 0.0
         self.count = count
         self.throttle = Throttle()
         """How things stand now."""
@@ -58,14 +72,26 @@ class Governor:
         """How many requests wait."""
         return len(self._waiting)
 
-    def admit(self, priority: Priority) -> None:
-        """Turn away, before anything was done for it, what would be refused in the end.
+    @property
+    def entering_per_second(self) -> float:
+        """How many requests may come in a second, infinite while there is no need for a limit."""
+        return self._entrance.limit
+
+    def admit(self, priority: Priority, who: str = "") -> None:
+        """Turn away, before anything was done for it, what would be refused in the end or is too much; `who` calls.
 
         Raises:
-            Overloaded: at this level its priority is refused.
+            Overloaded: at this level its priority is refused, or this caller has had its share.
         """
         if self.throttle.admission(priority) is Admission.REFUSE:
             raise self._refused(priority)
+        if not self._entrance.enters(priority, who):
+            self.count(priority, Admission.REFUSE)
+            raise Overloaded(
+                f"about {self._entrance.limit:.0f} requests a second can be let in now, and with the priority "
+                f"{priority.title} this caller has had its share",
+                retry_after_seconds=self._retry_seconds(),
+            )
 
     def admit_optional(self) -> None:
         """Turn away what can as well be asked at another time.
@@ -115,6 +141,7 @@ class Governor:
             memory_percent=usage.memory_percent,
             now=self._monotonic_seconds(),
         )
+        self._busy = self._rules.busy(self.throttle, usage.cpu_percent)
         # Near a bound the level goes up and down each second; the metrics have all of it.
         if (self.throttle.should_throttle, self.throttle.sheds) != (before.should_throttle, before.sheds):
             log.warning(
@@ -128,6 +155,18 @@ class Governor:
             )
         self._wake()
 
+    def adjust(self, seconds: float, *, late_seconds: float) -> None:
+        """Let in more or less from now on, after so many seconds in which everything began so late, or later."""
+        before = self._entrance.limit
+        self._entrance.next_part(seconds, max(late_seconds / LATE_SECONDS, self._busy))
+        # From one look at the CPU follows one step.
+        self._busy = min(self._busy, STEADY)
+        if (before == inf) != (self._entrance.limit == inf):
+            log.warning(
+                "entrance limited" if before == inf else "entrance open",
+                extra={"entering_per_second": self._entrance.limit, "late_seconds": round(late_seconds, 4)},
+            )
+
     async def run(self) -> None:
         """Look until cancelled; a look that fails changes nothing."""
         while True:
@@ -135,7 +174,22 @@ class Governor:
                 self.look()
             except Exception:
                 log.exception("looking at CPU and memory failed")
-            await asyncio.sleep(LOOK_SECONDS)
+            for _ in range(round(LOOK_SECONDS / PART_SECONDS)):
+                seconds, late = await self._beat()
+                self.adjust(seconds, late_seconds=late)
+
+    async def _beat(self) -> tuple[float, float]:
+        """Let a part of the time pass; return how long it was, and how late the event loop was at the best."""
+        begun, late, beats = self._monotonic_seconds(), inf, 0
+        now = begun
+        while now - begun < PART_SECONDS or (beats < LEAST_BEATS and self._entrance.is_asked):
+            # Nobody is to be woken a hundred times a second for nothing.
+            pause = BEAT_SECONDS if self._entrance.is_asked else PART_SECONDS
+            due = now + pause
+            await asyncio.sleep(pause)
+            now = self._monotonic_seconds()
+            late, beats = min(late, now - due), beats + 1
+        return now - begun, late
 
     def _wake(self) -> None:
         """Let in, or refuse, whoever waits and does not have to any more; the most urgent and oldest first."""

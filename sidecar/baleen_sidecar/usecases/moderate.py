@@ -102,14 +102,16 @@ class Superseded(Exception):
 class Caller:
     """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is.
 
-    `allowances` is how the quotas stand that the content was counted in last, for the answer to say it. With a `key` it
-    is answered once; see usecases/answer_once.py. It is a second look if there is an `again`.
+    `who` calls, by a name that the caller cannot choose. `allowances` is how the quotas stand that the content was
+    counted in last, for the answer to say it. With a `key` it is answered once; see usecases/answer_once.py. It is a
+    second look if there is an `again`.
     """
 
     request_id: str
     received_seconds: float
     deadline_seconds: float
     priority: Priority = Priority.NORMAL
+    who: str = ""
     allowances: list[Allowance] = field(default_factory=list)
     key: RequestKey | None = None
     again: Again | None = None
@@ -526,11 +528,12 @@ class Moderate:
         """Let a caller in, and end what is awaited inside once its time is up, counted from when its request came.
 
         Raises:
-            Overloaded: the governor lets nobody of its priority in now; nothing was read of its request.
+            Overloaded: the governor lets nobody of its priority in now, or this caller no more; nothing was read of
+                its request.
             DeadlineExceeded: it was not done by then.
         """
         if self._governor is not None:
-            self._governor.admit(caller.priority)
+            self._governor.admit(caller.priority, caller.who)
         spent = self._shell.monotonic_seconds() - caller.received_seconds
         return Deadline(caller.deadline_seconds, caller.deadline_seconds - spent)
 

@@ -171,6 +171,7 @@ class Calls:
             received_seconds=now,
             deadline_seconds=seconds if call.until is None else min(seconds, call.until - now),
             priority=call.priority,
+            who="" if call.key is None else call.key.group,
         )
         self._concurrency.enter()
         try:

@@ -26,5 +26,10 @@ def watch_governor(governor: Governor, registry: CollectorRegistry) -> None:
         ("cpu_ratio", "CPU used of what may be, over the last seconds", lambda: governor.throttle.cpu_percent / 100),
         ("memory_ratio", "Memory used of what may be", lambda: governor.throttle.memory_percent / 100),
         ("waiting", "Requests that wait for the throttle level to come down", lambda: float(governor.waiting)),
+        (
+            "entering_per_second",
+            "Requests that may come in a second; infinite while there is no need for a limit",
+            lambda: governor.entering_per_second,
+        ),
     ):
         Gauge(f"baleen_governor_{name}", said, registry=registry).set_function(value)

@@ -129,6 +129,7 @@ def read_caller(request: HotRequest, default_seconds: float) -> Caller:
         received_seconds=request.received_seconds,
         deadline_seconds=read_deadline(request.headers, default_seconds),
         priority=request.priority,
+        who="" if request.key is None else request.key.group,
     )
 
 

@@ -1,5 +1,7 @@
 """How much is let in, by what is used of CPU and memory."""
 
+from math import inf
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 from msgspec import Struct
@@ -30,6 +32,7 @@ class GovernorAnswer(Struct, frozen=True, kw_only=True):
     """The throttle level (0, 0.3, 0.5, 0.8 or 1), what each priority meets at it, and how many requests wait.
 
     `should_throttle` is whether work that no decision waits for is refused; `allowed` is null before the first look.
+    `entering_per_second` is how many requests may come in a second, null while there is no need for a limit.
     """
 
     current_usage: CurrentUsage
@@ -39,6 +42,7 @@ class GovernorAnswer(Struct, frozen=True, kw_only=True):
     should_throttle: bool
     admission: dict[str, str]
     waiting: int
+    entering_per_second: float | None
 
 
 ANSWERS = {"GovernorAnswer": GovernorAnswer}
@@ -59,7 +63,7 @@ def build_router(governor: Governor | None) -> APIRouter:
 
 def to_governor_answer(governor: Governor) -> GovernorAnswer:
     """Say how things stand."""
-    throttle, usage = governor.throttle, governor.usage
+    throttle, usage, limit = governor.throttle, governor.usage, governor.entering_per_second
     return GovernorAnswer(
         current_usage=CurrentUsage(
             cpu_percent=round(throttle.cpu_percent, 2), memory_percent=round(throttle.memory_percent, 2)
@@ -77,4 +81,5 @@ def to_governor_answer(governor: Governor) -> GovernorAnswer:
         should_throttle=throttle.should_throttle,
         admission={each.title: throttle.admission(each).value for each in Priority},
         waiting=governor.waiting,
+        entering_per_second=None if limit == inf else round(limit, 1),
     )
