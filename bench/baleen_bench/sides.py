@@ -43,11 +43,13 @@ class Bench:
         model: str | None = None,
         api_keys: Path | None = None,
         has_golden: bool = False,
+        is_governed: bool = False,
     ) -> HttpSide:
         """Start the product with policies, a state folder of its own, and one model on a Triton, or none.
 
         With a file of API keys whoever shows none of them is refused. One that `has_golden` questions asks them of the
-        model, which must be a stand-in that says 1 %.
+        model, which must be a stand-in that says 1 %. What is governed lets in no more than it has processor time for,
+        as the product does; one with golden questions is.
         """
         home = self.folder / name
         arguments = [f"--policies={policies.write(home / 'policies', *resources)}", f"--state={home / 'state'}"]
@@ -57,6 +59,8 @@ class Bench:
             arguments.append(f"--api-keys={api_keys}")
         if has_golden:
             arguments.append("--golden")
+        if is_governed:
+            arguments.append("--governed")
         costs_a_call = triton is None or model in STAND_INS
         server = self._stack.enter_context(
             child("baleen_bench.subject", f"--durability={durability.value}", *arguments, cpu=self.cores.server)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -49,12 +48,20 @@ func offer(options options, rate, seconds float64, seed int64) (*report, error) 
 		l.report.Seconds = float64(l.schedule[count-1]) / 1e9
 	}
 	l.latencies = make([]int64, 0, len(l.schedule))
+	l.report.Slots = []slot{}
+	if options.slotSeconds > 0 && len(l.schedule) > 0 {
+		l.report.Slots = make([]slot, l.slotOf(l.schedule[len(l.schedule)-1])+1)
+		for _, due := range l.schedule {
+			l.report.Slots[l.slotOf(due)].Due++
+		}
+	}
 	if err := l.open(); err != nil {
 		return nil, err
 	}
 	defer l.close()
 	before := cpuSeconds()
 	l.start = time.Now()
+	l.report.StartedAt = float64(l.start.UnixNano()) / 1e9
 	if err := l.run(); err != nil {
 		return nil, err
 	}
@@ -254,13 +261,19 @@ func (l *load) finish(c *connection) error {
 	l.latencies = append(l.latencies, now-c.due)
 	l.inFlight--
 	c.busy = false
-	if c.answer.status >= 200 && c.answer.status < 300 {
+	if c.answer.isGood() {
 		l.report.OK++
 		if now <= int64(l.report.Seconds*1e9) {
 			l.inTime++
 		}
+		if now-c.due <= int64(l.options.deadline*1e9) {
+			l.report.InDeadline++
+			if len(l.report.Slots) > 0 {
+				l.report.Slots[l.slotOf(c.due)].InDeadline++
+			}
+		}
 	} else {
-		l.report.Errors[strconv.Itoa(c.answer.status)]++
+		l.report.Errors[c.answer.kind()]++
 	}
 	if c.answer.closing || len(c.unsent) > 0 || l.options.fresh {
 		l.drop(c)
@@ -269,6 +282,8 @@ func (l *load) finish(c *connection) error {
 	}
 	return nil
 }
+
+func (l *load) slotOf(due int64) int { return int(float64(due) / 1e9 / l.options.slotSeconds) }
 
 // fail counts a request that got no proper answer. An idle connection that its server closed cost nobody anything.
 func (l *load) fail(c *connection, cause string) error {

@@ -66,6 +66,8 @@ type options struct {
 	cpu           int
 	requests      [][]byte
 	drainSeconds  float64
+	deadline      float64
+	slotSeconds   float64
 	findMax       bool
 	stepSeconds   float64
 	maxSeconds    float64
@@ -94,6 +96,8 @@ func readOptions(arguments []string) (options, error) {
 	lines := flags.String("lines", "", "a file with one request body a line; they take turns")
 	flags.Var(&headers, "header", "a header, such as 'Content-Type: application/json'; may be given several times")
 	flags.Float64Var(&result.drainSeconds, "drain-seconds", 2, "how long the last answers are waited for")
+	flags.Float64Var(&result.deadline, "deadline-seconds", 0, "count good answers within so long of the instant due")
+	flags.Float64Var(&result.slotSeconds, "slot-seconds", 0, "count by slots of so long, too; a request is of the slot in which it is due")
 	flags.BoolVar(&result.findMax, "max", false, "step the rate up until the server cannot follow")
 	flags.Float64Var(&result.stepSeconds, "step-seconds", 1, "length of a step of -max")
 	flags.Float64Var(&result.maxSeconds, "max-seconds", 30, "the longest that -max looks")
@@ -131,6 +135,12 @@ func (o options) check() error {
 		return fmt.Errorf("-connections is %d; it must be 1 to 1024", o.connections)
 	case !(o.drainSeconds >= 0 && o.drainSeconds <= 60):
 		return fmt.Errorf("-drain-seconds is %g; it must be 0 to 60", o.drainSeconds)
+	case !(o.deadline >= 0 && o.deadline <= 60):
+		return fmt.Errorf("-deadline-seconds is %g; it must be 0 to 60", o.deadline)
+	case !(o.slotSeconds == 0 || o.slotSeconds >= 0.01 && o.slotSeconds <= 60):
+		return fmt.Errorf("-slot-seconds is %g; it must be 0, or 0.01 to 60", o.slotSeconds)
+	case o.slotSeconds > 0 && o.deadline == 0:
+		return fmt.Errorf("-slot-seconds needs -deadline-seconds")
 	case !(o.stepSeconds > 0 && o.stepSeconds <= 60):
 		return fmt.Errorf("-step-seconds is %g; it must be above 0 and at most 60", o.stepSeconds)
 	case !(o.maxSeconds > 0 && o.maxSeconds <= 600):

@@ -14,13 +14,16 @@ type report struct {
 	Due               int                `json:"due"`
 	Sent              int                `json:"sent"`
 	OK                int                `json:"ok"`
-	Errors            map[string]int     `json:"errors"` // by status, or "connection", or "malformed"
+	Errors            map[string]int     `json:"errors"` // by status, or "grpc-" and that, or "connection", or "malformed"
 	Unfinished        int                `json:"unfinished"`
 	Unsent            int                `json:"unsent"`
 	Reconnects        int                `json:"reconnects"`
 	LatencyMS         map[string]float64 `json:"latency_ms"` // from the instant due; without an answer, its age at the end
 	Histogram         []bucket           `json:"histogram"`
 	OwnCPUSeconds     float64            `json:"own_cpu_seconds"`
+	StartedAt         float64            `json:"started_at"`  // seconds since 1970
+	InDeadline        int                `json:"in_deadline"` // good answers within -deadline-seconds of the instant due
+	Slots             []slot             `json:"slots"`       // of -slot-seconds each, from the start on
 	Seed              int64              `json:"seed"`
 	Connections       int                `json:"connections"`
 }
@@ -29,6 +32,12 @@ type report struct {
 type bucket struct {
 	UpToMS float64 `json:"le_ms"`
 	Count  int     `json:"count"`
+}
+
+// slot counts the requests that were due in one part of the load, and those of them with a good answer in time.
+type slot struct {
+	Due        int `json:"due"`
+	InDeadline int `json:"in_deadline"`
 }
 
 func (r *report) failed() int {

@@ -13,6 +13,7 @@ var errMalformed = errors.New("the answer is not HTTP/1.1")
 // response reads one HTTP/1.1 answer from pieces of any size; its body is counted and dropped.
 type response struct {
 	status  int
+	grpc    string // the status of a gRPC call that a proxy has put into the head
 	closing bool
 	stage   stage
 	left    int    // bytes of the body, or of the chunk, that are still to come
@@ -30,6 +31,19 @@ const (
 	inTrailer
 	complete
 )
+
+// isGood says whether it is what was asked for: a gRPC call that failed has the status 200, too.
+func (r *response) isGood() bool {
+	return r.status >= 200 && r.status < 300 && (r.grpc == "" || r.grpc == "0")
+}
+
+// kind names it among those that are not.
+func (r *response) kind() string {
+	if r.grpc != "" && r.grpc != "0" {
+		return "grpc-" + r.grpc
+	}
+	return strconv.Itoa(r.status)
+}
 
 func (r *response) reset() {
 	*r = response{line: r.line[:0]}
@@ -106,6 +120,8 @@ func (r *response) readHead(head []byte) error {
 			chunked = bytes.EqualFold(value, []byte("chunked"))
 		case bytes.EqualFold(name, []byte("connection")):
 			r.closing = r.closing || bytes.EqualFold(value, []byte("close"))
+		case bytes.EqualFold(name, []byte("grpc-status")):
+			r.grpc = string(value)
 		}
 	}
 	switch {

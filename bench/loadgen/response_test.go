@@ -55,3 +55,21 @@ func TestACloseIsNoticed(t *testing.T) {
 		}
 	}
 }
+
+func TestACallThatFailedIsNoGoodAnswerWhateverItsStatus(t *testing.T) {
+	for text, kind := range map[string]string{
+		head + "content-length: 0\r\n\r\n":                               "",
+		head + "grpc-status: 0\r\ncontent-length: 0\r\n\r\n":             "",
+		head + "grpc-status: 14\r\ncontent-length: 0\r\n\r\n":            "grpc-14",
+		"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n":                   "503",
+		"HTTP/1.1 503 No\r\ngrpc-status: 8\r\nContent-Length: 0\r\n\r\n": "grpc-8",
+	} {
+		var r response
+		if done, err := r.feed([]byte(text)); !done || err != nil || r.isGood() != (kind == "") {
+			t.Errorf("%q: done %v, error %v, good %v", text, done, err, r.isGood())
+		}
+		if kind != "" && r.kind() != kind {
+			t.Errorf("%q is %q, and not %q", text, r.kind(), kind)
+		}
+	}
+}

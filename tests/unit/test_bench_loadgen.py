@@ -67,6 +67,9 @@ def test_arrivals_end_with_the_count_or_the_seconds_whichever_is_first():
         pytest.param(["-retries=11"], "-retries is 11", id="too insistent"),
         pytest.param(["-retries=1", "-give-up-seconds=0"], "-give-up-seconds is 0", id="no patience at all"),
         pytest.param(["-connections=5000"], "-connections is 5000", id="too many connections"),
+        pytest.param(["-deadline-seconds=61"], "-deadline-seconds is 61", id="too long a deadline"),
+        pytest.param(["-deadline-seconds=1", "-slot-seconds=0.001"], "-slot-seconds is 0.001", id="too short slots"),
+        pytest.param(["-slot-seconds=1"], "-slot-seconds needs", id="slots of what is in no time"),
     ],
 )
 def test_what_must_not_be_loaded_is_refused_before_anything_is_sent(arguments, message):
@@ -132,6 +135,25 @@ def test_every_request_is_accounted_for_whatever_the_answer(tmp_path):
     assert sum(bucket["count"] for bucket in report["histogram"]) == 90
     assert list(report["latency_ms"]) == ["max", "p50", "p90", "p95", "p99", "p99.9"]
     assert seen.bodies == [b'{"text": "one"}', b'{"text": "two"}'] * 45
+
+
+@pytest.mark.parametrize(
+    ("deadline", "in_time"), [pytest.param(60, 60, id="all day"), pytest.param(1e-9, 0, id="no time at all")]
+)
+def test_good_answers_within_the_deadline_are_counted_in_the_part_in_which_they_were_due(tmp_path, deadline, in_time):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+
+    with server() as (port, _):
+        target = f"-target=http://127.0.0.1:{port}/"
+        when = ["-rate=300", "-seconds=50", "-count=90", "-slot-seconds=0.1", f"-deadline-seconds={deadline}"]
+        done = run(target, f"-body={body}", "-connections=1", *when)
+
+    report = json.loads(done.stdout)
+    assert (report["ok"], report["in_deadline"]) == (60, in_time)
+    assert sum(slot["due"] for slot in report["slots"]) == 90
+    assert sum(slot["in_deadline"] for slot in report["slots"]) == in_time
+    assert len(report["slots"]) == int(report["seconds"] / 0.1) + 1
 
 
 @pytest.mark.parametrize(
