@@ -107,7 +107,10 @@ def clean(text: str) -> str:
     Ligatures of whole words and phrases stay as they are, so the result is at most four times as long as the text.
     """
     if text.isascii():
-        return _SPACES.sub(" ", _ASCII_CONTROL.sub("", text)).strip(" ") if _UNTIDY.search(text) else text
+        # Printable ASCII has no control characters; asked of the string itself, for every text comes by here.
+        if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
+            return text
+        return _SPACES.sub(" ", _ASCII_CONTROL.sub("", text)).strip(" ")
     text = _EXCESSIVE_MARKS.sub("", _INVISIBLE.sub("", text))
     text = _EXCESSIVE_MARKS.sub("", _NOT_WORDY.sub(_normalise, text))
     return " ".join(text.split())
@@ -132,7 +135,7 @@ def _undo(text: str) -> str:
     text = _undisguise(text)
     if _SPELT_WORD.search(text):
         text = _undisguise(" ".join(_join_within(token) for token in _SPELT_LETTERS.sub(_join, text).split(" ")))
-    if _LEET_INSIDE.search(text):
+    if _MAYBE_LEET.search(text) and _LEET_INSIDE.search(text):
         text = _LEET_TOKEN.sub(_undo_leetspeak, text)
     return text
 
@@ -297,7 +300,6 @@ _INVISIBLE: Final = re.compile(
     + "\U000e0000-\U000e0fff]+"
 )
 _ASCII_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]+")
-_UNTIDY: Final = re.compile(r"[\x00-\x1f\x7f]|  |^ | $")
 _SPACES: Final = re.compile(r"[ \t-\r\x1c-\x1f]+")
 
 # The characters that NFKC would blow up: ligatures of Arabic phrases, and units.
@@ -331,6 +333,8 @@ _LEET_ANYWHERE: Final = re.compile(r"[a-z2689][013457@$!|€]|[013457$|€][a-z]
 _LEET_TOKEN: Final = re.compile(r"(?<!\S)[^\s013457@$!]*[013457@$!]\S*")
 _LEET_WORD: Final = re.compile(r"(?<![a-z0-9$|€])(?=[a-z2689]*[013457@$!|€])[a-z0-9$|€](?:[a-z0-9$@!|€]*[a-z0-9$|€])?")
 _LEET_INSIDE: Final = re.compile(r"[A-Za-z][013457@$!]{1,2}[A-Za-z]|(?<![\w$])\$[a-z]{2}|[A-Za-z]\$\$")
+# What every one of those has somewhere: re looks for the first of a class of characters faster than for a branch.
+_MAYBE_LEET: Final = re.compile(r"[013457@$!][A-Za-z$]")
 _LEET_CORE: Final = re.compile(rf"(?:[^\W_]|\$|{_MARK})(?:(?:[^\W_]|[@$!]|{_MARK})*(?:[^\W_]|\$|{_MARK}))?")
 _NOT_LEET: Final = re.compile(r"[^A-Za-z013457@$!]|[0-9]{3}|[a-z]![A-Z]")
 _ADDRESS: Final = re.compile(r"://|^www\.|[\w-]@[\w-]+\.[\w-]", re.IGNORECASE)
@@ -348,7 +352,10 @@ _BEFORE: Final = r"(?<![\w'’@/])"
 _AFTER: Final = r"(?![\w'’@/])"
 _SPELT_LETTERS: Final = re.compile(rf"{_BEFORE}(?:{_LETTER} ){{3,}}{_LETTER}{_AFTER}")
 _SPELT_TOKEN: Final = re.compile(rf"{_BEFORE}{_LETTER}([._\-*/,|+~^])(?:(?:{_LETTER}|[013457])\1)+{_LETTER}{_AFTER}")
-_SPELT_WORD: Final = re.compile(rf"{_BEFORE}{_LETTER}([ ._\-*/,|+~^])(?:{_LETTER}|[013457])\1")
+# Begins at the separator, of which there are fewer, and then looks back for the letter before it.
+_SPELT_WORD: Final = re.compile(
+    rf"([ ._\-*/,|+~^])(?:{_LETTER}|[013457])\1(?<={_BEFORE}{_LETTER}[ ._\-*/,|+~^].[ ._\-*/,|+~^])"
+)
 
 # Nobody can tell how often a stretched letter was meant: idiooot, foool, asssss.
 _STRETCHED_VOWEL: Final = re.compile(r"([aeiouy])\1{2,}+(?=[^\W\d_])|(?<=[^\W\d_])([aeiouy])\2{2,}+")

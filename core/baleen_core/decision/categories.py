@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from baleen_core.policy.schema import Category, OnLanguageUnsupported, OnSignalMissing, Require, Threshold, Verdict
 from baleen_core.records import Evidence, Missing, Risk
 
@@ -41,8 +43,7 @@ class CompiledCategory:
         return not self.languages or language is None or language in self.languages
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The scores of one moment: of a text, a still image, or one frame of a video.
 
     A signal may have a score and be missing as Failed: it was seen in a part, and the rest is not known.

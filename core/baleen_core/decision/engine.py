@@ -28,7 +28,7 @@ from baleen_core.decision.categories import (
     judge_category,
     list_sightings,
 )
-from baleen_core.decision.rules import CompiledRule, RuleStatus, apply_rule, compile_stored_rule
+from baleen_core.decision.rules import NOT_MATCHED, CompiledRule, RuleStatus, apply_rule, compile_stored_rule
 from baleen_core.decision.segments import find_segments
 from baleen_core.errors import NoPolicy
 from baleen_core.policy.parse import DEFAULT_MAX_DISTANCE
@@ -142,6 +142,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return bool(self.failed) or any(reason.type == _RULE_ERROR for _, reason in self.reasons)
 
 
+_SILENT: Final = Judgement(severity=0, risk=0, cleared=False, categories=(), reasons=(), failed=())
+"""Of most content most policies say nothing: one object for all of it."""
+
+
 def compile_policy(
     name: str, version: str, content: RevisionContent, signals: Collection[str], *, namespace: str = ""
 ) -> CompiledPolicy:
@@ -202,6 +206,8 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
     enforced = (*effective.winners, *effective.floors)
     sightings = list_sightings(evidence)
     judgements = [_judge(policy, evidence, sightings) for policy in enforced]
+    if not effective.dry_runs and not effective.trials and judgements.count(_SILENT) == len(judgements):
+        return _decide_nothing(effective, evidence)
     severity = max([judgement.severity for judgement in judgements])
     dry = [_judge(policy, evidence, sightings) for policy in effective.dry_runs]
     would_be = [judgement.severity for judgement in dry]
@@ -221,6 +227,21 @@ def decide(effective: Effective, evidence: Evidence) -> Decision:
         if evidence.frames
         else (),
         trials=_try_all(effective, evidence, sightings, (*judgements, *dry)) if effective.trials else (),
+    )
+
+
+def _decide_nothing(effective: Effective, evidence: Evidence) -> Decision:
+    """Say what most decisions say: no policy had anything to say."""
+    return Decision(
+        decision=Verdict.ALLOW,
+        would_be=None,
+        risk=RISKS[0],
+        score=0,
+        categories=(),
+        reasons=(),
+        policies=_list_policies(effective),
+        degraded=_list_degraded((*effective.winners, *effective.floors), (), evidence, ALLOW),
+        segments=(),
     )
 
 
@@ -274,6 +295,8 @@ def _judge(policy: CompiledPolicy, evidence: Evidence, sightings: Sequence[Sight
         return Judgement(
             severity=0, risk=0, cleared=True, categories=categories, reasons=(clearing,), failed=tuple(failed)
         )
+    if evidence.video is None and not categories and not reasons and not failed:
+        return _SILENT
     if evidence.video is not None:
         blocks = any(severity == BLOCK for severity, _ in reasons)
         reasons += _judge_coverage(policy, evidence, blocks=blocks)
@@ -365,6 +388,8 @@ def _judge_rules(
 ) -> None:
     for rule in policy.rules:
         outcome = apply_rule(rule, evidence)
+        if outcome is NOT_MATCHED:
+            continue
         failed += outcome.failed
         match outcome.status:
             case RuleStatus.MATCHED if rule.action is not Verdict.ALLOW:
@@ -465,20 +490,24 @@ def _merge_reasons(judgements: Sequence[Judgement]) -> tuple[Reason, ...]:
 
 
 def _list_policies(effective: Effective) -> tuple[PolicyRef, ...]:
-    asked = [
-        PolicyRef(
-            role=role,
-            name=policy.name,
-            type=policy.revision.type,
-            version=policy.version,
-            digest=policy.revision.digest,
-            cohort=policy.cohort,
-            namespace=policy.namespace or UNSET,
-        )
-        for role, policies in zip(_ROLES, (effective.winners, effective.floors, effective.dry_runs), strict=True)
-        for policy in policies
-    ]
+    asked = [_refer(policy, PolicyRole.WINNER) for policy in effective.winners]
+    if effective.floors:
+        asked += [_refer(policy, PolicyRole.FLOOR) for policy in effective.floors]
+    if effective.dry_runs:
+        asked += [_refer(policy, PolicyRole.DRY_RUN) for policy in effective.dry_runs]
     return tuple(asked) if len(asked) == 1 else tuple(sorted(asked, key=_policy_order))
+
+
+def _refer(policy: CompiledPolicy, role: PolicyRole) -> PolicyRef:
+    return PolicyRef(
+        role,
+        policy.name,
+        policy.revision.type,
+        policy.version,
+        policy.revision.digest,
+        policy.cohort,
+        policy.namespace or UNSET,
+    )
 
 
 def _policy_order(ref: PolicyRef) -> tuple[int, str, str, str, str, str, str]:

@@ -131,7 +131,8 @@ class CompiledRule:
 
 
 _MATCHED: Final = RuleOutcome(status=RuleStatus.MATCHED)
-_NOT_MATCHED: Final = RuleOutcome(status=RuleStatus.NOT_MATCHED)
+NOT_MATCHED: Final = RuleOutcome(status=RuleStatus.NOT_MATCHED)
+"""Of nearly every rule on nearly all content: one object for all of it."""
 
 
 def signal_variable(signal: str) -> str:
@@ -209,7 +210,7 @@ def apply_rule(rule: CompiledRule, evidence: Evidence) -> RuleOutcome:
     absent = _bind_sent(rule, evidence, facts) if rule.author or rule.context else ()
     result = _evaluate(rule.expression, facts)
     if not failed and result is False:
-        return _NOT_MATCHED
+        return NOT_MATCHED
     if not failed and result is True:
         return _MATCHED
     if failed and is_unseen(evidence):
@@ -237,14 +238,14 @@ def _judge_failed(
 
 def _judge_unseen(result: object) -> RuleOutcome:
     if isinstance(result, bool):
-        return _MATCHED if result else _NOT_MATCHED
+        return _MATCHED if result else NOT_MATCHED
     return RuleOutcome(status=RuleStatus.NOT_APPLIED, why="no frame of the video could be judged")
 
 
 def _evaluate(expression: cel.Expression, facts: Mapping[str, Value]) -> object:
     """Return true or false, or what went wrong."""
     try:
-        return expression.eval(data=facts).value()
+        return expression.eval(None, facts).value()
     except RuntimeError as error:  # a string that is no Unicode, such as half of a surrogate pair
         return error
 

@@ -175,8 +175,8 @@ class InForce:
     @property
     def keep_days(self) -> int | None:
         """The longest that a policy which counts asks for decisions to be kept; None where none says anything."""
-        terms = (policy.revision.policy.retention.decisions_days for policy in self.winners + self.floors)
-        return max((days for days in terms if days is not None), default=None)
+        terms = [policy.revision.policy.retention.decisions_days for policy in self.winners + self.floors]
+        return max([days for days in terms if days is not None], default=None)
 
     @property
     def needs_pdq(self) -> bool:
