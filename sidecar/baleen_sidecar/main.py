@@ -124,13 +124,17 @@ class Chance:
 
     def __init__(self) -> None:
         self._block = b""
+        self._taken = 0
 
     def __call__(self, count: int) -> bytes:
         """Return `count` bytes that were returned to nobody else."""
-        if len(self._block) < count:
+        start, end = self._taken, self._taken + count
+        if end > len(self._block):
             self._block = os.urandom(max(count, self.BLOCK_BYTES))
-        taken, self._block = self._block[:count], self._block[count:]
-        return taken
+            start, end = 0, count
+        # The rest is not copied: it is hundreds of times as long as what is taken.
+        self._taken = end
+        return self._block[start:end]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

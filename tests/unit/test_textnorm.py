@@ -257,6 +257,24 @@ def test_doing_it_twice_changes_nothing_more(function: Callable[[str], str], tex
     assert function(once) == once
 
 
+@given(text=tricky | st.text("abIl01345$@! ._-*", max_size=24))
+def test_what_is_looked_for_first_only_spares_work(text: str) -> None:
+    quick = read_text(text)
+    anything = re.compile("")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_MAYBE_LEET", "_SPELT_WORD", "_IN_LINKS"):
+            patch.setattr(textnorm, name, anything)
+
+        assert read_text(text) == quick
+
+
+@given(text=st.text(st.characters(max_codepoint=127), max_size=24))
+def test_ascii_that_is_tidy_already_is_what_tidying_would_make_of_it(text: str) -> None:
+    tidied = re.sub(r"[ \t-\r\x1c-\x1f]+", " ", re.sub(r"[\x00-\x08\x0e-\x1b\x7f]+", "", text)).strip(" ")
+
+    assert clean(text) == tidied
+
+
 @given(text=tricky)
 def test_what_is_undone_is_clean(text: str) -> None:
     assert clean(deobfuscate(text)) == deobfuscate(text)
