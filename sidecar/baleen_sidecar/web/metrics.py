@@ -6,16 +6,23 @@ from functools import cache
 from math import inf
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.samples import Sample
 
 from baleen_core.percentiles import percentile
-from baleen_core.records import RESCAN_DEBT, DecisionRecord
+from baleen_core.policy.schema import Verdict
+from baleen_core.records import RESCAN_DEBT, DecisionRecord, PolicyRef, Risk
+from baleen_sidecar.web.tally import BeforeReading, SecondsTally
 
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds: from a decision without a model to a minute of video."""
+MAX_UNSETTLED: Final = 256
+"""Kinds of decisions that are counted beside the counters; there are a few, until policies change."""
 OUR_FAULT: Final = 500
 """From this status on it was not for what the caller sent."""
+
+
+_Kind = tuple[str, Verdict, Risk, tuple[PolicyRef, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +55,24 @@ class RequestMetrics:
     ) -> None:
         """`trace_id` names the trace that the current request is a part of, if it is of one."""
         self._trace_id = trace_id
+        self._given: dict[_Kind, int] = {}
+        """Decisions that are in no counter yet, by all that their counters tell apart."""
+        self._refused: dict[int, int] = {}
+        """Refusals that are not in their counter yet, by status."""
+        registry.register(BeforeReading(self._settle))
         self._decisions = Counter(
             "baleen_decisions", "Decisions given", ["content_type", "decision", "risk"], registry=registry
         )
         self._refusals = Counter(
             "baleen_requests_refused", "Requests refused, by HTTP status", ["status"], registry=registry
         )
-        self._seconds = Histogram(
+        self._seconds = SecondsTally(
             "baleen_request_duration_seconds",
             "Seconds from the first byte to the answer",
-            ["content_type"],
-            buckets=BUCKETS,
-            registry=registry,
+            "content_type",
+            (*BUCKETS, inf),
         )
+        registry.register(self._seconds)
         self._frames = Counter("baleen_frames_processed", "Frames of moving pictures judged", registry=registry)
         self._degraded = Counter(
             "baleen_decisions_degraded", "Decisions given while a model had failed", ["model"], registry=registry
@@ -83,21 +95,17 @@ class RequestMetrics:
         )
         self._flip_label = cache(self._flips.labels)
         Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
-        self._decision_label = cache(self._decisions.labels)
-        self._seconds_label = cache(self._seconds.labels)
 
     def decided(self, record: DecisionRecord, seconds: float) -> None:
         """Count a decision that was given."""
         content_type, decision = record.evidence.content.type, record.decision
-        self._decision_label(content_type, decision.decision, decision.risk).inc()
+        kind = (content_type, decision.decision, decision.risk, decision.policies)
+        given = self._given
+        given[kind] = given.get(kind, 0) + 1
+        if len(given) > MAX_UNSETTLED:
+            self._settle()
         # By which one of them can be looked up that was slow.
-        exemplar = {"decision_id": record.id}
-        if trace_id := self._trace_id():
-            exemplar["trace_id"] = trace_id
-        self._seconds_label(content_type).observe(seconds, exemplar)
-        for policy in decision.policies:
-            labels = (policy.namespace or "", policy.name, decision.decision.value, policy.cohort.value)
-            self._policy_label(*labels).inc()
+        self._seconds.observe(content_type, seconds, record.id, self._trace_id())
         for trial in decision.trials:
             if trial.stable_verdict is not trial.candidate_verdict:
                 verdicts = (trial.stable_verdict.value, trial.candidate_verdict.value)
@@ -114,21 +122,13 @@ class RequestMetrics:
 
     def refused(self, status: int) -> None:
         """Count a request that got no decision."""
-        self._refusals.labels(str(status)).inc()
+        self._refused[status] = self._refused.get(status, 0) + 1
 
     def durations(self) -> dict[str, Durations]:
         """Return how long decisions took, by content type, out of the histogram that is exported."""
-        buckets: dict[str, dict[float, float]] = {}
-        sums: dict[str, float] = {}
-        for sample in _samples(self._seconds):
-            content_type = sample.labels["content_type"]
-            if sample.name.endswith("_bucket"):
-                buckets.setdefault(content_type, {})[float(sample.labels["le"])] = sample.value
-            elif sample.name.endswith("_sum"):
-                sums[content_type] = sample.value
         return {
-            name: Durations(cumulative=tuple(counts[bound] for bound in sorted(counts)), seconds=sums[name])
-            for name, counts in sorted(buckets.items())
+            name: Durations(cumulative=cumulative, seconds=seconds)
+            for name, (cumulative, seconds) in self._seconds.read().items()
         }
 
     def all_durations(self) -> Durations:
@@ -137,6 +137,7 @@ class RequestMetrics:
 
     def refusals(self) -> dict[int, int]:
         """Return how many requests were refused, by status."""
+        self._settle()
         found = (each for each in _samples(self._refusals) if each.name.endswith("_total"))
         return {int(sample.labels["status"]): int(sample.value) for sample in found}
 
@@ -151,6 +152,7 @@ class RequestMetrics:
 
     def answered(self) -> int:
         """Return how many requests were answered with a decision, a new one or one that was given before."""
+        self._settle()
         return _total(self._decisions) + _total(self._replays)
 
     def percentiles(self) -> dict[str, dict[str, float]]:
@@ -159,7 +161,20 @@ class RequestMetrics:
 
     def totals(self) -> dict[str, int]:
         """Return how many decisions were given and how many requests were refused."""
+        self._settle()
         return {"decisions": _total(self._decisions), "refused": _total(self._refusals)}
+
+    def _settle(self) -> None:
+        """Move what was counted into the counters; on the event loop, where it is counted, too."""
+        given, self._given = self._given, {}
+        refused, self._refused = self._refused, {}
+        for status, count in refused.items():
+            self._refusals.labels(str(status)).inc(count)
+        for (content_type, verdict, risk, policies), count in given.items():
+            self._decisions.labels(content_type, verdict, risk).inc(count)
+            for policy in policies:
+                labels = (policy.namespace or "", policy.name, verdict.value, policy.cohort.value)
+                self._policy_label(*labels).inc(count)
 
 
 def _percentiles(durations: Durations) -> dict[str, float]:
@@ -170,7 +185,7 @@ def _percentiles(durations: Durations) -> dict[str, float]:
     return {name: round(value, 6) for name, value in {"mean": mean, **found}.items() if value is not None}
 
 
-def _samples(metric: Counter | Histogram) -> Iterable[Sample]:
+def _samples(metric: Counter) -> Iterable[Sample]:
     return (sample for family in metric.collect() for sample in family.samples)
 
 
