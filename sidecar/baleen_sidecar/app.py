@@ -74,7 +74,7 @@ from baleen_sidecar.web.faces import discovery, openai, perspective
 from baleen_sidecar.web.faces.documents import add_faces
 from baleen_sidecar.web.governor_metrics import watch_governor
 from baleen_sidecar.web.held_metrics import HeldMetrics
-from baleen_sidecar.web.hot import HotRoute, HotRoutes, read_request_id
+from baleen_sidecar.web.hot import HotRoute, HotRoutes, everybody, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.live import LiveRules
 from baleen_sidecar.web.loopback import LoopbackOnly
@@ -252,6 +252,7 @@ def build_app(
         monotonic_seconds=ports.shell.monotonic_seconds,
         chance=ports.shell.chance,
         rest=app,
+        let_in=everybody if ports.governor is None else ports.governor.admit,
     )
 
     async def ready() -> bool:

@@ -19,20 +19,24 @@ from baleen_sidecar.main import Served, bind
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.callers import note_key
 from baleen_sidecar.web.connections import ConnectionLimits
-from baleen_sidecar.web.errors import ProblemDetails
+from baleen_sidecar.web.errors import ProblemDetails, describe_status
 from baleen_sidecar.web.hot import (
     ASGIApp,
     Headers,
     HotAnswer,
     HotRequest,
     HotRoutes,
+    MustAsk,
+    NotAdmitted,
     Receive,
     Scope,
     Send,
     problem_answer,
+    refuse,
     respond,
 )
 from baleen_sidecar.web.metrics import RequestMetrics
+from baleen_sidecar.web.request_body import RequestBody
 
 TIMEOUT_SECONDS: Final = 10.0
 HOT: Final = "/hot"
@@ -66,20 +70,49 @@ class EchoRoute:
 
 
 class NamedDoor:
-    """Lets everybody in; whoever sends `x-api-key` has the key of that name."""
+    """Lets in whoever sends no `x-api-key`, or the name of a key in it; only when asked, whoever sends a token.
+
+    No key is called `stranger`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey | None:
+    def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey | None:
         """See baleen_sidecar.web.hot.Door."""
+        if b"authorization" in headers:
+            raise MustAsk
         name = headers.get(b"x-api-key")
-        return None if name is None else ApiKey(name=name.decode(), sha256="0" * 64, roles=frozenset(KeyRole))
+        return None if name is None else key_of_name(name, request_id)
+
+    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey:
+        """See baleen_sidecar.web.hot.Door: whose it is, is what the token says."""
+        await asyncio.sleep(0)
+        return key_of_name(headers[b"authorization"], request_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (key := await self.admit(scope["path"], b"", dict(scope["headers"]), "")) is not None:
+        headers = dict(scope["headers"])
+        try:
+            try:
+                key = self.admit(scope["path"], b"", headers, "")
+            except MustAsk:
+                key = await self.ask(scope["path"], headers, "")
+        except NotAdmitted as exc:
+            return await refuse(send, exc.problem, RequestBody(headers, receive), exc.more)
+        if key is not None:
             note_key(scope, key)
         await self._app(scope, receive, send)
+
+
+def key_of_name(name: bytes, request_id: str) -> ApiKey:
+    """Return the key of a name.
+
+    Raises:
+        NotAdmitted: there is none.
+    """
+    if name == b"stranger":
+        raise NotAdmitted(describe_status(401, "there is no such key", request_id))
+    return ApiKey(name=name.decode(), sha256="0" * 64, roles=frozenset(KeyRole))
 
 
 async def rest(scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,6 +24,7 @@ from baleen_sidecar.web.hot import (
     ASGIApp,
     Headers,
     HotRoute,
+    MustAsk,
     NotAdmitted,
     Receive,
     Scope,
@@ -119,15 +120,24 @@ class Door:
         self._chance = chance
         self._routes = routes or {}
 
-    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
+    def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
         """See baleen_sidecar.web.hot.Door."""
         if is_open(path):
             return None
         try:
-            return self._keeper.admit(path, query, headers) or await self._keeper.ask(path, headers)
+            who = self._keeper.admit(path, query, headers)
         except BaleenError as exc:
-            more = [CHALLENGE] if isinstance(exc, Unauthenticated) else refusal_headers(exc)
-            raise NotAdmitted(describe(exc, request_id), more) from None
+            raise _refusal(exc, request_id) from None
+        if who is None:
+            raise MustAsk
+        return who
+
+    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> Identity:
+        """See baleen_sidecar.web.hot.Door."""
+        try:
+            return await self._keeper.ask(path, headers)
+        except BaleenError as exc:
+            raise _refusal(exc, request_id) from None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or is_open(scope["path"]):
@@ -136,7 +146,10 @@ class Door:
         request_id = read_request_id(headers, self._chance)
         more: Headers
         try:
-            who = await self.admit(scope["path"], scope["query_string"], headers, request_id)
+            try:
+                who = self.admit(scope["path"], scope["query_string"], headers, request_id)
+            except MustAsk:
+                who = await self.ask(scope["path"], headers, request_id)
             if who is not None:
                 note_key(scope, who)
         except NotAdmitted as exc:
@@ -149,3 +162,8 @@ class Door:
         route = self._routes.get(scope["path"])
         answer = problem_answer(problem, more) if route is None else route.refuse(problem, more)
         await refuse_with(send, answer, problem.request_id, RequestBody(headers, receive))
+
+
+def _refusal(error: BaleenError, request_id: str) -> NotAdmitted:
+    more = [CHALLENGE] if isinstance(error, Unauthenticated) else refusal_headers(error)
+    return NotAdmitted(describe(error, request_id), more)

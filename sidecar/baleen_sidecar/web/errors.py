@@ -72,6 +72,8 @@ KINDS: Final[tuple[tuple[type[BaleenError], int, str, str], ...]] = (
 )
 """The first class that an error is an instance of says its status, type and title."""
 
+_FOUND: Final[dict[type[BaleenError], tuple[int, str, str]]] = {}
+
 PRIVATE: Final = (StateError, ModelUnavailable)
 """Errors whose words name paths and endpoints: they are for whoever runs us, in the log; callers get the title."""
 
@@ -93,9 +95,8 @@ BY_STATUS: Final = {
 
 def describe(error: BaleenError, request_id: str) -> ProblemDetails:
     """Turn one of our errors into the problem that a caller can act on."""
-    status, slug, title = next(
-        (row[1:] for row in KINDS if isinstance(error, row[0])), (500, "internal", "Internal error")
-    )
+    kind = type(error)
+    status, slug, title = _FOUND.get(kind) or _FOUND.setdefault(kind, _kind_of(kind))
     fields = error.problems if isinstance(error, InvalidError) else ()
     return ProblemDetails(
         type=f"urn:baleen:problem:{slug}",
@@ -105,6 +106,10 @@ def describe(error: BaleenError, request_id: str) -> ProblemDetails:
         errors=tuple(FieldError(problem.field, problem.message) for problem in fields),
         request_id=request_id,
     )
+
+
+def _kind_of(kind: type[BaleenError]) -> tuple[int, str, str]:
+    return next((row[1:] for row in KINDS if issubclass(kind, row[0])), (500, "internal", "Internal error"))
 
 
 def describe_status(status: int, detail: str, request_id: str, errors: tuple[FieldError, ...] = ()) -> ProblemDetails:

@@ -2,7 +2,7 @@
 
 import logging
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, TimerHandle, Transport
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from baleen_core.callers import Identity
 from baleen_sidecar.web.application import Application
-from baleen_sidecar.web.hot import HotAnswer, HotRequest, HotRoute, Switch
+from baleen_sidecar.web.hot import HotAnswer, HotRoute, MustAsk, Switch
 from baleen_sidecar.web.request_body import DISCARD_SECONDS, ClientGone, check_claims, too_large
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ class Connection(Protocol):
     flow: FlowControl
     server_state: ServerState
     tasks: set[Task[None]]
+    is_parsing: bool
+    """Whether more of what was read is about to be parsed; then whoever waits is told (`Exchange.settle`)."""
 
     def claim(self, key: Identity) -> None:
         """Count the connection among those of a key.
@@ -116,6 +118,7 @@ class Exchange:
         "_app",
         "_connection",
         "_discarding",
+        "_refusal",
         "_request",
         "_route",
         "_task",
@@ -162,12 +165,49 @@ class Exchange:
         )
         self._task: Task[None] | None = None
         self._discarding: TimerHandle | None = None
+        self._refusal: HotAnswer | None = None
 
     def start(self) -> None:
-        """Begin to answer: it is the turn of this request."""
-        self._task = self._connection.loop.create_task(self._answer())
+        """Begin to answer: it is the turn of this request. What its head alone refuses costs no task."""
+        hot, request = self._app.hot, self._request
+        try:
+            request.key = self._app.door.admit(request.path, request.query, request.headers, request.request_id)
+            if request.key is not None:
+                self._connection.claim(request.key)
+            hot.check(self._route, request)
+        except MustAsk:
+            self._begin(self._asked())
+        except Exception as exc:
+            self._refusal = hot.refuse(self._route, request, exc)
+            if self.body.is_complete or not self._connection.is_parsing:
+                self.settle()
+        else:
+            self._begin(hot.serve(self._route, request))
+
+    def settle(self) -> None:
+        """Send the refusal, if there is one: once what came with the head was read, so that it is not in the way."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is None or self.disconnected:
+            return
+        if self._connection.flow.write_paused:
+            self._begin(_at_once(refusal))
+        else:
+            self._write(refusal)
+
+    def _begin(self, answering: Coroutine[Any, Any, HotAnswer]) -> None:
+        self._task = self._connection.loop.create_task(self._answer(answering))
         # uvicorn's server waits for these when it is told to end.
         self._connection.tasks.add(self._task)
+
+    async def _asked(self) -> HotAnswer:
+        request, hot = self._request, self._app.hot
+        try:
+            request.key = await self._app.door.ask(request.path, request.headers, request.request_id)
+            if request.key is not None:
+                self._connection.claim(request.key)
+        except Exception as exc:
+            return hot.refuse(self._route, request, exc)
+        return await hot.answer(self._route, request)
 
     def abandon(self) -> None:
         """Stop: nobody waits for an answer any more."""
@@ -186,10 +226,10 @@ class Exchange:
         if self._discarding is not None:
             self._finish()
 
-    async def _answer(self) -> None:
+    async def _answer(self, answering: Coroutine[Any, Any, HotAnswer]) -> None:
         connection = self._connection
         try:
-            answer = await self._app.hot.answer(self._route, self._request, self._admit)
+            answer = await answering
             if connection.flow.write_paused:
                 await connection.flow.drain()
             if not self.disconnected:
@@ -207,11 +247,6 @@ class Exchange:
         finally:
             assert self._task is not None, "it runs"
             connection.tasks.discard(self._task)
-
-    async def _admit(self, request: HotRequest) -> None:
-        request.key = await self._app.door.admit(request.path, request.query, request.headers, request.request_id)
-        if request.key is not None:
-            self._connection.claim(request.key)
 
     def _ask_for_body(self) -> None:
         if self.waiting_for_100_continue:
@@ -263,6 +298,10 @@ class Exchange:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
+
+
+async def _at_once(answer: HotAnswer) -> HotAnswer:
+    return answer
 
 
 def _render(headers: list[tuple[bytes, bytes]]) -> bytes:

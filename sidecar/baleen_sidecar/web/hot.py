@@ -11,7 +11,6 @@ import re
 from asyncio import Protocol as AnyProtocol
 from asyncio import Transport
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -67,8 +66,7 @@ class Body(Protocol):
         """Return once the caller has hung up; to be awaited after the whole body was read."""
 
 
-@dataclass(slots=True, kw_only=True)
-class HotRequest:
+class HotRequest(msgspec.Struct, kw_only=True):
     """A request to a hot route; header names are in lower case, `received_seconds` is monotonic.
 
     `key` is who calls; None where no keys are asked for. `priority` is what counts: what is claimed, up to what the
@@ -118,8 +116,7 @@ Switch = Callable[[Host], AnyProtocol]
 """Makes the protocol that a connection speaks from now on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HotAnswer:
+class HotAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer; `content-length` and `x-request-id` are added to its headers. With 101 there is a `switch`."""
 
     status: int
@@ -167,11 +164,23 @@ class NotAdmitted(Exception):
         super().__init__(problem.detail)
 
 
+class MustAsk(Exception):
+    """Whose a request is, is not known at once: `Door.ask` finds out."""
+
+
 class Door(Protocol):
     """Stands in front of all that is served: as ASGI, or asked by whoever serves without."""
 
-    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
+    def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
         """Return whose request it is; None where nobody is asked for.
+
+        Raises:
+            NotAdmitted: it stays outside.
+            MustAsk: it may come in, if `ask` says so.
+        """
+
+    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
+        """Return whose request it is, where `admit` could not say it.
 
         Raises:
             NotAdmitted: it stays outside.
@@ -179,6 +188,10 @@ class Door(Protocol):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, as ASGI, what is admitted."""
+
+
+def everybody(priority: Priority) -> None:
+    """Let in requests of every priority."""
 
 
 class HotRoutes:
@@ -193,7 +206,10 @@ class HotRoutes:
         monotonic_seconds: Callable[[], float],
         chance: Callable[[int], bytes],
         rest: ASGIApp,
+        let_in: Callable[[Priority], None] = everybody,
     ) -> None:
+        """`let_in` raises Overloaded for the priorities of which nothing is judged now."""
+        self._let_in = let_in
         self._routes = routes
         self._metrics = metrics
         self._concurrency = concurrency
@@ -249,33 +265,57 @@ class HotRoutes:
             may_switch=may_switch,
         )
 
-    async def answer(
-        self, route: HotRoute, request: HotRequest, admit: Callable[[HotRequest], Awaitable[None]] | None = None
-    ) -> HotAnswer:
-        """Answer a request, or say why not; `admit` is asked first, if it was not before.
+    def check(self, route: HotRoute, request: HotRequest) -> None:
+        """Look at the head of a request of a caller who may come in, and note its priority.
+
+        Raises:
+            NotAdmitted: the route does not take its method.
+            ContentError: it claims something that is no priority.
+            Overloaded: nothing of its priority is judged now.
+        """
+        if request.method != route.method:
+            problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
+            raise NotAdmitted(problem, [(b"allow", route.method.encode())])
+        request.priority = read_priority(request.headers, request.key)
+        if route.method == "POST":
+            self._let_in(request.priority)
+
+    async def answer(self, route: HotRoute, request: HotRequest) -> HotAnswer:
+        """Answer a request whose caller may come in, or say why not.
+
+        Raises:
+            ClientGone: there is nobody left to answer.
+        """
+        try:
+            self.check(route, request)
+        except Exception as exc:
+            return self.refuse(route, request, exc)
+        return await self.serve(route, request)
+
+    async def serve(self, route: HotRoute, request: HotRequest) -> HotAnswer:
+        """Answer a request that was checked, or say why not.
 
         Raises:
             ClientGone: there is nobody left to answer.
         """
         self._concurrency.enter()
-        more: Headers
         try:
-            if admit is not None:
-                await admit(request)
-            if request.method == route.method:
-                request.priority = read_priority(request.headers, request.key)
-                return await route.answer(request)
-            problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
-            more = [(b"allow", route.method.encode())]
-        except NotAdmitted as exc:
-            problem, more = exc.problem, exc.more
+            return await route.answer(request)
         except ClientGone:
             raise
         except Exception as exc:
-            problem = explain(exc, request.request_id)
-            more = refusal_headers(exc) if isinstance(exc, BaleenError) else []
+            return self.refuse(route, request, exc)
         finally:
             self._concurrency.leave()
+
+    def refuse(self, route: HotRoute, request: HotRequest, error: Exception) -> HotAnswer:
+        """Say why there is no decision, and count it."""
+        more: Headers
+        if isinstance(error, NotAdmitted):
+            problem, more = error.problem, error.more
+        else:
+            problem = explain(error, request.request_id)
+            more = refusal_headers(error) if isinstance(error, BaleenError) else ()
         self._metrics.refused(problem.status)
         return route.refuse(problem, more)
 

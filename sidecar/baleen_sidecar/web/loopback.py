@@ -24,7 +24,7 @@ class LoopbackOnly:
         self._app = app
         self._chance = chance
 
-    async def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> None:
+    def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> None:
         """See baleen_sidecar.web.hot.Door."""
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -36,12 +36,15 @@ class LoopbackOnly:
         )
         raise NotAdmitted(describe_status(421, detail, request_id), [(b"connection", b"close")])
 
+    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> None:
+        """See baleen_sidecar.web.hot.Door: there is nobody to be asked for."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = dict(scope["headers"])
         try:
-            await self.admit(scope["path"], scope["query_string"], headers, read_request_id(headers, self._chance))
+            self.admit(scope["path"], scope["query_string"], headers, read_request_id(headers, self._chance))
         except NotAdmitted as exc:
             return await refuse(send, exc.problem, RequestBody(headers, receive), exc.more)
         await self._app(scope, receive, send)

@@ -71,6 +71,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stalled: TimerHandle | None = None
         self._advanced = False
         """Whether the bytes just read completed a head or a message, or were a part of a body."""
+        self.is_parsing = False
         self._loose_bytes = 0
         """Bytes read since the parser last advanced."""
         self._read_bytes = 0
@@ -135,12 +136,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self._is_refused:
             self._advanced = False
             self._read_bytes = len(data)
+            self.is_parsing = True
             try:
                 self.parser.feed_data(data)
             except HttpParserUpgrade as exc:
                 self._stop_at_upgrade(data[exc.args[0] :])
             except HttpParserError:
                 self.send_400_response("")
+            self.is_parsing = False
+            if isinstance(self._current, Exchange):
+                self._current.settle()
             self._bound_the_rest()
 
     def shutdown(self) -> None:
