@@ -261,9 +261,7 @@ def build_app(
     door = _door(ports, routes, metrics, keeper)
     shared = Shared()
     ports.registry.register(HeldMetrics(shared))
-    return Application(
-        door, routes, connection_limits(settings), calls=calls, ready=ready, streams=live, shared=shared
-    )
+    return Application(door, routes, connection_limits(settings), calls=calls, ready=ready, streams=live, shared=shared)
 
 
 def _streams(calls: Calls, settings: Settings, registry: CollectorRegistry) -> streams.StreamRoute:

@@ -93,6 +93,10 @@ class Governor:
                 retry_after_seconds=self._retry_seconds(),
             )
 
+    def lets_in(self, priority: Priority) -> bool:
+        """Say whether a request of this priority may go on at once."""
+        return self.throttle.admission(priority) is Admission.ENTER
+
     def admit_optional(self) -> None:
         """Turn away what can as well be asked at another time.
 

@@ -2,16 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 from PIL import Image
 
 from baleen_core.decision.engine import decide, model_of
@@ -98,8 +98,7 @@ class Superseded(Exception):
     """A decision was not put on record: the request is answered already, or the debt settled, by somebody else."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(Struct, frozen=True, kw_only=True):
     """What is known of the call itself: when it came (monotonic seconds), how long it may take, how urgent it is.
 
     `who` calls, by a name that the caller cannot choose. `allowances` is how the quotas stand that the content was
@@ -112,7 +111,7 @@ class Caller:
     deadline_seconds: float
     priority: Priority = Priority.NORMAL
     who: str = ""
-    allowances: list[Allowance] = field(default_factory=list)
+    allowances: list[Allowance] = []
     key: RequestKey | None = None
     again: Again | None = None
 
@@ -231,6 +230,9 @@ class _Picture:
             yield await self._decode()
 
 
+_NOTHING_SPENT: Final = _Spent()
+
+
 class Moderate:
     """Answer Allow, Review or Block for a text, an image or a short video, and put the answer on record first."""
 
@@ -296,15 +298,10 @@ class Moderate:
             NoPolicy, LogUnavailable, DeadlineExceeded: see baleen_core.errors.
             Superseded, ModelUnavailable: as for `_conclude`.
         """
+        if (record := self.text_at_once(text, context, caller)) is not None:
+            return await self.keep(record, caller)
         await self._enter(caller)
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as exc:
-            raise ContentError([Problem(field="content.text", message="it has half of a surrogate pair")]) from exc
-        check_size(data, limit=self._limits.text_bytes, field="content.text", what="text")
-        in_force = self._in_force(context)
-        digest = hashlib.sha256(data).hexdigest()
-        in_force = in_force.assigned(context, digest)
+        in_force, digest = self._place_text(text, context)
         read = partial(self._read_text, text, digest, in_force)
         found = read() if len(text) <= INLINE_TEXT_LENGTH else await self._shell.in_thread(read)
         language = found.language or primary_language(context.language)
@@ -330,6 +327,41 @@ class Moderate:
         spent = _Spent()
         spent.add(scores, _seconds_apart(in_force, scores, "text", language))
         return await self._conclude(in_force, evidence, caller, spent, content=KeptContent(type="text", text=text))
+
+    def text_at_once(self, text: str, context: Context, caller: Caller) -> DecisionRecord | None:
+        """Decide about a text where nobody has to be waited for; the record is to be kept then (see `keep`).
+
+        None: the governor, a thread or a model has to be waited for, as `text` does.
+
+        Raises:
+            ContentError, NoPolicy: as for `text`.
+        """
+        if self._governor is not None and not self._governor.lets_in(caller.priority):
+            return None
+        if len(text) > INLINE_TEXT_LENGTH:
+            return None
+        in_force, digest = self._place_text(text, context)
+        if in_force.wanted("text"):
+            return None
+        found = self._read_text(text, digest, in_force)
+        evidence = Evidence(
+            content=ContentFacts(type="text", digest=digest, length=len(text), links=found.links),
+            context=context,
+            language=found.language or primary_language(context.language),
+            lists=found.hits,
+        )
+        return self._decide(in_force, evidence, caller, _NOTHING_SPENT, content=None)
+
+    def _place_text(self, text: str, context: Context) -> tuple[InForce, str]:
+        """Return the policies that bind a text, and its digest."""
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as exc:
+            raise ContentError([Problem(field="content.text", message="it has half of a surrogate pair")]) from exc
+        check_size(data, limit=self._limits.text_bytes, field="content.text", what="text")
+        in_force = self._in_force(context)
+        digest = hashlib.sha256(data).hexdigest()
+        return in_force.assigned(context, digest), digest
 
     def _read_text(self, text: str, digest: str, in_force: InForce) -> _ReadText:
         plain, undone, links = read_text(text)
@@ -472,21 +504,28 @@ class Moderate:
             Superseded: it was not, for it is of no use any more.
             ModelUnavailable: this is a second look, and has to be put off again.
         """
+        record = self._decide(in_force, evidence, caller, spent, content=content)
+        debt = _debt_of(record, content) if content is not None and RESCAN_DEBT in record.decision.degraded else None
+        return await self.keep(record, caller, debt)
+
+    def _decide(
+        self, in_force: InForce, evidence: Evidence, caller: Caller, spent: _Spent, *, content: KeptContent | None
+    ) -> DecisionRecord:
         if degraded := self._degraded():
             evidence = structs.replace(evidence, degraded=degraded)
         if evidence.missing and content is not None and self._may_owe(in_force, evidence, content, caller.again):
             evidence = structs.replace(evidence, rescannable=True)
         decision = decide(in_force, evidence)
-        owes = RESCAN_DEBT in decision.degraded
-        if owes and caller.again is not None:
+        if caller.again is not None and RESCAN_DEBT in decision.degraded:
             raise ModelUnavailable("a model that is needed for a second look does not answer")
-        milliseconds = int(self._shell.wall_seconds() * 1000)
-        record = DecisionRecord(
-            id=decision_id(milliseconds, self._shell.chance(10)),
+        shell = self._shell
+        milliseconds = int(shell.wall_seconds() * 1000)
+        return DecisionRecord(
+            id=decision_id(milliseconds, shell.chance(10)),
             time=render_time(milliseconds),
             evidence=evidence,
             decision=decision,
-            latency_microseconds=int((self._shell.monotonic_seconds() - caller.received_seconds) * 1e6),
+            latency_microseconds=int((shell.monotonic_seconds() - caller.received_seconds) * 1e6),
             apart_microseconds=int(spent.apart * 1e6),
             queue_microseconds=int(spent.in_queue * 1e6),
             request_id=caller.request_id,
@@ -494,7 +533,14 @@ class Moderate:
             keep_days=in_force.keep_days,
             rescan_of="" if caller.again is None else caller.again.debt.decision_id,
         )
-        debt = _debt_of(record, content) if owes and content is not None else None
+
+    async def keep(self, record: DecisionRecord, caller: Caller, debt: Debt | None = None) -> DecisionRecord:
+        """Put a decision on record, with what it owes, and return it.
+
+        Raises:
+            LogUnavailable: it could not be put on record.
+            Superseded: it was not, for it is of no use any more.
+        """
         if not await self._log.append(record, _beside(record, debt, caller)):
             raise Superseded
         if debt is not None and self._room is not None:
@@ -502,6 +548,25 @@ class Moderate:
         if caller.again is None:
             self._on_decision(record)
         return record
+
+    async def keep_all(self, records: Sequence[DecisionRecord], caller: Caller) -> Sequence[DecisionRecord | Exception]:
+        """Put decisions on record side by side; instead of each that is not by the deadline, return why."""
+
+        async def kept(record: DecisionRecord) -> DecisionRecord | Exception:
+            try:
+                return await self.keep(record, caller)
+            except Exception as exc:  # of this one alone: the others are kept all the same
+                return exc
+
+        tasks: list[asyncio.Task[DecisionRecord | Exception]] = []
+        late: Exception | None = None
+        try:
+            with self.deadline(caller):
+                async with asyncio.TaskGroup() as group:
+                    tasks += [group.create_task(kept(record)) for record in records]
+        except DeadlineExceeded as exc:
+            late = exc
+        return [late if late is not None and task.cancelled() else task.result() for task in tasks]
 
     async def _enter(self, caller: Caller) -> None:
         """Wait, before anything is decoded, for as long as the governor lets only others in."""
@@ -524,16 +589,21 @@ class Moderate:
             raise NoPolicy(f"no policy is in force for {where}; nothing is allowed without one")
         return in_force
 
-    def deadline(self, caller: Caller) -> "Deadline":
-        """Let a caller in, and end what is awaited inside once its time is up, counted from when its request came.
+    def admit(self, caller: Caller) -> None:
+        """Let a caller in, before anything is done for it; what comes over HTTP was let in by the head of its request.
 
         Raises:
-            Overloaded: the governor lets nobody of its priority in now, or this caller no more; nothing was read of
-                its request.
-            DeadlineExceeded: it was not done by then.
+            Overloaded: the governor lets nobody of its priority in now, or this caller no more.
         """
         if self._governor is not None:
             self._governor.admit(caller.priority, caller.who)
+
+    def deadline(self, caller: Caller) -> "Deadline":
+        """End what is awaited inside once the time of a caller is up, counted from when its request came.
+
+        Raises:
+            DeadlineExceeded: it was not done by then.
+        """
         spent = self._shell.monotonic_seconds() - caller.received_seconds
         return Deadline(caller.deadline_seconds, caller.deadline_seconds - spent)
 
@@ -549,7 +619,7 @@ class Deadline:
         self._left_seconds = left_seconds
         self._is_over = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None, "only a task can be ended"
         self._task = task
@@ -559,7 +629,7 @@ class Deadline:
             loop.call_later(self._left_seconds, self._end) if self._left_seconds > 0 else loop.call_soon(self._end)
         )
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._timer.cancel()

@@ -150,7 +150,8 @@ class PayDebts:
                 priority=Priority.LOW,
                 again=Again(debt=debt, was=was, is_last=is_last),
             )
-            async with self.moderate.deadline(caller):
+            self.moderate.admit(caller)
+            with self.moderate.deadline(caller):
                 record = await self._look(self.moderate, debt, before, caller)
         except Superseded:
             return "Superseded"

@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct, structs
 from baleen_core.callers import Identity
 from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.schema import Verdict
-from baleen_core.records import DecisionRecord
+from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.ports import RequestKey
 from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.web.callers import context_of
@@ -36,6 +36,8 @@ from baleen_sidecar.web.schemas import (
 )
 
 PATH: Final = "/v1/moderate/batch"
+ITEMS_A_TURN: Final = 25
+"""Items that are decided in one turn of the event loop, for which other requests wait."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 Identifier = Annotated[str, Meta(max_length=256)]
@@ -91,6 +93,7 @@ _ITEM: Final = msgspec.json.Decoder(BatchItem)
 _KNOWN_OF_BATCH: Final = {**KNOWN, "": BatchRequest.__struct_fields__}
 _KNOWN_OF_ITEM: Final = {**KNOWN, "": BatchItem.__struct_fields__}
 _NOTHING: Final = Author()
+_NOWHERE: Final = RequestContext()
 
 
 def below(index: int, field: str) -> str:
@@ -129,7 +132,7 @@ class BatchRoute:
         need_json(request.headers)
         moderate = self._judge.moderate
         async with AsyncExitStack() as stack:
-            async with moderate.deadline(caller):
+            with moderate.deadline(caller):
                 data = await request.body.read("batch", self._limit_bytes)
                 batch, items = await moderate.off_loop(data, partial(read_batch, data, limit=self._limit))
                 tenant = self.tenant_of(batch.context, request.key)
@@ -164,32 +167,60 @@ class BatchRoute:
     ) -> Sequence[ItemAnswer]:
         """Judge all items, and count what came of each."""
         together = Together(self._judge)
+        found: dict[int, ItemAnswer] = {}
+        decided: list[tuple[int, DecisionRecord]] = []
 
-        async def outcome(index: int, item: BatchItem | ContentError) -> ItemAnswer:
+        def answered(index: int, came: DecisionRecord | Exception, *, was_there: bool = False) -> None:
+            item = items[index]
             identity = item.id if isinstance(item, BatchItem) else None
-            try:
-                if isinstance(item, ContentError):
-                    raise item
-                asked = to_context(merged(context, item.context))
-                place = self._judge.place(context_of(key, asked, "context.tenant"))
-
-                def decide(kept: RequestKey | None) -> Awaitable[DecisionRecord]:
-                    return together.content(item.content, place, keyed(caller, kept))
-
-                record, was_there = await once.decide(index, decide)
-            except Exception as exc:
-                problem = explain(renamed(exc, partial(below, index)), caller.request_id)
+            if isinstance(came, Exception):
+                problem = explain(renamed(came, partial(below, index)), caller.request_id)
                 self._metrics.refused(problem.status)
-                return ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=retry_after(exc))
+                wait = retry_after(came)
+                found[index] = ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=wait)
+                return
             if was_there:
                 self._metrics.replayed()
             else:
-                self._metrics.decided(record, self._spent(caller))
-            return ItemAnswer(index=index, id=identity, decision=to_answer(record))
+                self._metrics.decided(came, self._spent(caller))
+            found[index] = ItemAnswer(index=index, id=identity, decision=to_answer(came))
+
+        async def judged(index: int, item: BatchItem, place: Context) -> None:
+            def decide(kept: RequestKey | None) -> Awaitable[DecisionRecord]:
+                return together.content(item.content, place, keyed(caller, kept))
+
+            try:
+                record, was_there = await once.decide(index, decide)
+            except Exception as exc:
+                answered(index, exc)
+            else:
+                answered(index, record, was_there=was_there)
+
+        async def kept() -> None:
+            came = await self._judge.moderate.keep_all([record for _, record in decided], caller)
+            for (index, _), each in zip(decided, came, strict=True):
+                answered(index, each)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(outcome(index, item)) for index, item in enumerate(items)]
-        return [task.result() for task in tasks]
+            for index, item in enumerate(items):
+                if index and index % ITEMS_A_TURN == 0:
+                    await asyncio.sleep(0)
+                try:
+                    if isinstance(item, ContentError):
+                        raise item
+                    asked = to_context(merged(context, item.context))
+                    place = self._judge.place(context_of(key, asked, "context.tenant"))
+                    # What is decided under a key may be decided already.
+                    record = None if once.is_asked else together.at_once(item.content, place, caller)
+                except Exception as exc:
+                    answered(index, exc)
+                    continue
+                if record is None:
+                    group.create_task(judged(index, item, place))
+                else:
+                    decided.append((index, record))
+            await kept()
+        return [found[index] for index in range(len(items))]
 
     def _spent(self, caller: Caller) -> float:
         return self._monotonic_seconds() - caller.received_seconds
@@ -248,7 +279,7 @@ def own_id(index: int, item: BatchItem, indexes: dict[str, int]) -> BatchItem:
 
 def merged(batch: RequestContext, item: RequestContext) -> RequestContext:
     """Return the context of an item: its own fields, and the batch's where it has none; an author is one field."""
-    if batch == RequestContext():
+    if batch == _NOWHERE:
         return item
     own = {name: value for name in item.__struct_fields__ if (value := getattr(item, name)) not in (None, _NOTHING)}
     return structs.replace(batch, **own)

@@ -5,9 +5,11 @@ The same core as that of `/v1/moderate`, for faces that have their own bytes and
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+from msgspec import structs
 
 from baleen_core.callers import Identity
 from baleen_core.errors import Allowance, ContentError, Overloaded
@@ -124,7 +126,7 @@ class Calls:
                 fingerprint = await self._fingerprint(face, data)
                 named = name_key("" if call.key is None else call.key.name, context.tenant, key)
                 record, replayed = await self._answers.answer(
-                    named, fingerprint, lambda kept: decide(replace(caller, key=kept))
+                    named, fingerprint, lambda kept: decide(structs.replace(caller, key=kept))
                 )
         if replayed:
             self._metrics.replayed()
@@ -173,11 +175,11 @@ class Calls:
             priority=call.priority,
             who="" if call.key is None else call.key.group,
         )
+        self._judge.moderate.admit(caller)
         self._concurrency.enter()
         try:
-            with self._holding(data):
-                async with self._judge.moderate.deadline(caller):
-                    yield caller
+            with self._holding(data), self._judge.moderate.deadline(caller):
+                yield caller
         finally:
             self._concurrency.leave()
 

@@ -190,8 +190,8 @@ class Door(Protocol):
         """Pass on, as ASGI, what is admitted."""
 
 
-def everybody(priority: Priority) -> None:
-    """Let in requests of every priority."""
+def everybody(priority: Priority, who: str) -> None:
+    """Let in requests of every priority, whoever calls."""
 
 
 class HotRoutes:
@@ -206,9 +206,9 @@ class HotRoutes:
         monotonic_seconds: Callable[[], float],
         chance: Callable[[int], bytes],
         rest: ASGIApp,
-        let_in: Callable[[Priority], None] = everybody,
+        let_in: Callable[[Priority, str], None] = everybody,
     ) -> None:
-        """`let_in` raises Overloaded for the priorities of which nothing is judged now."""
+        """`let_in` raises Overloaded for priorities of which nothing is judged now, and for who has had its share."""
         self._let_in = let_in
         self._routes = routes
         self._metrics = metrics
@@ -271,14 +271,14 @@ class HotRoutes:
         Raises:
             NotAdmitted: the route does not take its method.
             ContentError: it claims something that is no priority.
-            Overloaded: nothing of its priority is judged now.
+            Overloaded: nothing of its priority is judged now, or nothing more of its caller.
         """
         if request.method != route.method:
             problem = describe_status(405, f"{request.path} takes {route.method}", request.request_id)
             raise NotAdmitted(problem, [(b"allow", route.method.encode())])
         request.priority = read_priority(request.headers, request.key)
         if route.method == "POST":
-            self._let_in(request.priority)
+            self._let_in(request.priority, "" if request.key is None else request.key.group)
 
     async def answer(self, route: HotRoute, request: HotRequest) -> HotAnswer:
         """Answer a request whose caller may come in, or say why not.

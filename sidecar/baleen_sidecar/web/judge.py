@@ -1,8 +1,8 @@
 """What all routes that have content judged do alike: from where it comes, what is fetched, several at a time."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -32,12 +32,13 @@ class Judge:
         self.sources = sources
         self._fetcher = fetcher
         self._default = default
+        self._has_default = default != Context()
 
     def place(self, context: Context) -> Context:
         """Say where content comes from, as far as its request does not."""
-        default = self._default
-        if default == Context():
+        if not self._has_default:
             return context
+        default = self._default
         return structs.replace(
             context,
             tenant=context.tenant or default.tenant,
@@ -45,30 +46,33 @@ class Judge:
             source=context.source or default.source,
         )
 
-    async def content(self, content: Text | Image | Video, context: Context, caller: Caller) -> DecisionRecord:
+    def content(
+        self, content: Text | Image | Video, context: Context, caller: Caller
+    ) -> Coroutine[Any, Any, DecisionRecord]:
         """Judge what a request has in JSON, and read it from its address if it has one.
 
         Raises:
             ContentError, FetchError: it cannot be judged; fields are those below `content`.
             NoPolicy, LogUnavailable, SourceUnavailable: see baleen_core.errors.
         """
-        return await self.watched.watch(context, caller, self._content(content, context, caller))
+        if isinstance(content, Text):
+            return self.text(content.text, context, caller)
+        return self.watched.watch(context, caller, self._media(content, context, caller))
 
     async def raw(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
         """Judge media whose bytes are the body of a request; raises what `content` does."""
         return await self.watched.watch(context, caller, self._raw(data, kind, context, caller))
 
-    async def text(self, text: str, context: Context, caller: Caller) -> DecisionRecord:
+    def text(self, text: str, context: Context, caller: Caller) -> Coroutine[Any, Any, DecisionRecord]:
         """Judge a text; raises what `content` does."""
-        return await self.watched.watch(context, caller, self.moderate.text(text, context, caller))
+        judging = self.moderate.text(text, context, caller)
+        return judging if context.source is None else self.watched.watch(context, caller, judging)
 
     async def _raw(self, data: bytes, kind: MediaKind, context: Context, caller: Caller) -> DecisionRecord:
         with self.sources.watching(context):
             return await self.moderate.media(data, kind, context, caller)
 
-    async def _content(self, content: Text | Image | Video, context: Context, caller: Caller) -> DecisionRecord:
-        if isinstance(content, Text):
-            return await self.moderate.text(content.text, context, caller)
+    async def _media(self, content: Image | Video, context: Context, caller: Caller) -> DecisionRecord:
         kind: MediaKind = "video" if isinstance(content, Video) else "image"
         source = media_source(content)
         with self.sources.watching(context):
@@ -85,6 +89,16 @@ class Together:
         self._texts = asyncio.Semaphore(TEXTS_AT_ONCE)
         self._media = asyncio.Semaphore(MEDIA_AT_ONCE)
 
+    def at_once(self, content: Text | Image | Video, context: Context, caller: Caller) -> DecisionRecord | None:
+        """Decide about one of them without waiting, and without its record being kept; None: ask `content`.
+
+        Raises:
+            ContentError, NoPolicy: see baleen_core.errors.
+        """
+        if not isinstance(content, Text) or context.source is not None:
+            return None
+        return self._judge.moderate.text_at_once(content.text, context, caller)
+
     async def content(self, content: Text | Image | Video, context: Context, caller: Caller) -> DecisionRecord:
         """Judge one of them, once it is its turn.
 
@@ -93,8 +107,9 @@ class Together:
             BaleenError: as `Judge.content`.
         """
         gate = self._texts if isinstance(content, Text) else self._media
-        async with self._judge.moderate.deadline(caller), gate:
-            return await self._judge.content(content, context, caller)
+        with self._judge.moderate.deadline(caller):
+            async with gate:
+                return await self._judge.content(content, context, caller)
 
 
 def renamed(error: Exception, name: Callable[[str], str]) -> Exception:

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import structs
 
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
 from baleen_sidecar.usecases.answer_once import HEADER, AnswerOnce, fingerprint_of, name_key
-from baleen_sidecar.usecases.moderate import Caller, Limits, MediaKind, Moderate
+from baleen_sidecar.usecases.moderate import INLINE_BYTES, Caller, Limits, MediaKind, Moderate
 from baleen_sidecar.web.callers import context_of
 from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.hot import Headers, HotAnswer, HotRequest, problem_answer
@@ -64,7 +64,7 @@ class ModerateRoute:
         """See HotRoute."""
         caller = read_caller(request, self._deadline_seconds)
         # Sending the body, and reading an address that it names, take of the caller's time too.
-        async with self._moderate.deadline(caller):
+        with self._moderate.deadline(caller):
             record, replayed = await self._decide(request, caller)
         body = _ENCODER.encode(to_answer(record))
         if replayed:
@@ -87,29 +87,32 @@ class ModerateRoute:
             refuse_query(query)
             data = await body.read("json", self._body_limits["json"])
             # Text in JSON is small; what is large is media in base64, and takes long to decode.
-            asked = await self._moderate.off_loop(data, partial(read_request, data))
+            is_small = len(data) <= INLINE_BYTES
+            asked = read_request(data) if is_small else await self._moderate.off_loop(data, partial(read_request, data))
             context = self._judge.place(context_of(request.key, to_context(asked.context), "context.tenant"))
+            if key is None:
+                return await self._judge.content(asked.content, context, caller), False
             decide = partial(self._judge.content, asked.content, context)
             return await self._once(key, request, data, context, caller, decide)
         kind = kind_of(media_type)
         context = self._judge.place(context_of(request.key, read_query(query), "tenant"))
         data = await body.read(kind, self._body_limits[kind])
+        if key is None:
+            return await self._raw(data, kind, charset, context, caller), False
         decide = partial(self._raw, data, kind, charset, context)
         return await self._once(key, request, data, context, caller, decide)
 
     async def _once(
         self,
-        key: str | None,
+        key: str,
         request: HotRequest,
         data: bytes,
         context: Context,
         caller: Caller,
         decide: Callable[[Caller], Awaitable[DecisionRecord]],
     ) -> tuple[DecisionRecord, bool]:
-        if key is None:
-            return await decide(caller), False
         named, fingerprint = await name_request(request, data, context.tenant, key, self._moderate)
-        return await self._answers.answer(named, fingerprint, lambda kept: decide(replace(caller, key=kept)))
+        return await self._answers.answer(named, fingerprint, lambda kept: decide(structs.replace(caller, key=kept)))
 
     async def _raw(self, data: bytes, kind: str, charset: str, context: Context, caller: Caller) -> DecisionRecord:
         if kind == "text":

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+
+from msgspec import structs
 
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.ports import RequestKey
@@ -27,6 +28,11 @@ class Once:
         """What an answer says of it that has no decision which was not there before."""
         return REPLAYED if self._replayed and not self._new else ()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is a key."""
+        return self._parts is not None
+
     async def decide(self, index: int, decide: Decide) -> tuple[DecisionRecord, bool]:
         """Return the decision on the piece at `index`, and whether it was there before.
 
@@ -46,7 +52,7 @@ class Once:
 
 def keyed(caller: Caller, key: RequestKey | None) -> Caller:
     """Return a caller whose content is decided under a key, if there is one."""
-    return caller if key is None else replace(caller, key=key)
+    return caller if key is None else structs.replace(caller, key=key)
 
 
 class RequestKeys:

@@ -11,7 +11,17 @@ from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.policy.schema import Verdict
 from baleen_core.ratio import MILLION
 from baleen_core.reading import unknown_name
-from baleen_core.records import Cohort, Context, DecisionRecord, Durability, PolicyRole, Reason, Risk
+from baleen_core.records import (
+    CategoryResult,
+    Cohort,
+    Context,
+    DecisionRecord,
+    Durability,
+    PolicyRef,
+    PolicyRole,
+    Reason,
+    Risk,
+)
 
 T = TypeVar("T")
 
@@ -259,11 +269,12 @@ def read_context(parameters: dict[str, str]) -> Context:
 
 def to_context(context: RequestContext) -> Context:
     """Turn the HTTP context into the record's, whose author fields have the names that rules use."""
-    author = {
-        _CEL_NAME[field]: value
-        for field in Author.__struct_fields__
-        if (value := getattr(context.author, field)) is not UNSET
-    }
+    given = context.author
+    author = (
+        {}
+        if given == _NOBODY
+        else {name: value for field, name in _CEL_NAME.items() if (value := getattr(given, field)) is not UNSET}
+    )
     return Context(
         tenant=context.tenant,
         surface=context.surface,
@@ -280,6 +291,7 @@ def _camel(name: str) -> str:
 
 
 _CEL_NAME: Final = {field: _camel(field) for field in Author.__struct_fields__}
+_NOBODY: Final = Author()
 
 
 def media_source(content: Image | Video) -> bytes | str:
@@ -318,21 +330,10 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         would_be=decision.would_be,
         risk=decision.risk,
         score=decision.score / MILLION,
-        categories=tuple(
-            CategoryAnswer(
-                category.name,
-                None if category.score is None else category.score / MILLION,
-                category.decision,
-                {signal: score / MILLION for signal, score in category.signals.items()},
-            )
-            for category in decision.categories
-        ),
+        categories=tuple(map(_category, decision.categories)),
         reasons=decision.reasons,
-        policies=tuple(
-            PolicyAnswer(ref.role, ref.name, ref.type, ref.version, ref.digest, ref.cohort, ref.namespace)
-            for ref in decision.policies
-        ),
-        models=tuple(ModelAnswer(model.name, model.version, model.sha256) for model in evidence.models),
+        policies=tuple(map(_policy, decision.policies)),
+        models=tuple([ModelAnswer(model.name, model.version, model.sha256) for model in evidence.models]),
         from_cache=evidence.is_from_cache,
         degraded=decision.degraded,
         language=evidence.language,
@@ -343,6 +344,19 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         rescan_of=record.rescan_of or UNSET,
         video=_video(record),
     )
+
+
+def _category(category: CategoryResult) -> CategoryAnswer:
+    return CategoryAnswer(
+        category.name,
+        None if category.score is None else category.score / MILLION,
+        category.decision,
+        {signal: score / MILLION for signal, score in category.signals.items()},
+    )
+
+
+def _policy(ref: PolicyRef) -> PolicyAnswer:
+    return PolicyAnswer(ref.role, ref.name, ref.type, ref.version, ref.digest, ref.cohort, ref.namespace)
 
 
 def _video(record: DecisionRecord) -> VideoAnswer | None:

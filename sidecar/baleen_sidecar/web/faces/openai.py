@@ -148,7 +148,7 @@ class OpenAIRoute:
         moderate = self._judge.moderate
         async with AsyncExitStack() as stack:
             try:
-                async with moderate.deadline(caller):
+                with moderate.deadline(caller):
                     data = await request.body.read("JSON", self._limit_bytes)
                     asked = await moderate.off_loop(data, partial(decode_body, data, _REQUEST, _KNOWN))
                     inputs = await moderate.off_loop(data, partial(read_inputs, asked, limit=self._limit))

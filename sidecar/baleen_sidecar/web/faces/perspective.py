@@ -170,7 +170,7 @@ class AnalyzeRoute:
         need_json(request.headers)
         context = context_of(request.key, read_place(request.query), "tenant")
         moderate = self._judge.moderate
-        async with moderate.deadline(caller):
+        with moderate.deadline(caller):
             try:
                 data = await request.body.read("JSON", self._limit_bytes)
                 asked = await moderate.off_loop(data, partial(read_comment, data, self._attributes))
