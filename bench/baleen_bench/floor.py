@@ -1,17 +1,22 @@
 """Servers that do less than the product, on the same uvicorn: what is left of its cost when work is taken away.
 
-`empty` answers bytes that were made before; `codec` reads the request and writes an answer with the product's codec;
+`bare` is no uvicorn either: a protocol that parses each request, and answers bytes that were made before: what the wire
+takes. `empty` answers them from ASGI; `codec` reads the request and writes an answer with the product's codec;
 `decide` also judges by the policies of a folder.
 """
 
 import argparse
+import asyncio
 import os
+import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+import httptools
 import msgspec
 import uvloop
 
@@ -88,6 +93,44 @@ def deciding(policies: PolicySnapshot) -> Answering:
     return handle
 
 
+class BareProtocol(asyncio.Protocol):
+    """Parses requests as the product's server does, and does nothing with them."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+            len(answer),
+            answer,
+        )
+        self._parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note where answers go."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse."""
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, as every server has to."""
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        self._transport.write(self._answer)
+
+
+async def serve_bare(listening: socket.socket) -> None:
+    """Serve it until the process is told to end."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    answer = _ENCODER.encode(canned_answer())
+    async with await loop.create_server(lambda: BareProtocol(answer), sock=listening):
+        await ended.wait()
+
+
 async def read_policies(folder: Path) -> PolicySnapshot:
     """Put the policies of a folder in force, as the product does, and keep nothing on disk."""
     with ThreadPoolExecutor(1) as executor:
@@ -114,9 +157,14 @@ def serve_bytes(handle: Answering) -> ASGIApp:
 async def main() -> None:
     """Serve one of the stages until the process is told to end."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=("empty", "codec", "decide"))
+    parser.add_argument("stage", choices=("bare", "empty", "codec", "decide"))
     parser.add_argument("--policies", type=Path)
     arguments = parser.parse_args()
+    if arguments.stage == "bare":
+        with bind(Settings().host, 0) as listening:
+            announce(listening)
+            await serve_bare(listening)
+        return
     match arguments.stage:
         case "empty":
             handle = empty()
