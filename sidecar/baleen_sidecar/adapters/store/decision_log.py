@@ -23,9 +23,10 @@ _SYNCHRONOUS: Final = {Durability.FSYNC: "FULL", Durability.INTERVAL: "NORMAL"}
 class SqliteDecisionLog(GroupedLog):
     """A GroupedLog in a file, which must have been migrated.
 
-    With less than `floor_bytes` free on the disk, Allow is refused, so that Review and Block still find room. Every
-    `checkpoint_seconds` the write-ahead log is checkpointed, and cut when it is above `truncate_bytes`. Decisions that
-    say nothing else are kept for `decisions_days`; 0: for ever.
+    With less than `floor_bytes` free on the disk, Allow is refused, so that Review and Block still find room. Each
+    `checkpoint_seconds` there is a round of Upkeep, which copies what was committed into the file now and then, and
+    cuts the write-ahead log when it is above `truncate_bytes`. Decisions that say nothing else are kept for
+    `decisions_days`; 0: for ever.
     """
 
     def __init__(
