@@ -1,7 +1,9 @@
 """What holds for the whole suite."""
 
+import gc
 import os
 
+import pytest
 from hypothesis import settings
 
 from forked import ForkedProcess
@@ -17,3 +19,13 @@ LoggedProcess.start = ForkedProcess
 
 # Programs in Go that end at once (kubectl, helm, buildah) otherwise spend a fifth of their time on garbage.
 os.environ.setdefault("GOGC", "400")
+
+# At the default, every 700 new objects are looked through for cycles, and now and then all objects of 8,000 tests.
+gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Never look again through what the tests are made of, which stays to the end."""
+    gc.collect()
+    gc.freeze()
