@@ -23,8 +23,8 @@ demo: setup  ## fetch the models, start Triton and a sidecar, moderate real cont
 demo-rollout: setup  ## show a policy rolled out, stopped, approved and taken back, on a real API server under traffic
 	@$(BIN)/python tests/support/rollout_demo.py
 
-# The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which
-# come last, but for the longest, which waits from the first: hence no reordering by group. Whatever ends the tests ends the build, too.
+# The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which then
+# come last. The order is that of tests/support/run_order.py: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
 		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder

@@ -4,6 +4,8 @@ A plugin, since these hooks must be known in the process that directs the others
 """
 
 import contextlib
+import os
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,10 +13,11 @@ from typing import Any, Final
 import pytest
 
 from audit import WildcardRule, compare
-from cluster_tools import OF_THE_SUITE, ToolsMissing, tools
+from cluster_tools import NODE, OF_THE_SUITE, ToolsMissing, find, tools
 from control_plane import ROOT, await_end, hold
 from node_cluster import NodeUnavailable, prepare
 from oci_base import BuildFailed
+from run_order import Kind, ordered, read_seconds, write_seconds
 
 SUITE: Final = ROOT / "tests" / "cluster"
 ROLES: Final = ROOT / "charts" / "baleen" / "rbac"
@@ -23,6 +26,8 @@ _collected: Final = pytest.StashKey[set[Path]]()
 _missing: Final = pytest.StashKey[str | None]()
 _node: Final = pytest.StashKey[Exception | None]()
 _problems: Final = pytest.StashKey[list[str]]()
+_built: Final = pytest.StashKey[bool]()
+_seconds: Final[Counter[str] | None] = Counter() if os.environ.get("BALEEN_UPDATE_SECONDS") else None
 
 
 def run_folder(config: pytest.Config) -> Path:
@@ -73,24 +78,52 @@ def node_problem(config: pytest.Config) -> Exception | None:
     return config.stash[_node]
 
 
+def is_built(config: pytest.Config) -> bool:
+    """Return whether all binaries were there when the run began; every worker must hear the same."""
+    if hasattr(config, "workerinput"):
+        return bool(config.workerinput["cluster_built"])
+    if _built not in config.stash:
+        # Without root nothing of a node is run, nor built.
+        wanted = (*OF_THE_SUITE, *NODE) if os.geteuid() == 0 else OF_THE_SUITE
+        config.stash[_built] = all(find(name) for name in wanted)
+    return config.stash[_built]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker where the run's control plane is."""
+    """Tell a worker where the run's control plane is, and whether its binaries are there."""
     node.workerinput["cluster_folder"] = str(run_folder(node.config))
+    node.workerinput["cluster_built"] = is_built(node.config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need a cluster, or Helm, last: the binaries may still be being built.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests that need a cluster, or Helm, last where the binaries are still being built.
 
     But the walk is first. It takes as long as all else does beside it, and mostly waits, at last for the binaries, too.
     """
+    built = is_built(config)
+    kinds = {item: _kind_of(item, built) for item in items}
+    if not hasattr(config, "workerinput"):
+        # One process waits for each test, in whatever order.
+        items.sort(key=lambda item: (not kinds[item].first, kinds[item].late))
+        return
+    known = read_seconds()
+    items[:] = ordered(kinds, {item: known[item.nodeid] for item in items if item.nodeid in known})
 
-    def place(item: pytest.Item) -> tuple[bool, ...]:
-        # The longest come first among the last: those of the node, benchmarks and the guide's commands.
-        last = _needs_cluster(item) or _needs_node(item), _needs_cluster(item), item.path.parent == SUITE
-        return item.path.stem != "test_walk", *last
 
-    items.sort(key=place)
+def _kind_of(item: pytest.Item, built: bool) -> Kind:
+    needs_node = _needs_node(item)
+    return Kind(
+        first=item.path.stem == "test_walk",
+        late=not built and (needs_node or _needs_cluster(item)),
+        waits=needs_node or any(item.get_closest_marker(name) for name in ("cluster", "triton")),
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up how long a test took, where that is to be written down."""
+    if _seconds is not None:
+        _seconds[report.nodeid.partition("@")[0]] += report.duration
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -117,6 +150,8 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run of the whole cluster suite when what the product called and what its roles allow are not the same."""
     config = session.config
+    if _seconds and not hasattr(config, "workerinput"):
+        write_seconds(_seconds)
     if hasattr(config, "workerinput") or exitstatus != pytest.ExitCode.OK or not _is_whole_suite(config):
         return
     try:

@@ -1,0 +1,63 @@
+"""In which order tests are begun."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from run_order import LONG_SECONDS, Kind, ordered, read_seconds, write_seconds
+
+kinds = st.builds(Kind, waits=st.booleans(), late=st.booleans(), first=st.booleans())
+suites = st.dictionaries(st.integers(0, 99), kinds)
+lengths = st.dictionaries(st.integers(0, 99), st.floats(LONG_SECONDS, 300))
+
+
+@given(suites, lengths)
+def test_each_test_is_begun_once(suite, seconds):
+    assert sorted(ordered(suite, seconds)) == sorted(suite)
+
+
+@given(suites, lengths)
+def test_what_is_being_made_is_needed_last(suite, seconds):
+    found = [suite[name] for name in ordered(suite, seconds)]
+
+    assert [(not kind.first, not kind.first and kind.late) for kind in found] == sorted(
+        (not kind.first, not kind.first and kind.late) for kind in found
+    )
+
+
+@given(suites, lengths)
+def test_of_what_waits_and_of_what_does_not_the_longest_come_first(suite, seconds):
+    found = ordered(suite, seconds)
+
+    for first, late, waits in {(kind.first, kind.late, kind.waits) for kind in suite.values() if not kind.first}:
+        same = [seconds.get(name, 0) for name in found if suite[name] == Kind(waits=waits, late=late, first=first)]
+        assert same == sorted(same, reverse=True)
+
+
+def test_what_is_short_keeps_its_place():
+    suite = dict.fromkeys(range(50), Kind(waits=False))
+
+    assert ordered(suite, {7: 5.0}) == [7, *range(7), *range(8, 50)]
+
+
+@given(st.lists(st.floats(LONG_SECONDS, 60), min_size=1), st.lists(st.floats(LONG_SECONDS, 60), min_size=1))
+def test_whenever_one_half_is_begun_so_is_the_other_but_for_one_test(waiting, busy):
+    """Else the processors would have nothing to do at the end, or too much."""
+    halves = {True: waiting, False: busy}
+    seconds = {(waits, index): each for waits, half in halves.items() for index, each in enumerate(half)}
+    begun = {True: 0.0, False: 0.0}
+    for name in ordered({name: Kind(waits=name[0]) for name in seconds}, seconds):
+        waits = name[0]
+        share = begun[waits] / sum(halves[waits])
+        other = begun[not waits] / sum(halves[not waits])
+        assert share <= other + 1e-9
+        begun[waits] += seconds[name]
+
+
+def test_only_what_took_long_is_written_down(tmp_path):
+    path = tmp_path / "seconds.json"
+    write_seconds({"b": 2.04, "a": 31.26, "c": 1.9}, path)
+
+    assert read_seconds(path) == {"a": 31.3, "b": 2.0}
+    assert [*json.loads(path.read_text())] == ["a", "b"]
