@@ -140,7 +140,7 @@ def test_a_list_that_is_not_what_its_digest_names_is_refused(type: ListType, dig
 
 def test_a_million_terms_take_seconds() -> None:
     text = "\n".join(f"term {number:x}" for number in range(1_000_000))
-    start = time.perf_counter()
+    start = time.process_time()
 
     assert len(read_list(ListType.TERMS, text).entries) == 1_000_000
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15

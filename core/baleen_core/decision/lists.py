@@ -174,13 +174,21 @@ def find_hits(
 
 def mark_words(folded: str) -> str:
     """Put a mark at both edges of each word, so that a marked term is found only where a word begins and ends."""
-    return (_ASCII_WORD if folded.isascii() else _WORD).sub(rf"{_EDGE}\g<0>{_EDGE}", folded)
+    if folded.isascii():
+        # Most terms are one word, and a list may have a million of them.
+        is_word = folded.isalnum() and folded.islower()
+        return f"{_EDGE}{folded}{_EDGE}" if is_word else _ASCII_WORD.sub(_with_edges, folded)
+    return _WORD.sub(_with_edges, folded)
+
+
+def _with_edges(word: re.Match[str]) -> str:
+    return f"{_EDGE}{word[0]}{_EDGE}"
 
 
 def _spacings(folded: str) -> Iterable[str]:
     """Return the text as it is, for terms such as `c++`, and with its words apart by one space and nothing else."""
     if folded.isascii():
-        spaced = _ASCII_BETWEEN_WORDS.sub(" ", folded)
+        spaced = folded if folded.isalnum() else _ASCII_BETWEEN_WORDS.sub(" ", folded)
     else:
         spaced = _BETWEEN_WORDS.sub(" ", _BETWEEN_CHARACTERS.sub("", folded))
     return (folded,) if spaced == folded else (folded, spaced)
