@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from cluster_site import policy
 from cluster_tools import KUBERNETES_VERSION
 from control_plane import NAMESPACE, ControlPlane
 from waiting import until
@@ -174,6 +175,33 @@ def test_a_condition_that_does_not_come_is_told_with_what_is_there(control_plane
         TimeoutError, match=r"configmap nothing is not Ready=True after 0\.1 s; its status:\nit does not exist"
     ):
         control_plane.wait_for_condition("configmap", "nothing", "Ready", "default", seconds=0.1)
+
+
+def test_what_one_test_left_or_took_away_is_as_the_next_one_needs_it(private_control_plane):
+    plane = private_control_plane
+    plane.restore()
+    crd = "moderationpolicies.moderation.baleen.dev"
+    role, version = (
+        plane.get_json("clusterrole", "baleen-operator"),
+        plane.get_json("crd", crd)["metadata"]["generation"],
+    )
+    plane.make_namespace("left")
+    plane.apply(policy("left", "Review"))
+    with plane.client() as admin:
+        # One of each: what was changed, what is gone, and a kind that goes with all its objects.
+        taken = {"op": "remove", "path": "/rules/0"}
+        kind = {"Content-Type": "application/json-patch+json"}
+        roles = "/apis/rbac.authorization.k8s.io/v1"
+        admin.patch(f"{roles}/clusterroles/baleen-operator", json=[taken], headers=kind).raise_for_status()
+        admin.delete(f"{roles}/clusterrolebindings/baleen-gateway").raise_for_status()
+        kinds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        admin.delete(f"{kinds}/moderationroutes.moderation.baleen.dev").raise_for_status()
+    plane.restore()
+
+    assert plane.get_json("clusterrole", "baleen-operator")["rules"] == role["rules"]
+    assert plane.get_json("clusterrolebinding", "baleen-gateway")
+    assert plane.list_json("modroute", "left") == plane.list_json("modpol", "left") == []
+    assert plane.get_json("crd", crd)["metadata"]["generation"] == version
 
 
 def test_a_private_server_comes_back_with_its_data_after_it_was_away(private_control_plane):

@@ -21,11 +21,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, ClassVar, Final, Self
 
 import httpx
+import yaml
 
 from cluster_tools import CONTROL_PLANE, tools
 from waiting import pauses
@@ -50,6 +52,8 @@ _API: Final = "kube-apiserver"
 _CONTROLLERS: Final = "kube-controller-manager"
 _DISCOVERY: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 """Every kind of every group in one answer."""
+_NAMES: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Of all objects of a kind only what they are called."""
 
 CONTROLLERS: Final = tuple(
     f"{name}-controller"
@@ -107,6 +111,7 @@ class ControlPlane:
         self._client: httpx.Client | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._paths: dict[str, str] = {}
+        self._restored: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -219,16 +224,20 @@ class ControlPlane:
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         """Do what `kubectl apply --server-side` does, without a process for it."""
         for manifest in manifests:
-            metadata = manifest["metadata"]
-            path = f"{self._path_of(manifest['kind'], metadata.get('namespace', 'default'))}/{metadata['name']}"
-            answer = self._admin.patch(
-                path,
-                params={"fieldManager": "kubectl"},
-                headers={"Content-Type": "application/apply-patch+yaml"},
-                json=manifest,
-            )
-            if answer.is_error:
-                raise AssertionError(f"apply {manifest['kind']} {metadata['name']}: {answer.status_code} {answer.text}")
+            self._patch(manifest, fieldManager="kubectl")
+
+    def _patch(self, manifest: Mapping[str, Any], **parameters: str) -> str:
+        """Apply a manifest, and return the version of the object that came of it."""
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        answer = self._admin.patch(self._path_to(manifest), params=parameters, headers=headers, json=manifest)
+        if answer.is_error:
+            name = manifest["metadata"]["name"]
+            raise AssertionError(f"apply {manifest['kind']} {name}: {answer.status_code} {answer.text}")
+        return str(answer.json()["metadata"]["resourceVersion"])
+
+    def _path_to(self, manifest: Mapping[str, Any]) -> str:
+        metadata = manifest["metadata"]
+        return f"{self._path_of(manifest['kind'], metadata.get('namespace', 'default'))}/{metadata['name']}"
 
     def restore(self) -> None:
         """Bring back what every test begins with: the API server, kinds and roles, and nothing in any namespace.
@@ -237,13 +246,31 @@ class ControlPlane:
         """
         if _away(self.folder, _API).exists():
             self.start_api()
-        files = [f"--filename={path}" for path in self._manifests]
-        self.kubectl("apply", "--server-side", "--force-conflicts", *files)
-        names = [each["metadata"]["name"] for each in self._admin.get("/api/v1/namespaces").json()["items"]]
-        for name in names:
+        for manifest in _documents(self._manifests):
+            path = self._path_to(manifest)
+            answer = self._admin.get(path)
+            version = None if answer.is_error else answer.json()["metadata"]["resourceVersion"]
+            # What nobody touched since it was last brought back need not be sent, which for a kind is 100 KB.
+            if version is None or version != self._restored.get(path):
+                self._restored[path] = self._patch(manifest, fieldManager="test-bed", force="true")
+        _wait(lambda: _are_kinds_established(self._admin), _START_SECONDS, "the kinds were not established")
+        for kind in ("modpol", "modover", "moddep", "modroute", "modrev", "configmap", "event"):
+            self._empty(kind)
+
+    def _empty(self, kind: str) -> None:
+        """Delete all objects of a kind, but for those of Kubernetes and of the product's own namespace."""
+        everywhere = self._path_of(kind, "").replace("/namespaces//", "/")
+        found: list[httpx.Response] = []
+
+        def answers() -> bool:
+            found[:] = [self._admin.get(everywhere, headers={"Accept": _NAMES})]
+            return found[0].is_success
+
+        # A kind that was made a moment ago is not served yet.
+        _wait(answers, _START_SECONDS, f"GET {everywhere} did not succeed")
+        for name in {each["metadata"]["namespace"] for each in found[0].json()["items"] or ()}:
             if name != NAMESPACE and not name.startswith("kube-"):
-                for kind in ("modpol", "modover", "moddep", "modroute", "modrev", "configmap", "event"):
-                    self._admin.delete(self._path_of(kind, name)).raise_for_status()
+                self._admin.delete(self._path_of(kind, name)).raise_for_status()
 
     def make_namespace(self, name: str) -> None:
         """Make a namespace, unless it is there."""
@@ -684,6 +711,12 @@ def _kubectl(
     cache = folder / "kubectl-cache"
     command = [KUBECTL, f"--kubeconfig={kubeconfig}", f"--cache-dir={cache}", *arguments]
     return subprocess.run(command, input=input, capture_output=True, text=True, timeout=180)
+
+
+@cache
+def _documents(paths: tuple[Path, ...]) -> Sequence[Mapping[str, Any]]:
+    """Return what is in files of YAML; in C, for the kinds are long."""
+    return [each for path in paths for each in yaml.load_all(path.read_text(), yaml.CSafeLoader) if each]
 
 
 def _read_paths(root: str, document: Mapping[str, Any]) -> dict[str, str]:
