@@ -11,7 +11,8 @@ import yaml
 from commands import baleen
 from serving import BALEEN, Site, empty, policy, reviewing_from, serving, until
 
-pytestmark = pytest.mark.triton
+# One process makes the server that all of these ask.
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("cli-policy")]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from serving import Load, Serving, Site, empty, policy, reviewing_from, serving,
 pytestmark = pytest.mark.triton
 
 IN_FORCE_SECONDS = 2
+# One process makes the server that they share.
+with_the_same_server = pytest.mark.xdist_group("serve-policies")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,7 @@ def digest_of(body: dict) -> str:
     return policy["digest"]
 
 
+@with_the_same_server
 def test_an_edit_is_in_force_within_two_seconds_without_a_failed_request_and_nobody_is_judged_by_the_old_one_after(
     shared,
 ):
@@ -77,6 +80,7 @@ def test_an_edit_is_in_force_within_two_seconds_without_a_failed_request_and_nob
     assert {digest_of(each.body) for each in load.answered if each.begun > first_new} == {new}
 
 
+@with_the_same_server
 def test_an_edit_that_is_written_slowly_is_never_in_force_by_half(shared):
     old = put(shared, "half-written", "80%")
     text = (shared.site.policies / "half-written.yaml").read_text().replace("80%", "60%").replace("v1.0.0", "v1.1.0")
@@ -95,6 +99,7 @@ def test_an_edit_that_is_written_slowly_is_never_in_force_by_half(shared):
     assert {digest_of(each.body) for each in load.answered} == {old, new}
 
 
+@with_the_same_server
 def test_an_invalid_edit_leaves_the_last_good_one_in_force_and_is_named_until_it_is_right(shared):
     good = put(shared, "broken", "50%")
     broken = reviewing_from("50%", name="broken", surface="broken", version="v1.1.0")
@@ -121,6 +126,7 @@ def test_an_invalid_edit_leaves_the_last_good_one_in_force_and_is_named_until_it
     assert summary(shared, "broken")["problems"] == []
 
 
+@with_the_same_server
 def test_a_typo_in_a_signal_is_refused_with_a_suggestion(shared):
     put(shared, "typo")
     shared.site.write_policy(
@@ -134,6 +140,7 @@ def test_a_typo_in_a_signal_is_refused_with_a_suggestion(shared):
     assert "words.score" in problem["message"]
 
 
+@with_the_same_server
 def test_a_file_that_is_no_yaml_keeps_its_policies_and_disturbs_no_other(shared):
     digest = put(shared, "no-yaml")
     (shared.site.policies / "no-yaml.yaml").write_text("kind: [ModerationPolicy")
@@ -149,6 +156,7 @@ def test_a_file_that_is_no_yaml_keeps_its_policies_and_disturbs_no_other(shared)
     assert shared.get("/v1/policies")["problems"] == []
 
 
+@with_the_same_server
 def test_a_deleted_file_s_policy_is_no_longer_asked_and_the_wider_one_judges(shared):
     put(shared, "deleted")
     before = shared.decide("rude words", surface="deleted")
@@ -161,6 +169,7 @@ def test_a_deleted_file_s_policy_is_no_longer_asked_and_the_wider_one_judges(sha
     assert shared.client.get("/v1/policies/deleted").status_code == 404
 
 
+@with_the_same_server
 def test_a_version_that_names_other_content_already_is_refused(shared):
     first = put(shared, "versioned", "50%")
     shared.site.write_policy(reviewing_from("60%", name="versioned", surface="versioned"), file="versioned.yaml")
@@ -174,6 +183,7 @@ def test_a_version_that_names_other_content_already_is_refused(shared):
     assert second != first
 
 
+@with_the_same_server
 def test_a_rollback_is_in_force_at_once_and_taken_back_by_deleting_its_file(shared):
     old = put(shared, "rolled-back", "80%")
     new = put(shared, "rolled-back", "60%", version="v1.1.0")
@@ -194,6 +204,7 @@ def test_a_rollback_is_in_force_at_once_and_taken_back_by_deleting_its_file(shar
     assert [row["reason"] for row in history] == ["Applied", "RolledBack", "Applied", "Applied"]
 
 
+@with_the_same_server
 def test_an_edit_after_a_rollback_goes_live_as_usual(shared):
     put(shared, "after", "80%")
     put(shared, "after", "60%", version="v1.1.0")
