@@ -42,7 +42,7 @@ from baleen_sidecar.adapters.opened_cache import OpenedCache, open_cache
 from baleen_sidecar.adapters.pdq import PdqHash
 from baleen_sidecar.adapters.policy_dir import PolicyFolder
 from baleen_sidecar.adapters.quota_file import QuotaFile
-from baleen_sidecar.adapters.resource_usage import ResourceUsage
+from baleen_sidecar.adapters.resource_usage import ResourceUsage, thread_busy_seconds
 from baleen_sidecar.adapters.signing_keys import SigningKeyAddress, SigningKeyFile
 from baleen_sidecar.adapters.store import (
     Database,
@@ -381,7 +381,13 @@ def _make_governor(settings: Settings) -> Governor | None:
     if not settings.governor:
         return None
     rules = settings.governor_rules()
-    return Governor(ResourceUsage(), rules=rules, monotonic_seconds=time.monotonic, chance=Chance())
+    return Governor(
+        ResourceUsage(),
+        rules=rules,
+        monotonic_seconds=time.monotonic,
+        chance=Chance(),
+        busy_seconds=thread_busy_seconds,
+    )
 
 
 async def _open_quotas(

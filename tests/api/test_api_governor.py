@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from baleen_core.api_keys import ApiKey, KeyList, KeyRole, hash_key, make_key, render_key_list
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.governor import LEVELS, GovernorRules
 from baleen_sidecar.ports import Usage
@@ -161,6 +164,39 @@ def test_who_has_had_its_share_of_a_busy_process_is_told_when_to_come_again(star
     assert "this caller has had its share" in refused[0].json()["detail"]
     urgent = running.client.post("/v1/moderate", json={"content": HELLO}, headers={"X-Baleen-Priority": "Critical"})
     assert urgent.status_code == 200
+
+
+def test_a_tenant_that_floods_a_busy_process_takes_nothing_from_another(
+    start_sidecar: StartSidecar, tmp_path: Path
+) -> None:
+    resources, shown = (
+        Resources(),
+        {name: make_key(bytes([number]) * 32) for number, name in enumerate(("many", "few"))},
+    )
+    keys = [
+        ApiKey(name=f"key-of-{name}", sha256=hash_key(key), roles=frozenset({KeyRole.MODERATE}), tenant=name)
+        for name, key in shown.items()
+    ]
+    file = tmp_path / "keys.yaml"
+    file.write_text(yaml.safe_dump(render_key_list(KeyList(keys=tuple(keys)))))
+    governor = Governor(
+        resources, rules=GovernorRules(), monotonic_seconds=lambda: resources.now, chance=lambda count: bytes(count)
+    )
+    running = start_sidecar(ports={"governor": governor}, api_keys_file=file)
+
+    def ask(who: str, count: int) -> list[int]:
+        headers = {"X-API-Key": shown[who]}
+        body = {"content": HELLO}
+        return [running.client.post("/v1/moderate", json=body, headers=headers).status_code for _ in range(count)]
+
+    async def fall_behind() -> None:
+        governor.adjust(0.1, late_seconds=1.0)
+
+    ask("many", 15), ask("few", 2)
+    running.run(fall_behind())
+
+    assert 503 in ask("many", 15)
+    assert ask("few", 2) == [200, 200]
 
 
 def test_without_a_governor_there_is_none_to_show(start_sidecar: StartSidecar) -> None:

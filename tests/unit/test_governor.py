@@ -1,7 +1,6 @@
 """The governor: levels go up with use and come down after it, and the critical always enters."""
 
 import asyncio
-import itertools
 import math
 from itertools import pairwise
 
@@ -267,7 +266,7 @@ def test_while_the_event_loop_is_late_callers_have_equal_shares_of_what_can_be_d
     for _ in range(5):
         admitted(governor, "many", 1000)
         admitted(governor, "few", 10)
-        governor.adjust(0.1, late_seconds=0.02)
+        governor.adjust(0.1, late_seconds=0.04)
 
     assert 0 < admitted(governor, "many", 1000) < 200
     assert admitted(governor, "few", 10) == 10
@@ -278,6 +277,13 @@ def test_while_the_event_loop_is_late_callers_have_equal_shares_of_what_can_be_d
     ) as caught:
         governor.admit(NORMAL, "many")
     assert 2 <= caught.value.retry_after_seconds <= 4
+
+
+def test_an_event_loop_that_is_woken_late_but_has_time_to_rest_keeps_nobody_out():
+    governor = Governed().governor
+    for _ in range(20):
+        assert admitted(governor, "any", 1000) == 1000
+        governor.adjust(0.1, late_seconds=0.2, busy_share=0.6)
 
 
 def test_once_the_event_loop_is_in_time_again_everybody_enters():
@@ -326,18 +332,41 @@ def test_too_many_requests_of_one_priority_are_let_in_by_part_before_a_level_kee
     assert set(levels) == {0.0}
 
 
-async def test_a_late_event_loop_is_noticed():
-    instants = itertools.count()
+@pytest.mark.parametrize(
+    ("busy", "is_limited"),
+    [
+        pytest.param(lambda instant: instant, True, id="always busy"),
+        pytest.param(lambda instant: None, True, id="nobody knows how busy"),
+        pytest.param(lambda instant: instant / 2, False, id="idle for half of the time"),
+    ],
+)
+async def test_a_late_event_loop_is_noticed(busy, is_limited):
+    now, parts = 0.0, 0
+
+    def monotonic_seconds():
+        nonlocal now
+        now += 0.05
+        return now
+
+    def busy_seconds():
+        nonlocal parts
+        parts += 1
+        return busy(now)
+
     governor = Governor(
-        Resources(), rules=RULES, monotonic_seconds=lambda: next(instants) * 0.05, chance=lambda count: bytes(count)
+        Resources(),
+        rules=RULES,
+        monotonic_seconds=monotonic_seconds,
+        chance=lambda count: bytes(count),
+        busy_seconds=busy_seconds,
     )
     running = asyncio.create_task(governor.run())
-    while governor.entering_per_second == math.inf:
+    while parts < 6:
         admitted(governor, "any", 10)
         await asyncio.sleep(0)
     running.cancel()
 
-    assert admitted(governor, "any", 100_000) < 100_000
+    assert (governor.entering_per_second < math.inf) == is_limited
 
 
 def test_work_that_nobody_waits_for_is_not_done_while_anything_is_short():

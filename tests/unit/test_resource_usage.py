@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from baleen_sidecar.adapters.resource_usage import ResourceUsage
+from baleen_sidecar.adapters.resource_usage import ResourceUsage, thread_busy_seconds
 from baleen_sidecar.flow.cgroup import Place, cpu_limit, cpu_seconds, find_place, memory_limit, working_set
 
 MIB = 2**20
@@ -263,3 +263,25 @@ def test_on_this_machine_real_groups_with_limits_are_read() -> None:
 
     assert (cpus, memory_bytes, is_used) == ("0.5", str(512 * MIB), "True")
     assert 64 / 512 * 100 <= int(memory_percent) < 60
+
+
+def test_a_thread_is_busy_while_it_computes_or_waits_for_a_cpu_and_not_while_it_sleeps():
+    begun = time.monotonic()
+    at_first = thread_busy_seconds()
+    while time.monotonic() < begun + 0.05:
+        pass
+    computed = thread_busy_seconds()
+    time.sleep(0.05)
+    slept = thread_busy_seconds()
+
+    assert computed - at_first > 0.04
+    assert slept - computed < 0.04
+
+
+@pytest.mark.parametrize("said", [None, "", "1 2", "a b c"])
+def test_how_busy_a_thread_is_is_not_known_where_the_kernel_does_not_say_it(tmp_path, said):
+    if said is not None:
+        (tmp_path / "proc/thread-self").mkdir(parents=True)
+        (tmp_path / "proc/thread-self/schedstat").write_text(said)
+
+    assert thread_busy_seconds(tmp_path) is None

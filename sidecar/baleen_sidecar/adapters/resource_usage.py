@@ -22,6 +22,15 @@ class _Cpu:
     seconds: float
 
 
+def thread_busy_seconds(root: Path = Path("/")) -> float | None:
+    """Return for how long this thread has run, or wanted to and had to wait for a CPU; None where no kernel says it."""
+    try:
+        ran, waited, _ = (root / "proc/thread-self/schedstat").read_text().split()
+        return (int(ran) + int(waited)) / 1e9
+    except (OSError, ValueError):
+        return None
+
+
 class ResourceUsage:
     """Looks at the files of the kernel each time: a pod's limits may change while it runs.
 

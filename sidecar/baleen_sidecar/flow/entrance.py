@@ -16,8 +16,10 @@ from typing import Final
 
 from baleen_core.priority import Priority
 
-LATE_SECONDS: Final = 0.01
+LATE_SECONDS: Final = 0.02
 """How late it may be for long: turns are then some four times as long, and a request takes several until its answer."""
+NEVER_IDLE: Final = 0.8
+"""From this part of the time on, an event loop that has something to do has always: threads may be in its way, too."""
 STEADY: Final = 0.9
 """From this part of a bound on, as much may come in as before."""
 _KEPT_MOST: Final = 0.9
@@ -85,6 +87,15 @@ class Entrance:
             if 0 < self._shares[priority] < inf
         }
         self._asked, self._entered = {}, 0
+
+
+def lateness(late_seconds: float, busy_share: float) -> float:
+    """Return how far behind a process is for being late: as late as it is over the bound, or 0 if it had time to rest.
+
+    `busy_share` is for which part of the time its event loop had something to do. With time left, what begins late does
+    so because the machine is slow to wake it.
+    """
+    return late_seconds / LATE_SECONDS if busy_share >= NEVER_IDLE else 0.0
 
 
 def shares(asked: Mapping[tuple[Priority, str], float], limit: float) -> dict[Priority, float]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from baleen_core.errors import Overloaded
 from baleen_core.priority import Priority
-from baleen_sidecar.flow.entrance import LATE_SECONDS, STEADY, Entrance
+from baleen_sidecar.flow.entrance import STEADY, Entrance, lateness
 from baleen_sidecar.flow.governor import Admission, GovernorRules, Throttle, next_throttle
 from baleen_sidecar.ports import ResourceReader, Usage
 
@@ -51,14 +51,19 @@ class Governor:
         chance: Callable[[int], bytes],
         limit_waiting: int = MAX_WAITING,
         count: Callable[[Priority, Admission], None] = lambda priority, admission: None,
+        busy_seconds: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`count` hears of each request that did not just enter."""
+        """`count` hears of each request that did not just enter.
+
+        `busy_seconds` returns for how long this thread has had something to do so far; None where that is not known.
+        """
         self._resources = resources
         self._rules = rules
         self._monotonic_seconds = monotonic_seconds
         self._chance = chance
         self._limit_waiting = limit_waiting
         self._waiting: list[_Waiter] = []
+        self._busy_seconds = busy_seconds
         self._entrance = Entrance()
         self._busy = 0.0
         self.count = count
@@ -159,10 +164,13 @@ class Governor:
             )
         self._wake()
 
-    def adjust(self, seconds: float, *, late_seconds: float) -> None:
-        """Let in more or less from now on, after so many seconds in which everything began so late, or later."""
+    def adjust(self, seconds: float, *, late_seconds: float, busy_share: float = 1.0) -> None:
+        """Let in more or less from now on, after so many seconds in which everything began so late, or later.
+
+        In this part of them there was something to do.
+        """
         before = self._entrance.limit
-        self._entrance.next_part(seconds, max(late_seconds / LATE_SECONDS, self._busy))
+        self._entrance.next_part(seconds, max(lateness(late_seconds, busy_share), self._busy))
         # From one look at the CPU follows one step.
         self._busy = min(self._busy, STEADY)
         if (before == inf) != (self._entrance.limit == inf):
@@ -179,13 +187,12 @@ class Governor:
             except Exception:
                 log.exception("looking at CPU and memory failed")
             for _ in range(round(LOOK_SECONDS / PART_SECONDS)):
-                seconds, late = await self._beat()
-                self.adjust(seconds, late_seconds=late)
+                await self._beat()
 
-    async def _beat(self) -> tuple[float, float]:
-        """Let a part of the time pass; return how long it was, and how late the event loop was at the best."""
+    async def _beat(self) -> None:
+        """Let a part of the time pass, and go by how late the event loop was at the best."""
         begun, late, beats = self._monotonic_seconds(), inf, 0
-        now = begun
+        now, busy = begun, self._busy_seconds()
         while now - begun < PART_SECONDS or (beats < LEAST_BEATS and self._entrance.is_asked):
             # Nobody is to be woken a hundred times a second for nothing.
             pause = BEAT_SECONDS if self._entrance.is_asked else PART_SECONDS
@@ -193,7 +200,9 @@ class Governor:
             await asyncio.sleep(pause)
             now = self._monotonic_seconds()
             late, beats = min(late, now - due), beats + 1
-        return now - begun, late
+        busy_now, seconds = self._busy_seconds(), now - begun
+        share = 1.0 if busy is None or busy_now is None else (busy_now - busy) / seconds
+        self.adjust(seconds, late_seconds=late, busy_share=share)
 
     def _wake(self) -> None:
         """Let in, or refuse, whoever waits and does not have to any more; the most urgent and oldest first."""
