@@ -145,9 +145,17 @@ def _offer(front: Front, times: float, effort: Effort, seed: int) -> Point:
     since = 0.0 if effort.quick else _SINCE_SECONDS
     seconds = since + effort.seconds
     top = TOP_SHARE * min(1.0, times) * STUB_PER_SECOND
+    # To open connections takes time as well: where it is found what an answer costs there are few.
+    connections = 64 if times < 1 else 512
     flows = [
-        Flow(caller="top", rate=top, seconds=seconds, connections=128, seed=seed),
-        Flow(caller="rest", rate=times * STUB_PER_SECOND - top, seconds=seconds, connections=512, seed=1000 + seed),
+        Flow(caller="top", rate=top, seconds=seconds, connections=connections // 4, seed=seed),
+        Flow(
+            caller="rest",
+            rate=times * STUB_PER_SECOND - top,
+            seconds=seconds,
+            connections=connections,
+            seed=1000 + seed,
+        ),
     ]
     offered = offer(front, flows, deadline_seconds=DEADLINE_SECONDS)
     return Point(times=times, seconds=seconds, since=since, offered=offered)
