@@ -77,7 +77,7 @@ class Point:
 
     def summary(self) -> dict[str, Any]:
         """Return what is kept of it."""
-        figures = {"times": self.times, "goodput": self.goodput, "top_success": self.top_success}
+        figures: dict[str, Any] = {"times": self.times, "goodput": self.goodput, "top_success": self.top_success}
         return {**figures, **self.offered.summary()}
 
 
@@ -127,7 +127,7 @@ def measure(effort: Effort) -> Outcome:
         "sidecar_against_itself": [[one.summary(), other.summary()] for one, other in own],
         **{name: [each.summary() for each in points] for name, points in found.items()},
         "curve": [each.summary() for each in curve],
-        "recovery": [{"seconds": each, **offered.summary()} for each, offered in recoveries],
+        "recovery": [offered.summary() | {"seconds": each} for each, offered in recoveries],
     }
     return Outcome(figures=tuple(figures), raw=raw)
 

@@ -77,9 +77,7 @@ class Stage:
     @contextmanager
     def envoy(self, callers: Sequence[str]) -> Iterator[Front]:
         """Put Envoy in front; who calls is nothing to it, and what it is sent are the calls that the product makes."""
-        with envoy(
-            self.server, self.bench.folder / "envoy", cpu=self.bench.cores.server, deadline=DEADLINE_SECONDS
-        ) as at:
+        with envoy(self.server, self.bench.folder / "envoy", cpu=self.bench.cores.server) as at:
             bodies = at.write_calls(self.bench.folder / "calls", messages(_CALLS))
             arguments = (*(f"-body={body}" for body in bodies), *(f"-header={each}" for each in at.headers))
             yield Front(
