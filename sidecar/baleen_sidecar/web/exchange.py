@@ -115,6 +115,7 @@ class Exchange:
     """Stands where uvicorn has its cycle, and tells those who look at one what they look at."""
 
     __slots__ = (
+        "_answering",
         "_app",
         "_connection",
         "_discarding",
@@ -164,6 +165,7 @@ class Exchange:
             may_switch=may_switch,
         )
         self._task: Task[None] | None = None
+        self._answering: Coroutine[Any, Any, HotAnswer] | None = None
         self._discarding: TimerHandle | None = None
         self._refusal: HotAnswer | None = None
 
@@ -195,6 +197,7 @@ class Exchange:
             self._write(refusal)
 
     def _begin(self, answering: Coroutine[Any, Any, HotAnswer]) -> None:
+        self._answering = answering
         self._task = self._connection.loop.create_task(self._answer(answering))
         # uvicorn's server waits for these when it is told to end.
         self._connection.tasks.add(self._task)
@@ -216,9 +219,14 @@ class Exchange:
         if self._discarding is not None:
             self._discarding.cancel()
         if self._task is not None:
-            # One that has not begun yet never does, and would not take itself off.
-            self._task.add_done_callback(self._connection.tasks.discard)
+            # One that has not begun yet never does, and would not take itself off, nor end what it was to wait for.
+            self._task.add_done_callback(self._forget)
             self._task.cancel()
+
+    def _forget(self, task: Task[None]) -> None:
+        self._connection.tasks.discard(task)
+        if self._answering is not None:
+            self._answering.close()
 
     def end_body(self) -> None:
         """Learn that the whole request was read."""
