@@ -386,6 +386,7 @@ def test_the_api_document_is_valid_and_one_for_all_routes(sidecar: RunningSideca
         "/v1/sources",
         "/v1/sources/{source}/stats",
         "/v1/status",
+        "/v1/stream",
         "/v1/subjects/{author}",
     }
 
@@ -533,6 +534,34 @@ def ask_all_faces(client: httpx.Client) -> None:
     for version in ("v1alpha1", "v2"):
         client.get("/$discovery/rest", params={"version": version})
     client.get("/$discovery/rest?version=v1alpha1&version=v2")
+
+    ask_again_with_other_words(client)
+    ask_for_streams(client)
+
+
+def ask_again_with_other_words(client: httpx.Client) -> None:
+    """Ask two things under one idempotency key, of each face."""
+    for number in range(2):
+        words = f"number {number}"
+        for path, asked in (
+            ("/v1/moderate/batch", {"items": [{"content": {"type": "text", "text": words}}]}),
+            ("/v1/moderations", {"input": words}),
+            ("/v1alpha1/comments:analyze", {"comment": {"text": words}, "requestedAttributes": {"TOXICITY": {}}}),
+        ):
+            client.post(path, json=asked, headers={"Idempotency-Key": f"of {path}".replace(" ", "-")})
+
+
+def ask_for_streams(client: httpx.Client) -> None:
+    """Shake hands over a WebSocket, rightly and wrongly."""
+    client.get("/v1/stream")
+    hands = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    for headers in ({}, {"Sec-WebSocket-Version": "8"}, {"X-Baleen-Deadline-Ms": "soon"}):
+        client.get("/v1/stream", headers={**hands, **headers})
 
 
 def send_everything(client: httpx.Client) -> None:
