@@ -370,7 +370,7 @@ class Moderate:
             # As the models read it: a disguise would hide the language too.
             language=self._languages.detect(undone),
             links=links,
-            hits=find_hits(in_force.lists, text=text, digest=digest, pdq=None),
+            hits=find_hits(in_force.lists, text=text, digest=digest, pdq=None) if in_force.lists else (),
         )
 
     async def media(

@@ -21,6 +21,7 @@ from baleen_core.records import (
     PolicyRole,
     Reason,
     Risk,
+    VideoEvidence,
 )
 
 T = TypeVar("T")
@@ -269,12 +270,8 @@ def read_context(parameters: dict[str, str]) -> Context:
 
 def to_context(context: RequestContext) -> Context:
     """Turn the HTTP context into the record's, whose author fields have the names that rules use."""
-    given = context.author
-    author = (
-        {}
-        if given == _NOBODY
-        else {name: value for field, name in _CEL_NAME.items() if (value := getattr(given, field)) is not UNSET}
-    )
+    # Of an author only what was sent is told.
+    author = {_CEL_NAME[field]: value for field, value in msgspec.to_builtins(context.author).items()}
     return Context(
         tenant=context.tenant,
         surface=context.surface,
@@ -291,7 +288,6 @@ def _camel(name: str) -> str:
 
 
 _CEL_NAME: Final = {field: _camel(field) for field in Author.__struct_fields__}
-_NOBODY: Final = Author()
 
 
 def media_source(content: Image | Video) -> bytes | str:
@@ -342,7 +338,7 @@ def to_answer(record: DecisionRecord) -> DecisionAnswer:
         durability=record.durability or UNSET,
         erased=record.erased,
         rescan_of=record.rescan_of or UNSET,
-        video=_video(record),
+        video=None if evidence.video is None else _video(record, evidence.video),
     )
 
 
@@ -359,10 +355,7 @@ def _policy(ref: PolicyRef) -> PolicyAnswer:
     return PolicyAnswer(ref.role, ref.name, ref.type, ref.version, ref.digest, ref.cohort, ref.namespace)
 
 
-def _video(record: DecisionRecord) -> VideoAnswer | None:
-    video = record.evidence.video
-    if video is None:
-        return None
+def _video(record: DecisionRecord, video: VideoEvidence) -> VideoAnswer:
     coverage = video.coverage
     return VideoAnswer(
         duration_seconds=video.duration_milliseconds / 1000,
