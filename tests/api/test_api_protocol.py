@@ -130,8 +130,9 @@ def test_a_deadline_that_is_met_changes_nothing(slow: RunningSidecar) -> None:
 
 
 def test_a_body_that_does_not_come_in_time_is_refused(start_sidecar: StartSidecar) -> None:
+    address = start_sidecar().address
     begun = time.monotonic()
-    with socket.create_connection(start_sidecar().address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=10) as connection:
         connection.sendall(HEAD + b"X-Baleen-Deadline-Ms: 200\r\nContent-Length: 10\r\n\r\nhel")
         answer = connection.recv(65536)
 
