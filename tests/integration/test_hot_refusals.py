@@ -1,6 +1,7 @@
 """What the head of a request alone refuses is answered without a task, on real connections."""
 
 import contextlib
+import gc
 import json
 import socket
 from collections.abc import Iterator
@@ -128,3 +129,14 @@ def test_a_refusal_behind_an_answer_that_nobody_reads_waits_until_it_is_read(
     assert read_one(connection)[0] == 200
     assert read_one(connection)[0] == 401
     until(lambda: server.tasks() == before)
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_breaks_off_in_the_bytes_behind_its_request_leaves_nothing_that_was_not_begun(server: HotServer) -> None:
+    before = server.tasks()
+    with contextlib.closing(server.connect()) as connection:
+        # The request begins, and is abandoned before its task ran: what comes behind it is no HTTP.
+        connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n" + b"no chunk\r\n")
+        assert read_one(connection)[0] == 400
+    until(lambda: server.tasks() == before)
+    gc.collect()

@@ -2,7 +2,7 @@
 
 import logging
 from asyncio import AbstractEventLoop, CancelledError, Future, Task, TimerHandle, Transport
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -115,7 +115,6 @@ class Exchange:
     """Stands where uvicorn has its cycle, and tells those who look at one what they look at."""
 
     __slots__ = (
-        "_answering",
         "_app",
         "_connection",
         "_discarding",
@@ -165,7 +164,6 @@ class Exchange:
             may_switch=may_switch,
         )
         self._task: Task[None] | None = None
-        self._answering: Coroutine[Any, Any, HotAnswer] | None = None
         self._discarding: TimerHandle | None = None
         self._refusal: HotAnswer | None = None
 
@@ -178,13 +176,13 @@ class Exchange:
                 self._connection.claim(request.key)
             hot.check(self._route, request)
         except MustAsk:
-            self._begin(self._asked())
+            self._begin(must_ask=True)
         except Exception as exc:
             self._refusal = hot.refuse(self._route, request, exc)
             if self.body.is_complete or not self._connection.is_parsing:
                 self.settle()
         else:
-            self._begin(hot.serve(self._route, request))
+            self._begin()
 
     def settle(self) -> None:
         """Send the refusal, if there is one: once what came with the head was read, so that it is not in the way."""
@@ -192,13 +190,12 @@ class Exchange:
         if refusal is None or self.disconnected:
             return
         if self._connection.flow.write_paused:
-            self._begin(_at_once(refusal))
+            self._begin(refusal)
         else:
             self._write(refusal)
 
-    def _begin(self, answering: Coroutine[Any, Any, HotAnswer]) -> None:
-        self._answering = answering
-        self._task = self._connection.loop.create_task(self._answer(answering))
+    def _begin(self, refusal: HotAnswer | None = None, *, must_ask: bool = False) -> None:
+        self._task = self._connection.loop.create_task(self._answer(refusal, must_ask))
         # uvicorn's server waits for these when it is told to end.
         self._connection.tasks.add(self._task)
 
@@ -219,14 +216,9 @@ class Exchange:
         if self._discarding is not None:
             self._discarding.cancel()
         if self._task is not None:
-            # One that has not begun yet never does, and would not take itself off, nor end what it was to wait for.
-            self._task.add_done_callback(self._forget)
+            # One that has not begun yet never does, and would not take itself off.
+            self._task.add_done_callback(self._connection.tasks.discard)
             self._task.cancel()
-
-    def _forget(self, task: Task[None]) -> None:
-        self._connection.tasks.discard(task)
-        if self._answering is not None:
-            self._answering.close()
 
     def end_body(self) -> None:
         """Learn that the whole request was read."""
@@ -234,10 +226,15 @@ class Exchange:
         if self._discarding is not None:
             self._finish()
 
-    async def _answer(self, answering: Coroutine[Any, Any, HotAnswer]) -> None:
+    async def _answer(self, refusal: HotAnswer | None, must_ask: bool) -> None:
         connection = self._connection
         try:
-            answer = await answering
+            if refusal is not None:
+                answer = refusal
+            elif must_ask:
+                answer = await self._asked()
+            else:
+                answer = await self._app.hot.serve(self._route, self._request)
             if connection.flow.write_paused:
                 await connection.flow.drain()
             if not self.disconnected:
@@ -306,10 +303,6 @@ class Exchange:
         if not self.keep_alive:
             self._connection.transport.close()
         self._connection.on_response_complete()
-
-
-async def _at_once(answer: HotAnswer) -> HotAnswer:
-    return answer
 
 
 def _render(headers: list[tuple[bytes, bytes]]) -> bytes:
