@@ -6,7 +6,7 @@ A plugin, since these hooks must be known in the process that directs the others
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +108,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (not kinds[item].first, kinds[item].late))
         return
     known = read_seconds()
-    items[:] = ordered(kinds, {item: known[item.nodeid] for item in items if item.nodeid in known})
+    names = {item: own_id(item.nodeid, item.keywords) for item in items}
+    items[:] = ordered(kinds, {item: known[name] for item, name in names.items() if name in known})
 
 
 def _kind_of(item: pytest.Item, built: bool) -> Kind:
@@ -123,7 +124,13 @@ def _kind_of(item: pytest.Item, built: bool) -> Kind:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up how long a test took, where that is to be written down."""
     if _seconds is not None:
-        _seconds[report.nodeid.partition("@")[0]] += report.duration
+        _seconds[own_id(report.nodeid, report.keywords)] += report.duration
+
+
+def own_id(name: str, keywords: Container[str]) -> str:
+    """Return a test's id without the group that pytest-xdist puts behind it."""
+    own, _, group = name.rpartition("@")
+    return own if own and "xdist_group" in keywords and "]" not in group else name
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -150,10 +157,10 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Iterable[str]) -> None
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run of the whole cluster suite when what the product called and what its roles allow are not the same."""
     config = session.config
-    if _seconds and not hasattr(config, "workerinput"):
-        write_seconds(_seconds)
     if hasattr(config, "workerinput") or exitstatus != pytest.ExitCode.OK or not _is_whole_suite(config):
         return
+    if _seconds:
+        write_seconds(_seconds)
     try:
         found = compare(_audit_logs(run_folder(config)), sorted(ROLES.glob("*.yaml")))
         config.stash[_problems] = [problem for comparison in found for problem in comparison.problems()]

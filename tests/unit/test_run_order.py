@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster_run import own_id
 from run_order import LONG_SECONDS, Kind, ordered, read_seconds, write_seconds
 
 kinds = st.builds(Kind, waits=st.booleans(), late=st.booleans(), first=st.booleans())
@@ -61,3 +63,16 @@ def test_only_what_took_long_is_written_down(tmp_path):
 
     assert read_seconds(path) == {"a": 31.3, "b": 2.0}
     assert [*json.loads(path.read_text())] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "own"),
+    [
+        pytest.param("test_a.py::test[b]@postgres", {"xdist_group"}, "test_a.py::test[b]", id="of a group"),
+        pytest.param("test_a.py::test[a@b]@postgres", {"xdist_group"}, "test_a.py::test[a@b]", id="with the same sign"),
+        pytest.param("test_a.py::test[a@b]", {"xdist_group"}, "test_a.py::test[a@b]", id="without workers"),
+        pytest.param("test_a.py::test[a@b]", set(), "test_a.py::test[a@b]", id="of no group"),
+    ],
+)
+def test_a_group_is_no_part_of_the_name_under_which_seconds_are_kept(name, keywords, own):
+    assert own_id(name, keywords) == own
