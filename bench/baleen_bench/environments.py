@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from baleen_bench.build import cache_folder
+from baleen_bench.form import CannotMeasure
 
 _SECONDS: Final = 900
 
@@ -17,7 +18,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     """Return the Python of an environment with these packages, made at its first use and kept in the cache.
 
     Raises:
-        RuntimeError: the packages cannot be installed; what pip said is in the message.
+        CannotMeasure: the packages cannot be installed; what pip said is in the message.
     """
     asked = "\n".join([sys.version, *requirements])
     folder = cache_folder() / "peers" / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
@@ -38,6 +39,9 @@ def _make(folder: Path, requirements: Sequence[str]) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as exc:
+        raise CannotMeasure(f"{' '.join(command)} did not end within {_SECONDS} s") from exc
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise CannotMeasure(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")

@@ -98,7 +98,11 @@ class PeerSide:
 
 
 def python_of(peer: Peer) -> Path:
-    """Return the Python that runs a peer; see environment."""
+    """Return the Python that runs a peer; see environments.environment.
+
+    Raises:
+        CannotMeasure: it cannot be installed.
+    """
     return environment(peer.name, (*peer.requirements, *_WORK))
 
 

@@ -136,6 +136,9 @@ class Simulation:
             batch, dropped = self.gate.next_batch(now=self.now, workers=self.workers)
             self._turn_away(dropped)
             if batch is None:
+                due = self.gate.due_at(workers=self.workers)
+                if due is not None:
+                    self.at(due, lambda: None)
                 return
             for entry in batch.entries:
                 assert entry.deadline > self.now, "work ran whose deadline had passed"
@@ -160,7 +163,11 @@ class Simulation:
         assert gate.waiting_rows == sum(each.rows for each in waiting)
         assert gate.waiting_bytes == sum(each.size_bytes for each in waiting)
         assert all(each.waits for each in waiting)
-        is_full = gate.under_way == bound
+        due = gate.due_at(workers=self.workers)
+        is_full = gate.under_way == bound or (due is not None and due > self.now)
+        assert gate.under_way >= self.workers or not waiting or all(each.is_video for each in waiting), (
+            "somebody waits while a worker is free"
+        )
         assert is_full or all(each.is_video for each in waiting), "somebody waits while a batch may begin"
         for is_video in (False, True):
             lane = [each for each in waiting if each.is_video == is_video]

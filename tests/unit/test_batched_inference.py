@@ -128,6 +128,33 @@ async def test_so_many_batches_are_under_way_at_each_instance_of_each_replica():
     await setting.batched.close()
 
 
+async def test_a_batch_leaves_by_itself_when_the_model_is_about_to_be_free():
+    setting = Setting(batches_in_flight=2)
+    for size in (1, 32):
+        setting.device.free.clear()
+        learning = setting.start(*range(size))
+        await until_idle()
+        setting.now += 0.02
+        setting.device.free.set()
+        await learning
+    setting.device.calls.clear()
+    setting.device.free.clear()
+    calls = []
+    for number in range(3):
+        calls.append(setting.start(number))
+        await until_idle()
+    assert setting.device.calls == [[0]]
+    setting.now += 0.0185
+    async with asyncio.timeout(5):
+        while len(setting.device.calls) < 2:
+            await asyncio.sleep(0.001)
+
+    assert setting.device.calls == [[0], [1, 2]]
+    setting.device.free.set()
+    assert await asyncio.gather(*calls) == [[0], [1], [2]]
+    await setting.batched.close()
+
+
 async def test_a_caller_that_gives_up_leaves_the_queue_at_once(setting):
     first = await setting.occupied()
     gone, stays = setting.start(1), setting.start(2)

@@ -13,6 +13,7 @@ from baleen_core.priority import Priority
 from baleen_sidecar.flow.batching import (
     BATCH_SECONDS,
     MAX_RETRY_SECONDS,
+    SENT_AHEAD_SECONDS,
     Gate,
     Limits,
     Reason,
@@ -49,8 +50,11 @@ def gate_with(*entries, limits=LIMITS) -> Gate:
     return gate
 
 
-def next_numbers(gate: Gate, *, now: float = 0.0) -> list[int]:
-    batch, _ = gate.next_batch(now=now, workers=1)
+def next_numbers(gate: Gate) -> list[int]:
+    """Begin the next batch as soon as it may."""
+    due = gate.due_at(workers=1)
+    assert due is not None
+    batch, _ = gate.next_batch(now=max(0.0, due), workers=1)
     assert batch is not None
     return [entry.number for entry in batch.entries]
 
@@ -65,6 +69,58 @@ def test_the_only_one_goes_at_once(priority, is_video, late, known):
     batch, dropped = gate.next_batch(now=0, workers=1)
 
     assert (batch and batch.entries, dropped) == ([entry], ())
+
+
+def test_a_batch_leaves_just_before_a_worker_is_free_for_it_and_who_comes_until_then_rides_along():
+    gate = gate_with(make_entry(1))
+    due = gate.due_at(workers=1)
+
+    assert due == pytest.approx(GPU(1, 0) - SENT_AHEAD_SECONDS)
+    assert gate.next_batch(now=due - 1e-6, workers=1) == (None, ())
+
+    gate.offer(make_entry(2, now=due), now=due, workers=1)
+
+    assert next_numbers(gate) == [1, 2]
+
+
+def test_batches_that_wait_already_are_waited_for_too():
+    limits = replace(LIMITS, batches_in_flight=3)
+    gate = gate_with(*(make_entry(number, kind=number) for number in range(2)), limits=limits)
+
+    assert next_numbers(gate) == [0]
+    assert gate.due_at(workers=1) == pytest.approx(2 * GPU(1, 0) - SENT_AHEAD_SECONDS)
+    assert gate.due_at(workers=2) == pytest.approx(GPU(1, 0) - SENT_AHEAD_SECONDS)
+    assert gate.due_at(workers=3) == -inf
+
+
+@pytest.mark.parametrize(
+    ("waiting", "now"),
+    [
+        pytest.param(32, 0.0, id="as large as it may be"),
+        pytest.param(1, 1.0, id="the one ahead takes longer than expected"),
+    ],
+)
+def test_a_batch_for_which_nothing_is_gained_by_waiting_leaves_at_once(waiting, now):
+    gate = gate_with(*(make_entry(number) for number in range(waiting)))
+    batch, _ = gate.next_batch(now=now, workers=1)
+
+    assert batch is not None
+    assert len(batch.entries) == waiting
+
+
+def test_nobody_waits_for_more_than_the_batch_under_way_and_its_own_while_all_that_waits_fits_into_one():
+    chance, now = random.Random(1), 0.0
+    simulation = Simulation(GPU)
+    for number in range(3000):
+        now += chance.expovariate(1000)
+        simulation.come(make_entry(number, now=now))
+    simulation.run()
+    slowest = max(GPU(batch.units, 0) for batch in simulation.batches)
+    # Before times are known, batches leave at once.
+    waits = [at - simulation.entries[number].since for number, at in simulation.answered.items() if number >= 100]
+
+    assert len(waits) == 2900
+    assert max(waits) <= 2 * slowest + SENT_AHEAD_SECONDS
 
 
 def test_the_more_urgent_goes_first_and_the_less_urgent_rides_along():

@@ -28,6 +28,8 @@ SHORT_UNITS: Final = 16
 """Rows of up to so many tokens are of one kind; longer ones are of like length, within a factor of 2."""
 SPLIT_WITHIN_SECONDS: Final = 1.0
 """A batch that failed later than this is not tried entry by entry: what else waits would be held up too long."""
+TIMER_SECONDS: Final = 0.0005
+"""By how much uvloop rounds timers, to whole milliseconds: what fires so much earlier would find nothing due."""
 TRIED_APART: Final = 2
 """So many entries of a batch that failed are tried apart while none is answered."""
 
@@ -210,6 +212,7 @@ class _Line:
         self._padding = read_padding(model)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
+        self._timer: asyncio.TimerHandle | None = None
         self._size = metrics.size(model.name)
 
     @property
@@ -257,6 +260,8 @@ class _Line:
         for entry in waiting:
             self._gate.leave(entry)
         _fail(waiting, self._closed())
+        if self._timer is not None:
+            self._timer.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -288,6 +293,7 @@ class _Line:
             batch, dropped = self._gate.next_batch(now=now, workers=self._workers())
             self._turn_away(dropped)
             if batch is None:
+                self._begin_later(now)
                 return
             self._size.observe(sum(entry.rows for entry in batch.entries))
             for entry in batch.entries:
@@ -297,6 +303,15 @@ class _Line:
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _begin_later(self, now: float) -> None:
+        due = self._gate.due_at(workers=self._workers())
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay = max(0.0, due - now) + TIMER_SECONDS
+            self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
 
     async def _run(self, batch: Batch[_Call]) -> None:
         answered = False

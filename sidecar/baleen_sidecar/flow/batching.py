@@ -1,6 +1,7 @@
 """Who waits for a model, who goes next and with whom, and who is refused: one bounded queue in front of each model.
 
-Nobody waits while a batch may go: batches form of what has come while others are under way. Which batch is next is
+Nobody waits while a worker is free: batches form of what has come while others are under way, and each leaves just
+before a worker is free for it. Which batch is next is
 decided by lane, then priority, then the tenants' fair shares, then deadline. How large it may be is bounded by time:
 by a share of what its callers have, whatever the model's hardware is.
 """
@@ -8,6 +9,7 @@ by a share of what its callers have, whatever the model's hardware is.
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from heapq import heapreplace
 from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
@@ -32,6 +34,11 @@ VIDEO_SHARE: Final = 0.25
 """The share of frames of films, while others wait too."""
 PASSED_OVER: Final = 32
 """Entries that are passed over in search of some that fit into a batch: looking takes time, too."""
+SENT_AHEAD_SECONDS: Final = 0.0015
+"""How long before a worker is expected to be free a batch is sent to it: as long as a batch is on its way, or more.
+
+One that is sent earlier waits there, and nobody who comes meanwhile can ride along.
+"""
 MAX_RETRY_SECONDS: Final = 30
 
 
@@ -100,6 +107,11 @@ class Batch(Generic[T]):
     expected_seconds: float
     is_video: bool
     worked_since: float | None = None
+
+    @property
+    def expected_end(self) -> float:
+        """When a worker is expected to have done it, if one works at it; it may have passed."""
+        return (self.begun if self.worked_since is None else self.worked_since) + self.expected_seconds
 
     def remaining_seconds(self, now: float) -> float:
         """Return how much longer it is expected to take; one that is overdue is expected to be so for as long again."""
@@ -196,9 +208,12 @@ class Gate(Generic[T]):
             self._count_out(entry)
 
     def next_batch(self, *, now: float, workers: int) -> tuple[Batch[T] | None, tuple[Dropped[T], ...]]:
-        """Begin the next batch, if there is work and one more may be under way; and return what is too late for one."""
+        """Begin the next batch, if there is work and one more may be under way; and return what is too late for one.
+
+        None begins before `due_at`.
+        """
         dropped: list[Dropped[T]] = []
-        while (lane := self._choose_lane(workers)) is not None:
+        while (lane := self._choose_lane(workers)) is not None and now >= self._goes_at(lane, workers):
             begins = now + self._busy_seconds(now, workers)
             filling = _Filling(self, now=now, begins=begins, may_be_late=not self._under_way)
             for queue in reversed(lane.queues):
@@ -213,6 +228,11 @@ class Gate(Generic[T]):
             if filling.entries:
                 return self._begin(lane, filling, now, workers), tuple(dropped)
         return None, tuple(dropped)
+
+    def due_at(self, *, workers: int) -> float | None:
+        """Return from when on the next batch may begin, which may have passed; None: first another one has to end."""
+        lane = self._choose_lane(workers)
+        return None if lane is None else self._goes_at(lane, workers)
 
     def end(self, batch: Batch[T], *, now: float, workers: int, answered: bool) -> None:
         """Take note that a batch has ended; one that was not answered says nothing about the next."""
@@ -295,6 +315,23 @@ class Gate(Generic[T]):
             lane for is_video, lane in enumerate(self._lanes) if lane.rows and self._may_begin(bool(is_video), workers)
         ]
         return min(able, key=lambda lane: lane.start, default=None)
+
+    def _goes_at(self, lane: _Lane[T], workers: int) -> float:
+        """Return from when on a batch of the lane may begin: at once, or just before a worker is free for it.
+
+        One that is as large as it may be gains nothing by waiting here.
+        """
+        if len(self._under_way) < workers or lane.cost >= self._largest(lane.cost / lane.rows):
+            return -inf
+        ends = sorted(batch.expected_end for batch in self._under_way[:workers])
+        for batch in self._under_way[workers:]:
+            heapreplace(ends, ends[0] + batch.expected_seconds)
+        return ends[0] - SENT_AHEAD_SECONDS
+
+    def _largest(self, row_units: float) -> float:
+        """Return how much work a batch of such rows may be, whoever is in it; see _Filling."""
+        limit = max(BATCH_SECONDS, RIDING_ALONG * self.time.seconds(row_units))
+        return min(self._limits.batch_rows * row_units, GROWTH * self.time.known_units, self.time.largest(limit))
 
     def _begin(self, lane: _Lane[T], filling: "_Filling[T]", now: float, workers: int) -> Batch[T]:
         for entry in filling.entries:
