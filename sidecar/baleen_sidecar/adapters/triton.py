@@ -1,19 +1,17 @@
 """Triton over gRPC; no exception of gRPC leaves this module."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import grpc
-from tritonclient.grpc import service_pb2
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from baleen_core.errors import ModelUnavailable, Unanswerable
 from baleen_core.model.schema import Model
 from baleen_core.model.tensors import NotFinite, check_answer
-from baleen_sidecar.adapters.triton_wire import read_output, to_request
+from baleen_sidecar.adapters.triton_calls import TritonCalls, read_output
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 
 _MAX_MESSAGE_BYTES: Final = 256 << 20
@@ -39,19 +37,18 @@ _CHANNEL: Final = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
+
 T = TypeVar("T")
-Metadata = Sequence[tuple[str, str]]
 
 
 @dataclass(slots=True)
 class _Channel:
-    """A connection, what can be called on it, and the calls under way.
+    """A connection, and the calls on it.
 
     By model, those that are `late`: nobody waits for them any more; oldest first, with when that began.
     """
 
-    connection: grpc.aio.Channel
-    calls: Any
+    client: TritonCalls
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
     late: dict[str, dict[asyncio.Task[Any], float]] = field(default_factory=dict)
 
@@ -105,10 +102,8 @@ class TritonInference:
         with self._failing(model):
             answer = await self._in_time(
                 model.name,
-                lambda calls: _ask(
-                    calls,
-                    to_request(model, inputs),
-                    (("traceparent", work.traceparent),) if work.traceparent else None,
+                lambda client: client.infer(
+                    model, inputs, headers=(("traceparent", work.traceparent),) if work.traceparent else ()
                 ),
             )
             rows = len(inputs[model.inputs[0].name])
@@ -134,8 +129,9 @@ class TritonInference:
         """Say whether the server would answer for this version; False when the server does not answer."""
         try:
             with self._failing(model):
-                asked = service_pb2.ModelReadyRequest(name=model.name, version=model.version)
-                return bool((await self._calls().ModelReady(asked, timeout=self._probe_timeout_seconds)).ready)
+                return await self._client().is_model_ready(
+                    model.name, model.version, timeout_seconds=self._probe_timeout_seconds
+                )
         except ModelUnavailable:
             return False
 
@@ -147,8 +143,7 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            asked = service_pb2.RepositoryModelLoadRequest(model_name=model.name)
-            await self._calls().RepositoryModelLoad(asked, timeout=self._load_timeout_seconds)
+            await self._client().load_model(model.name, timeout_seconds=self._load_timeout_seconds)
 
     async def unload(self, model: Model) -> None:
         """Take the model out of the server; calls that it is answering are finished first.
@@ -158,8 +153,7 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            asked = service_pb2.RepositoryModelUnloadRequest(model_name=model.name)
-            await self._calls().RepositoryModelUnload(asked, timeout=self._load_timeout_seconds)
+            await self._client().unload_model(model.name, timeout_seconds=self._load_timeout_seconds)
 
     async def loaded(self) -> frozenset[tuple[str, str]]:
         """Return name and version of every model that the server would answer for.
@@ -168,9 +162,7 @@ class TritonInference:
             ModelUnavailable: the server does not answer.
         """
         with self._failing(None):
-            asked = service_pb2.RepositoryIndexRequest()
-            index = await self._calls().RepositoryIndex(asked, timeout=self._probe_timeout_seconds)
-            return frozenset((entry.name, entry.version) for entry in index.models if entry.state == "READY")
+            return await self._client().ready_models(timeout_seconds=self._probe_timeout_seconds)
 
     def confirm(self, model: Model) -> None:
         """Take note that the model gave its golden answers."""
@@ -188,8 +180,7 @@ class TritonInference:
         """Return the `--id` that the server was started with, or None when it does not answer."""
         try:
             with self._failing(None):
-                asked = service_pb2.ServerMetadataRequest()
-                return str((await self._calls().ServerMetadata(asked, timeout=self._probe_timeout_seconds)).name)
+                return await self._client().server_name(timeout_seconds=self._probe_timeout_seconds)
         except ModelUnavailable:
             return None
 
@@ -206,10 +197,10 @@ class TritonInference:
             task.cancel()
         channel, self._open = self._open, None
         if channel is not None:
-            await channel.connection.close()
+            await channel.client.close()
         await asyncio.gather(*retired, return_exceptions=True)
 
-    async def _in_time(self, name: str, call: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    async def _in_time(self, name: str, call: Callable[[TritonCalls], Coroutine[Any, Any, T]]) -> T:
         """Wait for a call of a model within the time budget; one that takes longer goes on, and nobody waits for it.
 
         It is never cancelled, nor has it a deadline that the server knows of: Triton has crashed on both (issues 7368
@@ -218,7 +209,7 @@ class TritonInference:
         channel = self._channel()
         if len(channel.late.setdefault(name, {})) >= _MAX_LATE:
             channel = self._renewed(channel, name)
-        task = asyncio.create_task(call(channel.calls))
+        task = asyncio.create_task(call(channel.client))
         channel.under_way.add(task)
         task.add_done_callback(channel.under_way.discard)
         try:
@@ -254,16 +245,15 @@ class TritonInference:
         try:
             await asyncio.wait(set(channel.under_way), timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
         finally:
-            await channel.connection.close()
+            await channel.client.close()
 
-    def _calls(self) -> Any:
-        return self._channel().calls
+    def _client(self) -> TritonCalls:
+        return self._channel().client
 
     def _channel(self) -> _Channel:
         # Made on first use, since a channel belongs to the event loop that is running then.
         if self._open is None:
-            connection = grpc.aio.insecure_channel(self._endpoint, options=_CHANNEL)
-            self._open = _Channel(connection, GRPCInferenceServiceStub(connection))
+            self._open = _Channel(TritonCalls(self._endpoint, _CHANNEL))
         return self._open
 
     @contextmanager
@@ -288,10 +278,6 @@ class TritonInference:
             if task is not None and task.cancelling():
                 raise
             raise ModelUnavailable(f"{who}: the connection was closed") from None
-
-
-async def _ask(calls: Any, request: Any, metadata: Metadata | None) -> Any:
-    return await calls.ModelInfer(request, metadata=metadata)
 
 
 def _forget(task: asyncio.Task[Any], late: dict[asyncio.Task[Any], float]) -> None:

@@ -11,7 +11,7 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from baleen_core.model.schema import DataType, Tensor
 from baleen_core.model.tensors import DTYPES
-from baleen_sidecar.adapters.triton_wire import read_output, to_request
+from baleen_sidecar.adapters.triton_calls import read_output, to_request
 from served_models import IMAGE_MODEL
 
 
