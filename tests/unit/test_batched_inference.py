@@ -17,6 +17,7 @@ from tiny_models import make_model
 
 MODEL = make_model("looks", recipe="owen-s/1", batch=32)
 POISON = 666.0
+from waiting import until
 
 
 class Device:
@@ -145,9 +146,7 @@ async def test_a_batch_leaves_by_itself_when_the_model_is_about_to_be_free():
         await until_idle()
     assert setting.device.calls == [[0]]
     setting.now += 0.0185
-    async with asyncio.timeout(5):
-        while len(setting.device.calls) < 2:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(setting.device.calls) == 2)
 
     assert setting.device.calls == [[0], [1, 2]]
     setting.device.free.set()
