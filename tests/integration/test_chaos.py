@@ -269,7 +269,7 @@ SPARE = {
     "files": 3,
     # Pools of readers of decisions and of revisions, of five connections each, with three files for each of them.
     "database_files": 2 * 5 * 3,
-    "threads": 4,
+    "threads": 6,
     "tasks": 0,
     "connections": 0,
     "body_bytes": 0,
