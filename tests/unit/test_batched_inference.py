@@ -14,10 +14,10 @@ from baleen_sidecar.adapters.batched import BatchedInference, join, read_padding
 from baleen_sidecar.ports import ANYONE, Lane, Work
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from tiny_models import make_model
+from waiting import until
 
 MODEL = make_model("looks", recipe="owen-s/1", batch=32)
 POISON = 666.0
-from waiting import until
 
 
 class Device:
