@@ -14,7 +14,6 @@ from baleen_sidecar.adapters.batched import BatchedInference, join, read_padding
 from baleen_sidecar.ports import ANYONE, Lane, Work
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from tiny_models import make_model
-from waiting import until
 
 MODEL = make_model("looks", recipe="owen-s/1", batch=32)
 POISON = 666.0
@@ -26,6 +25,7 @@ class Device:
     def __init__(self) -> None:
         self.calls: list[list[float]] = []
         self.works: list[Work] = []
+        self.was_asked = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
         self.is_down = False
@@ -34,6 +34,7 @@ class Device:
         rows = [float(row[0]) for row in inputs["image"]]
         self.calls.append(rows)
         self.works.append(work)
+        self.was_asked.set()
         await self.free.wait()
         if self.is_down or POISON in rows:
             raise ModelUnavailable(f"failed with {len(rows)} rows")
@@ -145,8 +146,10 @@ async def test_a_batch_leaves_by_itself_when_the_model_is_about_to_be_free():
         calls.append(setting.start(number))
         await until_idle()
     assert setting.device.calls == [[0]]
+    setting.device.was_asked.clear()
     setting.now += 0.0185
-    await until(lambda: len(setting.device.calls) == 2)
+    async with asyncio.timeout(5):
+        await setting.device.was_asked.wait()
 
     assert setting.device.calls == [[0], [1, 2]]
     setting.device.free.set()
