@@ -1,10 +1,12 @@
 """The composition root: the one place that knows who stands behind which port."""
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -457,9 +459,15 @@ def build_rest(
         queues,
         source_routes,
     )
-    document = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
-    add_faces(document)
-    app.openapi = lambda: document  # type: ignore[method-assign]
+
+    @functools.cache
+    def document() -> dict[str, Any]:
+        built = build_openapi(app, {name: answer for part in parts for name, answer in part.ANSWERS.items()})
+        add_faces(built)
+        return built
+
+    # Built when it is first asked for: it takes as long as all else that is made here.
+    app.openapi = document  # type: ignore[method-assign]
     return app
 
 

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from baleen_core.api_keys import KeyRole, hash_key, make_key
 from baleen_sidecar.testing import FixedInference, FixedTokens
+from faces import MODERATE_KEY, write_keys
 from media import encode, grey, steady, video
 from policies import policy_manifest
 from serving import until
@@ -398,6 +399,18 @@ def test_the_api_document_has_no_reference_to_nowhere_and_no_schema_that_nothing
 
     used = set(re.findall(r'"#/components/schemas/([^"]+)"', response.text))
     assert used == set(response.json()["components"]["schemas"])
+
+
+def test_the_api_document_is_the_same_whatever_the_settings(start_sidecar: StartSidecar, tmp_path: Path) -> None:
+    """Every test compares answers with the document of whichever application was started first."""
+    keys = write_keys(tmp_path / "keys.yaml")
+    plain = start_sidecar()
+    other = start_sidecar(
+        api_keys_file=keys, governor=False, cache_enabled=True, cache_by_tenant=True, policies={}, port=0
+    )
+    mine = other.client.get("/openapi.json", headers={"Authorization": f"Bearer {MODERATE_KEY}"})
+
+    assert mine.json() == plain.client.get("/openapi.json").json() == plain.answers.document
 
 
 def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: StartSidecar, tmp_path: Path) -> None:
