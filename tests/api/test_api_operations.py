@@ -39,6 +39,7 @@ COUNTS_OF_NOW = {
     "baleen_connections",
     "baleen_tasks",
     "baleen_governor_waiting",
+    "baleen_governor_entering_per_second",
     "baleen_governor_throttle_level",
     "baleen_rescan_debt_decisions",
 }
