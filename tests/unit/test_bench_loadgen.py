@@ -203,9 +203,9 @@ def test_what_is_not_answered_well_is_asked_again_as_often_as_it_may_be(tmp_path
 
     with server() as (port, seen):
         target = f"-target=http://127.0.0.1:{port}/"
-        insist = ("-retries=2", "-retry-wait-seconds=0.01", "-give-up-seconds=5")
-        well = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=30", *insist).stdout)
-        insist += ("-spoiled-by=hel",)
+        often = ("-retries=9", "-retry-wait-seconds=0.01", "-give-up-seconds=5")
+        well = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=30", *often).stdout)
+        insist = ("-retries=2", "-retry-wait-seconds=0.01", "-give-up-seconds=5", "-spoiled-by=hel")
         spoilt = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=4", *insist).stdout)
 
     slots = well["slots"]
