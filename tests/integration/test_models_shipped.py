@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,8 @@ from PIL import Image
 
 from baleen_cli.model_files import ModelLocator
 from baleen_cli.models.catalog import ModelSource, load_catalog
-from baleen_cli.models.fetch import fetch_models, verify_models
+from baleen_cli.models.fetch import fetch_models, fetch_source, verify_models
+from baleen_cli.models.progress import SilentProgress
 from baleen_cli.models.store import ModelStore
 from baleen_core.model.golden import compare_golden
 from baleen_core.model.parse import parse_model
@@ -21,6 +23,14 @@ from triton import make_rows
 
 SOURCES = pytest.mark.parametrize("source", load_catalog(), ids=lambda source: source.name)
 TOLERANCE = 1e-5
+LEVELS_TOLERANCE = 2e-7
+"""Half a millionth is what changes a score; none was seen to differ at all."""
+
+PICTURES = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "data" / "golden_tensors").iterdir()
+    if path.suffix in (".jpg", ".png")
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +42,18 @@ def store() -> ModelStore:
 
 
 def open_session(store: ModelStore, name: str) -> onnxruntime.InferenceSession:
+    return open_file(store.locate(name).onnx)
+
+
+def open_file(onnx: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(store.locate(name).onnx, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+SEEING = pytest.mark.parametrize(
+    "source", [source for source in load_catalog() if source.levels], ids=lambda source: source.name
+)
 
 
 def prepare(store: ModelStore, source: ModelSource, index: int) -> dict[str, np.ndarray]:
@@ -80,6 +99,25 @@ def test_a_model_gives_its_golden_answers(store, source):
         problems += compare_golden(model, index, read_signals(model, outputs, 0))
 
     assert problems == []
+
+
+@SEEING
+def test_levels_get_the_scores_that_floats_got_from_the_model_before(store, source):
+    assert source.replaced
+    fetch_source(source.replaced, store, SilentProgress())
+    recipe, _, _ = parse_model(source.entry).preprocessing.recipe.partition("/")
+    sessions = [open_file(store.files_of(each).onnx) for each in (source.replaced, source)]
+    for path in PICTURES:
+        with Image.open(path) as picture:
+            prepared = [image_recipe(f"{recipe}/{version}")(picture.convert("RGB"))[None] for version in (1, 2)]
+        floats, levels = (
+            session.run(None, {session.get_inputs()[0].name: rows})
+            for session, rows in zip(sessions, prepared, strict=True)
+        )
+
+        assert prepared[0].nbytes == 4 * prepared[1].nbytes
+        for before, after in zip(floats, levels, strict=True):
+            assert np.abs(before - after).max() <= LEVELS_TOLERANCE
 
 
 @SOURCES

@@ -47,7 +47,13 @@ def make_tarball(files: Mapping[str, bytes], links: Mapping[str, str] | None = N
 
 
 def make_document(
-    packed: bytes, *, archive_sha256: str = "", file_sha256: str = "", result_sha256: str = "", path: str = MEMBER
+    packed: bytes,
+    *,
+    archive_sha256: str = "",
+    file_sha256: str = "",
+    result_sha256: str = "",
+    path: str = MEMBER,
+    levels: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the `model.yaml` of a model that is a copy of `CONTENT`; its digests are right by default."""
     return {
@@ -60,6 +66,7 @@ def make_document(
             "files": [{"path": path, "sha256": file_sha256 or digest(CONTENT)}],
             "converter": "Copy",
             "licence": "MIT",
+            **({"levels": levels} if levels else {}),
         },
         "model": {
             "name": "tiny",

@@ -59,6 +59,8 @@ def make_rows(model: Model, rows: int, *, seed: int = 0, size: int = 64) -> dict
         shape = (rows, *(size if dim == -1 else dim for dim in tensor.dims))
         if tensor.data_type == DataType.FP32:
             made[tensor.name] = random.uniform(0, 255, shape).astype(np.float32)
+        elif tensor.data_type == DataType.UINT8:
+            made[tensor.name] = random.integers(0, 256, shape, np.uint8)
         elif tensor.name == "attention_mask":
             lengths = random.integers(1, shape[1] + 1, rows)
             made[tensor.name] = (np.arange(shape[1]) < lengths[:, np.newaxis]).astype(np.int64)

@@ -304,6 +304,18 @@ def test_models_that_need_more_memory_than_their_pod_has_are_refused_with_the_su
             id="misspelt recipe",
         ),
         pytest.param(
+            make_entry(preprocessing={"recipe": "owen-s/2"}),
+            "inputs",
+            "'image' is FP32; recipe owen-s/2 makes UINT8",
+            id="a model of floats with a recipe of levels",
+        ),
+        pytest.param(
+            make_entry(inputs=[{"name": "image", "dataType": "UINT8", "dims": [224, 224, 3]}]),
+            "inputs",
+            "'image' is UINT8; recipe owen-s/1 makes FP32",
+            id="a model of levels with a recipe of floats",
+        ),
+        pytest.param(
             make_entry(
                 golden=[
                     {

@@ -6,9 +6,12 @@ from importlib.resources import files
 import pytest
 
 from baleen_cli.models.catalog import Converter, choose, load_catalog
+from baleen_cli.models.store import recipe_key
 from baleen_core.errors import ModelError, NotFound
 from baleen_core.model.parse import parse_model
-from packages import digest, make_document, write_source
+from baleen_core.model.recipes import find_recipe
+from baleen_core.model.schema import DataType
+from packages import CONTENT, MEMBER, digest, make_document, make_wheel, write_source
 
 SOURCES = pytest.mark.parametrize("source", load_catalog(), ids=lambda source: source.name)
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -52,7 +55,37 @@ def test_only_a_model_that_is_trained_here_may_leave_the_digest_of_its_result_op
 def test_a_copied_model_has_the_digest_of_the_packaged_file(source):
     copied = [file.sha256 for file in source.archive.files if source.converter is Converter.COPY]
 
-    assert copied in ([], [source.sha256])
+    assert copied in ([], [source.replaced.sha256 if source.replaced else source.sha256])
+
+
+def test_every_model_that_sees_pictures_takes_levels_and_stands_for_one_of_floats():
+    seeing = [each for each in load_catalog() if find_recipe(each.entry["preprocessing"]["recipe"]).accepts == "image"]
+
+    assert [each.name for each in seeing] == ["faces", "image-safety", "nsfwjs", "open-nsfw", "plates"]
+    for each in seeing:
+        assert parse_model(each.entry).inputs[0].data_type is DataType.UINT8
+        assert (each.version, each.replaced.version, each.replaced.levels) == ("2", "1", None)
+        assert len({each.sha256, each.replaced.sha256}) == len({recipe_key(each), recipe_key(each.replaced)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("levels", "problem"),
+    [
+        pytest.param({"channels": "GRB"}, "fetch.levels.channels: 'GRB' is not one of RGB, BGR", id="channels"),
+        pytest.param({"layout": "CHW"}, "fetch.levels.layout: .* NCHW", id="layout"),
+        pytest.param({"mean": [104]}, "fetch.levels.mean: has 1 numbers; give one for each of the 3", id="mean"),
+        pytest.param({"mean": [1, 2, 256]}, r"fetch.levels.mean\[2\]: 256 ", id="a mean beyond any level"),
+        pytest.param({"replaces": {"version": "1"}}, "fetch.levels.replaces.sha256", id="what was replaced"),
+        pytest.param({"scale": 2}, "fetch.levels.scale: unknown field", id="an unknown field"),
+    ],
+)
+def test_wrong_levels_are_named(tmp_path, levels, problem):
+    right = {"channels": "RGB", "layout": "NCHW", "replaces": {"version": "1", "sha256": "ab" * 32}}
+    packed = make_wheel({MEMBER: CONTENT})
+    write_source(tmp_path, make_document(packed, levels=right))
+
+    with pytest.raises(ModelError, match=problem):
+        write_source(tmp_path, make_document(packed, levels=right | levels))
 
 
 @SOURCES

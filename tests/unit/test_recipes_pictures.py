@@ -29,6 +29,15 @@ TOLERANCES = {
     "centerface": (2, 0.1),
     "clp-det": (2, 0.1),
 }
+# What the models' files do in front of their graphs: the graph's order of colours, what is taken off, and of axes.
+IN_FRONT = {
+    "owen-s": lambda levels: levels.transpose(2, 0, 1),
+    "open-nsfw": lambda levels: levels[:, :, ::-1] - BGR_MEAN,
+    "nsfwjs": lambda levels: levels,
+    "centerface": lambda levels: levels.transpose(2, 0, 1),
+    "clp-det": lambda levels: (levels[:, :, ::-1] - BGR_MEAN).transpose(2, 0, 1),
+}
+RECIPES = [f"{name}/{version}" for name in IN_FRONT for version in (1, 2)]
 
 
 @pytest.mark.parametrize("key", TENSORS.files)
@@ -46,7 +55,16 @@ def test_a_recipe_makes_what_the_models_own_package_makes(key):
     assert difference.mean() <= mean
 
 
-@pytest.mark.parametrize("name", ["owen-s/1", "open-nsfw/1", "nsfwjs/1", "centerface/1", "clp-det/1"])
+@pytest.mark.parametrize("name", IN_FRONT)
+@pytest.mark.parametrize("picture", PICTURES)
+def test_a_recipe_of_levels_leaves_out_what_the_model_has_in_front_and_nothing_else(name, picture):
+    levels = image_recipe(f"{name}/2")(open_golden(picture))
+
+    assert (levels.dtype, levels.shape[2], levels.flags.c_contiguous) == (np.uint8, 3, True)
+    assert (IN_FRONT[name](levels) == image_recipe(f"{name}/1")(open_golden(picture))).all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (224, 224), (640, 640), (2000, 1500)])
 def test_pictures_of_any_size_share_a_batch(name, size):
     rows = [image_recipe(name)(picture) for picture in (Image.new("RGB", size, "white"), open_golden("tiny"))]
@@ -76,7 +94,7 @@ def test_a_recipe_leaves_the_picture_as_it_was():
     picture = open_golden("tiny")
     before = picture.tobytes()
 
-    for name in ("owen-s/1", "open-nsfw/1", "nsfwjs/1", "centerface/1", "clp-det/1"):
+    for name in RECIPES:
         image_recipe(name)(picture)
 
     assert picture.tobytes() == before
@@ -97,9 +115,9 @@ def test_a_letterboxed_picture_is_shrunk_and_never_blown_up(size, scale):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        pytest.param("owen-s/2", "did you mean owen-s/1", id="a version that is not there"),
+        pytest.param("owen-s/3", "did you mean owen-s/2", id="a version that is not there"),
         pytest.param("opennsfw/1", "did you mean open-nsfw/1", id="a typo"),
-        pytest.param("zzz", "the recipes are centerface/1, clp-det/1", id="nothing like it"),
+        pytest.param("zzz", "the recipes are centerface/1, centerface/2, clp-det/1", id="nothing like it"),
     ],
 )
 def test_an_unknown_recipe_is_refused_with_the_nearest_name(name, message):

@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.resources.abc import Traversable
 from typing import Any, Final
@@ -43,6 +43,32 @@ class Converter(StrEnum):
     TOX_BLOCK = "ToxBlock"
 
 
+class Channels(StrEnum):
+    """The order of colours that a graph was trained with."""
+
+    RGB = "RGB"
+    BGR = "BGR"
+
+
+class Layout(StrEnum):
+    """The order of axes that a graph was made with: batch, channels, height, width."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """What nodes in front of a graph make of pictures as they are decoded (UINT8, NHWC, RGB, 0 to 255).
+
+    `mean` is taken off, in the order of the graph's own channels.
+    """
+
+    channels: Channels
+    layout: Layout
+    mean: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagedFile:
     """A file inside an archive that a converter reads, by its path there."""
@@ -73,7 +99,8 @@ class ModelSource:
 
     `sha256` is None where the file is trained on this machine; `assets` are digests by name; `entry` is plain YAML,
     which `baleen_core.model.parse` reads; `folder` has the card and the golden files; `fetch_digest` names the whole
-    fetch section.
+    fetch section. With `levels` the graph takes them in place of floats, and `replaced` is the same model before that:
+    it is still made for whoever names its digest.
     """
 
     name: str
@@ -86,6 +113,8 @@ class ModelSource:
     entry: Mapping[str, Any]
     folder: Traversable
     fetch_digest: str
+    levels: Levels | None = None
+    replaced: "ModelSource | None" = None
 
 
 @functools.cache
@@ -133,7 +162,7 @@ def _read_document(document: object, folder: Traversable) -> ModelSource:
     top = Reader(document, "", problems)
     fetch, entry = top.mapping("fetch", required=True), top.mapping("model", required=True)
     top.done()
-    source = ModelSource(
+    converted = ModelSource(
         name=entry.required("name", name, ""),
         version=entry.required("version", text(max_length=9), ""),
         archive=_read_archive(fetch),
@@ -145,12 +174,36 @@ def _read_document(document: object, folder: Traversable) -> ModelSource:
         folder=folder,
         fetch_digest=digest_of(canonical_json(_plain(document, "fetch"))),
     )
+    source = _with_levels(converted, fetch, _plain(document, "fetch")) if fetch.has("levels") else converted
     fetch.done()
     if source.name != folder.name:
         entry.report("name", f"{source.name!r} is not the name of its folder, {folder.name!r}")
     if problems:
         raise ModelError(problems)
     return source
+
+
+def _with_levels(source: ModelSource, fetch: Reader, section: Mapping[str, Any]) -> ModelSource:
+    reader = fetch.mapping("levels")
+    replaces = reader.mapping("replaces", required=True)
+    levels = Levels(
+        channels=reader.required("channels", one_of(Channels), Channels.RGB),
+        layout=reader.required("layout", one_of(Layout), Layout.NCHW),
+        mean=reader.values("mean", integer(0, 255), limit=3),
+    )
+    if levels.mean and len(levels.mean) != 3:
+        reader.report("mean", f"has {len(levels.mean)} numbers; give one for each of the 3 channels")
+    # Without this part the section is what it was before, and so is the place of what was made of it then.
+    before = {key: value for key, value in section.items() if key != "levels"}
+    replaced = replace(
+        source,
+        version=replaces.required("version", text(max_length=9), ""),
+        sha256=replaces.required("sha256", sha256, ""),
+        fetch_digest=digest_of(canonical_json(before)),
+    )
+    replaces.done()
+    reader.done()
+    return replace(source, levels=levels, replaced=replaced)
 
 
 def _read_assets(preprocessing: Reader) -> dict[str, str]:

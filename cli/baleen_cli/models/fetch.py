@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from baleen_cli.models.archives import Download, download_archive, extract_files
+from baleen_cli.models.archives import Download, check_digest, download_archive, extract_files
 from baleen_cli.models.catalog import Archive, ModelSource, choose
-from baleen_cli.models.converters import load_converter
+from baleen_cli.models.converters import load_converter, load_levels
 from baleen_cli.models.progress import FetchProgress, SilentProgress
-from baleen_cli.models.store import ModelStore, StoredModel
+from baleen_cli.models.store import MODEL_FILE, ModelStore, StoredModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def fetch_models(
         UpstreamError: a registry or its client failed.
     """
     shown = progress or SilentProgress()
-    return [_fetch(source, store, shown, download) for source in choose(names, store.catalog)]
+    return [fetch_source(source, store, shown, download=download) for source in choose(names, store.catalog)]
 
 
 def verify_models(names: Iterable[str], store: ModelStore) -> list[StoredModel]:
@@ -56,7 +56,14 @@ def verify_models(names: Iterable[str], store: ModelStore) -> list[StoredModel]:
     return [store.verify(source) for source in choose(names, store.catalog)]
 
 
-def _fetch(source: ModelSource, store: ModelStore, progress: FetchProgress, download: Download) -> Fetched:
+def fetch_source(
+    source: ModelSource, store: ModelStore, progress: FetchProgress, *, download: Download = download_archive
+) -> Fetched:
+    """Bring one model into the store, also one that another has replaced.
+
+    Raises:
+        IntegrityError, ModelError, UpstreamError: as for fetch_models.
+    """
     if stored := store.find(source):
         return Fetched(stored=stored, made_seconds=None)
     started = time.monotonic()
@@ -77,6 +84,10 @@ def _make(source: ModelSource, store: ModelStore, progress: FetchProgress, downl
         made = workspace / "made"
         made.mkdir()
         figures = load_converter(source.converter)(inputs, made, progress)
+        if source.levels and source.replaced and source.replaced.sha256:
+            onnx = made / MODEL_FILE
+            check_digest(onnx, source.replaced.sha256, f"{MODEL_FILE} of model {source.name} before it takes levels")
+            load_levels()(onnx, source.levels)
         return store.keep(source, made, figures)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from baleen_cli.models.archives import Download, download_archive
 from baleen_cli.models.catalog import ModelSource
-from baleen_cli.models.fetch import fetch_models
-from baleen_cli.models.progress import FetchProgress
+from baleen_cli.models.fetch import fetch_source
+from baleen_cli.models.progress import FetchProgress, SilentProgress
 from baleen_cli.models.store import ModelStore
 from baleen_core.errors import IntegrityError, ModelError, NotFound, Problem
 from baleen_core.model.rendering import MODEL_FILE, SOURCE_FILE
@@ -53,9 +53,9 @@ def _place(
     source: Path, repository: Path, store: ModelStore, progress: FetchProgress | None, download: Download
 ) -> Placed:
     name, wanted = source.parent.name, _read(source)
-    shipped = find_shipped(store, name, str(wanted["uri"]))
-    fetch_models([shipped.name], store, progress, download=download)
-    found = store.locate(shipped.name)
+    shipped = find_shipped(store, name, str(wanted["uri"]), wanted["sha256"])
+    fetch_source(shipped, store, progress or SilentProgress(), download=download)
+    found = store.files_of(shipped)
     if wanted["sha256"] not in (None, found.sha256):
         raise IntegrityError(f"model {name}", expected=str(wanted["sha256"]), found=found.sha256)
     home = repository / name
@@ -66,15 +66,16 @@ def _place(
     return Placed(name=name, version=str(wanted["version"]), sha256=found.sha256)
 
 
-def find_shipped(store: ModelStore, model: str, uri: str) -> ModelSource:
-    """Return the shipped model that comes from this package.
+def find_shipped(store: ModelStore, model: str, uri: str, sha256: str | None) -> ModelSource:
+    """Return the shipped model that comes from this package, or the one that it replaced where that digest is named.
 
     Raises:
         ModelError: there is none; the known packages are named.
     """
     for source in store.catalog:
         if source.entry["source"]["uri"] == uri:
-            return source
+            replaced = source.replaced
+            return replaced if replaced and replaced.sha256 == sha256 else source
     known = ", ".join(str(source.entry["source"]["uri"]) for source in store.catalog)
     message = f"{uri!r} is not the package of a shipped model; there are {known}"
     raise ModelError([Problem(field=f"model {model}: source.uri", message=message)])

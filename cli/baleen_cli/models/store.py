@@ -74,9 +74,17 @@ class ModelStore:
             NotFound: there is no such model, or it was not fetched yet.
         """
         (source,) = choose([name], self.catalog)
+        return self.files_of(source)
+
+    def files_of(self, source: ModelSource) -> ModelFiles:
+        """Return the files of a model of the catalogue, or of one that it replaced.
+
+        Raises:
+            NotFound: it was not fetched yet.
+        """
         stored = self.find(source)
         if stored is None:
-            raise NotFound(f"model {name!r} has not been fetched; run `baleen models fetch {name}`")
+            raise NotFound(f"model {source.name!r} has not been fetched; run `baleen models fetch {source.name}`")
         folder = self.folder(source)
         assets = {file: folder / file for file in stored.digests if file != MODEL_FILE}
         return ModelFiles(onnx=folder / MODEL_FILE, sha256=stored.sha256, assets=assets)
@@ -102,7 +110,7 @@ class ModelStore:
             NotFound: it was not fetched yet.
             IntegrityError: a byte is wrong; expected and found digest are named.
         """
-        self.locate(source.name)
+        self.files_of(source)
         stored = self.find(source)
         assert stored is not None
         for file, expected in stored.digests.items():
@@ -149,7 +157,9 @@ class ModelStore:
             shutil.rmtree(target)
         made.rename(target)
         _sync(target.parent)
-        self.record(stored)
+        # One that was replaced is made for a deployment that still names it; the file says what is shipped.
+        if source in self.catalog:
+            self.record(stored)
         return stored
 
     def record(self, stored: StoredModel) -> None:
@@ -182,7 +192,7 @@ class ModelStore:
 
 def recipe_key(source: ModelSource) -> str:
     """Name everything that decides what is made: the fetch section and the converter."""
-    return digest_of(f"{source.fetch_digest} {fingerprint(source.converter)}".encode()).removeprefix("sha256:")
+    return digest_of(f"{source.fetch_digest} {fingerprint(source)}".encode()).removeprefix("sha256:")
 
 
 def _describe(source: ModelSource, folder: Path, figures: Mapping[str, Any]) -> StoredModel:

@@ -12,7 +12,7 @@ from baleen_core.model.recipes import TextRecipe, find_recipe, image_recipe, tex
 from baleen_core.model.schema import GoldenInput, Model
 from baleen_core.records import ModelIdentity
 
-ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
+ImageRecipe = Callable[[Image.Image], NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

