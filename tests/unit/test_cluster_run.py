@@ -65,7 +65,9 @@ def run(tmp_path):
 
     def run(event, *arguments, **environment):
         (tmp_path / "test_inner.py").write_text(TESTS.replace("{event}", json.dumps(event)))
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "BALEEN_UPDATE_"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "BALEEN_UPDATE_"))
+        }
         inherited["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading all takes seconds
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "xdist", "-c", tmp_path / "pytest.ini", "-v", tmp_path, *arguments],
