@@ -52,7 +52,8 @@ def compare_on(
             side.name: side.calibrate(step_seconds=effort.step_seconds, max_seconds=effort.calibration_seconds)
             for side in (direct, subject)
         }
-        rate = max(1.0, SHARE * min(capacity for capacity, _ in capacities.values()))
+        # On a busy machine almost nothing may have been answered; some requests there must be.
+        rate = max(20 / effort.seconds, SHARE * min(capacity for capacity, _ in capacities.values()))
 
         def measure(side: Side, seed: int) -> Load:
             return side.offer(rate=rate, seconds=effort.seconds, seed=seed)
