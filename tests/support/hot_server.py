@@ -10,12 +10,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pytest
 import uvloop
 from prometheus_client import CollectorRegistry
 
 from baleen_core.api_keys import ApiKey, KeyRole
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.main import Served, bind
+from baleen_sidecar.web import exchange, request_body
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.callers import note_key
 from baleen_sidecar.web.connections import ConnectionLimits
@@ -138,6 +140,32 @@ class HotServer:
     tasks: Callable[[], int]
     """How many tasks there are beside the server's own."""
     open_connections: Callable[[], int]
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer that says its length, and not a byte more."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        part = connection.recv(1)
+        assert part, f"the connection was closed after {head!r}"
+        head += part
+    first, *lines = head.decode().splitlines()
+    headers = dict(line.split(": ", 1) for line in lines if line)
+    left, body = int(headers.get("content-length", 0)), b""
+    while left > len(body):
+        part = connection.recv(left - len(body))
+        assert part, f"the connection was closed after {body!r}"
+        body += part
+    return int(first.split()[1]), headers, body
+
+
+@contextlib.contextmanager
+def impatient_hot_server() -> Iterator[HotServer]:
+    """Serve as `hot_server` does, and wait but a moment for the rest of a body that nobody will ask for."""
+    with pytest.MonkeyPatch.context() as patch, hot_server() as running:
+        patch.setattr(request_body, "DISCARD_SECONDS", 0.1)
+        patch.setattr(exchange, "DISCARD_SECONDS", 0.1)
+        yield running
 
 
 @contextlib.contextmanager

@@ -338,11 +338,10 @@ class Moderate:
         """
         if self._governor is not None and not self._governor.lets_in(caller.priority):
             return None
-        if len(text) > INLINE_TEXT_LENGTH:
+        # Before anything is done for it: what is wanted does not depend on the side of a rollout that counts.
+        if len(text) > INLINE_TEXT_LENGTH or self._policies().in_force(context).wanted("text"):
             return None
         in_force, digest = self._place_text(text, context)
-        if in_force.wanted("text"):
-            return None
         found = self._read_text(text, digest, in_force)
         evidence = Evidence(
             content=ContentFacts(type="text", digest=digest, length=len(text), links=found.links),
