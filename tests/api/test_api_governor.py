@@ -1,5 +1,6 @@
 """The governor over HTTP: who is let in while the machine is busy, and what everybody else is told."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from websockets.sync.client import connect
 
 from baleen_core.api_keys import ApiKey, KeyList, KeyRole, hash_key, make_key, render_key_list
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.governor import LEVELS, GovernorRules
 from baleen_sidecar.ports import Usage
 from baleen_sidecar.usecases.govern import Governor
+from grpc_calls import SECONDS, connected, text
 from sidecars import RunningSidecar, StartSidecar, post
 
 HELLO = {"type": "text", "text": "hello"}
@@ -164,6 +167,43 @@ def test_who_has_had_its_share_of_a_busy_process_is_told_when_to_come_again(star
     assert "this caller has had its share" in refused[0].json()["detail"]
     urgent = running.client.post("/v1/moderate", json={"content": HELLO}, headers={"X-Baleen-Priority": "Critical"})
     assert urgent.status_code == 200
+
+
+def over_grpc(running: RunningSidecar, count: int) -> list[str]:
+    with connected(running) as client:
+        calls = [client.moderate.future(text(), timeout=SECONDS) for _ in range(count)]
+        return ["Decided" if call.exception() is None else call.details() for call in calls]
+
+
+def over_websocket(running: RunningSidecar, count: int) -> list[str]:
+    host, port = running.address
+    with connect(f"ws://{host}:{port}/v1/stream", proxy=None) as connection:
+        for _ in range(count):
+            connection.send(json.dumps({"content": HELLO}))
+        answers = [json.loads(connection.recv(timeout=SECONDS)) for _ in range(count)]
+    return ["Decided" if "decision" in each else each["problem"]["detail"] for each in answers]
+
+
+@pytest.mark.parametrize("ask", [over_grpc, over_websocket])
+def test_messages_count_in_the_share_of_their_caller_as_requests_do(
+    start_sidecar: StartSidecar, ask: Callable[[RunningSidecar, int], list[str]]
+) -> None:
+    resources = Resources()
+    governor = Governor(
+        resources, rules=GovernorRules(), monotonic_seconds=lambda: resources.now, chance=lambda count: bytes(count)
+    )
+    running = start_sidecar(ports={"governor": governor}, grpc_port=0)
+
+    async def fall_behind() -> None:
+        for _ in range(20):
+            governor.admit(Priority.NORMAL)
+        governor.adjust(0.1, late_seconds=1.0)
+
+    running.run(fall_behind())
+    answers = ask(running, 20)
+
+    assert 0 < answers.count("Decided") < 20
+    assert all("this caller has had its share" in each for each in answers if each != "Decided")
 
 
 def test_a_tenant_that_floods_a_busy_process_takes_nothing_from_another(

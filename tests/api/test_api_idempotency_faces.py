@@ -21,6 +21,7 @@ from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from faces import MODERATE_KEY, TOXICITY, policy
 from grpc_calls import SECONDS, connected, details_of, item, refusal
+from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar
 from waiting import until
 
@@ -103,6 +104,17 @@ def test_a_request_that_is_sent_again_has_the_same_decisions(running: RunningSid
     assert decisions == 3 * (1 if ask is analyze else len(WORDS))
     metrics = running.client.get("/metrics").text
     assert f"baleen_requests_replayed_total {decisions / 3}" in metrics
+
+
+def test_texts_that_no_model_is_asked_about_are_decided_once_for_a_key_too(start_sidecar: StartSidecar) -> None:
+    rules = {"rules": [{"name": "links", "when": "content.links > 0", "action": "Review"}]}
+    running = start_sidecar(policies={"all.yaml": [policy_manifest(rules)]})
+    key = {"Idempotency-Key": "k-1"}
+    first, again = batch(running, *WORDS, headers=key), batch(running, *WORDS, headers=key)
+
+    assert [is_replayed(each) for each in (first, again)] == [False, True]
+    assert said(again) == said(first)
+    assert count(running) == len(WORDS)
 
 
 @pytest.mark.parametrize("ask", FACES)

@@ -10,10 +10,11 @@ from PIL import Image
 
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
-from baleen_core.errors import FetchError
+from baleen_core.errors import FetchError, Overloaded
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import Verdict
+from baleen_core.priority import Priority
 from baleen_core.records import RESCAN_DEBT, Context, DecisionRecord, Durability
 from baleen_sidecar.flow.debts import DebtRoom
 from baleen_sidecar.ports import Page
@@ -194,6 +195,22 @@ async def test_an_address_that_cannot_be_read_is_tried_again_and_then_given_up(s
     (after,) = await site.decided()
     assert after.decision.decision is REVIEW
     assert site.counted == ["PutBack", "Changed"]
+
+
+async def test_while_there_is_no_room_for_more_a_debt_is_put_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.text()
+    site.inference.down.clear()
+
+    def refuse(caller: Caller) -> None:
+        assert caller.priority is Priority.LOW
+        raise Overloaded("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.moderate, "admit", refuse)
+        assert await site.payer.pay_some() == 0
+    assert (site.counted, await site.decided()) == (["PutBack"], [])
+    site.now += 5
+    assert await site.payer.pay_some() == 1
 
 
 async def test_a_model_that_fails_once_more_puts_the_debt_off(site: Site) -> None:
