@@ -1,7 +1,9 @@
 """Few pictures are held at a time, the urgent ones first, and none while a model is waited for."""
 
 import asyncio
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -164,3 +166,28 @@ async def test_a_place_that_was_given_to_somebody_who_gives_up_just_then_goes_on
     places.release()
 
     assert places.free == 1
+
+
+async def test_nothing_is_kept_of_whoever_gave_up_behind_a_place_that_is_still_held(monkeypatch):
+    loop, turns = asyncio.get_running_loop(), weakref.WeakSet()
+    create_future = loop.create_future
+
+    def create_noted():
+        turns.add(future := create_future())
+        return future
+
+    places = Places(1)
+    await places.acquire(Priority.LOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "create_future", create_noted)
+        waiting = [asyncio.create_task(places.acquire(priority)) for priority in Priority for _ in range(10)]
+        await asyncio.sleep(0)
+    noted = len(turns)
+    for caller in waiting:
+        caller.cancel()
+    await asyncio.wait(waiting)
+    del waiting, caller
+    gc.collect()
+
+    assert noted == 40
+    assert not turns

@@ -1,7 +1,7 @@
 """So many at a time, the most urgent first."""
 
 import asyncio
-import heapq
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,8 +13,10 @@ class Places:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._count = 0
+        # Whoever gives up leaves at once, out of the middle; a plain dictionary is slow to find what is first again.
+        self._waiting: dict[Priority, OrderedDict[asyncio.Future[None], None]] = {
+            priority: OrderedDict() for priority in sorted(Priority, reverse=True)
+        }
 
     @property
     def free(self) -> int:
@@ -36,11 +38,11 @@ class Places:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._count += 1
-        heapq.heappush(self._waiting, (-priority, self._count, turn))
+        self._waiting[priority][turn] = None
         try:
             await turn
         except asyncio.CancelledError:
+            self._waiting[priority].pop(turn, None)
             if turn.done() and not turn.cancelled():
                 # It was given a place just then.
                 self.release()
@@ -48,9 +50,10 @@ class Places:
 
     def release(self) -> None:
         """Give a place back, or to who is next."""
-        while self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
+        for line in self._waiting.values():
+            while line:
+                turn, _ = line.popitem(last=False)
+                if not turn.done():
+                    turn.set_result(None)
+                    return
         self._free += 1
