@@ -187,6 +187,26 @@ async def test_late_calls_on_a_connection_that_was_replaced_may_still_end(fake):
     await adapter.close()
 
 
+async def test_a_connection_that_was_replaced_is_not_closed_while_a_model_is_loaded_on_it(fake):
+    adapter = TritonInference(fake.endpoint, timeout_seconds=20, stuck_seconds=0)
+    idle = len(asyncio.all_tasks())
+    fake.loads = asyncio.Event()
+    load = asyncio.create_task(adapter.load(TEXT_MODEL))
+    await until(lambda: fake.loading == 1)
+    held = await leave_late(fake, adapter)
+    assert await adapter.infer(TEXT_MODEL, TOKENS)
+    held.set()
+    await until(lambda: fake.answered == 65)
+    # So long that the connection, were it closed now, would have ended the call.
+    await asyncio.wait({load}, timeout=0.5)
+    fake.loads.set()
+
+    assert await load is None
+    # The old connection is closed then.
+    await until(lambda: len(asyncio.all_tasks()) <= idle)
+    await adapter.close()
+
+
 async def test_calls_under_way_fail_when_the_server_is_exchanged(fake, inference):
     fake.delay_seconds = 30
     call = asyncio.create_task(inference.infer(IMAGE_MODEL, ROWS))

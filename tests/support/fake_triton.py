@@ -12,13 +12,16 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers `outputs` (name, Triton's type, shape, bytes) to everything, after `delay_seconds`.
 
-    While `holds` is set, calls wait for it; those that their caller cancels meanwhile are `abandoned`.
+    While `holds` is set, calls wait for it; those that their caller cancels meanwhile are `abandoned`. Models are
+    loaded once `loads` is set, and not at all where there is none; `loading` counts who waits for that.
     """
 
     def __init__(self) -> None:
         self.outputs: list[tuple[str, str, tuple[int, ...], bytes]] = []
         self.delay_seconds = 0.0
         self.holds: asyncio.Event | None = None
+        self.loads: asyncio.Event | None = None
+        self.loading = 0
         self.requests: list[service_pb2.ModelInferRequest] = []
         self.metadata: list[dict[str, str]] = []
         self.answered = 0
@@ -52,7 +55,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def RepositoryModelLoad(self, request, context):  # noqa: N802  the protocol's name
-        """Refuse, as a server does whose models are not ours to load."""
+        """Load it when the test says so; or refuse, as a server does whose models are not ours to load."""
+        if self.loads is not None:
+            self.loading += 1
+            await self.loads.wait()
+            return service_pb2.RepositoryModelLoadResponse()
         await context.abort(grpc.StatusCode.UNAVAILABLE, "explicit model load / unload is not allowed")
 
 

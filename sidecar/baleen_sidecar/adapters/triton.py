@@ -45,11 +45,13 @@ T = TypeVar("T")
 class _Channel:
     """A connection, and the calls on it.
 
-    By model, those that are `late`: nobody waits for them any more; oldest first, with when that began.
+    `asked` are those that a model has to answer, in whatever time; `controls` have a time limit that the server knows
+    of. By model, those that are `late`: nobody waits for them any more; oldest first, with when that began.
     """
 
     client: TritonCalls
-    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+    asked: set[asyncio.Task[Any]] = field(default_factory=set)
+    controls: set[asyncio.Task[Any]] = field(default_factory=set)
     late: dict[str, dict[asyncio.Task[Any], float]] = field(default_factory=dict)
 
     def keep(self, name: str, task: asyncio.Task[Any]) -> None:
@@ -93,7 +95,7 @@ class TritonInference:
         self._load_timeout_seconds = load_timeout_seconds
         self._stuck_seconds = stuck_seconds
         self._open: _Channel | None = None
-        self._retired: dict[asyncio.Task[None], _Channel] = {}
+        self._retired: set[asyncio.Task[None]] = set()
         self._confirmed: set[tuple[str, str]] = set()
         self._answered: dict[str, int] = {}
 
@@ -129,8 +131,10 @@ class TritonInference:
         """Say whether the server would answer for this version; False when the server does not answer."""
         try:
             with self._failing(model):
-                return await self._client().is_model_ready(
-                    model.name, model.version, timeout_seconds=self._probe_timeout_seconds
+                return await self._control(
+                    lambda client: client.is_model_ready(
+                        model.name, model.version, timeout_seconds=self._probe_timeout_seconds
+                    )
                 )
         except ModelUnavailable:
             return False
@@ -143,7 +147,9 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            await self._client().load_model(model.name, timeout_seconds=self._load_timeout_seconds)
+            await self._control(
+                lambda client: client.load_model(model.name, timeout_seconds=self._load_timeout_seconds)
+            )
 
     async def unload(self, model: Model) -> None:
         """Take the model out of the server; calls that it is answering are finished first.
@@ -153,7 +159,9 @@ class TritonInference:
         """
         self.doubt(model)
         with self._failing(model):
-            await self._client().unload_model(model.name, timeout_seconds=self._load_timeout_seconds)
+            await self._control(
+                lambda client: client.unload_model(model.name, timeout_seconds=self._load_timeout_seconds)
+            )
 
     async def loaded(self) -> frozenset[tuple[str, str]]:
         """Return name and version of every model that the server would answer for.
@@ -162,7 +170,7 @@ class TritonInference:
             ModelUnavailable: the server does not answer.
         """
         with self._failing(None):
-            return await self._client().ready_models(timeout_seconds=self._probe_timeout_seconds)
+            return await self._control(lambda client: client.ready_models(timeout_seconds=self._probe_timeout_seconds))
 
     def confirm(self, model: Model) -> None:
         """Take note that the model gave its golden answers."""
@@ -180,7 +188,9 @@ class TritonInference:
         """Return the `--id` that the server was started with, or None when it does not answer."""
         try:
             with self._failing(None):
-                return await self._client().server_name(timeout_seconds=self._probe_timeout_seconds)
+                return await self._control(
+                    lambda client: client.server_name(timeout_seconds=self._probe_timeout_seconds)
+                )
         except ModelUnavailable:
             return None
 
@@ -209,9 +219,7 @@ class TritonInference:
         channel = self._channel()
         if len(channel.late.setdefault(name, {})) >= _MAX_LATE:
             channel = self._renewed(channel, name)
-        task = asyncio.create_task(call(channel.client))
-        channel.under_way.add(task)
-        task.add_done_callback(channel.under_way.discard)
+        task = _begin(call(channel.client), channel.asked)
         try:
             await asyncio.wait({task}, timeout=self._timeout_seconds)
         finally:
@@ -220,6 +228,11 @@ class TritonInference:
         if not task.done():
             raise TimeoutError(f"no answer within {self._timeout_seconds:g} s")
         return task.result()
+
+    async def _control(self, call: Callable[[TritonCalls], Coroutine[Any, Any, T]]) -> T:
+        """Make a call that has a time limit of its own; its connection is not closed for being replaced meanwhile."""
+        channel = self._channel()
+        return await _begin(call(channel.client), channel.controls)
 
     def _renewed(self, channel: _Channel, name: str) -> _Channel:
         """Return a fresh connection in the place of one on which a model has as many late calls as may be.
@@ -232,23 +245,21 @@ class TritonInference:
                 f"{len(channel.late[name])} calls have had no answer in time and none yet; that is the limit,"
                 f" and a fresh connection is made after {self._stuck_seconds:g} s"
             )
-        task = asyncio.create_task(self._retire(channel), name="late calls")
-        self._retired[task] = channel
-        task.add_done_callback(lambda _: self._retired.pop(task))
+        _begin(self._retire(channel), self._retired)
         self._open = None
         fresh = self._channel()
         fresh.late[name] = {}
         return fresh
 
     async def _retire(self, channel: _Channel) -> None:
-        """Close a connection that was replaced once all of its calls have ended, or have had time enough for that."""
+        """Close a connection that was replaced once its calls have ended, or models have had time enough for theirs."""
         try:
-            await asyncio.wait(set(channel.under_way), timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
+            if channel.asked:
+                await asyncio.wait(channel.asked, timeout=max(self._stuck_seconds, 2 * self._timeout_seconds))
+            if channel.controls:
+                await asyncio.wait(channel.controls)
         finally:
             await channel.client.close()
-
-    def _client(self) -> TritonCalls:
-        return self._channel().client
 
     def _channel(self) -> _Channel:
         # Made on first use, since a channel belongs to the event loop that is running then.
@@ -278,6 +289,14 @@ class TritonInference:
             if task is not None and task.cancelling():
                 raise
             raise ModelUnavailable(f"{who}: the connection was closed") from None
+
+
+def _begin(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:
+    """Begin what is one of `tasks` until it ends."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
 
 
 def _forget(task: asyncio.Task[Any], late: dict[asyncio.Task[Any], float]) -> None:
