@@ -87,6 +87,8 @@ def test_others_and_the_same_of_another_tenant_go_on(setting):
     setting.send(context=Context())
 
     assert setting.states == {NAME: State.OPEN}
+    others = Context(source="site-7/camera-3", tenant="acme"), Context(source="site-7/camera-4")
+    assert [setting.sources.state(each) for each in (CAMERA, *others)] == [State.OPEN, None, None]
 
 
 def test_after_its_wait_it_is_tried_and_three_that_can_be_read_close_it(setting):
@@ -95,6 +97,7 @@ def test_after_its_wait_it_is_tried_and_three_that_can_be_read_close_it(setting)
     setting.send(times=2)
 
     assert setting.states == {NAME: State.HALF_OPEN}
+    assert setting.sources.state(CAMERA) is State.HALF_OPEN
 
     setting.send()
 

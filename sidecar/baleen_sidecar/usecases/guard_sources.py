@@ -69,7 +69,7 @@ class GuardSources:
         if context.source is None:
             yield
             return
-        name = name_of(context)
+        name = _name_of(context)
         permit = self._enter(name)
         outcome, why, begun = Outcome.IGNORED, "", self._monotonic_seconds()
         try:
@@ -85,6 +85,11 @@ class GuardSources:
         """See ports.Breakers: those of sources that had failures of late, or that somebody gave an order for."""
         now = self._monotonic_seconds()
         return tuple(self._report(name, breaker, now) for name, breaker in sorted(self._breakers.items()))
+
+    def state(self, context: Context) -> State | None:
+        """Return the state of the breaker of a context's source; None: it has none, as all is well with it."""
+        breaker = self._breakers.get(_name_of(context))
+        return None if breaker is None else find_state(breaker, now=self._monotonic_seconds())
 
     def order(self, name: str, order: Order) -> BreakerReport | None:
         """See ports.Breakers; a source may be shut, or kept open, before it ever sent anything."""
@@ -197,6 +202,6 @@ def source_rules(failure_threshold: int) -> BreakerRules | None:
     return BreakerRules(failure_threshold=failure_threshold, success_threshold=_SUCCESSES, is_probed=False)
 
 
-def name_of(context: Context) -> str:
+def _name_of(context: Context) -> str:
     """Return the name of a source's breaker: tenants have their own, so that none can shut another's camera."""
     return f"{PREFIX}{context.source}" if context.tenant is None else f"{PREFIX}{context.tenant}:{context.source}"

@@ -18,7 +18,7 @@ from baleen_sidecar.flow.sources import (
     presence_of,
     report,
 )
-from baleen_sidecar.usecases.guard_sources import GuardSources, name_of
+from baleen_sidecar.usecases.guard_sources import GuardSources
 from baleen_sidecar.usecases.moderate import Caller
 
 _TIMER_SECONDS: Final = 0.005
@@ -69,14 +69,14 @@ class WatchSources:
         source = self._sources.change(
             context.tenant, context.source or "", lambda each: after_message(each, told, now=now), now=now
         )
-        return self._watched(source, self._breakers(), now)
+        return self._watched(source, now)
 
     def reports(self, tenant: str | None = None) -> Sequence[WatchedSource]:
         """Return the sources of a tenant, or all, by tenant and name."""
-        now, breakers = self._monotonic_seconds(), self._breakers()
+        now = self._monotonic_seconds()
         found = (each for each in self._sources if tenant is None or each.tenant == tenant)
         in_order = sorted(found, key=lambda each: (each.tenant or "", each.name))
-        return [self._watched(each, breakers, now) for each in in_order]
+        return [self._watched(each, now) for each in in_order]
 
     def present(self) -> dict[Presence, int]:
         """Return how many sources are there, and not."""
@@ -97,13 +97,10 @@ class WatchSources:
             now=now,
         )
 
-    def _breakers(self) -> dict[str, State]:
-        return {each.name: each.state for each in self._guards.reports()}
-
-    def _watched(self, source: Source, breakers: dict[str, State], now: float) -> WatchedSource:
-        name = name_of(Context(tenant=source.tenant, source=source.name))
+    def _watched(self, source: Source, now: float) -> WatchedSource:
         found = report(source, now=now, offline_seconds=self.offline_seconds)
-        return WatchedSource(report=found, breaker=breakers.get(name))
+        breaker = self._guards.state(Context(tenant=source.tenant, source=source.name))
+        return WatchedSource(report=found, breaker=breaker)
 
 
 def _frames(record: DecisionRecord) -> int:
