@@ -34,6 +34,7 @@ from baleen_sidecar.ports import (
     LanguageDetector,
     PerceptualHash,
     QueueReport,
+    QueueTotals,
     Quotas,
     RevisionStore,
     ScoreCache,
@@ -120,7 +121,7 @@ class Ports:
     where the log itself is; and so are `rescans`, which somebody has to run.
     `concurrency` is there where somebody else, too, wants to know how much is being answered. `quotas` counts what
     callers use of `current_quotas`. Without a `governor` everybody is let in, however busy the machine is. `breakers`
-    are those of the models, and `queues` say what waits for each.
+    are those of the models, and `queues` say what waits for each, `queue_totals` for all together.
     """
 
     policies: Callable[[], PolicySnapshot]
@@ -151,6 +152,7 @@ class Ports:
     rescans: PayDebts | None = None
     cache: ScoreCache | None = None
     queues: Callable[[], Sequence[QueueReport]] = lambda: ()
+    queue_totals: Callable[[], QueueTotals] = QueueTotals
     tracing: Tracing | None = None
 
 
@@ -167,7 +169,7 @@ def build_app(
         in_flight=lambda: concurrency.in_flight,
         trace_id=(lambda: "") if ports.tracing is None else ports.tracing.trace_id,
     )
-    ports.registry.register(NamedMetrics(metrics, ports.queues))
+    ports.registry.register(NamedMetrics(metrics, ports.queue_totals))
     limits = Limits(text_bytes=settings.text_limit_bytes, video_bytes=settings.video_limit_bytes)
     scoring = Scoring(
         ports.models,

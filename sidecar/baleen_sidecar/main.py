@@ -257,6 +257,7 @@ class Parts:
             rescans=self._rescans(measured, models) if is_here else None,
             cache=self.cache.scores,
             queues=batched.reports,
+            queue_totals=batched.totals,
             tracing=self.tracing,
         )
 

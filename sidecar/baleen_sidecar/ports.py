@@ -100,6 +100,14 @@ class QueueReport:
         return sum(rows for by_priority in self.waiting.values() for rows in by_priority.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTotals:
+    """How many rows wait for all models together, and how many batches are under way."""
+
+    waiting_rows: int = 0
+    batches_under_way: int = 0
+
+
 class Span(Protocol):
     """A part of a request whose time is taken."""
 

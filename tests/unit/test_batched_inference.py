@@ -11,7 +11,7 @@ from baleen_core.errors import DeadlineExceeded, ModelUnavailable, Overloaded
 from baleen_core.model.schema import Batching, Instances, Tensor
 from baleen_core.priority import Priority
 from baleen_sidecar.adapters.batched import BatchedInference, join, read_padding, read_shape
-from baleen_sidecar.ports import ANYONE, Lane, Work
+from baleen_sidecar.ports import ANYONE, Lane, QueueTotals, Work
 from served_models import IMAGE_MODEL, TEXT_MODEL
 from tiny_models import make_model
 
@@ -379,6 +379,29 @@ async def test_the_report_says_what_waits_for_whom_and_what_was_refused():
     assert (done.batches_under_way, done.waiting_rows, done.waiting) == (0, 0, {})
     # 1 and 32 rows to learn from, then 1, 2 and 1.
     assert done.mean_batch_rows == 37 / 5
+
+
+async def test_each_model_has_its_own_report_and_all_have_their_totals_together():
+    setting = Setting()
+    another = make_model("another", recipe="owen-s/1", batch=32)
+    held = [await setting.occupied(), asyncio.create_task(setting.ask(1, 2, model=another))]
+    await until_idle()
+    held += [setting.start(3, 4), asyncio.create_task(setting.ask(5, model=another))]
+    await until_idle()
+    with pytest.raises(DeadlineExceeded):
+        await setting.ask(6, work=Work(deadline=setting.now - 1), model=another)
+    busy, totals = setting.batched.reports(), setting.batched.totals()
+    setting.device.free.set()
+    await asyncio.gather(*held)
+
+    assert [(each.model, each.waiting_rows, each.batches_under_way) for each in busy] == [
+        ("another", 1, 1),
+        ("looks", 2, 1),
+    ]
+    assert [each.rejected["DeadlinePassed"] for each in busy] == [1, 0]
+    assert [each.mean_batch_rows for each in busy] == [2, 34 / 3]
+    assert totals == QueueTotals(waiting_rows=3, batches_under_way=2)
+    assert setting.batched.totals() == QueueTotals()
 
 
 async def test_a_call_alone_is_a_part_of_its_trace_and_a_batch_of_several_is_of_none():

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
@@ -19,7 +19,7 @@ from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import Model
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.batching import Batch, Dropped, Entry, Gate, Limits, Reason, Refused, retry_after_seconds
-from baleen_sidecar.ports import ANYONE, Inference, Lane, QueueReport, Tensors, Work
+from baleen_sidecar.ports import ANYONE, Inference, Lane, QueueReport, QueueTotals, Tensors, Work
 
 WAIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: from a turn of the event loop to a queue that only patient callers bear."""
@@ -32,6 +32,7 @@ TIMER_SECONDS: Final = 0.0005
 """By how much uvloop rounds timers, to whole milliseconds: what fires so much earlier would find nothing due."""
 TRIED_APART: Final = 2
 """So many entries of a batch that failed are tried apart while none is answered."""
+_NONE_REJECTED: Final = {reason.value: 0 for reason in Reason}
 
 
 class BatchedInference:
@@ -83,22 +84,26 @@ class BatchedInference:
 
     def reports(self) -> tuple[QueueReport, ...]:
         """Say what waits for each model that was asked yet, and what it was not asked."""
-        names = sorted({line.model.name for line in self._lines.values()})
-        return tuple(self._report(name) for name in names)
+        rejected, mean_batch_rows = self._metrics.rejected(), self._metrics.mean_batch_rows()
+        by_name: dict[str, list[_Line]] = {}
+        for line in self._lines.values():
+            by_name.setdefault(line.model.name, []).append(line)
+        return tuple(
+            QueueReport(
+                model=name,
+                waiting=_waiting(lines),
+                batches_under_way=sum(line.batches_under_way for line in lines),
+                rejected=_NONE_REJECTED | rejected.get(name, {}),
+                mean_batch_rows=mean_batch_rows.get(name),
+            )
+            for name, lines in sorted(by_name.items())
+        )
 
-    def _report(self, name: str) -> QueueReport:
-        lines = [line for line in self._lines.values() if line.model.name == name]
-        waiting: dict[Lane, dict[Priority, int]] = {}
-        for line in lines:
-            for entry in line.waiting():
-                rows = waiting.setdefault(entry.content.work.lane, {})
-                rows[entry.priority] = rows.get(entry.priority, 0) + entry.rows
-        return QueueReport(
-            model=name,
-            waiting=waiting,
-            batches_under_way=sum(line.batches_under_way for line in lines),
-            rejected=self._metrics.rejected(name),
-            mean_batch_rows=self._metrics.mean_batch_rows(name),
+    def totals(self) -> QueueTotals:
+        """Say how much waits for all models together, and is under way."""
+        return QueueTotals(
+            waiting_rows=sum(line.waiting_rows for line in self._lines.values()),
+            batches_under_way=sum(line.batches_under_way for line in self._lines.values()),
         )
 
     def _open(self, model: Model) -> "_Line":
@@ -155,24 +160,25 @@ class _Metrics:
         self.wait, self.size, self.shed = cache(wait.labels), cache(size.labels), cache(shed.labels)
         self._size, self._shed = size, shed
 
-    def rejected(self, model: str) -> dict[str, int]:
-        """Return how many calls a model was not asked, by why."""
-        found = dict.fromkeys(Reason, 0)
-        for sample in _samples(self._shed, model, "_total"):
-            found[Reason(sample.labels["reason"])] += int(sample.value)
-        return {reason.value: count for reason, count in found.items()}
+    def rejected(self) -> dict[str, dict[str, int]]:
+        """Return how many calls each model was not asked, by why, for whatever there was."""
+        found: dict[str, dict[str, int]] = {}
+        for sample in _samples(self._shed, "_total"):
+            counts = found.setdefault(sample.labels["model"], {})
+            reason = sample.labels["reason"]
+            counts[reason] = counts.get(reason, 0) + int(sample.value)
+        return found
 
-    def mean_batch_rows(self, model: str) -> float | None:
-        """Return how many rows went to a model together."""
-        batches = sum(sample.value for sample in _samples(self._size, model, "_count"))
-        return sum(sample.value for sample in _samples(self._size, model, "_sum")) / batches if batches else None
+    def mean_batch_rows(self) -> dict[str, float]:
+        """Return how many rows went to each model together that had a batch."""
+        samples = list(_samples(self._size, "_sum", "_count"))
+        rows = {each.labels["model"]: each.value for each in samples if each.name.endswith("_sum")}
+        batches = {each.labels["model"]: each.value for each in samples if each.name.endswith("_count")}
+        return {model: rows[model] / count for model, count in batches.items() if count}
 
 
-def _samples(metric: Counter | Histogram, model: str, ending: str) -> Iterator[Sample]:
-    for family in metric.collect():
-        for sample in family.samples:
-            if sample.name.endswith(ending) and sample.labels["model"] == model:
-                yield sample
+def _samples(metric: Counter | Histogram, *endings: str) -> Iterator[Sample]:
+    return (sample for family in metric.collect() for sample in family.samples if sample.name.endswith(endings))
 
 
 class _Call:
@@ -400,6 +406,16 @@ class _Line:
                 f" batch_queue_rows, {self._limits.queue_rows}, and batch_queue_bytes, {self._limits.queue_bytes}"
             )
         return Overloaded(said, retry_after_seconds=retry_after_seconds(wait_seconds, self._chance()))
+
+
+def _waiting(lines: Iterable[_Line]) -> dict[Lane, dict[Priority, int]]:
+    """Count the rows that wait, by lane and priority."""
+    found: dict[Lane, dict[Priority, int]] = {}
+    for line in lines:
+        for entry in line.waiting():
+            rows = found.setdefault(entry.content.work.lane, {})
+            rows[entry.priority] = rows.get(entry.priority, 0) + entry.rows
+    return found
 
 
 def _answer(entry: Entry[_Call], outputs: Tensors) -> None:

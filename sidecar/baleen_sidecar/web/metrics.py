@@ -1,6 +1,6 @@
 """What Prometheus scrapes of the HTTP face; labels are bound once, values are in base units."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import inf
@@ -141,14 +141,11 @@ class RequestMetrics:
         found = (each for each in _samples(self._refusals) if each.name.endswith("_total"))
         return {int(sample.labels["status"]): int(sample.value) for sample in found}
 
-    def errors(self) -> int:
-        """Return how many requests had no decision through no fault of the caller."""
-        return sum(count for status, count in self.refusals().items() if status >= OUR_FAULT)
-
     def error_ratio(self) -> float | None:
-        """Return the part of all requests that these are; None before the first request."""
-        total = self.answered() + sum(self.refusals().values())
-        return round(self.errors() / total, 6) if total else None
+        """Return the part of all requests that errors are, by `count_errors`; None before the first request."""
+        refusals = self.refusals()
+        total = self.answered() + sum(refusals.values())
+        return round(count_errors(refusals) / total, 6) if total else None
 
     def answered(self) -> int:
         """Return how many requests were answered with a decision, a new one or one that was given before."""
@@ -175,6 +172,11 @@ class RequestMetrics:
             for policy in policies:
                 labels = (policy.namespace or "", policy.name, verdict.value, policy.cohort.value)
                 self._policy_label(*labels).inc(count)
+
+
+def count_errors(refusals: Mapping[int, int]) -> int:
+    """Return how many of the requests that were refused, by status, had no decision through no fault of the caller."""
+    return sum(count for status, count in refusals.items() if status >= OUR_FAULT)
 
 
 def _percentiles(durations: Durations) -> dict[str, float]:

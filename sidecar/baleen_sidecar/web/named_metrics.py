@@ -18,8 +18,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from baleen_core.percentiles import percentile
-from baleen_sidecar.ports import QueueReport
-from baleen_sidecar.web.metrics import Durations, RequestMetrics
+from baleen_sidecar.ports import QueueTotals
+from baleen_sidecar.web.metrics import Durations, RequestMetrics, count_errors
 
 COARSE: Final = (0.1, 0.5, 1.0, 2.0)
 """Seconds; each is a bound of `BUCKETS`, too, since between bounds nothing is known."""
@@ -28,7 +28,7 @@ COARSE: Final = (0.1, 0.5, 1.0, 2.0)
 class NamedMetrics(Collector):
     """Says what happened to requests in other systems' words; a piece of a batch is a request."""
 
-    def __init__(self, metrics: RequestMetrics, queues: Callable[[], Sequence[QueueReport]]) -> None:
+    def __init__(self, metrics: RequestMetrics, queues: Callable[[], QueueTotals]) -> None:
         self._metrics = metrics
         self._queues = queues
 
@@ -36,7 +36,8 @@ class NamedMetrics(Collector):
         """Make the metrics of this moment."""
         durations = self._metrics.all_durations()
         queues = self._queues()
-        successful, failed = self._metrics.answered(), sum(self._metrics.refusals().values())
+        refusals = self._metrics.refusals()
+        successful, failed = self._metrics.answered(), sum(refusals.values())
         yield HistogramMetricFamily(
             "moderation_processing_time_histogram",
             "Seconds from the first byte to the decision",
@@ -62,7 +63,7 @@ class NamedMetrics(Collector):
         yield CounterMetricFamily(
             "moderation_requests_errors",
             "Requests without a decision through no fault of the caller",
-            value=self._metrics.errors(),
+            value=count_errors(refusals),
         )
         yield GaugeMetricFamily(
             "moderation_processing_time_p95",
@@ -70,13 +71,11 @@ class NamedMetrics(Collector):
             "histogram_quantile of the histogram instead",
             value=percentile(durations.bounds, durations.cumulative, 0.95) or 0.0,
         )
-        yield GaugeMetricFamily(
-            "moderation_queue_depth", "Rows that wait for a model", value=sum(each.waiting_rows for each in queues)
-        )
+        yield GaugeMetricFamily("moderation_queue_depth", "Rows that wait for a model", value=queues.waiting_rows)
         yield GaugeMetricFamily(
             "moderation_workers_active",
             "Batches that models are asked at the moment",
-            value=sum(each.batches_under_way for each in queues),
+            value=queues.batches_under_way,
         )
 
 
