@@ -1,6 +1,6 @@
-"""Percentiles out of a histogram's cumulative counts, as Prometheus' `histogram_quantile` computes them."""
+"""Percentiles of values; or out of a histogram's cumulative counts, as Prometheus' `histogram_quantile` has them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 
 
@@ -20,3 +20,13 @@ def percentile(bounds: Sequence[float], cumulative: Sequence[float], ratio: floa
     before = cumulative[index - 1] if index else 0
     inside = cumulative[index] - before
     return low + (bounds[index] - low) * ((rank - before) / inside if inside else 1.0)
+
+
+def percentile_of(values: Iterable[float], percent: int) -> float:
+    """Return the least of values that more than `percent` (0 to 100) of a hundred do not exceed, or else the largest.
+
+    Raises:
+        IndexError: there is no value.
+    """
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

@@ -1,4 +1,4 @@
-"""Percentiles out of a histogram."""
+"""Percentiles out of a histogram, and of values."""
 
 from itertools import accumulate
 from math import inf
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baleen_core.percentiles import percentile
+from baleen_core.percentiles import percentile, percentile_of
 
 BOUNDS = (0.1, 0.5, 1.0, inf)
 counts = st.lists(st.integers(0, 1000), min_size=len(BOUNDS), max_size=len(BOUNDS)).filter(any)
@@ -54,3 +54,15 @@ def test_the_value_lies_within_a_bucket_that_has_observations(found: list[int], 
     assert any(
         count and low - 1e-9 <= value <= high + 1e-9 for count, low, high in zip(found, lower, BOUNDS, strict=True)
     )
+
+
+@given(st.lists(st.integers(0, 20), min_size=1), st.integers(0, 99))
+def test_more_than_so_many_percent_of_the_values_do_not_exceed_it_and_of_no_lower_value_that_is_true(
+    values: list[int], percent: int
+) -> None:
+    found = percentile_of(values, percent)
+    up_to = {value: 100 * sum(each <= value for each in values) for value in values}
+
+    assert up_to[int(found)] > percent * len(values)
+    assert all(up_to[value] <= percent * len(values) for value in values if value < found)
+    assert percentile_of(values, 100) == max(values)

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 MAX_ABANDONED: Final = 64
 """Calls of one model at one server that nobody waits for any more; with so many under way, no more are begun."""
-_DURATIONS: Final = 64
+_ANSWERS: Final = 64
 _LONGEST_WHY: Final = 300
 """Characters of a server's words that are kept."""
 
@@ -85,7 +85,7 @@ class Guard:
         self._hangs = HangRules()
         self._running: dict[asyncio.Task[Tensors], _Running] = {}
         self._let_go = 0
-        self._answers: deque[Answered] = deque(maxlen=_DURATIONS)
+        self._answers: deque[Answered] = deque(maxlen=_ANSWERS)
         self._heard_at = surroundings.monotonic_seconds()
         self._has_missed = False
         self._abandoned = 0
@@ -95,8 +95,11 @@ class Guard:
         self._ejected_why = ""
         self._changes: Counter[State] = Counter()
         self._tried: Counter[Outcome] = Counter()
-        self.durations: deque[float] = deque(maxlen=_DURATIONS)
+
+    @property
+    def durations(self) -> tuple[float, ...]:
         """Seconds of the last calls that were answered."""
+        return tuple(each.seconds for each in self._answers)
 
     @property
     def running(self) -> int:
@@ -265,7 +268,6 @@ class Guard:
         outcome = outcome_of(call.cancelled(), failed)
         if outcome is Outcome.DONE:
             self.heard()
-            self.durations.append(seconds)
             self._answers.append(Answered(running.size, seconds))
         if outcome is not Outcome.IGNORED:
             slowest = self._rules.slow_seconds

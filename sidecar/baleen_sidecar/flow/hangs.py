@@ -9,6 +9,8 @@ either, and nobody had any meanwhile, the server hangs; one that says of itself 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from baleen_core.percentiles import percentile_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HangRules:
@@ -41,8 +43,8 @@ def suspicious_seconds(answered: Sequence[Answered], size: int, rules: HangRules
     """
     if len(answered) < rules.calls:
         return None
-    usual = sorted(each.seconds * max(1.0, size / each.size) for each in answered)
-    return max(rules.least_seconds, rules.times * usual[min(len(usual) - 1, len(usual) * rules.percent // 100)])
+    usual = percentile_of((each.seconds * max(1.0, size / each.size) for each in answered), rules.percent)
+    return max(rules.least_seconds, rules.times * usual)
 
 
 def is_hung(silent_seconds: float, suspicious: float | None, *, is_living: bool, rules: HangRules) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from baleen_core.percentiles import percentile_of
+
 WHOLE: Final = 1_000_000
 """One retry, in the millionths that balances are kept in."""
 
@@ -69,5 +71,4 @@ def hedge_seconds(durations: Sequence[float], rules: HedgeRules) -> float | None
     """Return after how long a call is made a second time; None: it is not."""
     if len(durations) < rules.calls:
         return None
-    ordered = sorted(durations)
-    return max(rules.least_seconds, ordered[min(len(ordered) - 1, len(ordered) * rules.percent // 100)])
+    return max(rules.least_seconds, percentile_of(durations, rules.percent))
