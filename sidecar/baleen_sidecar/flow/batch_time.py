@@ -14,6 +14,7 @@ batches of a smaller size took longer.
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import inf
 from typing import Final
 
@@ -101,8 +102,8 @@ class BatchTime:
         points = [point for each in classes for point in each.points]
         self._learn_slope(points)
         self._units = [units for units, _ in points]
-        self._seconds = [seconds for _, seconds in points]
-        self._let_quick_ones_count(classes)
+        # Nothing takes longer than what is larger and was quicker.
+        self._seconds = list(accumulate((seconds for _, seconds in reversed(points)), min))[::-1]
 
     def seconds(self, units: float) -> float:
         """Return how long a batch of so many units is expected to take; 0 while nothing is known."""
@@ -147,14 +148,6 @@ class BatchTime:
             if each.seen[-1].number >= since
             and not (key > place and each.seen[-1].number < quick and each.points[0][1] < least)
         }
-
-    def _let_quick_ones_count(self, classes: list[_Class]) -> None:
-        lowest, place = inf, len(self._seconds)
-        for each in reversed(classes):
-            for _ in each.points:
-                place -= 1
-                self._seconds[place] = min(self._seconds[place], lowest)
-            lowest = min(lowest, each.points[0][1])
 
     def _learn_slope(self, points: list[Point]) -> None:
         """Take the least squares' slope, or that through the origin if it starts below."""
