@@ -64,6 +64,7 @@ class Simulation:
         self.gate: Gate[None] = Gate(self.limits)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._due_at: float | None = None
         self._free_at = [0.0] * self.workers
         """When each worker has done all that was sent to it."""
 
@@ -133,12 +134,12 @@ class Simulation:
 
     def _begin(self) -> None:
         while True:
-            batch, dropped = self.gate.next_batch(now=self.now, workers=self.workers)
-            self._turn_away(dropped)
+            turn = self.gate.next_batch(now=self.now, workers=self.workers)
+            self._turn_away(turn.dropped)
+            batch, self._due_at = turn.batch, turn.due_at
             if batch is None:
-                due = self.gate.due_at(workers=self.workers)
-                if due is not None:
-                    self.at(due, lambda: None)
+                if self._due_at is not None:
+                    self.at(self._due_at, lambda: None)
                 return
             for entry in batch.entries:
                 assert entry.deadline > self.now, "work ran whose deadline had passed"
@@ -163,8 +164,7 @@ class Simulation:
         assert gate.waiting_rows == sum(each.rows for each in waiting)
         assert gate.waiting_bytes == sum(each.size_bytes for each in waiting)
         assert all(each.waits for each in waiting)
-        due = gate.due_at(workers=self.workers)
-        is_full = gate.under_way == bound or (due is not None and due > self.now)
+        is_full = gate.under_way == bound or (self._due_at is not None and self._due_at > self.now)
         assert gate.under_way >= self.workers or not waiting or all(each.is_video for each in waiting), (
             "somebody waits while a worker is free"
         )

@@ -18,6 +18,7 @@ from baleen_sidecar.flow.batching import (
     Limits,
     Reason,
     Refused,
+    Turn,
     retry_after_seconds,
 )
 from gate_simulation import LIMITS, Simulation, make_entry, staircase
@@ -52,11 +53,11 @@ def gate_with(*entries, limits=LIMITS) -> Gate:
 
 def next_numbers(gate: Gate) -> list[int]:
     """Begin the next batch as soon as it may."""
-    due = gate.due_at(workers=1)
-    assert due is not None
-    batch, _ = gate.next_batch(now=max(0.0, due), workers=1)
-    assert batch is not None
-    return [entry.number for entry in batch.entries]
+    turn = gate.next_batch(now=0, workers=1)
+    if turn.due_at is not None:
+        turn = gate.next_batch(now=turn.due_at, workers=1)
+    assert turn.batch is not None
+    return [entry.number for entry in turn.batch.entries]
 
 
 @given(priority=st.sampled_from(Priority), is_video=st.booleans(), late=st.floats(1e-6, 1), known=st.floats(0, 100))
@@ -66,17 +67,18 @@ def test_the_only_one_goes_at_once(priority, is_video, late, known):
     gate.time.observe(1, known)
     entry = make_entry(1, priority=priority, is_video=is_video, deadline=late)
     gate.offer(entry, now=0, workers=1)
-    batch, dropped = gate.next_batch(now=0, workers=1)
+    turn = gate.next_batch(now=0, workers=1)
 
-    assert (batch and batch.entries, dropped) == ([entry], ())
+    assert turn.batch is not None
+    assert (turn.batch.entries, turn.dropped) == ([entry], ())
 
 
 def test_a_batch_leaves_just_before_a_worker_is_free_for_it_and_who_comes_until_then_rides_along():
     gate = gate_with(make_entry(1))
-    due = gate.due_at(workers=1)
+    due = gate.next_batch(now=0, workers=1).due_at
 
     assert due == pytest.approx(GPU(1, 0) - SENT_AHEAD_SECONDS)
-    assert gate.next_batch(now=due - 1e-6, workers=1) == (None, ())
+    assert gate.next_batch(now=due - 1e-6, workers=1) == Turn(dropped=(), due_at=due)
 
     gate.offer(make_entry(2, now=due), now=due, workers=1)
 
@@ -88,9 +90,9 @@ def test_batches_that_wait_already_are_waited_for_too():
     gate = gate_with(*(make_entry(number, kind=number) for number in range(2)), limits=limits)
 
     assert next_numbers(gate) == [0]
-    assert gate.due_at(workers=1) == pytest.approx(2 * GPU(1, 0) - SENT_AHEAD_SECONDS)
-    assert gate.due_at(workers=2) == pytest.approx(GPU(1, 0) - SENT_AHEAD_SECONDS)
-    assert gate.due_at(workers=3) == -inf
+    assert gate.next_batch(now=0, workers=1).due_at == pytest.approx(2 * GPU(1, 0) - SENT_AHEAD_SECONDS)
+    assert gate.next_batch(now=0, workers=2).due_at == pytest.approx(GPU(1, 0) - SENT_AHEAD_SECONDS)
+    assert gate.next_batch(now=0, workers=3).batch is not None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_batches_that_wait_already_are_waited_for_too():
 )
 def test_a_batch_for_which_nothing_is_gained_by_waiting_leaves_at_once(waiting, now):
     gate = gate_with(*(make_entry(number) for number in range(waiting)))
-    batch, _ = gate.next_batch(now=now, workers=1)
+    batch = gate.next_batch(now=now, workers=1).batch
 
     assert batch is not None
     assert len(batch.entries) == waiting
@@ -168,7 +170,7 @@ def test_more_than_twice_of_what_is_known_is_not_tried():
     for number in range(10):
         gate.offer(make_entry(number), now=0, workers=1)
     sizes = []
-    while (batch := gate.next_batch(now=0, workers=1)[0]) is not None:
+    while (batch := gate.next_batch(now=0, workers=1).batch) is not None:
         sizes.append(len(batch.entries))
         gate.end(batch, now=0.001, workers=1, answered=True)
 
@@ -192,21 +194,21 @@ def test_work_whose_deadline_has_passed_is_never_done():
     gate = gate_with(make_entry(1, deadline=0.5), make_entry(2))
     with pytest.raises(Refused) as refused:
         gate.offer(make_entry(3, deadline=1.0), now=1.0, workers=1)
-    batch, dropped = gate.next_batch(now=0.5, workers=1)
+    turn = gate.next_batch(now=0.5, workers=1)
 
     assert refused.value.reason is Reason.DEADLINE_PASSED
-    assert batch is not None
-    assert [entry.number for entry in batch.entries] == [2]
-    assert [(each.entry.number, each.reason) for each in dropped] == [(1, Reason.DEADLINE_PASSED)]
+    assert turn.batch is not None
+    assert [entry.number for entry in turn.batch.entries] == [2]
+    assert [(each.entry.number, each.reason) for each in turn.dropped] == [(1, Reason.DEADLINE_PASSED)]
 
 
 def test_work_that_would_end_late_makes_room_for_what_would_not():
     gate = gate_with(make_entry(1, deadline=0.5), make_entry(2))
-    batch, dropped = gate.next_batch(now=0.499, workers=1)
+    turn = gate.next_batch(now=0.499, workers=1)
 
-    assert batch is not None
-    assert [entry.number for entry in batch.entries] == [2]
-    assert [each.reason for each in dropped] == [Reason.PREDICTED_LATE]
+    assert turn.batch is not None
+    assert [entry.number for entry in turn.batch.entries] == [2]
+    assert [each.reason for each in turn.dropped] == [Reason.PREDICTED_LATE]
 
 
 SMALL = Limits(batch_rows=4, queue_rows=4, queue_bytes=100, batches_in_flight=2)

@@ -296,10 +296,11 @@ class _Line:
         self._is_due = False
         while True:
             now = self._now()
-            batch, dropped = self._gate.next_batch(now=now, workers=self._workers())
-            self._turn_away(dropped)
+            turn = self._gate.next_batch(now=now, workers=self._workers())
+            self._turn_away(turn.dropped)
+            batch = turn.batch
             if batch is None:
-                self._begin_later(now)
+                self._begin_at(turn.due_at, now)
                 return
             self._size.observe(sum(entry.rows for entry in batch.entries))
             for entry in batch.entries:
@@ -310,8 +311,7 @@ class _Line:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _begin_later(self, now: float) -> None:
-        due = self._gate.due_at(workers=self._workers())
+    def _begin_at(self, due: float | None, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

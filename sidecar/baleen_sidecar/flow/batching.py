@@ -130,6 +130,18 @@ class Dropped(Generic[T]):
     """After how long such work would be done, as far as is known."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn(Generic[T]):
+    """The batch that begins now, if one does, and what is too late for any.
+
+    Without a batch, the next one may begin from `due_at` on; None: first another one has to end, or somebody to come.
+    """
+
+    batch: Batch[T] | None = None
+    dropped: tuple[Dropped[T], ...]
+    due_at: float | None = None
+
+
 class Refused(Exception):
     """An entry may not wait; `wait_seconds` is after how long it would be done."""
 
@@ -207,32 +219,18 @@ class Gate(Generic[T]):
             self._lanes[entry.is_video].queues[entry.priority].remove(entry)
             self._count_out(entry)
 
-    def next_batch(self, *, now: float, workers: int) -> tuple[Batch[T] | None, tuple[Dropped[T], ...]]:
-        """Begin the next batch, if there is work and one more may be under way; and return what is too late for one.
-
-        None begins before `due_at`.
-        """
+    def next_batch(self, *, now: float, workers: int) -> Turn[T]:
+        """Begin the next batch, if there is work, one more may be under way, and it is due."""
         dropped: list[Dropped[T]] = []
-        while (lane := self._choose_lane(workers)) is not None and now >= self._goes_at(lane, workers):
-            begins = now + self._busy_seconds(now, workers)
-            filling = _Filling(self, now=now, begins=begins, may_be_late=not self._under_way)
-            for queue in reversed(lane.queues):
-                if queue:
-                    queue.pull(filling.decide)
-                if filling.is_full or (queue and filling.entries):
-                    # Whoever has to stay is not held up by somebody of a lower priority, who could ride along.
-                    break
-            for each in filling.dropped:
-                self._count_out(each.entry)
+        while (lane := self._choose_lane(workers)) is not None:
+            due_at = self._goes_at(lane, workers)
+            if now < due_at:
+                return Turn(dropped=tuple(dropped), due_at=due_at)
+            filling = self._fill(lane, now, workers)
             dropped += filling.dropped
             if filling.entries:
-                return self._begin(lane, filling, now, workers), tuple(dropped)
-        return None, tuple(dropped)
-
-    def due_at(self, *, workers: int) -> float | None:
-        """Return from when on the next batch may begin, which may have passed; None: first another one has to end."""
-        lane = self._choose_lane(workers)
-        return None if lane is None else self._goes_at(lane, workers)
+                return Turn(batch=self._begin(lane, filling, now, workers), dropped=tuple(dropped))
+        return Turn(dropped=tuple(dropped))
 
     def end(self, batch: Batch[T], *, now: float, workers: int, answered: bool) -> None:
         """Take note that a batch has ended; one that was not answered says nothing about the next."""
@@ -327,6 +325,20 @@ class Gate(Generic[T]):
         for batch in self._under_way[workers:]:
             heapreplace(ends, ends[0] + batch.expected_seconds)
         return ends[0] - SENT_AHEAD_SECONDS
+
+    def _fill(self, lane: _Lane[T], now: float, workers: int) -> "_Filling[T]":
+        """Choose what goes together, and take out what is too late."""
+        begins = now + self._busy_seconds(now, workers)
+        filling = _Filling(self, now=now, begins=begins, may_be_late=not self._under_way)
+        for queue in reversed(lane.queues):
+            if queue:
+                queue.pull(filling.decide)
+            if filling.is_full or (queue and filling.entries):
+                # Whoever has to stay is not held up by somebody of a lower priority, who could ride along.
+                break
+        for each in filling.dropped:
+            self._count_out(each.entry)
+        return filling
 
     def _largest(self, row_units: float) -> float:
         """Return how much work a batch of such rows may be, whoever is in it; see _Filling."""
