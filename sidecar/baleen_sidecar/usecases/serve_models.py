@@ -126,29 +126,32 @@ class _Watch:
     """How long its golden answers took last; None: it never gave them."""
 
     def is_due(self, now: float) -> bool:
+        """Say whether it is to be asked now."""
         if self.is_asking or now < self.again_at:
             return False
-        probe_at = self.server.probe_at(self.loaded.model)
-        if probe_at is not None:
+        if (probe_at := self._probe_at) is not None:
             return now >= probe_at
-        if self.server.is_late(self.loaded.model):
-            return True
-        return now >= self.due_at or (now >= self.retry_at and self.server.is_failing())
+        return self.is_late or now >= self.due_at or (now >= self.retry_at and self.server.is_failing())
 
     @property
     def is_late(self) -> bool:
         """Whether it serves, and is asked out of turn since calls take long."""
-        model = self.loaded.model
-        return self.server.probe_at(model) is None and self.server.is_late(model)
+        return self._probe_at is None and self.server.is_late(self.loaded.model)
 
     @property
     def limit_seconds(self) -> float | None:
         """How long a server may take that fails; None: as long as the model's own time budget lets it."""
-        model = self.loaded.model
-        is_well = self.server.is_confirmed(model) and self.server.probe_at(model) is None and not self.is_late
-        if self.usual_seconds is None or is_well:
+        if self.usual_seconds is None or self._is_well:
             return None
         return max(_PROBE_LIMIT_SECONDS, _TIMES_SLOWER * self.usual_seconds)
+
+    @property
+    def _probe_at(self) -> float | None:
+        return self.server.probe_at(self.loaded.model)
+
+    @property
+    def _is_well(self) -> bool:
+        return self.server.is_confirmed(self.loaded.model) and self._probe_at is None and not self.is_late
 
 
 @dataclass(slots=True)
