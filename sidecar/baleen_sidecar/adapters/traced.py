@@ -1,5 +1,6 @@
 """Take the time of what a request waits for, for traces: calls of models, and the decision log."""
 
+import asyncio
 from dataclasses import replace
 
 from baleen_core.model.schema import Model
@@ -39,6 +40,10 @@ class TracedLog:
         with self._tracing.span("decision log") as span:
             span.note("baleen.decision.id", record.id)
             return await self._inner.append(record, beside)
+
+    def begin(self, record: DecisionRecord, beside: Beside | None = None) -> asyncio.Future[bool]:
+        """See ports.DecisionLog."""
+        return asyncio.ensure_future(self.append(record, beside))
 
     async def get(self, decision_id: str) -> DecisionRecord | None:
         """See ports.DecisionLog."""

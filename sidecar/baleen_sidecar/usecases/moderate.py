@@ -544,28 +544,52 @@ class Moderate:
             raise Superseded
         if debt is not None and self._room is not None:
             self._room.owe(debt.content.size_bytes)
-        if caller.again is None:
-            self._on_decision(record)
+        self._heard(record, caller)
         return record
 
     async def keep_all(self, records: Sequence[DecisionRecord], caller: Caller) -> Sequence[DecisionRecord | Exception]:
         """Put decisions on record side by side; instead of each that is not by the deadline, return why."""
-
-        async def kept(record: DecisionRecord) -> DecisionRecord | Exception:
-            try:
-                return await self.keep(record, caller)
-            except Exception as exc:  # of this one alone: the others are kept all the same
-                return exc
-
-        tasks: list[asyncio.Task[DecisionRecord | Exception]] = []
+        begun = [self._begin(record, caller) for record in records]
+        waited_for = [each for each in begun if isinstance(each, asyncio.Future)]
         late: Exception | None = None
         try:
             with self.deadline(caller):
-                async with asyncio.TaskGroup() as group:
-                    tasks += [group.create_task(kept(record)) for record in records]
+                if waited_for:
+                    await asyncio.wait(waited_for)
         except DeadlineExceeded as exc:
             late = exc
-        return [late if late is not None and task.cancelled() else task.result() for task in tasks]
+        finally:
+            if left := [each for each in waited_for if each.cancel()]:
+                await asyncio.wait(left)
+        return [
+            each if isinstance(each, Exception) else self._kept(record, caller, each, late)
+            for record, each in zip(records, begun, strict=True)
+        ]
+
+    def _begin(self, record: DecisionRecord, caller: Caller) -> asyncio.Future[bool] | Exception:
+        try:
+            return self._log.begin(record, _beside(record, None, caller))
+        except Exception as exc:  # of this one alone: the others are kept all the same
+            return exc
+
+    def _kept(
+        self, record: DecisionRecord, caller: Caller, ended: asyncio.Future[bool], late: Exception | None
+    ) -> DecisionRecord | Exception:
+        """Say what became of one that was begun, and was cancelled if that is not known by now."""
+        if late is not None and ended.cancelled():
+            return late
+        if (failed := ended.exception()) is not None:
+            if not isinstance(failed, Exception):
+                raise failed
+            return failed
+        if not ended.result():
+            return Superseded()
+        self._heard(record, caller)
+        return record
+
+    def _heard(self, record: DecisionRecord, caller: Caller) -> None:
+        if caller.again is None:
+            self._on_decision(record)
 
     async def _enter(self, caller: Caller) -> None:
         """Wait, before anything is decoded, for as long as the governor lets only others in."""

@@ -100,6 +100,10 @@ class ShipDecisions:
             self._leave(record.id, waiter)
         return True
 
+    def begin(self, record: DecisionRecord, beside: Beside | None = None) -> asyncio.Future[bool]:
+        """See ports.DecisionLog."""
+        return asyncio.ensure_future(self.append(record, beside))
+
     async def find_key(self, key_id: str, *, now_seconds: float) -> KnownKey | None:
         """Find what is kept under an idempotency key; with Fsync, once the gateway has its decision on disk.
 

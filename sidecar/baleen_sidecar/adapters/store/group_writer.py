@@ -23,14 +23,16 @@ PATIENCE_SECONDS: Final = 1.0
 
 @dataclass(slots=True)
 class Waiting:
-    """A row on its way to the disk, and who waits for it; `error` is the row's own fault, not the disk's.
+    """A row on its way to the disk, and who waits for it: to hear whether it is on record, and not taken.
+
+    `error` is the row's own fault, not the disk's.
 
     `is_new` is False once the same record was found there. It `is_taken` when something `beside` it keeps it from being
     written.
     """
 
     row: Row
-    future: asyncio.Future[None]
+    future: asyncio.Future[bool]
     error: IntegrityError | None = None
     is_new: bool = True
     beside: Beside | None = None

@@ -115,7 +115,11 @@ class GroupedLog:
             LogUnavailable: the disk or database failed, is full or nearly so, or too many rows wait.
             IntegrityError: another record has this id.
         """
-        return not (await self.write_row(to_chained_row(record, self._take_salt()), beside)).is_taken
+        return await self.begin(record, beside)
+
+    def begin(self, record: DecisionRecord, beside: Beside | None = None) -> asyncio.Future[bool]:
+        """See ports.DecisionLog; what it returns ends as `append` does."""
+        return self._queue(to_chained_row(record, self._take_salt()), beside).future
 
     async def take(self, record: DecisionRecord, *, origin: str) -> bool:
         """Append what somebody else decided; False when it was on record before. Raises as `append` does."""
@@ -123,6 +127,11 @@ class GroupedLog:
 
     async def write_row(self, row: Row, beside: Beside | None = None) -> Waiting:
         """Append what is a row already, of the chain or not, and return what became of it. Raises as `append` does."""
+        waiting = self._queue(row, beside)
+        await waiting.future
+        return waiting
+
+    def _queue(self, row: Row, beside: Beside | None) -> Waiting:
         loop = self._loop
         if loop is None:
             raise LogUnavailable("decision log: it is not open")
@@ -133,7 +142,6 @@ class GroupedLog:
             # To wake the writer for each row would have it want the interpreter lock while the loop needs it.
             loop.call_soon(self._hand_over)
         self._of_this_turn.append(waiting)
-        await waiting.future
         return waiting
 
     def _hand_over(self) -> None:
@@ -253,7 +261,7 @@ class GroupedLog:
             elif waiting.error is not None:
                 waiting.future.set_exception(waiting.error)
             else:
-                waiting.future.set_result(None)
+                waiting.future.set_result(not waiting.is_taken)
 
     def _unavailable(self, cause: Exception) -> LogUnavailable:
         """Make one error for each waiter: a shared one would collect the tracebacks of all of them."""
