@@ -39,6 +39,14 @@ def test_a_request_that_is_sent_again_has_the_same_answer_byte_by_byte(running: 
     assert "baleen_requests_replayed_total 1.0" in metrics
 
 
+def test_an_answer_that_is_given_again_says_too_which_priority_counted(running: RunningSidecar) -> None:
+    claimed = {"X-Baleen-Priority": "High"}
+    answers = [ask(running, headers=claimed), ask(running, headers=claimed), ask(running)]
+
+    assert [is_replayed(each) for each in answers] == [False, True, True]
+    assert [each.headers.get("x-baleen-priority") for each in answers] == ["High", "High", None]
+
+
 def test_raw_bytes_and_their_query_are_a_request_too(running: RunningSidecar) -> None:
     def raw(text: bytes, **query: str) -> httpx.Response:
         headers = {"Content-Type": "text/plain", "Idempotency-Key": "raw"}

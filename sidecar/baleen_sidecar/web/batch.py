@@ -179,10 +179,7 @@ class BatchRoute:
                 wait = retry_after(came)
                 found[index] = ItemAnswer(index=index, id=identity, problem=problem, retry_after_seconds=wait)
                 return
-            if was_there:
-                self._metrics.replayed()
-            else:
-                self._metrics.decided(came, self._spent(caller))
+            self._metrics.decided(came, self._spent(caller), was_there=was_there)
             found[index] = ItemAnswer(index=index, id=identity, decision=to_answer(came))
 
         async def judged(index: int, item: BatchItem, place: Context) -> None:

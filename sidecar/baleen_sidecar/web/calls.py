@@ -17,7 +17,7 @@ from baleen_core.priority import Priority
 from baleen_core.records import DecisionRecord
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.flow.door import read_priority
-from baleen_sidecar.usecases.answer_once import AnswerOnce, fingerprint_of, name_key
+from baleen_sidecar.usecases.answer_once import AnswerOnce
 from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.web.batch import BatchItem, BatchRoute, ItemAnswer
 from baleen_sidecar.web.callers import context_of
@@ -26,7 +26,7 @@ from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.hot import explain, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.metrics import RequestMetrics
-from baleen_sidecar.web.moderate import PATH, read_deadline
+from baleen_sidecar.web.moderate import PATH, name_once, read_deadline
 from baleen_sidecar.web.once import Once
 from baleen_sidecar.web.schemas import Image, RequestContext, Text, Video, to_context
 
@@ -123,15 +123,12 @@ class Calls:
             if key is None:
                 record, replayed = await decide(caller), False
             else:
-                fingerprint = await self._fingerprint(face, data)
-                named = name_key("" if call.key is None else call.key.name, context.tenant, key)
+                named, fingerprint = await self._named(call, context.tenant, key, face, data)
                 record, replayed = await self._answers.answer(
                     named, fingerprint, lambda kept: decide(structs.replace(caller, key=kept))
                 )
-        if replayed:
-            self._metrics.replayed()
-        else:
-            self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
+        seconds = self._monotonic_seconds() - caller.received_seconds
+        self._metrics.decided(record, seconds, was_there=replayed)
         return Judged(record=record, replayed=replayed, allowances=tuple(caller.allowances))
 
     async def judge_batch(
@@ -149,14 +146,13 @@ class Calls:
             context, items = await self._judge.moderate.off_loop(data, partial(read, data))
             once = Once(None)
             if key is not None:
-                fingerprint = await self._fingerprint(face, data)
                 tenant = self._batch.tenant_of(context, call.key)
-                named = name_key("" if call.key is None else call.key.name, tenant, key)
+                named, fingerprint = await self._named(call, tenant, key, face, data)
                 once = Once(await stack.enter_async_context(self._answers.parts(named, fingerprint, len(items))))
             return await self._batch.outcomes(context, items, call.key, caller, once), bool(once.headers)
 
-    async def _fingerprint(self, face: str, data: bytes) -> str:
-        return await self._judge.moderate.off_loop(data, partial(fingerprint_of, face.encode(), data))
+    async def _named(self, call: Call, tenant: str | None, key: str, face: str, data: bytes) -> tuple[str, str]:
+        return await name_once(self._judge.moderate, call.key, tenant, key, face.encode(), data)
 
     def refuse(self, error: Exception, call: Call) -> ProblemDetails:
         """Say why there is no decision, and count it."""

@@ -96,8 +96,11 @@ class RequestMetrics:
         self._flip_label = cache(self._flips.labels)
         Gauge("baleen_requests_in_flight", "Requests being answered", registry=registry).set_function(in_flight)
 
-    def decided(self, record: DecisionRecord, seconds: float) -> None:
-        """Count a decision that was given."""
+    def decided(self, record: DecisionRecord, seconds: float, *, was_there: bool = False) -> None:
+        """Count a decision that was given; of one that `was_there`, given to an earlier request, only that it was."""
+        if was_there:
+            self._replays.inc()
+            return
         content_type, decision = record.evidence.content.type, record.decision
         kind = (content_type, decision.decision, decision.risk, decision.policies)
         given = self._given
@@ -115,10 +118,6 @@ class RequestMetrics:
         for name in decision.degraded:
             if name != RESCAN_DEBT and name not in record.evidence.degraded:
                 self._degraded.labels(name).inc()
-
-    def replayed(self) -> None:
-        """Count a request that was answered with a decision that was given before."""
-        self._replays.inc()
 
     def refused(self, status: int) -> None:
         """Count a request that got no decision."""

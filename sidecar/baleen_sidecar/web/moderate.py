@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import structs
 
+from baleen_core.callers import Identity
 from baleen_core.errors import ContentError, Problem, WrongType
 from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.settings import JSON_OVERHEAD_BYTES
@@ -67,11 +68,9 @@ class ModerateRoute:
         with self._moderate.deadline(caller):
             record, replayed = await self._decide(request, caller)
         body = _ENCODER.encode(to_answer(record))
-        if replayed:
-            self._metrics.replayed()
-            return HotAnswer(status=200, body=body, headers=REPLAYED)
-        self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds)
-        headers = (*request.told_priority(), *rate_limit_headers(caller.allowances))
+        self._metrics.decided(record, self._monotonic_seconds() - request.received_seconds, was_there=replayed)
+        told = (*request.told_priority(), *rate_limit_headers(caller.allowances))
+        headers = (*REPLAYED, *told) if replayed else told
         return HotAnswer(status=200, body=body, headers=headers)
 
     def refuse(self, problem: ProblemDetails, more: Headers = ()) -> HotAnswer:
@@ -172,8 +171,18 @@ async def name_request(
 ) -> tuple[str, str]:
     """Return what the idempotency key of a request with this body is kept under, and the request's fingerprint."""
     parts = (request.path.encode(), request.headers.get(b"content-type", b""), request.query, data)
-    fingerprint = await moderate.off_loop(data, partial(fingerprint_of, *parts))
-    return name_key("" if request.key is None else request.key.name, tenant, key), fingerprint
+    return await name_once(moderate, request.key, tenant, key, *parts)
+
+
+async def name_once(
+    moderate: Moderate, caller: Identity | None, tenant: str | None, key: str, *parts: bytes
+) -> tuple[str, str]:
+    """Return what a caller's idempotency key is kept under, and the fingerprint of what was sent with it.
+
+    `parts` are all that makes it what it is; the last one is its body.
+    """
+    fingerprint = await moderate.off_loop(parts[-1], partial(fingerprint_of, *parts))
+    return name_key("" if caller is None else caller.name, tenant, key), fingerprint
 
 
 @lru_cache(maxsize=64)

@@ -189,10 +189,8 @@ class OpenAIRoute:
                 raise ContentError([Problem(field=name, message=str(exc))]) from None
             except ContentError as exc:
                 raise renamed(exc, lambda _: name) from None
-            if was_there:
-                self._metrics.replayed()
-            else:
-                self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
+            seconds = self._monotonic_seconds() - caller.received_seconds
+            self._metrics.decided(record, seconds, was_there=was_there)
             return record
 
         try:

@@ -183,10 +183,8 @@ class AnalyzeRoute:
                     record, was_there = await once.decide(0, decide)
             except ContentError as exc:
                 raise renamed(exc, _of_comment) from None
-        if was_there:
-            self._metrics.replayed()
-        else:
-            self._metrics.decided(record, self._monotonic_seconds() - caller.received_seconds)
+        seconds = self._monotonic_seconds() - caller.received_seconds
+        self._metrics.decided(record, seconds, was_there=was_there)
         body = _ENCODER.encode(to_scores(record, asked, self._attributes))
         return HotAnswer(status=200, body=body, headers=(*once.headers, *request.told_priority()))
 

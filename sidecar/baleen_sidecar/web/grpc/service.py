@@ -1,7 +1,7 @@
 """The methods of baleen.v1.Moderation: each takes bytes, so that nothing is read before its caller was let in."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -9,10 +9,10 @@ from typing import Any, Final
 import grpc
 from google.rpc.status_pb2 import Status
 
-from baleen_core.errors import ContentError, DeadlineExceeded, Problem
+from baleen_core.errors import Allowance, ContentError, DeadlineExceeded, Problem
 from baleen_sidecar.flow.door import PRIORITY_HEADER
 from baleen_sidecar.web.batch import ItemAnswer
-from baleen_sidecar.web.calls import Call, Calls, Judged
+from baleen_sidecar.web.calls import Call, Calls
 from baleen_sidecar.web.errors import retry_after
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from baleen_sidecar.web.grpc.messages import (
@@ -24,13 +24,12 @@ from baleen_sidecar.web.grpc.messages import (
     to_status,
 )
 from baleen_sidecar.web.live import Live, LiveRules
-from baleen_sidecar.web.moderate import read_idempotency_key
+from baleen_sidecar.web.moderate import REPLAYED, read_idempotency_key
 from baleen_sidecar.web.rate_limit import rate_limit_headers
 from baleen_sidecar.web.schemas import to_answer
 
 NAME: Final = "baleen.v1.Moderation"
 Metadata = tuple[tuple[str, str | bytes], ...]
-_REPLAYED: Final = (("idempotency-replayed", "true"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ class ModerationService:
             data = await self._only_message(context)
             key = read_idempotency_key(call.headers)
             judged = await self._calls.judge(call, data, read_moderate, face=f"/{NAME}/Moderate", key=key)
-            context.set_trailing_metadata(_told(call, judged))
+            context.set_trailing_metadata(_told(call, replayed=judged.replayed, allowances=judged.allowances))
             return pb.ModerateResponse(decision=to_decision(to_answer(judged.record))).SerializeToString()
 
         return await self._answering(context, answer)
@@ -93,7 +92,7 @@ class ModerationService:
             read = partial(read_batch, limit=self._rules.batch_limit)
             key, face = read_idempotency_key(call.headers), f"/{NAME}/ModerateBatch"
             outcomes, replayed = await self._calls.judge_batch(call, data, read, face=face, key=key)
-            context.set_trailing_metadata((*_told(call), *(_REPLAYED if replayed else ())))
+            context.set_trailing_metadata(_told(call, replayed=replayed))
             return pb.ModerateBatchResponse(outcomes=map(to_outcome, outcomes)).SerializeToString()
 
         return await self._answering(context, answer)
@@ -155,12 +154,10 @@ def _headers(context: Any) -> dict[bytes, bytes]:
     }
 
 
-def _told(call: Call, judged: Judged | None = None) -> Metadata:
+def _told(call: Call, *, replayed: bool = False, allowances: Sequence[Allowance] = ()) -> Metadata:
     metadata = [("x-request-id", call.request_id)]
     if PRIORITY_HEADER in call.headers:
         metadata.append((PRIORITY_HEADER.decode(), call.priority.title))
-    if judged is not None:
-        if judged.replayed:
-            metadata += _REPLAYED
-        metadata += [(name.decode(), value.decode()) for name, value in rate_limit_headers(judged.allowances)]
+    headers = (*(REPLAYED if replayed else ()), *rate_limit_headers(allowances))
+    metadata += [(name.decode(), value.decode()) for name, value in headers]
     return tuple(metadata)
