@@ -29,6 +29,7 @@ from baleen_sidecar.web.grpc.messages import CODES
 from faces import MODERATE_KEY, PNG, REVIEW_KEY, TOXICITY, UNKNOWN_KEY, FailingLanguages, policy, write_keys
 from grpc_calls import SECONDS, Client, connected, details_of, item, refusal, streamed, text
 from pages import ROOT, blocks, run_script
+from policies import policy_manifest
 from serving import until
 from sidecars import RunningSidecar, StartSidecar, post
 
@@ -266,6 +267,38 @@ def test_each_item_of_a_batch_has_its_own_outcome(client: Client) -> None:
         ["items[5].context.tenant"],
     ]
     assert outcomes[0].id == "a"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "metadata"),
+    [
+        pytest.param(2, [], id="its own"),
+        pytest.param(SECONDS, [("x-baleen-deadline-ms", "1000")], id="that in its metadata"),
+    ],
+)
+def test_at_the_deadline_of_a_batch_those_that_are_decided_have_their_decision(
+    start_sidecar: StartSidecar, seconds: int, metadata: list[tuple[str, str]]
+) -> None:
+    rules = {"rules": [{"name": "links", "when": "content.links > 0", "action": "Review"}]}
+    policies = {
+        "chat.yaml": [policy(scope={"surface": "chat"})],
+        "mail.yaml": [policy_manifest(rules, scope={"surface": "mail"})],
+    }
+    running = start_sidecar(policies=policies, inference=Blocked(), grpc_port=0)
+    # Of a text in a chat a model is asked, which does not answer.
+    items = [item(context=pb.Context(surface=surface)) for surface in ("mail", "chat", "mail")]
+
+    with connected(running) as client:
+        outcomes = client.batch(pb.ModerateBatchRequest(items=items), metadata=metadata, timeout=seconds).outcomes
+        assert until(lambda: nothing_is_left(running))
+
+    assert [each.decision.verdict for each in outcomes] == [
+        pb.VERDICT_ALLOW,
+        pb.VERDICT_UNSPECIFIED,
+        pb.VERDICT_ALLOW,
+    ]
+    assert details_of(outcomes[1].error)["reason"] == "DEADLINE_EXCEEDED"
+    assert running.client.get(f"/v1/decisions/{outcomes[0].decision.id}").status_code == 200
 
 
 def test_the_items_of_a_batch_take_its_context(running: RunningSidecar, client: Client) -> None:

@@ -3,8 +3,8 @@
 The same core as that of `/v1/moderate`, for faces that have their own bytes and words.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -33,6 +33,12 @@ from baleen_sidecar.web.schemas import Image, RequestContext, Text, Video, to_co
 Content = tuple[Text | Image | Video, RequestContext]
 Batch = tuple[RequestContext, Sequence[BatchItem | ContentError]]
 
+ANSWER_SECONDS: Final = 0.1
+ANSWER_SHARE: Final = 0.1
+"""What of the time until a call ends is left for the outcomes of a batch to go out: the lesser of seconds and a share.
+
+A call that has ended takes no answer, and its caller would not hear of what is on record already.
+"""
 _NO_QUERY: Final = b""
 
 
@@ -116,7 +122,8 @@ class Calls:
         Raises:
             BaleenError: there is no decision.
         """
-        async with self._judging(call, data, self._deadline_seconds) as caller:
+        until = call.until
+        with self._judging(call, data, self._deadline_seconds, until) as caller, self._judge.moderate.deadline(caller):
             content, asked = await self._judge.moderate.off_loop(data, partial(read, data))
             context = self._judge.place(context_of(call.key, to_context(asked), "context.tenant"))
             decide = partial(self._judge.content, content, context)
@@ -136,20 +143,25 @@ class Calls:
     ) -> tuple[Sequence[ItemAnswer], bool]:
         """Judge the items of a message, each for itself; those of one `face` with the same idempotency key once.
 
-        True: all decisions are those of an earlier call.
+        Each that is not decided in time has that for its outcome. True: all decisions are those of an earlier call.
 
         Raises:
             BaleenError: there is no outcome at all.
         """
-        async with AsyncExitStack() as stack:
-            caller = await stack.enter_async_context(self._judging(call, data, self._batch_timeout_seconds))
-            context, items = await self._judge.moderate.off_loop(data, partial(read, data))
-            once = Once(None)
-            if key is not None:
-                tenant = self._batch.tenant_of(context, call.key)
-                named, fingerprint = await self._named(call, tenant, key, face, data)
-                once = Once(await stack.enter_async_context(self._answers.parts(named, fingerprint, len(items))))
-            return await self._batch.outcomes(context, items, call.key, caller, once), bool(once.headers)
+        until = self._before_end(call)
+        with self._judging(call, data, self._batch_timeout_seconds, until) as caller:
+            async with AsyncExitStack() as stack:
+                with self._judge.moderate.deadline(caller):
+                    context, items = await self._judge.moderate.off_loop(data, partial(read, data))
+                    once = Once(None)
+                    if key is not None:
+                        tenant = self._batch.tenant_of(context, call.key)
+                        named, fingerprint = await self._named(call, tenant, key, face, data)
+                        parts = self._answers.parts(named, fingerprint, len(items))
+                        once = Once(await stack.enter_async_context(parts))
+                # Outside of the deadline, which each item has for itself: it would take the outcomes of all others.
+                outcomes = await self._batch.outcomes(context, items, call.key, caller, once)
+        return outcomes, bool(once.headers)
 
     async def _named(self, call: Call, tenant: str | None, key: str, face: str, data: bytes) -> tuple[str, str]:
         return await name_once(self._judge.moderate, call.key, tenant, key, face.encode(), data)
@@ -160,21 +172,34 @@ class Calls:
         self._metrics.refused(problem.status)
         return problem
 
-    @asynccontextmanager
-    async def _judging(self, call: Call, data: bytes, longest_seconds: float) -> AsyncIterator[Caller]:
+    def _before_end(self, call: Call) -> float | None:
+        """Return until when outcomes may come to get to their caller, in monotonic seconds; None: it does not say."""
+        if call.until is None:
+            return None
+        left = call.until - self._monotonic_seconds()
+        return call.until - min(ANSWER_SECONDS, left * ANSWER_SHARE)
+
+    @contextmanager
+    def _judging(self, call: Call, data: bytes, longest_seconds: float, until: float | None) -> Iterator[Caller]:
+        """Let in a message that is to be answered by `until` (monotonic seconds), and hold it.
+
+        Raises:
+            Overloaded: nothing of its priority is judged now, or messages take too much memory.
+            ContentError: the deadline in its headers is none.
+        """
         now = self._monotonic_seconds()
         seconds = read_deadline(call.headers, longest_seconds)
         caller = Caller(
             request_id=call.request_id,
             received_seconds=now,
-            deadline_seconds=seconds if call.until is None else min(seconds, call.until - now),
+            deadline_seconds=seconds if until is None else min(seconds, until - now),
             priority=call.priority,
             who="" if call.key is None else call.key.group,
         )
         self._judge.moderate.admit(caller)
         self._concurrency.enter()
         try:
-            with self._holding(data), self._judge.moderate.deadline(caller):
+            with self._holding(data):
                 yield caller
         finally:
             self._concurrency.leave()
