@@ -1,7 +1,6 @@
 """The gRPC server: the service, standard health checks, reflection, and a limit on all that callers may take."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -14,8 +13,6 @@ from grpc_reflection.v1alpha import reflection
 from baleen_core.errors import StateError
 from baleen_sidecar.web.calls import Calls
 from baleen_sidecar.web.grpc.service import NAME, ModerationService, ServiceRules
-
-log = logging.getLogger(__name__)
 
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_STREAMS: Final = 100
