@@ -176,7 +176,7 @@ class Settings:
     grpc_message_limit_bytes: int = 32 * 1024 * 1024
     """The largest message over gRPC; larger videos are read from an address, or sent over HTTP."""
     grpc_call_limit: int = 1_000
-    """The most calls over gRPC at a time; a stream is one."""
+    """The most calls over gRPC at a time; a stream is one. Health checks and reflection have limits of their own."""
     grpc_connection_limit: int = 1_000
     """The most open connections of the gRPC port."""
     stream_window: int = 16

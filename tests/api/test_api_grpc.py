@@ -15,6 +15,7 @@ import yaml
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from baleen_core.api_keys import ApiKey, KeyRole, hash_key, render_key
@@ -26,6 +27,7 @@ from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web.errors import KINDS
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from baleen_sidecar.web.grpc.messages import CODES
+from baleen_sidecar.web.grpc.server import REFLECTIONS
 from faces import MODERATE_KEY, PNG, REVIEW_KEY, TOXICITY, UNKNOWN_KEY, FailingLanguages, policy, write_keys
 from grpc_calls import SECONDS, Client, connected, details_of, item, refusal, streamed, text
 from pages import ROOT, blocks, run_script
@@ -492,6 +494,67 @@ def test_calls_over_the_limit_are_refused(start_sidecar: StartSidecar) -> None:
         assert {call.result().decision.verdict for call in calls} == {pb.VERDICT_ALLOW}
 
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_what_needs_no_key_takes_no_room_of_calls_that_need_one(start_sidecar: StartSidecar, tmp_path: Path) -> None:
+    keys = write_keys(tmp_path / "keys.yaml")
+    running = start_sidecar(
+        policies=POLICIES, grpc_port=0, grpc_call_limit=1, grpc_connection_limit=2, api_keys_file=keys
+    )
+    silent = threading.Event()
+
+    def ask() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        silent.wait(SECONDS)
+
+    def nothing() -> Iterator[bytes]:
+        silent.wait(SECONDS)
+        yield from ()
+
+    with connected(running) as client:
+        health = health_pb2_grpc.HealthStub(client.channel)
+        reflection = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+
+        def watch() -> Any:
+            return health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+
+        def may_watch() -> bool:
+            try:
+                return bool(next(watch()).status == health_pb2.HealthCheckResponse.SERVING)
+            except grpc.RpcError:
+                return False
+
+        watches = [watch() for _ in range(2)]
+        assert {next(each).status for each in watches} == {health_pb2.HealthCheckResponse.SERVING}
+        asked = [reflection.ServerReflectionInfo(ask(), timeout=SECONDS) for _ in range(REFLECTIONS)]
+        assert all(next(each).list_services_response.service for each in asked)
+        unsaid = client.channel.stream_unary("/grpc.health.v1.Health/Check").future(nothing(), timeout=SECONDS)
+        refusals = []
+        for one_more in (watch(), reflection.ServerReflectionInfo(ask(), timeout=SECONDS)):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(one_more)
+            refusals.append(caught.value.code())
+        check = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        answer = client.moderate(text(), metadata=[("x-api-key", MODERATE_KEY)], timeout=SECONDS)
+        watches[0].cancel()
+        assert until(may_watch)
+        silent.set()
+        unsaid.cancel()
+
+    assert refusals == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert check.status == health_pb2.HealthCheckResponse.SERVING
+    assert answer.decision.verdict == pb.VERDICT_ALLOW
+
+
+def test_a_health_check_that_is_none_is_refused(client: Client) -> None:
+    check = client.channel.stream_unary("/grpc.health.v1.Health/Check")
+    watch = client.channel.stream_stream("/grpc.health.v1.Health/Watch")
+
+    for messages in ([], [b"\xff\xff\xff"]):
+        for call in (check, lambda *args, **kwargs: next(watch(*args, **kwargs))):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(iter(messages), timeout=SECONDS)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_messages_that_would_take_too_much_memory_together_are_refused(start_sidecar: StartSidecar) -> None:

@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server as add_reflection
 
 from baleen_core.errors import StateError
 from baleen_sidecar.web.calls import Calls
-from baleen_sidecar.web.grpc.service import NAME, ModerationService, ServiceRules
+from baleen_sidecar.web.grpc.bounds import Room
+from baleen_sidecar.web.grpc.keyless import Health, Reflection
+from baleen_sidecar.web.grpc.service import ModerationService, ServiceRules
 
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_STREAMS: Final = 100
@@ -28,13 +29,13 @@ WINDOW_BYTES: Final = 64 * 1024
 """What of a call is taken from its caller before it is asked for; the core would let that grow to megabytes."""
 MIN_PING_SECONDS: Final = 10
 """Clients that ping more often are sent away."""
-WATCH_SECONDS: Final = 1.0
-"""How often the health of this server is looked at for those who watch it."""
+REFLECTIONS: Final = 20
+"""How many may ask at a time what there is to call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcLimits:
-    """What callers may take together."""
+    """What callers may take together; `calls` are those of the service alone."""
 
     message_bytes: int
     calls: int
@@ -57,15 +58,19 @@ class GrpcServer:
         self._drain_seconds = drain_seconds
         self.port = 0
         """Where it listens, once it is bound."""
-        self._service = ModerationService(calls, rules)
-        self._health = _Health(ready, lambda: self._service.is_draining)
-        self._ended = asyncio.Event()
-        self._server = grpc.aio.server(
-            options=_options(limits, rules.idle_seconds), maximum_concurrent_rpcs=limits.calls
+        # Not the library's one limit of all calls: those without a key, which may go on for ever, could take it whole.
+        self._service = ModerationService(calls, rules, Room(limits.calls, "calls"))
+        self._health = Health(
+            ready,
+            lambda: self._service.is_draining,
+            # A client has one of each for a connection.
+            checks=Room(limits.connections, "health checks"),
+            watches=Room(limits.connections, "calls that watch the health of this server"),
         )
-        self._server.add_generic_rpc_handlers((self._service.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._ended = asyncio.Event()
+        self._server = grpc.aio.server(options=_options(limits, rules.idle_seconds))
+        self._server.add_generic_rpc_handlers((self._service.handler(), self._health.handler()))
+        add_reflection(Reflection(Room(REFLECTIONS, "calls of reflection")), self._server)
 
     def bind(self, host: str, port: int) -> None:
         """Take the port; 0 is a free one.
@@ -89,56 +94,10 @@ class GrpcServer:
         try:
             await self._ended.wait()
             self._service.drain()
-            self._health.look()
+            self._health.end()
             await self._server.stop(self._drain_seconds)
         finally:
             await self._server.stop(None)
-
-
-class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """The standard health checks, of the server as a whole ("") and of its service.
-
-    The library's own forgets all who watch a service once one of them leaves.
-    """
-
-    def __init__(self, ready: Callable[[], Awaitable[bool]], is_draining: Callable[[], bool]) -> None:
-        self._ready = ready
-        self._is_draining = is_draining
-        self._look = asyncio.Event()
-
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - as the service has it
-        """Say how it is now."""
-        if (status := await self._status(request.service)) is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
-        return health_pb2.HealthCheckResponse(status=status)
-
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - as the service has it
-        """Say how it is, and again when that changes; it ends when the server does."""
-        said = None
-        while True:
-            status = await self._status(request.service)
-            status = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
-            if status != said:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
-                said = status
-            if self._is_draining():
-                return
-            try:
-                async with asyncio.timeout(WATCH_SECONDS):
-                    await self._look.wait()
-            except TimeoutError:
-                pass
-
-    def look(self) -> None:
-        """Have those who watch look at once."""
-        self._look.set()
-
-    async def _status(self, service: str) -> Any:
-        if service not in ("", NAME):
-            return None
-        is_serving = not self._is_draining() and await self._ready()
-        response = health_pb2.HealthCheckResponse
-        return response.SERVING if is_serving else response.NOT_SERVING
 
 
 def _options(limits: GrpcLimits, idle_seconds: float) -> list[tuple[str, int]]:

@@ -1,6 +1,5 @@
 """The methods of baleen.v1.Moderation: each takes bytes, so that nothing is read before its caller was let in."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,12 +8,13 @@ from typing import Any, Final
 import grpc
 from google.rpc.status_pb2 import Status
 
-from baleen_core.errors import Allowance, ContentError, DeadlineExceeded, Problem
+from baleen_core.errors import Allowance
 from baleen_sidecar.flow.door import PRIORITY_HEADER
 from baleen_sidecar.web.batch import ItemAnswer
 from baleen_sidecar.web.calls import Call, Calls
 from baleen_sidecar.web.errors import retry_after
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
+from baleen_sidecar.web.grpc.bounds import Room, only_message
 from baleen_sidecar.web.grpc.messages import (
     read_batch,
     read_moderate,
@@ -44,8 +44,10 @@ class ServiceRules(LiveRules):
 class ModerationService:
     """Answers the calls of one server until it is told to drain."""
 
-    def __init__(self, calls: Calls, rules: ServiceRules) -> None:
+    def __init__(self, calls: Calls, rules: ServiceRules, room: Room) -> None:
+        """All calls together have this `room`."""
         self._calls = calls
+        self._room = room
         self._rules = rules
         self._live = Live(calls, rules)
 
@@ -76,7 +78,7 @@ class ModerationService:
         """Answer a ModerateRequest with a ModerateResponse."""
 
         async def answer(call: Call) -> Any:
-            data = await self._only_message(context)
+            data = await only_message(context, self._rules.message_seconds)
             key = read_idempotency_key(call.headers)
             judged = await self._calls.judge(call, data, read_moderate, face=f"/{NAME}/Moderate", key=key)
             context.set_trailing_metadata(_told(call, replayed=judged.replayed, allowances=judged.allowances))
@@ -88,7 +90,7 @@ class ModerationService:
         """Answer a ModerateBatchRequest with a ModerateBatchResponse."""
 
         async def answer(call: Call) -> Any:
-            data = await self._only_message(context)
+            data = await only_message(context, self._rules.message_seconds)
             read = partial(read_batch, limit=self._rules.batch_limit)
             key, face = read_idempotency_key(call.headers), f"/{NAME}/ModerateBatch"
             outcomes, replayed = await self._calls.judge_batch(call, data, read, face=face, key=key)
@@ -113,6 +115,10 @@ class ModerationService:
         await self._answering(context, answer)
 
     async def _answering(self, context: Any, answer: Callable[[Call], Awaitable[Any]]) -> Any:
+        async with self._room.place(context):
+            return await self._answered(context, answer)
+
+    async def _answered(self, context: Any, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         call = self._calls.begin(_headers(context), left_seconds=context.time_remaining())
         try:
             await self._calls.admit(call)
@@ -128,17 +134,6 @@ class ModerationService:
 
     def _status(self, error: Exception, call: Call) -> Status:
         return to_status(self._calls.refuse(error, call), retry_after(error))
-
-    async def _only_message(self, context: Any) -> bytes:
-        seconds = self._rules.message_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                data = await context.read()
-        except TimeoutError:
-            raise DeadlineExceeded(f"the message did not come within {seconds:g} s") from None
-        if not isinstance(data, bytes):
-            raise ContentError([Problem(field="", message="the call ended without a message; send one")])
-        return data
 
 
 def _render(item: ItemAnswer) -> bytes:
