@@ -192,7 +192,7 @@ async def follow(settings: Settings, cluster: ClusterSettings, env: Mapping[str,
             drain_seconds=cluster.drain_seconds,
             reserved_files=reserved_files(settings),
         )
-        beside = open_grpc(application, settings)
+        beside = open_grpc(application, settings, drain_seconds=cluster.drain_seconds)
         metrics = [Served(app=MetricsPage(parts.registry), listening=each) for each in scraped]
         served = (app, *followed.served, *metrics)
         ports_of_grpc = [] if beside is None else [beside.port]

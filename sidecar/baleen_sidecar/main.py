@@ -598,8 +598,8 @@ def within_files(limits: ConnectionLimits, reserved_files: int = RESERVED_FILES)
     return replace(limits, connections=fitting)
 
 
-def open_grpc(app: Application, settings: Settings) -> "GrpcServer | None":
-    """Take the port of gRPC, if there is to be one; it is served beside `app`, with the same core.
+def open_grpc(app: Application, settings: Settings, *, drain_seconds: float = 0.0) -> "GrpcServer | None":
+    """Take the port of gRPC, if there is to be one; it is served beside `app`, with the same core and the same drain.
 
     Raises:
         StateError: the port is taken or may not be used.
@@ -625,7 +625,8 @@ def open_grpc(app: Application, settings: Settings) -> "GrpcServer | None":
             calls=settings.grpc_call_limit,
             connections=settings.grpc_connection_limit,
         ),
-        drain_seconds=SHUTDOWN_SECONDS,
+        grace_seconds=SHUTDOWN_SECONDS,
+        drain_seconds=drain_seconds,
     )
     server.bind(settings.host, settings.grpc_port)
     return server

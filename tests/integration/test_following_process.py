@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import certifi
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import plain_http
 from baleen_core.api_keys import hash_key, make_key
@@ -24,7 +25,9 @@ from baleen_sidecar.adapters.last_good import FILE, FileLastGood
 from baleen_sidecar.adapters.store import SqliteRevisionStore, StateFolder, migrate
 from baleen_sidecar.main import bind
 from baleen_sidecar.ports import Kept, KeptPolicy
+from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from gateway_process import RunningGateway
+from grpc_calls import SECONDS, connected_to, text
 from publishing import publication
 from redis_server import RedisServer
 from serving import until
@@ -336,6 +339,32 @@ def test_callers_with_open_connections_are_answered_and_sent_away_before_it_ends
 
     assert before == [(200, None)] * len(callers)
     assert after == [(200, "close")] * len(callers)
+    assert code == 0
+
+
+async def test_calls_over_grpc_are_answered_while_it_drains_and_health_checks_send_their_callers_away(
+    alone: dict[str, object], tmp_path: Path
+) -> None:
+    await fill(tmp_path / "state")
+    with RunningGateway(**alone, grpc_port=0, drain_seconds=120) as process:
+        process.wait_until_ready()
+        (port,) = process.wait_for("answering")["grpc_ports"]
+        with connected_to(port) as client:
+            health = health_pb2_grpc.HealthStub(client.channel)
+            watched = health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+            before = next(watched).status
+            process.process.send_signal(signal.SIGTERM)
+            after = next(watched).status
+            # Whoever connects now has not heard of it yet.
+            with connected_to(port) as late:
+                answers = [
+                    each.moderate(text("you idiot"), timeout=SECONDS).decision.verdict for each in (client, late)
+                ]
+            process.process.send_signal(signal.SIGINT)
+            code = process.wait_for_end(seconds=60)
+
+    assert (before, after) == (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert answers == [pb.VERDICT_BLOCK, pb.VERDICT_BLOCK]
     assert code == 0
 
 

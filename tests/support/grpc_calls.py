@@ -43,10 +43,17 @@ class Client:
 def connected(running: RunningSidecar, **options: Any) -> Iterator[Client]:
     """Connect to the gRPC port of a sidecar until the block ends."""
     assert running.grpc is not None
+    with connected_to(running.grpc.port, **options) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def connected_to(port: int, **options: Any) -> Iterator[Client]:
+    """Connect to gRPC on a port of this machine until the block ends."""
     given = [(name, value) for name, value in options.pop("options", ())]
     # Else all channels of this process to one address share a connection.
     given.append(("grpc.use_local_subchannel_pool", 1))
-    with grpc.insecure_channel(f"127.0.0.1:{running.grpc.port}", options=given, **options) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=given, **options) as channel:
         yield Client(channel)
 
 

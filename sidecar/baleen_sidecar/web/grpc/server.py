@@ -1,6 +1,7 @@
 """The gRPC server: the service, standard health checks, reflection, and a limit on all that callers may take."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -52,9 +53,14 @@ class GrpcServer:
         *,
         rules: ServiceRules,
         limits: GrpcLimits,
-        drain_seconds: float,
+        grace_seconds: float,
+        drain_seconds: float = 0.0,
     ) -> None:
-        """`ready` is what health checks say. Calls under way have `drain_seconds` to end."""
+        """`ready` is what health checks say.
+
+        Once it is told to end, calls are answered for `drain_seconds` still; then those under way have `grace_seconds`.
+        """
+        self._grace_seconds = grace_seconds
         self._drain_seconds = drain_seconds
         self.port = 0
         """Where it listens, once it is bound."""
@@ -68,6 +74,7 @@ class GrpcServer:
             watches=Room(limits.connections, "calls that watch the health of this server"),
         )
         self._ended = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._server = grpc.aio.server(options=_options(limits, rules.idle_seconds))
         self._server.add_generic_rpc_handlers((self._service.handler(), self._health.handler()))
         add_reflection(Reflection(Room(REFLECTIONS, "calls of reflection")), self._server)
@@ -85,19 +92,34 @@ class GrpcServer:
             raise StateError(f"cannot listen on {host} port {port} for gRPC: {exc}") from exc
 
     def handle_exit(self, number: int, frame: FrameType | None) -> None:
-        """End, in order: see `serve`."""
+        """End, in order: see `serve`; a second SIGINT ends the drain, as that of HTTP."""
+        if self._ended.is_set() and number == signal.SIGINT:
+            self._hurried.set()
         self._ended.set()
 
     async def serve(self) -> None:
-        """Answer calls until told to end; then none are taken, and what was read of streams is answered."""
+        """Answer calls until told to end; then no streams are begun, and what was read of them is answered.
+
+        Health checks say so from then on, and other calls are answered for as long as it drains: only its end closes
+        connections, and whoever connects anew before others know of it would come back, in vain.
+        """
         await self._server.start()
         try:
             await self._ended.wait()
             self._service.drain()
+            self._health.look()
+            await self._drained()
             self._health.end()
-            await self._server.stop(self._drain_seconds)
+            await self._server.stop(self._grace_seconds)
         finally:
             await self._server.stop(None)
+
+    async def _drained(self) -> None:
+        try:
+            async with asyncio.timeout(self._drain_seconds):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass
 
 
 def _options(limits: GrpcLimits, idle_seconds: float) -> list[tuple[str, int]]:
