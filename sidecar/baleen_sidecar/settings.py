@@ -36,7 +36,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX = "BALEEN_"
 BACKUP_PREFIX: Final = "BALEEN_BACKUP_"
 MAX_FAILURES: Final = 1000
-MAX_MESSAGE_BYTES: Final = 2**31 - 1
+MAX_OF_GRPC: Final = 2**31 - 1
+"""The highest number that an option of gRPC can have."""
 JSON_OVERHEAD_BYTES: Final = 64 * 1024
 """What a JSON request may have around its content."""
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -428,10 +429,10 @@ def _port(text: str) -> int | None:
     return read_port(text) if text else None
 
 
-def _message_limit(text: str) -> int:
+def _limit_of_grpc(text: str) -> int:
     number = int(text)
-    if not 1 <= number <= MAX_MESSAGE_BYTES:
-        raise ValueError(f"it must be 1 to {MAX_MESSAGE_BYTES}, which is all that gRPC can count")
+    if not 1 <= number <= MAX_OF_GRPC:
+        raise ValueError(f"it must be 1 to {MAX_OF_GRPC}, which is all that gRPC can count")
     return number
 
 
@@ -540,9 +541,9 @@ _READERS: Final[Readers] = {
     "source_offline_seconds": read_seconds,
     "otlp_endpoint": read_url,
     "grpc_port": _port,
-    "grpc_message_limit_bytes": _message_limit,
+    "grpc_message_limit_bytes": _limit_of_grpc,
     "grpc_call_limit": read_positive,
-    "grpc_connection_limit": read_positive,
+    "grpc_connection_limit": _limit_of_grpc,
     "stream_window": read_positive,
     "stream_message_limit_bytes": read_positive,
 }

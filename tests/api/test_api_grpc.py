@@ -399,6 +399,14 @@ def test_a_deadline_in_the_metadata_counts_too(start_sidecar: StartSidecar) -> N
     assert (code, details["reason"]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
+def test_a_deadline_of_years_is_taken_from_a_call_and_refused_in_the_metadata(client: Client) -> None:
+    answer = client.moderate(text(), timeout=1e9)
+    code, details = refused(client.moderate, text(), metadata=[("x-baleen-deadline-ms", "9" * 5000)])
+
+    assert answer.decision.verdict == pb.VERDICT_ALLOW
+    assert (code, details["fields"]) == (grpc.StatusCode.INVALID_ARGUMENT, ["X-Baleen-Deadline-Ms"])
+
+
 def test_a_stream_on_which_nothing_comes_is_ended(start_sidecar: StartSidecar) -> None:
     running = start_sidecar(policies=POLICIES, grpc_port=0, idle_seconds=1.0)
     silent = threading.Event()
@@ -494,6 +502,13 @@ def test_calls_over_the_limit_are_refused(start_sidecar: StartSidecar) -> None:
         assert {call.result().decision.verdict for call in calls} == {pb.VERDICT_ALLOW}
 
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_limit_of_calls_may_be_a_number_that_grpc_cannot_count(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar(policies=POLICIES, grpc_port=0, grpc_call_limit=2**31)
+
+    with connected(running) as client:
+        assert client.moderate(text(), timeout=SECONDS).decision.verdict == pb.VERDICT_ALLOW
 
 
 def test_what_needs_no_key_takes_no_room_of_calls_that_need_one(start_sidecar: StartSidecar, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_every_field_can_be_set() -> None:
         pytest.param("BALEEN_JWT_KEYS", "https://me:pw@id.example/keys", "without user", id="a password"),
         pytest.param("BALEEN_JWT_LEEWAY_SECONDS", "61", "0 to 60 seconds", id="clocks that nobody set"),
         pytest.param("BALEEN_JWT_LEEWAY_SECONDS", "nan", "0 to 60 seconds", id="no leeway"),
+        pytest.param("BALEEN_GRPC_MESSAGE_LIMIT_BYTES", str(2**31), "1 to 2147483647", id="a message over all"),
+        pytest.param("BALEEN_GRPC_CONNECTION_LIMIT", str(2**31), "1 to 2147483647", id="connections over all"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_would_be_right(variable: str, text: str, said: str) -> None:
