@@ -115,7 +115,7 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
 
     Raises:
         InvalidError: the file of API keys is not in order.
-        StateError: the port is taken, or the state folder is in use, newer or damaged.
+        StateError: a port is taken, or the state folder is in use, newer or damaged.
     """
     settings = prepared.settings
     inference = TritonInference("127.0.0.1:1", timeout_seconds=settings.model_timeout_seconds)
@@ -135,6 +135,8 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
     )
     with bind(settings.host, settings.port) as listening:
         async with open_sidecar(settings, prepared.models, routed, breakers=routed) as sidecar:
+            # Before anything has begun that would have to be ended where the port is taken.
+            beside = open_grpc(sidecar.app, settings)
             verify = VerifyModels(
                 prepared.models,
                 replica,
@@ -155,7 +157,6 @@ async def run_local(prepared: Prepared) -> AsyncIterator[Running]:
                     else (asyncio.create_task(sidecar.ports.rescans.run(), name="second looks"),)
                 ),
             )
-            beside = open_grpc(sidecar.app, settings)
             serving = asyncio.create_task(
                 run_server(sidecar.app, listening, beside=beside, reserved_files=reserved_files(settings)),
                 name="server",
