@@ -90,11 +90,11 @@ class PeerSide:
 
     @contextmanager
     def _awake(self) -> Iterator[None]:
-        os.killpg(self.side.server.pid, signal.SIGCONT)
+        _tell_all(self.side.server.pid, signal.SIGCONT)
         try:
             yield
         finally:
-            os.killpg(self.side.server.pid, signal.SIGSTOP)
+            _tell_all(self.side.server.pid, signal.SIGSTOP)
 
 
 def python_of(peer: Peer) -> Path:
@@ -194,10 +194,15 @@ def _wait(peer: Peer, process: "subprocess.Popen[bytes]", port: int) -> str | No
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     for number in (signal.SIGCONT, signal.SIGTERM):
-        os.killpg(process.pid, number)
+        _tell_all(process.pid, number)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        # What it left behind.
-        os.killpg(process.pid, signal.SIGKILL)
+    # What it left behind.
+    _tell_all(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _tell_all(group: int, number: int) -> None:
+    """Send a signal to what is left of a peer and of all that it started; there may be nothing."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
