@@ -134,6 +134,8 @@ def write_requests(peer: Peer, path: Path) -> Path:
 def serve(peer: Peer, model: Path, *, python: Path, cores: Cores) -> Iterator[PeerSide]:
     """Run a peer, with what `write_model` wrote, and all that it starts on one core until the end of the block.
 
+    It rests from the moment on at which it has answered its first request.
+
     Raises:
         RuntimeError: it did not answer a request; what it wrote is in the message.
     """
@@ -164,6 +166,7 @@ def serve(peer: Peer, model: Path, *, python: Path, cores: Cores) -> Iterator[Pe
                 path=peer.path,
                 start_rate=50.0,
             )
+            _tell_all(process.pid, signal.SIGSTOP)
             yield PeerSide(side=side)
         finally:
             _stop(process)
