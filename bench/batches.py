@@ -46,7 +46,7 @@ def measure(effort: Effort) -> Outcome:
 
 def against_single_calls(effort: Effort) -> tuple[Figure, Any]:
     """Send the same texts one by one and at once, in turns; before that, one by one against themselves."""
-    bodies = [texts.request(text, index) for index, text in enumerate(texts.messages(ITEMS))]
+    bodies = texts.requests(texts.messages(ITEMS))
     batch = texts.batch(bodies)
     policy = policies.threshold(*load(ACCELERATOR.name).signal_names())
     with bench() as here, triton(ACCELERATOR.name, cpu=here.cores.other) as server:

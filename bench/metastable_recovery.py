@@ -25,7 +25,7 @@ from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
 from baleen_bench.load import HttpSide, Meter
 from baleen_bench.models import STUB, STUB_PER_SECOND, load
 from baleen_bench.sides import bench
-from baleen_bench.texts import messages, request
+from baleen_bench.texts import messages, requests, write_lines
 from baleen_bench.triton import triton
 from baleen_sidecar.settings import Durability
 
@@ -151,9 +151,7 @@ def measure(effort: Effort) -> Outcome:
             model=STUB.name,
             has_golden=True,
         )
-        texts = messages(_TEXTS, seed=11)
-        file = here.folder / "insistent.jsonl"
-        file.write_bytes(b"\n".join(request(text, index) for index, text in enumerate(texts)) + b"\n")
+        file = write_lines(here.folder / "insistent.jsonl", requests(messages(_TEXTS, seed=11)))
         found = [_go_away(subject, file, times, seed) for seed in range(1 if effort.quick else 2)]
     seconds = [each.recovery_seconds for each in found]
     attempts = [each.attempts / max(1, each.due) for each in found]

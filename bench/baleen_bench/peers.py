@@ -125,9 +125,7 @@ def write_model(name: str, folder: Path) -> Path:
 
 def write_requests(peer: Peer, path: Path) -> Path:
     """Write the requests of all messages as the peer takes them, one a line."""
-    bodies = [peer.wrap(texts.request(text, index)) for index, text in enumerate(texts.messages())]
-    path.write_bytes(b"\n".join(bodies) + b"\n")
-    return path
+    return texts.write_lines(path, map(peer.wrap, texts.requests(texts.messages())))
 
 
 @contextmanager

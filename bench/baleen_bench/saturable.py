@@ -13,7 +13,7 @@ from baleen_bench.envoy import envoy
 from baleen_bench.flows import Front
 from baleen_bench.models import STUB, load
 from baleen_bench.sides import Bench, bench
-from baleen_bench.texts import messages, request
+from baleen_bench.texts import messages, request, write_lines
 from baleen_bench.triton import Triton, triton
 from baleen_core.api_keys import ApiKey, KeyList, hash_key, make_key, render_key_list
 from baleen_core.callers import KeyRole
@@ -115,5 +115,4 @@ def _write_requests(path: Path, *, caller: int) -> Path:
     known = messages()
     numbers = range(caller * _TEXTS, (caller + 1) * _TEXTS)
     texts = (f"{known[number % len(known)]} {number}" for number in numbers)
-    path.write_bytes(b"\n".join(request(text, number) for text, number in zip(texts, numbers, strict=True)) + b"\n")
-    return path
+    return write_lines(path, (request(text, number) for text, number in zip(texts, numbers, strict=True)))

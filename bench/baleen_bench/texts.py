@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,10 +35,14 @@ def request(text: str, index: int) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
+def requests(texts: Sequence[str]) -> list[bytes]:
+    """Write each text as a request, each by another author."""
+    return [request(text, index) for index, text in enumerate(texts)]
+
+
 def write_requests(path: Path) -> Path:
     """Write the requests of all messages, one a line."""
-    path.write_bytes(b"\n".join(request(text, index) for index, text in enumerate(messages())) + b"\n")
-    return path
+    return write_lines(path, requests(messages()))
 
 
 def batch(requests: Sequence[bytes]) -> bytes:
@@ -48,13 +52,17 @@ def batch(requests: Sequence[bytes]) -> bytes:
 
 def write_batches(path: Path, *, items: int) -> Path:
     """Write as many batches as there are messages for, of so many items each, one a line."""
-    requests = [request(text, index) for index, text in enumerate(messages())]
-    whole = range(0, len(requests) - items + 1, items)
-    path.write_bytes(b"".join(batch(requests[begin : begin + items]) + b"\n" for begin in whole))
-    return path
+    known = requests(messages())
+    whole = range(0, len(known) - items + 1, items)
+    return write_lines(path, (batch(known[begin : begin + items]) for begin in whole))
 
 
 def write_texts(path: Path) -> Path:
     """Write the bare messages, one a line."""
-    path.write_text("\n".join(messages()) + "\n", encoding="utf-8")
+    return write_lines(path, (text.encode() for text in messages()))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> Path:
+    """Write lines, and return where."""
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
