@@ -59,7 +59,7 @@ def compare_on(
             return side.offer(rate=rate, seconds=effort.seconds, seed=seed)
 
         pairs = [(measure(direct, seed), measure(direct, seed)) for seed in range(effort.noise_pairs)]
-        loads = in_turns((direct, subject), effort.repetitions, measure)
+        loads = in_turns({side.name: side for side in (direct, subject)}, effort.repetitions, measure)
     turns = list(zip(loads[direct.name], loads[subject.name], strict=True))
     added = [_latency(through, "p50") - _latency(alone, "p50") for alone, through in turns]
     ratios = [_latency(through, "p99") / _latency(alone, "p99") for alone, through in turns]

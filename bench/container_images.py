@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from baleen_bench import pods
-from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
+from baleen_bench.form import Aim, Effort, Figure, Outcome, in_turns, noise_of
 from baleen_cli.triton.process import free_port
 from confined import Confined, confined, nobodys_kubeconfig
 from images import Image, image
@@ -54,10 +54,7 @@ def measure(effort: Effort) -> Outcome:
         for name in () if effort.quick else starts:
             starts[name]()  # brings its files into memory
         pairs = [(runs.floor(), runs.floor()) for _ in range(effort.noise_pairs)]
-        seconds: dict[str, list[float]] = {name: [] for name in starts}
-        for repetition in range(effort.repetitions):
-            for name in starts if repetition % 2 == 0 else reversed(tuple(starts)):
-                seconds[name].append(starts[name]())
+        seconds = in_turns(starts, effort.repetitions, lambda start, _: start())
     sizes = {name: sum(found[1:]) / MEGABYTE for name, found in layers.items()}
     noise = noise_of(pairs)
     return Outcome(

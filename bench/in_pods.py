@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from baleen_bench import pods, policies, texts
 from baleen_bench.build import cache_folder, loadgen
-from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
+from baleen_bench.form import Aim, Effort, Figure, Outcome, in_turns, noise_of
 from baleen_bench.machine import Cores
 from baleen_bench.pods import Caller, Pod, failed, told, used_seconds
 from baleen_operator.plan.injection import INJECT_LABEL
@@ -294,10 +294,7 @@ def call(here: Stage, effort: Effort) -> Part:
         (ask(here.gateway_url, 2 * number), ask(here.gateway_url, 2 * number + 1))
         for number in range(effort.noise_pairs)
     ]
-    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in urls}
-    for repetition in range(effort.repetitions):
-        for name in urls if repetition % 2 == 0 else reversed(tuple(urls)):
-            reports[name].append(ask(urls[name], 100 + repetition))
+    reports = in_turns(urls, effort.repetitions, ask)
     figures = [
         Figure.of(
             f"{name}_call_{share}_ms",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from baleen_bench.flows import Flow, Front, Offered, offer, recovery_seconds
-from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
+from baleen_bench.form import Aim, Effort, Figure, Outcome, in_turns, noise_of
 from baleen_bench.models import STUB, STUB_PER_SECOND
 from baleen_bench.saturable import DEADLINE_SECONDS, Caller, stage
 from baleen_core.priority import Priority
@@ -89,10 +89,11 @@ def measure(effort: Effort) -> Outcome:
         with on.envoy(tuple(CALLERS)) as peer:
             _offer(peer, _CALM, effort, 0)
             pairs = list(_pairs(peer, effort))
-            found: dict[str, list[Point]] = {peer.name: [], subject.name: []}
-            for repetition in range(effort.repetitions):
-                for front in (peer, subject) if repetition % 2 == 0 else (subject, peer):
-                    found[front.name].append(_offer(front, TIMES, effort, 100 + repetition))
+            found = in_turns(
+                {front.name: front for front in (peer, subject)},
+                effort.repetitions,
+                lambda front, seed: _offer(front, TIMES, effort, seed),
+            )
         own = list(_pairs(subject, effort))
         curve = [_offer(subject, times, effort, 200) for times in (() if effort.quick else CURVE)]
         recoveries = [_recover(subject, effort, seed) for seed in range(1 if effort.quick else _RECOVERIES)]

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 from baleen_bench.children import BENCH
 from baleen_bench.load import OVERLOAD, Load, Side
 from baleen_bench.machine import Machine
 
+S = TypeVar("S")
+T = TypeVar("T")
 Verdict = Literal["met", "missed", "undecided", "published"]
 RESULTS: Final = BENCH / "results"
 _NOT_MEASURED: Final = (":!bench/results", ":!docs", ":!README.md")
@@ -167,7 +169,7 @@ def compare_all(subject: Side, peers: Sequence[Side], effort: Effort) -> dict[st
     for seed in range(effort.noise_pairs):
         for peer in peers:
             pairs[peer.name].append((measure(peer, 2 * seed), measure(peer, 2 * seed + 1)))
-    loads = in_turns((*peers, subject), effort.repetitions, measure)
+    loads = in_turns({side.name: side for side in (*peers, subject)}, effort.repetitions, measure)
     return {
         peer.name: Comparison(
             subject=tuple(load.achieved_per_second for load in loads[subject.name]),
@@ -183,14 +185,14 @@ def compare_all(subject: Side, peers: Sequence[Side], effort: Effort) -> dict[st
     }
 
 
-def in_turns(sides: Sequence[Side], repetitions: int, measure: Callable[[Side, int], Load]) -> dict[str, list[Load]]:
+def in_turns(sides: Mapping[str, S], repetitions: int, measure: Callable[[S, int], T]) -> dict[str, list[T]]:
     """Measure sides one after the other, so many times, with a seed for each time; by the sides' names."""
-    loads: dict[str, list[Load]] = {side.name: [] for side in sides}
+    found: dict[str, list[T]] = {name: [] for name in sides}
     for repetition in range(repetitions):
         # The order changes, so that whoever comes second has the advantage, or the harm, of it half of the time.
-        for side in sides[:: 1 if repetition % 2 == 0 else -1]:
-            loads[side.name].append(measure(side, 100 + repetition))
-    return loads
+        for name in sides if repetition % 2 == 0 else reversed(tuple(sides)):
+            found[name].append(measure(sides[name], 100 + repetition))
+    return found
 
 
 def half_load(side: Side, effort: Effort, *, times: int) -> Iterator[Load]:
