@@ -9,7 +9,7 @@ the first second is left out: until the flood has come to everything there is en
 from dataclasses import dataclass
 from typing import Any, Final
 
-from baleen_bench.flows import Flow, Front, Offered, Sent, offer
+from baleen_bench.flows import Flow, Front, Offered, offer
 from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
 from baleen_bench.models import STUB, STUB_PER_SECOND
 from baleen_bench.saturable import DEADLINE_SECONDS, Caller, stage
@@ -44,7 +44,7 @@ class Run:
     @property
     def shares(self) -> dict[str, float]:
         """For each of the seven, what it got of what it asked for."""
-        return {name: self._share(self.offered.flows[name]) for name in CALM}
+        return {name: self.offered.flows[name].between(self.since, self.seconds).share for name in CALM}
 
     @property
     def error(self) -> float:
@@ -53,10 +53,6 @@ class Run:
     @property
     def goodput(self) -> float:
         return self.offered.in_time_per_second(self.since, self.seconds) / STUB_PER_SECOND
-
-    def _share(self, sent: Sent) -> float:
-        slot = sent.between(self.since, self.seconds)
-        return slot.in_time / max(1, slot.due)
 
     def summary(self) -> dict[str, Any]:
         """Return what is kept of it."""

@@ -9,22 +9,18 @@ What an answer is worth is whether the model gave it: a decision without the mod
 again, though it is one. There is no peer. Noise is how far one recovery is from the other.
 """
 
-import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from baleen_bench import policies
-from baleen_bench.build import loadgen
 from baleen_bench.form import Aim, Effort, Figure, Outcome, noise_of
-from baleen_bench.load import HttpSide, Meter
+from baleen_bench.load import HttpSide, Meter, generator
 from baleen_bench.models import STUB, STUB_PER_SECOND, load
 from baleen_bench.sides import bench
+from baleen_bench.slots import GOOD_SHARE, SLOT_SECONDS, Slot, read_slots, recovery_seconds
 from baleen_bench.texts import messages, requests, write_lines
 from baleen_bench.triton import triton
 from baleen_sidecar.settings import Durability
@@ -32,17 +28,15 @@ from baleen_sidecar.settings import Durability
 LOAD: Final = 0.8
 RETRIES: Final = 3
 GIVE_UP_SECONDS: Final = 0.5
-GOOD: Final = 0.95
-WINDOW_SECONDS: Final = 1.0
 WELL_SECONDS: Final = 5.0
 """It counts as well when it is so in every second for so long: a system that is metastable falls back."""
 _TEXTS: Final = 8_192
 """All different: equal ones at a time would be answered together."""
-_GRACE_SECONDS: Final = 60.0
 FIGURES = {
     "metastable_recovery_s": Aim(
-        what=f"the model is back after 30 s in which callers tried again, until {GOOD:.0%} of what is due is answered "
-        f"by it within {GIVE_UP_SECONDS} s; {LOAD} times its capacity, the worst of two; stand-in `{STUB.name}`",
+        what=f"the model is back after 30 s in which callers tried again, until {GOOD_SHARE:.0%} of what is due is "
+        f"answered by it within {GIVE_UP_SECONDS} s; {LOAD} times its capacity, the worst of two; "
+        f"stand-in `{STUB.name}`",
         goal="<= 5",
     ),
     "metastable_attempts": Aim(
@@ -73,19 +67,10 @@ QUICK: Final = Times(before=0.4, outage=0.8, after=2.0, well=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """Requests that were due in one part of the load, and those of them that the model answered in time."""
-
-    due: int
-    good: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     """One outage, and what came of it; `back_at` is in seconds from the start of the load."""
 
     times: Times
-    slot_seconds: float
     slots: tuple[Slot, ...]
     back_at: float
     attempts: int
@@ -95,7 +80,12 @@ class Outage:
 
     @property
     def recovery_seconds(self) -> float:
-        return recovery_seconds(self.slots, self.slot_seconds, back_at=self.back_at, well_seconds=self.times.well)
+        return recovery_seconds(
+            self.slots,
+            after_seconds=self.back_at,
+            never_seconds=len(self.slots) * SLOT_SECONDS - self.back_at,
+            well_seconds=self.times.well,
+        )
 
     @property
     def due(self) -> int:
@@ -109,34 +99,10 @@ class Outage:
             "due": self.due,
             "attempts": self.attempts,
             "failures": self.failures,
-            "due_good_by_slot": [(slot.due, slot.good) for slot in self.slots],
+            "due_good_by_slot": [(slot.due, slot.in_time) for slot in self.slots],
             "server_cpu_seconds": round(self.server_cpu_seconds, 3),
             "generator_cpu_seconds": round(self.generator_cpu_seconds, 3),
         }
-
-
-def recovery_seconds(
-    slots: Sequence[Slot],
-    slot_seconds: float,
-    *,
-    back_at: float,
-    window_seconds: float = WINDOW_SECONDS,
-    well_seconds: float = WELL_SECONDS,
-) -> float:
-    """Return how long after `back_at` it is well, and then for `well_seconds`: in every window in them enough is good.
-
-    Where that is never so, it is as long as was looked.
-    """
-    width, spans = (max(1, round(seconds / slot_seconds)) for seconds in (window_seconds, well_seconds))
-
-    def is_well(place: int) -> bool:
-        chosen = slots[place : place + width]
-        return sum(slot.good for slot in chosen) >= GOOD * sum(slot.due for slot in chosen)
-
-    for first in range(int(back_at / slot_seconds), len(slots) - spans + 1):
-        if all(is_well(place) for place in range(first, first + spans - width + 1)):
-            return max(0.0, first * slot_seconds - back_at)
-    return len(slots) * slot_seconds - back_at
 
 
 def measure(effort: Effort) -> Outcome:
@@ -151,8 +117,9 @@ def measure(effort: Effort) -> Outcome:
             model=STUB.name,
             has_golden=True,
         )
-        file = write_lines(here.folder / "insistent.jsonl", requests(messages(_TEXTS, seed=11)))
-        found = [_go_away(subject, file, times, seed) for seed in range(1 if effort.quick else 2)]
+        asked = write_lines(here.folder / "insistent.jsonl", requests(messages(_TEXTS, seed=11)))
+        subject = replace(subject, requests=asked, headers=(f"X-Baleen-Deadline-Ms: {round(GIVE_UP_SECONDS * 1000)}",))
+        found = [_go_away(subject, times, seed) for seed in range(1 if effort.quick else 2)]
     seconds = [each.recovery_seconds for each in found]
     attempts = [each.attempts / max(1, each.due) for each in found]
     costs = [each.server_cpu_seconds / max(1, each.attempts) * 1e6 for each in found]
@@ -168,26 +135,20 @@ def measure(effort: Effort) -> Outcome:
     )
 
 
-def _go_away(subject: HttpSide, requests: Path, times: Times, seed: int) -> Outage:
+def _go_away(subject: HttpSide, times: Times, seed: int) -> Outage:
     """Stop the model server under load, and have it go on."""
     assert subject.triton is not None
     meter = Meter(subject.server.pid)
-    command = [
-        loadgen(),
-        f"-target=http://127.0.0.1:{subject.server.port}{subject.path}",
-        f"-lines={requests}",
-        "-header=Content-Type: application/json",
-        f"-header=X-Baleen-Deadline-Ms: {round(GIVE_UP_SECONDS * 1000)}",
+    command = subject.command(
         f"-rate={LOAD * STUB_PER_SECOND}",
         f"-seconds={times.all}",
         f"-seed={seed}",
         f"-retries={RETRIES}",
-        f"-give-up-seconds={GIVE_UP_SECONDS}",
+        f"-slot-seconds={SLOT_SECONDS}",
+        f"-deadline-seconds={GIVE_UP_SECONDS}",
         f'-spoiled-by="degraded":["{STUB.name}"]',
-        f"-cpu={subject.cpu}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
+    )
+    with generator(command) as report:
         time.sleep(times.before)
         os.kill(subject.triton, signal.SIGSTOP)
         try:
@@ -195,20 +156,13 @@ def _go_away(subject: HttpSide, requests: Path, times: Times, seed: int) -> Outa
         finally:
             back_at = time.time()
             os.kill(subject.triton, signal.SIGCONT)
-        said, errors = process.communicate(timeout=times.after + _GRACE_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
-    if process.returncode:
-        raise RuntimeError(f"the load generator failed: {errors.strip()}")
-    report = json.loads(said)
+        found = report(times.after)
     return Outage(
         times=times,
-        slot_seconds=report["slot_seconds"],
-        slots=tuple(Slot(due=each["due"], good=each["good"]) for each in report["slots"]),
-        back_at=back_at - report["started_at"],
-        attempts=report["attempts"],
-        failures=report["failures"],
+        slots=read_slots(found),
+        back_at=back_at - found["started_at"],
+        attempts=found["attempts"],
+        failures=found["failures"],
         server_cpu_seconds=meter.used() or 0.0,
-        generator_cpu_seconds=report["own_cpu_seconds"],
+        generator_cpu_seconds=found["own_cpu_seconds"],
     )

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from baleen_bench.flows import Flow, Front, Offered, offer, recovery_seconds
+from baleen_bench.flows import Flow, Front, Offered, offer
 from baleen_bench.form import Aim, Effort, Figure, Outcome, in_turns, noise_of
 from baleen_bench.models import STUB, STUB_PER_SECOND
 from baleen_bench.saturable import DEADLINE_SECONDS, Caller, stage
+from baleen_bench.slots import Slot, recovery_seconds
 from baleen_core.priority import Priority
 
 TIMES: Final = 12
@@ -72,8 +73,11 @@ class Point:
 
     @property
     def top_success(self) -> float:
-        top = self.offered.flows["top"].between(self.since, self.seconds)
-        return top.in_time / max(1, top.due)
+        return self.top.share
+
+    @property
+    def top(self) -> Slot:
+        return self.offered.flows["top"].between(self.since, self.seconds)
 
     def summary(self) -> dict[str, Any]:
         """Return what is kept of it."""
@@ -193,13 +197,12 @@ def _recover(front: Front, effort: Effort, seed: int) -> tuple[float, Offered]:
     offered = offer(front, flows, deadline_seconds=DEADLINE_SECONDS)
     base, rest = offered.flows["base"], offered.flows["rest"]
     ended = rest.started_at + flood - base.started_at
-    return recovery_seconds(base, after_seconds=ended, never_seconds=look, window_seconds=scale), offered
+    return recovery_seconds(base.slots, after_seconds=ended, never_seconds=look, window_seconds=scale), offered
 
 
 def _success(points: list[Point]) -> float:
     """Return the part that was answered well in time of all repetitions: one alone has too few to tell a thousandth."""
-    top = [each.offered.flows["top"].between(each.since, each.seconds) for each in points]
-    return sum(slot.in_time for slot in top) / max(1, sum(slot.due for slot in top))
+    return Slot.all_of(each.top for each in points).share
 
 
 def _refusal_us(point: Point, calm: Point) -> float:

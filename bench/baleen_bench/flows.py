@@ -3,19 +3,16 @@
 Each is a load generator of its own, and all of them share a core with the model server, which sleeps.
 """
 
-import json
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from baleen_bench.build import loadgen
-from baleen_bench.load import Meter
-
-SLOT_SECONDS: Final = 0.1
-_GRACE_SECONDS: Final = 60.0
+from baleen_bench.load import Meter, generator
+from baleen_bench.slots import SLOT_SECONDS, Slot, read_slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +43,6 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """Requests that were due in one part of a load, and those of them with a good answer in time."""
-
-    due: int
-    in_time: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """What came of one flow: how many were due and answered well in time, and all answers by their kind.
 
@@ -72,8 +61,7 @@ class Sent:
 
     def between(self, begin_seconds: float, end_seconds: float) -> Slot:
         """Return what was due between two moments, in seconds from the start."""
-        chosen = self.slots[round(begin_seconds / SLOT_SECONDS) : round(end_seconds / SLOT_SECONDS)]
-        return Slot(due=sum(slot.due for slot in chosen), in_time=sum(slot.in_time for slot in chosen))
+        return Slot.all_of(self.slots[round(begin_seconds / SLOT_SECONDS) : round(end_seconds / SLOT_SECONDS)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,21 +115,17 @@ def offer(front: Front, flows: Sequence[Flow], *, deadline_seconds: float) -> Of
         RuntimeError: a generator could not do its work.
     """
     server, triton = Meter(front.pid), Meter(front.triton)
-    begun, running = time.monotonic(), []
-    try:
+    begun, reports = time.monotonic(), []
+    with ExitStack() as stack:
         for flow in sorted(flows, key=lambda each: each.after_seconds):
             time.sleep(max(0.0, begun + flow.after_seconds - time.monotonic()))
-            running.append((flow, _start(front, flow, deadline_seconds)))
-        found = {flow.caller: _finish(process, flow) for flow, process in running}
-    finally:
-        for _, process in running:
-            process.kill()
-            process.wait()
+            reports.append((flow, stack.enter_context(generator(_command(front, flow, deadline_seconds)))))
+        found = {flow.caller: _read(report(flow.seconds)) for flow, report in reports}
     return Offered(flows=found, server_cpu_seconds=server.used() or 0.0, triton_cpu_seconds=triton.used() or 0.0)
 
 
-def _start(front: Front, flow: Flow, deadline_seconds: float) -> "subprocess.Popen[str]":
-    command: list[str | Path] = [
+def _command(front: Front, flow: Flow, deadline_seconds: float) -> list[str | Path]:
+    return [
         loadgen(),
         f"-target={front.url}",
         *front.callers[flow.caller],
@@ -155,14 +139,9 @@ def _start(front: Front, flow: Flow, deadline_seconds: float) -> "subprocess.Pop
         f"-drain-seconds={deadline_seconds + 0.1}",
         f"-cpu={front.cpu}",
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _finish(process: "subprocess.Popen[str]", flow: Flow) -> Sent:
-    said, errors = process.communicate(timeout=flow.seconds + _GRACE_SECONDS)
-    if process.returncode:
-        raise RuntimeError(f"the load generator for {flow.caller} failed: {errors.strip()}")
-    report = json.loads(said)
+def _read(report: Mapping[str, Any]) -> Sent:
     return Sent(
         due=report["due"],
         in_time=report["in_deadline"],
@@ -171,21 +150,6 @@ def _finish(process: "subprocess.Popen[str]", flow: Flow) -> Sent:
         unanswered=report["unfinished"] + report["unsent"],
         latency_ms=report["latency_ms"],
         started_at=report["started_at"],
-        slots=tuple(Slot(due=slot["due"], in_time=slot["in_deadline"]) for slot in report["slots"]),
+        slots=read_slots(report),
         generator_cpu_seconds=report["own_cpu_seconds"],
     )
-
-
-def recovery_seconds(
-    sent: Sent, *, after_seconds: float, never_seconds: float, window_seconds: float = 1.0, share: float = 0.95
-) -> float:
-    """Return how long after a moment so much of what is due is answered in time again, over a window that begins there.
-
-    Where that is never so, it is `never_seconds`.
-    """
-    width = round(window_seconds / SLOT_SECONDS)
-    for place in range(round(after_seconds / SLOT_SECONDS), len(sent.slots) - width + 1):
-        chosen = sent.slots[place : place + width]
-        if sum(slot.in_time for slot in chosen) >= share * sum(slot.due for slot in chosen):
-            return max(0.0, place * SLOT_SECONDS - after_seconds)
-    return never_seconds

@@ -2,7 +2,8 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,7 +15,10 @@ from baleen_bench.machine import cpu_seconds
 CONNECTIONS: Final = 64
 OVERLOAD: Final = 1.3
 """Capacity is what is answered while this much of it is offered."""
-_GRACE_SECONDS: Final = 30.0
+_LONGEST_SECONDS: Final = 600.0
+"""The longest load, or search for the most, that a generator takes."""
+_GRACE_SECONDS: Final = 60.0
+"""How much longer than its load a generator may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +67,17 @@ class HttpSide:
     headers: tuple[str, ...] = ()
     """More of them, such as `X-API-Key: …`."""
 
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        return f"http://127.0.0.1:{self.server.port}{self.path}"
+
     def calibrate(self, *, step_seconds: float, max_seconds: float) -> tuple[float, Any]:
         """See Side."""
-        found = self._run(
-            "-max", f"-rate={self.start_rate}", f"-step-seconds={step_seconds}", f"-max-seconds={max_seconds}"
+        found = run_generator(
+            self.command(
+                "-max", f"-rate={self.start_rate}", f"-step-seconds={step_seconds}", f"-max-seconds={max_seconds}"
+            )
         )
         steps = [(round(step["offered_per_second"]), round(step["achieved_per_second"])) for step in found["steps"]]
         return found["saturation_per_second"], {"reached": found["reached"], "offered_achieved": steps}
@@ -74,14 +85,14 @@ class HttpSide:
     def offer(self, *, rate: float, seconds: float, seed: int) -> Load:
         """See Side."""
         server, triton = Meter(self.server.pid), Meter(self.triton)
-        report = self._run(f"-rate={rate}", f"-seconds={seconds}", f"-seed={seed}")
+        report = run_generator(self.command(f"-rate={rate}", f"-seconds={seconds}", f"-seed={seed}"))
         return read_load(report, server=server.used(), generator=report["own_cpu_seconds"], triton=triton.used())
 
-    def _run(self, *arguments: str) -> dict[str, Any]:
-        target = f"http://127.0.0.1:{self.server.port}{self.path}"
-        command: Sequence[str | Path] = [
+    def command(self, *arguments: str) -> Sequence[str | Path]:
+        """Return what runs the load generator against it, with more arguments."""
+        return [
             loadgen(),
-            f"-target={target}",
+            f"-target={self.url}",
             f"-lines={self.requests}",
             "-header=Content-Type: application/json",
             *(f"-header={each}" for each in self.headers),
@@ -89,7 +100,6 @@ class HttpSide:
             f"-cpu={self.cpu}",
             *arguments,
         ]
-        return run_generator(command)
 
 
 class Meter:
@@ -104,17 +114,38 @@ class Meter:
         return None if self._pid is None else cpu_seconds(self._pid) - self._before
 
 
+@contextmanager
+def generator(
+    command: Sequence[str | Path], *, folder: Path | None = None
+) -> Iterator[Callable[[float], dict[str, Any]]]:
+    """Run a load generator, in `folder`, until the end of the block; call what is given with the seconds of its load.
+
+    That returns its report, or raises RuntimeError where it could not do its work.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as process:
+
+        def report(seconds: float) -> dict[str, Any]:
+            said, errors = process.communicate(timeout=seconds + _GRACE_SECONDS)
+            if process.returncode:
+                raise RuntimeError(f"the load generator failed: {errors.strip()}")
+            found: dict[str, Any] = json.loads(said)
+            return found
+
+        try:
+            yield report
+        finally:
+            process.kill()
+
+
 def run_generator(command: Sequence[str | Path], *, folder: Path | None = None) -> dict[str, Any]:
     """Run a load generator, in `folder`, and read its report.
 
     Raises:
         RuntimeError: it could not do its work.
     """
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600 + _GRACE_SECONDS)
-    if done.returncode:
-        raise RuntimeError(f"the load generator failed: {done.stderr.strip()}")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    with generator(command, folder=folder) as report:
+        return report(_LONGEST_SECONDS)
 
 
 def read_load(

@@ -58,7 +58,7 @@ class Stage:
         )
         return Front(
             name=side.name,
-            url=f"http://127.0.0.1:{side.server.port}{side.path}",
+            url=side.url,
             pid=side.server.pid,
             triton=self.server.pid,
             cpu=self.bench.cores.other,

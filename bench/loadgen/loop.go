@@ -48,13 +48,7 @@ func offer(options options, rate, seconds float64, seed int64) (*report, error) 
 		l.report.Seconds = float64(l.schedule[count-1]) / 1e9
 	}
 	l.latencies = make([]int64, 0, len(l.schedule))
-	l.report.Slots = []slot{}
-	if options.slotSeconds > 0 && len(l.schedule) > 0 {
-		l.report.Slots = make([]slot, l.slotOf(l.schedule[len(l.schedule)-1])+1)
-		for _, due := range l.schedule {
-			l.report.Slots[l.slotOf(due)].Due++
-		}
-	}
+	l.report.Slots = newSlots(l.schedule, options.slotSeconds)
 	if err := l.open(); err != nil {
 		return nil, err
 	}
@@ -268,9 +262,7 @@ func (l *load) finish(c *connection) error {
 		}
 		if now-c.due <= int64(l.options.deadline*1e9) {
 			l.report.InDeadline++
-			if len(l.report.Slots) > 0 {
-				l.report.Slots[l.slotOf(c.due)].InDeadline++
-			}
+			countInDeadline(l.report.Slots, c.due, l.options.slotSeconds)
 		}
 	} else {
 		l.report.Errors[c.answer.kind()]++
@@ -282,8 +274,6 @@ func (l *load) finish(c *connection) error {
 	}
 	return nil
 }
-
-func (l *load) slotOf(due int64) int { return int(float64(due) / 1e9 / l.options.slotSeconds) }
 
 // fail counts a request that got no proper answer. An idle connection that its server closed cost nobody anything.
 func (l *load) fail(c *connection, cause string) error {

@@ -88,7 +88,6 @@ func readOptions(arguments []string) (options, error) {
 	flags.BoolVar(&result.fresh, "fresh", false, "send each request on a connection of its own, opened when it is due")
 	flags.IntVar(&result.insistence.retries, "retries", 0, "make a request that is not answered well so often again, 0 to 10")
 	flags.Float64Var(&result.insistence.wait, "retry-wait-seconds", 0.1, "with -retries: how long before that, on average")
-	flags.Float64Var(&result.insistence.give, "give-up-seconds", 0.5, "with -retries: when an attempt is given up")
 	flags.StringVar(&spoiled, "spoiled-by", "", "with -retries: an answer with these bytes in it is not a good one")
 	flags.Int64Var(&result.seed, "seed", 1, "seed of the arrivals")
 	flags.IntVar(&result.cpu, "cpu", -1, "the CPU to stay on; -1 for any")
@@ -96,7 +95,7 @@ func readOptions(arguments []string) (options, error) {
 	lines := flags.String("lines", "", "a file with one request body a line; they take turns")
 	flags.Var(&headers, "header", "a header, such as 'Content-Type: application/json'; may be given several times")
 	flags.Float64Var(&result.drainSeconds, "drain-seconds", 2, "how long the last answers are waited for")
-	flags.Float64Var(&result.deadline, "deadline-seconds", 0, "count good answers within so long of the instant due")
+	flags.Float64Var(&result.deadline, "deadline-seconds", 0, "count good answers within so long of the instant due; with -retries each attempt is given up then, too")
 	flags.Float64Var(&result.slotSeconds, "slot-seconds", 0, "count by slots of so long, too; a request is of the slot in which it is due")
 	flags.BoolVar(&result.findMax, "max", false, "step the rate up until the server cannot follow")
 	flags.Float64Var(&result.stepSeconds, "step-seconds", 1, "length of a step of -max")
@@ -129,8 +128,6 @@ func (o options) check() error {
 		return fmt.Errorf("-retries is %d; it must be 0 to 10", o.insistence.retries)
 	case !(o.insistence.wait > 0 && o.insistence.wait <= 10):
 		return fmt.Errorf("-retry-wait-seconds is %g; it must be above 0 and at most 10", o.insistence.wait)
-	case !(o.insistence.give > 0 && o.insistence.give <= 60):
-		return fmt.Errorf("-give-up-seconds is %g; it must be above 0 and at most 60", o.insistence.give)
 	case o.connections < 1 || o.connections > 1024:
 		return fmt.Errorf("-connections is %d; it must be 1 to 1024", o.connections)
 	case !(o.drainSeconds >= 0 && o.drainSeconds <= 60):
@@ -141,6 +138,8 @@ func (o options) check() error {
 		return fmt.Errorf("-slot-seconds is %g; it must be 0, or 0.01 to 60", o.slotSeconds)
 	case o.slotSeconds > 0 && o.deadline == 0:
 		return fmt.Errorf("-slot-seconds needs -deadline-seconds")
+	case o.insistence.retries > 0 && o.deadline == 0:
+		return fmt.Errorf("-retries needs -deadline-seconds")
 	case !(o.stepSeconds > 0 && o.stepSeconds <= 60):
 		return fmt.Errorf("-step-seconds is %g; it must be above 0 and at most 60", o.stepSeconds)
 	case !(o.maxSeconds > 0 && o.maxSeconds <= 600):

@@ -40,6 +40,31 @@ type slot struct {
 	InDeadline int `json:"in_deadline"`
 }
 
+// newSlots has a schedule by slots of so many seconds up to the last that is due; none when they have no length.
+func newSlots(schedule []int64, seconds float64) []slot {
+	slots := []slot{}
+	if seconds <= 0 {
+		return slots
+	}
+	for _, due := range schedule {
+		place := slotOf(due, seconds)
+		for len(slots) <= place {
+			slots = append(slots, slot{})
+		}
+		slots[place].Due++
+	}
+	return slots
+}
+
+// countInDeadline counts a good answer in time, where there are slots.
+func countInDeadline(slots []slot, due int64, seconds float64) {
+	if len(slots) > 0 {
+		slots[slotOf(due, seconds)].InDeadline++
+	}
+}
+
+func slotOf(due int64, seconds float64) int { return int(float64(due) / 1e9 / seconds) }
+
 func (r *report) failed() int {
 	total := 0
 	for _, count := range r.Errors {

@@ -17,44 +17,34 @@ const slowRead = 2 << 10
 type insistence struct {
 	retries int     // how often a request is made again, at most
 	wait    float64 // seconds before that, on average
-	give    float64 // seconds after which an attempt is given up
 	spoiled []byte  // an answer with these bytes in it is not a good one
 }
 
-// insisted is what came of a load whose callers try again. A request is good when an attempt was answered well within
-// the time that each has, counted from the instant at which the request was due.
+// insisted is what came of a load whose callers try again. An attempt is given up after -deadline-seconds; a request is
+// in time when one was answered well within them, counted from the instant at which the request was due.
 type insisted struct {
 	StartedAt     float64        `json:"started_at"` // seconds since 1970
-	SlotSeconds   float64        `json:"slot_seconds"`
-	Slots         []insistedSlot `json:"slots"` // from the start on; a request is of the slot in which it was due
+	Slots         []slot         `json:"slots"`      // of -slot-seconds each, from the start on
 	Attempts      int            `json:"attempts"`
 	Failures      map[string]int `json:"failures"` // attempts by status, or "spoiled", "late", "connection", "malformed"
 	OwnCPUSeconds float64        `json:"own_cpu_seconds"`
 }
 
-type insistedSlot struct {
-	Due  int `json:"due"`
-	Good int `json:"good"`
-}
-
 // insist offers requests when they are due. Each waits in a routine of its own, so that none holds up another.
 func insist(options options, rate, seconds float64, seed int64) (*insisted, error) {
-	const slotSeconds = 0.1
 	schedule := newSchedule(seed, rate, seconds, options.count)
-	l := &insistent{options: options, report: insisted{SlotSeconds: slotSeconds, Failures: map[string]int{}}}
-	l.report.Slots = make([]insistedSlot, int(seconds/slotSeconds)+1)
+	l := &insistent{options: options, report: insisted{Failures: map[string]int{}}}
+	l.report.Slots = newSlots(schedule, options.slotSeconds)
 	before := cpuSeconds()
 	l.start = time.Now()
 	l.report.StartedAt = float64(l.start.UnixNano()) / 1e9
 	var callers sync.WaitGroup
 	for number, due := range schedule {
 		time.Sleep(time.Duration(due) - time.Since(l.start))
-		slot := &l.report.Slots[int(float64(due)/1e9/slotSeconds)]
-		slot.Due++
 		callers.Add(1)
 		go func(due int64, number int) {
 			defer callers.Done()
-			l.ask(time.Duration(due), number, slot, rand.New(rand.NewSource(seed+int64(number))))
+			l.ask(time.Duration(due), number, rand.New(rand.NewSource(seed+int64(number))))
 		}(due, number)
 	}
 	callers.Wait()
@@ -75,7 +65,7 @@ type insistent struct {
 }
 
 // ask makes a request until it is answered well, or has been made often enough.
-func (l *insistent) ask(due time.Duration, number int, slot *insistedSlot, chance *rand.Rand) {
+func (l *insistent) ask(due time.Duration, number int, chance *rand.Rand) {
 	how := l.options.insistence
 	request := l.options.requests[number%len(l.options.requests)]
 	for attempt := 0; ; attempt++ {
@@ -85,8 +75,8 @@ func (l *insistent) ask(due time.Duration, number int, slot *insistedSlot, chanc
 		l.report.Attempts++
 		if failure != "" {
 			l.report.Failures[failure]++
-		} else if took <= toDuration(how.give) {
-			slot.Good++
+		} else if took <= toDuration(l.options.deadline) {
+			countInDeadline(l.report.Slots, int64(due), l.options.slotSeconds)
 		}
 		l.lock.Unlock()
 		if failure == "" || attempt == how.retries {
@@ -102,7 +92,7 @@ func (l *insistent) attempt(request []byte) (failure string) {
 	if err != nil {
 		return cause(err)
 	}
-	connection.SetDeadline(time.Now().Add(toDuration(l.options.insistence.give)))
+	connection.SetDeadline(time.Now().Add(toDuration(l.options.deadline)))
 	answer, body, err := exchange(connection, request)
 	if err != nil {
 		connection.Close()
@@ -116,8 +106,8 @@ func (l *insistent) attempt(request []byte) (failure string) {
 		l.lock.Unlock()
 	}
 	switch spoiled := l.options.insistence.spoiled; {
-	case answer.status < 200 || answer.status >= 300:
-		return strconv.Itoa(answer.status)
+	case !answer.isGood():
+		return answer.kind()
 	case len(spoiled) > 0 && bytes.Contains(body, spoiled):
 		return "spoiled"
 	}
@@ -146,7 +136,7 @@ func (l *insistent) connect() (net.Conn, error) {
 	l.lock.Unlock()
 	to := l.options.target
 	address := net.JoinHostPort(net.IP(to.address[:]).String(), strconv.Itoa(to.port))
-	return net.DialTimeout("tcp4", address, toDuration(l.options.insistence.give))
+	return net.DialTimeout("tcp4", address, toDuration(l.options.deadline))
 }
 
 // exchange sends a request and returns its answer with all its bytes, head and chunk sizes included.

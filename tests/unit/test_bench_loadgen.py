@@ -65,7 +65,7 @@ def test_arrivals_end_with_the_count_or_the_seconds_whichever_is_first():
         pytest.param(["-rate=NaN"], "-rate is NaN", id="rate of no number"),
         pytest.param(["-seconds=601"], "-seconds is 601", id="too long"),
         pytest.param(["-retries=11"], "-retries is 11", id="too insistent"),
-        pytest.param(["-retries=1", "-give-up-seconds=0"], "-give-up-seconds is 0", id="no patience at all"),
+        pytest.param(["-retries=1"], "-retries needs -deadline-seconds", id="attempts that are never given up"),
         pytest.param(["-connections=5000"], "-connections is 5000", id="too many connections"),
         pytest.param(["-deadline-seconds=61"], "-deadline-seconds is 61", id="too long a deadline"),
         pytest.param(["-deadline-seconds=1", "-slot-seconds=0.001"], "-slot-seconds is 0.001", id="too short slots"),
@@ -203,17 +203,17 @@ def test_what_is_not_answered_well_is_asked_again_as_often_as_it_may_be(tmp_path
 
     with server() as (port, seen):
         target = f"-target=http://127.0.0.1:{port}/"
-        often = ("-retries=9", "-retry-wait-seconds=0.01", "-give-up-seconds=5")
+        often = ("-retries=9", "-retry-wait-seconds=0.01", "-deadline-seconds=5", "-slot-seconds=0.1")
         well = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=30", *often).stdout)
-        insist = ("-retries=2", "-retry-wait-seconds=0.01", "-give-up-seconds=5", "-spoiled-by=hel")
+        insist = (*often, "-retries=2", "-spoiled-by=hel")
         spoilt = json.loads(run(target, f"-body={body}", "-rate=300", "-seconds=50", "-count=4", *insist).stdout)
 
     slots = well["slots"]
-    assert sum(slot["due"] for slot in slots) == sum(slot["good"] for slot in slots) == 30
+    assert sum(slot["due"] for slot in slots) == sum(slot["in_deadline"] for slot in slots) == 30
     assert well["attempts"] == 30 + well["failures"]["503"]
     assert spoilt["attempts"] == 12
     assert spoilt["failures"].keys() >= {"spoiled", "503"}
-    assert sum(slot["good"] for slot in spoilt["slots"]) == 0
+    assert sum(slot["in_deadline"] for slot in spoilt["slots"]) == 0
     assert len(seen.bodies) == well["attempts"] + spoilt["attempts"]
 
 
@@ -223,7 +223,7 @@ def test_who_gives_up_hangs_up_and_counts_it_as_late(tmp_path):
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"-target=http://127.0.0.1:{silent.getsockname()[1]}/"
-        insist = ("-retries=1", "-retry-wait-seconds=0.01", "-give-up-seconds=0.05")
+        insist = ("-retries=1", "-retry-wait-seconds=0.01", "-deadline-seconds=0.05")
         done = run(target, f"-body={body}", "-rate=100", "-seconds=9", "-count=5", *insist)
 
     report = json.loads(done.stdout)
