@@ -5,16 +5,16 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_core.errors import ModelUnavailable
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
+from keyed import api_key, write_key_file
 from media import encode, grey
 from sidecars import RunningSidecar, StartSidecar, post
 
@@ -154,12 +154,7 @@ def test_an_order_that_cannot_be_is_refused_and_names_why(
 
 def test_only_administrators_see_and_order(start_sidecar: StartSidecar, ports: dict[str, Any], tmp_path: Any) -> None:
     keys = {role: make_key(number.to_bytes(32)) for number, role in enumerate(KeyRole, start=10**6)}
-    entries = [
-        render_key(ApiKey(name=f"the-{role}", sha256=hash_key(key), roles=frozenset({role})))
-        for role, key in keys.items()
-    ]
-    file = tmp_path / "keys.yaml"
-    file.write_text(yaml.safe_dump({"keys": entries}))
+    file = write_key_file(tmp_path / "keys.yaml", *(api_key(f"the-{role}", key, role) for role, key in keys.items()))
     running = start_sidecar(ports=ports, api_keys_file=file)
     wanted = {"state": "Open", "reason": "a test"}
     answers = {

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_sidecar.testing import FixedInference
+from keyed import api_key, write_key_file
 from media import encode, grey
 from policies import policy_manifest
 from redis_server import RedisServer
@@ -83,15 +82,15 @@ def test_without_a_cache_there_is_nothing_to_count_or_to_clear(start_sidecar: St
 
 
 def test_only_an_admin_of_all_tenants_sees_and_clears_it(start_sidecar: StartSidecar, tmp_path: Path) -> None:
-    shown, entries = {}, []
-    for number, (name, role, tenant) in enumerate(
-        [("admin", KeyRole.ADMIN, None), ("acme", KeyRole.ADMIN, "acme"), ("caller", KeyRole.MODERATE, None)]
-    ):
-        shown[name] = make_key((10**6 + number).to_bytes(32))
-        key = ApiKey(name=name, sha256=hash_key(shown[name]), roles=frozenset({role}), tenant=tenant)
-        entries.append(render_key(key))
-    file = tmp_path / "keys.yaml"
-    file.write_text(yaml.safe_dump({"keys": entries}))
+    shown = {
+        name: make_key(number.to_bytes(32)) for number, name in enumerate(("admin", "acme", "caller"), start=10**6)
+    }
+    file = write_key_file(
+        tmp_path / "keys.yaml",
+        api_key("admin", shown["admin"], KeyRole.ADMIN),
+        api_key("acme", shown["acme"], KeyRole.ADMIN, tenant="acme"),
+        api_key("caller", shown["caller"]),
+    )
     running = start_sidecar(api_keys_file=file, cache_enabled=True)
 
     for method, path in (("GET", "/v1/cache/stats"), ("DELETE", "/v1/cache")):

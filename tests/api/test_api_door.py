@@ -7,30 +7,27 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from baleen_core.api_keys import ApiKey, KeyList, KeyRole, hash_key, make_key, render_key_list
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_core.callers import Per, RateLimit
 from baleen_core.priority import Priority
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
 from identity_provider import ISSUER, Provider, forge, good_claims
+from keyed import api_key, write_key_file
 from sidecars import RunningSidecar, StartSidecar
 
 HELLO = {"content": {"type": "text", "text": "hello"}}
 URGENT, PLAIN, BUSY, PEOPLE = (make_key(bytes([number]) * 32) for number in range(4))
-MODERATE = frozenset({KeyRole.MODERATE})
 PER_DAY = RateLimit(requests=2, per=Per.DAY, burst=2)
-KEYS = KeyList(
-    keys=(
-        ApiKey(name="urgent", sha256=hash_key(URGENT), roles=MODERATE, top_priority=Priority.CRITICAL),
-        ApiKey(name="plain", sha256=hash_key(PLAIN), roles=MODERATE, tenant="acme"),
-        ApiKey(name="busy", sha256=hash_key(BUSY), roles=MODERATE, limits=(PER_DAY,)),
-        ApiKey(name="people", sha256=hash_key(PEOPLE), roles=frozenset({KeyRole.REVIEW})),
-    ),
-    tenants={"acme": (RateLimit(requests=1, per=Per.DAY, burst=8),)},
+KEYS = (
+    api_key("urgent", URGENT, top_priority=Priority.CRITICAL),
+    api_key("plain", PLAIN, tenant="acme"),
+    api_key("busy", BUSY, limits=(PER_DAY,)),
+    api_key("people", PEOPLE, KeyRole.REVIEW),
 )
+TENANTS = {"acme": (RateLimit(requests=1, per=Per.DAY, burst=8),)}
 PROVIDER = Provider({"ed": Ed25519PrivateKey.generate()})
 
 
@@ -53,11 +50,10 @@ def inference() -> Watching:
 
 @pytest.fixture
 def keyed(start_sidecar: StartSidecar, tmp_path: Path, inference: Watching) -> RunningSidecar:
-    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(render_key_list(KEYS)))
     (tmp_path / "jwks.json").write_text(PROVIDER.jwks())
     return start_sidecar(
         inference=inference,
-        api_keys_file=tmp_path / "keys.yaml",
+        api_keys_file=write_key_file(tmp_path / "keys.yaml", *KEYS, tenants=TENANTS),
         jwt_keys=str(tmp_path / "jwks.json"),
         jwt_issuer=ISSUER,
         jwt_tenant_claim="tenant",

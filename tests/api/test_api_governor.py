@@ -7,15 +7,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from websockets.sync.client import connect
 
-from baleen_core.api_keys import ApiKey, KeyList, KeyRole, hash_key, make_key, render_key_list
+from baleen_core.api_keys import make_key
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.governor import LEVELS, GovernorRules
 from baleen_sidecar.ports import Usage
 from baleen_sidecar.usecases.govern import Governor
 from grpc_calls import SECONDS, connected, text
+from keyed import api_key, write_key_file
 from sidecars import RunningSidecar, StartSidecar, post
 
 HELLO = {"type": "text", "text": "hello"}
@@ -213,12 +213,8 @@ def test_a_tenant_that_floods_a_busy_process_takes_nothing_from_another(
         Resources(),
         {name: make_key(bytes([number]) * 32) for number, name in enumerate(("many", "few"))},
     )
-    keys = [
-        ApiKey(name=f"key-of-{name}", sha256=hash_key(key), roles=frozenset({KeyRole.MODERATE}), tenant=name)
-        for name, key in shown.items()
-    ]
-    file = tmp_path / "keys.yaml"
-    file.write_text(yaml.safe_dump(render_key_list(KeyList(keys=tuple(keys)))))
+    keys = [api_key(f"key-of-{name}", key, tenant=name) for name, key in shown.items()]
+    file = write_key_file(tmp_path / "keys.yaml", *keys)
     governor = Governor(
         resources, rules=GovernorRules(), monotonic_seconds=lambda: resources.now, chance=lambda count: bytes(count)
     )

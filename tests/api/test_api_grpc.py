@@ -11,14 +11,12 @@ from typing import Any
 
 import grpc
 import pytest
-import yaml
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, render_key
 from baleen_core.callers import Per, RateLimit
 from baleen_core.errors import LimitExceeded, StateError
 from baleen_core.model.schema import Model
@@ -30,6 +28,7 @@ from baleen_sidecar.web.grpc.messages import CODES
 from baleen_sidecar.web.grpc.server import REFLECTIONS
 from faces import MODERATE_KEY, PNG, REVIEW_KEY, TOXICITY, UNKNOWN_KEY, FailingLanguages, policy, write_keys
 from grpc_calls import SECONDS, Client, connected, details_of, item, refusal, streamed, text
+from keyed import api_key, write_key_file
 from pages import ROOT, blocks, run_script
 from policies import policy_manifest
 from serving import until
@@ -599,9 +598,7 @@ def test_each_message_of_a_stream_counts_and_a_key_that_is_gone_ends_it(
     start_sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     limits = (RateLimit(requests=1, per=Per.DAY, burst=2),)
-    file = tmp_path / "keys.yaml"
-    key = ApiKey(name="app", sha256=hash_key(MODERATE_KEY), roles=frozenset({KeyRole.MODERATE}), limits=limits)
-    file.write_text(yaml.safe_dump({"keys": [render_key(key)]}))
+    file = write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY, limits=limits))
     running = start_sidecar(policies=POLICIES, grpc_port=0, api_keys_file=file)
     revoked = threading.Event()
 
@@ -614,7 +611,7 @@ def test_each_message_of_a_stream_counts_and_a_key_that_is_gone_ends_it(
         call = client.stream(messages(), metadata=[("x-api-key", MODERATE_KEY)], timeout=SECONDS)
         outcomes = [next(call).outcome for _ in range(3)]
         assert running.sidecar.keys is not None
-        file.write_text(yaml.safe_dump({"keys": []}))
+        write_key_file(file)
         running.sidecar.keys.load()
         revoked.set()
         with pytest.raises(grpc.RpcError) as caught:

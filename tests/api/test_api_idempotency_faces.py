@@ -11,9 +11,7 @@ import grpc
 import httpx
 import openai
 import pytest
-import yaml
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, render_key
 from baleen_core.model.schema import Model
 from baleen_core.priority import Priority
 from baleen_sidecar.ports import ANYONE, Tensors, Work
@@ -21,6 +19,7 @@ from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from faces import MODERATE_KEY, TOXICITY, policy
 from grpc_calls import SECONDS, connected, details_of, item, refusal
+from keyed import api_key, write_key_file
 from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar
 from waiting import until
@@ -251,15 +250,8 @@ def test_a_batch_over_grpc_is_decided_once_for_its_key(running: RunningSidecar) 
 
 @pytest.fixture
 def keyed(start_sidecar: StartSidecar, tmp_path: Path, inference: Counting) -> RunningSidecar:
-    key = ApiKey(
-        name="app",
-        sha256=hash_key(MODERATE_KEY),
-        roles=frozenset({KeyRole.MODERATE}),
-        tenant="acme",
-        top_priority=Priority.HIGH,
-    )
-    file = tmp_path / "keys.yaml"
-    file.write_text(yaml.safe_dump({"keys": [render_key(key)]}))
+    key = api_key("app", MODERATE_KEY, tenant="acme", top_priority=Priority.HIGH)
+    file = write_key_file(tmp_path / "keys.yaml", key)
     return start_sidecar(policies=POLICIES, inference=inference, api_keys_file=file)
 
 

@@ -14,9 +14,11 @@ import schemathesis
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from baleen_core.api_keys import KeyRole, hash_key, make_key
+from baleen_core.api_keys import KeyRole, make_key
+from baleen_core.callers import Per, RateLimit
 from baleen_sidecar.testing import FixedInference, FixedTokens
 from faces import MODERATE_KEY, write_keys
+from keyed import api_key, write_key_file
 from media import encode, grey, steady, video
 from policies import policy_manifest
 from serving import until
@@ -459,16 +461,15 @@ def test_every_status_that_is_documented_is_seen_and_no_other(start_sidecar: Sta
 
 def ask_everything_without_a_right(start_sidecar: StartSidecar, folder: Path) -> RunningSidecar:
     moderate, review, spent = (make_key(bytes([number]) * 32) for number in range(3))
-    entries: list[dict[str, Any]] = [
-        {"name": role, "sha256": hash_key(key), "roles": [role]}
-        for role, key in (("moderate", moderate), ("review", review))
-    ]
-    once = [{"requests": 1, "per": "Day"}]
-    entries.append({"name": "spent", "sha256": hash_key(spent), "roles": list(KeyRole), "limits": once})
-    (folder / "keys.yaml").write_text(json.dumps({"keys": entries}))
+    file = write_key_file(
+        folder / "keys.yaml",
+        api_key("moderate", moderate),
+        api_key("review", review, KeyRole.REVIEW),
+        api_key("spent", spent, *KeyRole, limits=(RateLimit(requests=1, per=Per.DAY, burst=1),)),
+    )
     tokens = FixedTokens()
     tokens.problem = "nobody can say whose the token is"
-    keyed = start_sidecar(api_keys_file=folder / "keys.yaml", ports={"tokens": tokens})
+    keyed = start_sidecar(api_keys_file=file, ports={"tokens": tokens})
     keyed.client.get("/v1/policies", headers={"X-API-Key": spent})
     token = {"Authorization": "Bearer a.b.c"}
     for sent in ({}, token, *({"X-API-Key": key} for key in (moderate, review, spent))):

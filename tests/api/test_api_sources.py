@@ -9,10 +9,11 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from baleen_core.api_keys import hash_key, make_key
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_core.model.schema import Model
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
+from keyed import api_key, write_key_file
 from media import encode, grey, steady, video
 from pages import ROOT, blocks, run_script
 from sidecars import RunningSidecar, StartSidecar, post
@@ -167,14 +168,14 @@ def test_who_may_speak_for_a_tenant_sees_and_tells_of_its_sources_alone(
     start_sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     acme, shop, reviewer, any_reviewer = (make_key(bytes([number]) * 32) for number in range(4))
-    entries = [
-        {"name": "acme", "sha256": hash_key(acme), "roles": ["moderate"], "tenant": "acme"},
-        {"name": "shop", "sha256": hash_key(shop), "roles": ["moderate"], "tenant": "shop"},
-        {"name": "reviewer", "sha256": hash_key(reviewer), "roles": ["review"], "tenant": "acme"},
-        {"name": "any", "sha256": hash_key(any_reviewer), "roles": ["review"]},
-    ]
-    (tmp_path / "keys.yaml").write_text(json.dumps({"keys": entries}))
-    client = start_sidecar(api_keys_file=tmp_path / "keys.yaml").client
+    file = write_key_file(
+        tmp_path / "keys.yaml",
+        api_key("acme", acme, tenant="acme"),
+        api_key("shop", shop, tenant="shop"),
+        api_key("reviewer", reviewer, KeyRole.REVIEW, tenant="acme"),
+        api_key("any", any_reviewer, KeyRole.REVIEW),
+    )
+    client = start_sidecar(api_keys_file=file).client
     told = [client.post(PATH, json=STATS, headers={"X-API-Key": key}).json()["tenant"] for key in (acme, shop)]
     forged = client.post(PATH, json=STATS, params={"tenant": "acme"}, headers={"X-API-Key": shop})
     refused = client.post(PATH, json=STATS, headers={"X-API-Key": reviewer})

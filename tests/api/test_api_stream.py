@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, render_key
 from baleen_core.callers import Per, RateLimit
 from baleen_core.model.schema import Model
 from baleen_core.priority import Priority
@@ -25,6 +23,7 @@ from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web import websocket
 from faces import MODERATE_KEY, REVIEW_KEY, TOXICITY, policy, write_keys
+from keyed import api_key, write_key_file
 from pages import ROOT, blocks
 from serving import until
 from sidecars import RunningSidecar, StartSidecar, post
@@ -352,23 +351,17 @@ def test_only_who_has_a_key_opens_a_stream(start_sidecar: StartSidecar, keys: Pa
     assert found["decision"]["decision"] == "Allow"
 
 
-def write_key(file: Path, **more: Any) -> Path:
-    key = ApiKey(name="app", sha256=hash_key(MODERATE_KEY), roles=frozenset({KeyRole.MODERATE}), **more)
-    file.write_text(yaml.safe_dump({"keys": [render_key(key)]}))
-    return file
-
-
 def test_each_message_counts_and_a_key_that_is_gone_ends_the_stream(
     start_sidecar: StartSidecar, tmp_path: Path
 ) -> None:
     limits = (RateLimit(requests=1, per=Per.DAY, burst=2),)
-    file = write_key(tmp_path / "keys.yaml", limits=limits)
+    file = write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY, limits=limits))
     running = start_sidecar(policies=POLICIES, api_keys_file=file)
 
     with stream(running, additional_headers={"X-API-Key": MODERATE_KEY}) as connection:
         found = [ask(connection, text()) for _ in range(3)]
         assert running.sidecar.keys is not None
-        file.write_text(yaml.safe_dump({"keys": []}))
+        write_key_file(file)
         running.sidecar.keys.load()
         connection.send(text())
         code, reason = closed(connection)
@@ -383,7 +376,7 @@ def test_each_message_counts_and_a_key_that_is_gone_ends_the_stream(
 def test_a_tenant_that_the_key_may_not_speak_for_is_refused_by_message(
     start_sidecar: StartSidecar, tmp_path: Path
 ) -> None:
-    file = write_key(tmp_path / "keys.yaml", tenant="acme")
+    file = write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY, tenant="acme"))
     running = start_sidecar(policies=POLICIES, api_keys_file=file)
 
     with stream(running, additional_headers={"X-API-Key": MODERATE_KEY}) as connection:
@@ -395,7 +388,7 @@ def test_a_tenant_that_the_key_may_not_speak_for_is_refused_by_message(
 def test_the_priority_of_a_stream_is_capped_and_told(start_sidecar: StartSidecar, tmp_path: Path) -> None:
     inference = Blocked()
     inference.go_on()
-    file = write_key(tmp_path / "keys.yaml", top_priority=Priority.HIGH)
+    file = write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY, top_priority=Priority.HIGH))
     running = start_sidecar(policies=POLICIES, inference=inference, api_keys_file=file)
     headers = {"X-API-Key": MODERATE_KEY, "X-Baleen-Priority": "Critical"}
 
@@ -425,7 +418,9 @@ def test_a_deadline_is_that_of_each_message(start_sidecar: StartSidecar) -> None
 
 def test_connections_of_streams_count_for_their_key_and_address(start_sidecar: StartSidecar, tmp_path: Path) -> None:
     keyed = start_sidecar(
-        policies=POLICIES, api_keys_file=write_key(tmp_path / "keys.yaml"), connection_limit_per_key=2
+        policies=POLICIES,
+        api_keys_file=write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY)),
+        connection_limit_per_key=2,
     )
     shown = {"additional_headers": {"X-API-Key": MODERATE_KEY}}
     with stream(keyed, **shown), stream(keyed, **shown), pytest.raises(InvalidStatus) as caught:  # noqa: SIM117

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-import yaml
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_core.decision_chain import Head
 from baleen_sidecar.adapters.store import SqliteDecisionReader, StateFolder, verify_log
+from keyed import api_key, write_key_file
 from sidecars import RunningSidecar, StartSidecar, alter_database
 
 KEYS = {name: make_key(number.to_bytes(32)) for number, name in enumerate(("app", "acme", "admin"), start=10**6)}
@@ -43,13 +43,8 @@ def shown(key: str) -> dict[str, str]:
 
 @pytest.fixture
 def keyed(start_sidecar: StartSidecar, tmp_path: Path) -> RunningSidecar:
-    file = tmp_path / "keys.yaml"
-    keys = [
-        render_key(ApiKey(name=name, sha256=hash_key(KEYS[name]), roles=frozenset(roles), tenant=tenant))
-        for name, (tenant, roles) in ROLES.items()
-    ]
-    file.write_text(yaml.safe_dump({"keys": keys}))
-    return start_sidecar(api_keys_file=file)
+    keys = [api_key(name, KEYS[name], *roles, tenant=tenant) for name, (tenant, roles) in ROLES.items()]
+    return start_sidecar(api_keys_file=write_key_file(tmp_path / "keys.yaml", *keys))
 
 
 @pytest.mark.parametrize("author", ["jane", "a/b", "Ünï 😀", "../x", "100%"])

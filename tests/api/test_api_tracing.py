@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from baleen_core.api_keys import hash_key, make_key
+from baleen_core.api_keys import make_key
 from baleen_core.model.schema import Model
 from baleen_sidecar import main
 from baleen_sidecar.adapters.tracing import OtlpTracing
 from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
+from keyed import api_key, write_key_file
 from otlp_receiver import OtlpReceiver, facts, otlp_receiver
 from sidecars import RunningSidecar, StartSidecar
 
@@ -108,10 +109,8 @@ def test_who_says_no_trace_begins_one(start_sidecar: StartSidecar, receiver: Otl
 
 def test_nothing_private_is_told(start_sidecar: StartSidecar, receiver: OtlpReceiver, tmp_path: Path) -> None:
     key = make_key(bytes(32))
-    (tmp_path / "keys.yaml").write_text(
-        json.dumps({"keys": [{"name": "shop", "sha256": hash_key(key), "roles": ["moderate"]}]})
-    )
-    running = start_sidecar(api_keys_file=tmp_path / "keys.yaml", otlp_endpoint=receiver.endpoint)
+    file = write_key_file(tmp_path / "keys.yaml", api_key("shop", key))
+    running = start_sidecar(api_keys_file=file, otlp_endpoint=receiver.endpoint)
     ask(running, **{"X-API-Key": key})
     headers = {"X-API-Key": key, "Content-Type": "application/json"}
     failed = running.client.post("/v1/moderate", content=json.dumps({SECRET: 1}), headers=headers)

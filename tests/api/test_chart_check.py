@@ -9,11 +9,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import yaml
-
 from baleen_cli.triton.process import free_port
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import make_key
 from helm import CHART
+from keyed import api_key, write_key_file
 from sidecars import StartSidecar
 
 KEY = make_key(bytes(32))
@@ -26,9 +25,8 @@ def check(gateway: object, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_check_moderates_one_text_and_says_by_which_policy(start_sidecar: StartSidecar, tmp_path: Path):
-    entry = ApiKey(name="helm-test", sha256=hash_key(KEY), roles=frozenset({KeyRole.MODERATE}))
-    (tmp_path / "keys.yaml").write_text(yaml.safe_dump({"keys": [render_key(entry)]}))
-    gateway = start_sidecar(api_keys_file=tmp_path / "keys.yaml").client.base_url
+    file = write_key_file(tmp_path / "keys.yaml", api_key("helm-test", KEY))
+    gateway = start_sidecar(api_keys_file=file).client.base_url
     passed, stranger = check(gateway, API_KEY=f"{KEY}\n"), check(gateway)
 
     assert passed.returncode == 0, passed.stderr

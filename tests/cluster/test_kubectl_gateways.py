@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from baleen_cli.client import KEY_VARIABLE
-from baleen_core.api_keys import CHANCE_BYTES, ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import CHANCE_BYTES, KeyRole, make_key
 from cluster_site import TEXT, Site, policy, write_yaml
 from gateway_process import RunningGateway, gateway_settings
+from keyed import api_key, write_key_file
 from serving import until
 
 pytestmark = pytest.mark.cluster
@@ -53,9 +54,8 @@ class Asked:
 def asked(site: Site, tmp_path: Path, operator: object) -> Iterator[Asked]:
     """Run two gateways with a key of all roles, behind pods of the site's namespace that whoever is on call may ask."""
     key = make_key(secrets.token_bytes(CHANCE_BYTES))
-    keys = [render_key(ApiKey(name="on-call", sha256=hash_key(key), roles=frozenset(KeyRole)))]
-    (tmp_path / "keys.yaml").write_text(json.dumps({"keys": keys}))
-    settings = {"host": own_address(), "api_keys_file": tmp_path / "keys.yaml"}
+    file = write_key_file(tmp_path / "keys.yaml", api_key("on-call", key, *KeyRole))
+    settings = {"host": own_address(), "api_keys_file": file}
     with contextlib.ExitStack() as stack:
         gateways = [
             stack.enter_context(

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import KeyRole, make_key
 from baleen_core.model.python_backend import MODEL_PY
 from baleen_core.priority import Priority
 from chaos_load import ON_FAILURE
+from keyed import api_key, write_key_file
 from redis_server import RedisServer
 from serving import Serving, Site, policy, serving, until
 
@@ -199,14 +200,8 @@ def plant(folder: Path, redis: RedisServer) -> Iterator[Plant]:
 
 
 def _environment(folder: Path, redis: RedisServer) -> dict[str, str]:
-    key = ApiKey(
-        name="everybody",
-        sha256=hash_key(_KEY),
-        roles=frozenset({KeyRole.MODERATE, KeyRole.REVIEW, KeyRole.ADMIN}),
-        tenant=None,
-        top_priority=Priority.CRITICAL,
-    )
-    (folder / "keys.yaml").write_text(yaml.safe_dump({"keys": [render_key(key)]}))
+    key = api_key("everybody", _KEY, *KeyRole, top_priority=Priority.CRITICAL)
+    write_key_file(folder / "keys.yaml", key)
     (folder / "quotas.yaml").write_text(yaml.safe_dump({"quotas": [_QUOTA]}))
     (folder / "redis-url").write_text(redis.tcp_url)
     return {

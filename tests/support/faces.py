@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import KeyRole, make_key
+from keyed import api_key, write_key_file
 from media import encode, grey
 
 MODERATE_KEY, REVIEW_KEY, UNKNOWN_KEY = (make_key(number.to_bytes(32)) for number in range(7001, 7004))
@@ -41,12 +40,8 @@ def policy(name: str = "all", *, scope: dict[str, str] | None = None, **content:
 
 def write_keys(path: Path) -> Path:
     """Write a file with one key that may have content judged, for tenant acme alone, and one that may not."""
-    keys = [
-        ApiKey(name="app", sha256=hash_key(MODERATE_KEY), roles=frozenset({KeyRole.MODERATE}), tenant="acme"),
-        ApiKey(name="people", sha256=hash_key(REVIEW_KEY), roles=frozenset({KeyRole.REVIEW})),
-    ]
-    path.write_text(yaml.safe_dump({"keys": [render_key(key) for key in keys]}))
-    return path
+    app = api_key("app", MODERATE_KEY, tenant="acme")
+    return write_key_file(path, app, api_key("people", REVIEW_KEY, KeyRole.REVIEW))
 
 
 class FailingLanguages:

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import yaml
 
-from baleen_core.api_keys import ApiKey, KeyRole, hash_key, make_key, render_key
+from baleen_core.api_keys import ApiKey, KeyList, KeyRole, hash_key, make_key, render_key_list
+from baleen_core.callers import RateLimit
 
 KEYS: Final = {
     "app": ((KeyRole.MODERATE,), None),
@@ -18,14 +19,22 @@ KEYS: Final = {
 """Roles and tenant of each key, by its name."""
 
 
+def api_key(name: str, key: str, *roles: KeyRole, **more: Any) -> ApiKey:
+    """Return what a file has of a key: of one that may have content judged, where no roles are named."""
+    return ApiKey(name=name, sha256=hash_key(key), roles=frozenset(roles or {KeyRole.MODERATE}), **more)
+
+
+def write_key_file(path: Path, *keys: ApiKey, tenants: Mapping[str, tuple[RateLimit, ...]] | None = None) -> Path:
+    """Write a file of keys, and of limits of tenants; return where."""
+    path.write_text(yaml.safe_dump(render_key_list(KeyList(keys=keys, tenants=tenants or {}))))
+    return path
+
+
 def write_keys(path: Path) -> Path:
     """Write the file of all KEYS."""
-    entries = [
-        render_key(ApiKey(name=name, sha256=hash_key(_key(name)), roles=frozenset(roles), tenant=tenant))
-        for name, (roles, tenant) in KEYS.items()
-    ]
-    path.write_text(yaml.safe_dump({"keys": entries}))
-    return path
+    return write_key_file(
+        path, *(api_key(name, _key(name), *roles, tenant=tenant) for name, (roles, tenant) in KEYS.items())
+    )
 
 
 def shown(name: str) -> Mapping[str, str]:
