@@ -1,6 +1,5 @@
 """Batches over HTTP: every item has an outcome of its own, whatever becomes of the others."""
 
-import asyncio
 import base64
 import json
 import socket
@@ -12,6 +11,7 @@ import pytest
 from baleen_core.errors import LimitExceeded
 from baleen_sidecar.testing import FixedInference
 from faces import MODERATE_KEY, PNG, TOXICITY, FailingLanguages, category, policy, write_keys
+from held import HeldInference
 from serving import until
 from sidecars import RunningSidecar, StartSidecar
 
@@ -193,37 +193,19 @@ def test_a_failure_of_ours_spoils_one_item_and_says_when_to_come_back(start_side
     assert later.json()["items"][0]["retry_after_seconds"] == 7
 
 
-class Counting(FixedInference):
-    """Answers no text while it `holds`; images are never answered. `rows` are those of each call for texts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds: asyncio.Event | None = None
-        self.rows: list[int] = []
-
-    async def infer(self, model: Any, inputs: Any, *work: Any) -> Any:
-        """See FixedInference."""
-        if model.name == "image-safety":
-            await asyncio.Event().wait()
-        self.rows.append(len(next(iter(inputs.values()))))
-        if self.holds is not None:
-            await self.holds.wait()
-        return await super().infer(model, inputs)
-
-
 def test_the_texts_of_a_batch_go_to_the_model_together(start_sidecar: StartSidecar) -> None:
-    models = Counting()
+    models = FixedInference()
     running = start_sidecar(policies=POLICIES, inference=models)
 
     found = ask(running, *[text(f"hello {number}") for number in range(100)])
 
     assert found.json()["counts"] == {"allow": 100, "review": 0, "block": 0, "refused": 0}
-    assert sum(models.rows) == 100
-    assert len(models.rows) < 50
+    assert sum(rows for _, rows in models.calls) == 100
+    assert len(models.calls) < 50
 
 
 def test_what_is_not_decided_by_the_deadline_is_refused_and_the_rest_is_answered(start_sidecar: StartSidecar) -> None:
-    running = start_sidecar(policies=POLICIES, inference=Counting())
+    running = start_sidecar(policies=POLICIES, inference=HeldInference(only=["image-safety"]))
     image = {"content": {"type": "image", "data": base64.b64encode(PNG).decode()}}
 
     found = ask(running, text(), image, text(), headers={"X-Baleen-Deadline-Ms": "700"})
@@ -232,27 +214,17 @@ def test_what_is_not_decided_by_the_deadline_is_refused_and_the_rest_is_answered
 
 
 def test_a_caller_who_hangs_up_ends_what_is_left_of_a_batch(start_sidecar: StartSidecar) -> None:
-    models = Counting()
-    models.holds = asyncio.Event()
+    models = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=models)
     body = json.dumps({"items": [text(f"hello {number}") for number in range(5)]}).encode()
     head = f"POST {BATCH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(running.address) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        until(lambda: len(models.rows) > 0)
-        assert in_flight(running) == 1
+        until(lambda: models.works != [])
+        assert running.in_flight == 1
 
-    until(lambda: in_flight(running) == 0)
+    until(lambda: running.in_flight == 0)
     assert running.client.get("/v1/status").json()["requests"] == {"decisions": 0, "refused": 0}
-
-
-def in_flight(running: RunningSidecar) -> float:
-    (line,) = (
-        line
-        for line in running.client.get("/metrics").text.splitlines()
-        if line.startswith("baleen_requests_in_flight ")
-    )
-    return float(line.split()[1])
 
 
 def test_a_model_that_is_down_leaves_each_item_to_its_policy(start_sidecar: StartSidecar) -> None:

@@ -1,6 +1,5 @@
 """gRPC, asked by real clients: the same decisions as over HTTP, errors as google.rpc.Status, streams in order."""
 
-import asyncio
 import re
 import socket
 import threading
@@ -19,8 +18,6 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from baleen_core.callers import Per, RateLimit
 from baleen_core.errors import LimitExceeded, StateError
-from baleen_core.model.schema import Model
-from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web.errors import KINDS
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
@@ -28,6 +25,7 @@ from baleen_sidecar.web.grpc.messages import CODES
 from baleen_sidecar.web.grpc.server import REFLECTIONS
 from faces import MODERATE_KEY, PNG, REVIEW_KEY, TOXICITY, UNKNOWN_KEY, FailingLanguages, policy, write_keys
 from grpc_calls import SECONDS, Client, connected, details_of, item, refusal, streamed, text
+from held import HeldInference
 from keyed import api_key, write_key_file
 from pages import ROOT, blocks, run_script
 from policies import policy_manifest
@@ -53,34 +51,6 @@ def refused(call: Any, *args: Any, **kwargs: Any) -> tuple[grpc.StatusCode, dict
     with pytest.raises(grpc.RpcError) as caught:
         call(*args, timeout=SECONDS, **kwargs)
     return refusal(caught.value)
-
-
-class Blocked(FixedInference):
-    """Answers nothing until it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._free = asyncio.Event()
-
-    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
-        """See the port."""
-        await self._free.wait()
-        return await super().infer(model, inputs, work)
-
-    def go_on(self) -> None:
-        """Answer, from now on at once; called in the loop of the sidecar."""
-        self._free.set()
-
-
-def in_flight(running: RunningSidecar) -> int:
-    metrics = running.client.get("/metrics").text
-    return next(int(float(line.split()[1])) for line in metrics.splitlines() if line.startswith("baleen_requests_in_f"))
-
-
-def nothing_is_left(running: RunningSidecar) -> bool:
-    calls = running.sidecar.app.calls
-    assert calls is not None
-    return calls.held_bytes == 0 and in_flight(running) == 0
 
 
 def test_a_decision_is_that_of_the_http_face_and_on_record(running: RunningSidecar, client: Client) -> None:
@@ -146,7 +116,7 @@ def test_bytes_that_are_no_message_are_refused_and_leave_nothing(running: Runnin
         while garbage.recv(1000):
             pass
     assert client.moderate(text(), timeout=SECONDS).decision.verdict == pb.VERDICT_ALLOW
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
 
 
 def test_a_message_over_the_limit_is_refused(start_sidecar: StartSidecar) -> None:
@@ -166,7 +136,7 @@ def test_a_compressed_message_is_refused_before_it_grows(running: RunningSidecar
         client.moderate(text("a" * 10_000_000), timeout=SECONDS)
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
 
 
 def test_only_who_has_a_key_for_it_is_let_in(start_sidecar: StartSidecar, tmp_path: Path) -> None:
@@ -366,31 +336,31 @@ def test_a_stream_is_read_no_further_than_it_is_answered(running: RunningSidecar
     assert held < count / 2
     assert len(outcomes) == count - 1
     assert {details_of(each.error)["reason"] for each in outcomes} == {"TOO_LARGE"}
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
 
 
 def test_who_hangs_up_leaves_nothing_behind(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference, grpc_port=0)
 
     with connected(running) as client:
         single = client.moderate.future(text("one"), timeout=SECONDS)
         batch = client.batch.future(pb.ModerateBatchRequest(items=[item("two"), item("three")]), timeout=SECONDS)
         stream = client.stream(iter([streamed("four"), streamed("five")]), timeout=SECONDS)
-        assert until(lambda: in_flight(running) == 4)
+        assert until(lambda: running.in_flight == 4)
         for call in (single, batch, stream):
             call.cancel()
-        assert until(lambda: nothing_is_left(running))
+        assert until(lambda: running.is_idle)
         with pytest.raises(grpc.RpcError) as late:
             client.moderate(text("six"), timeout=0.3)
-        assert until(lambda: nothing_is_left(running))
+        assert until(lambda: running.is_idle)
 
     # On a slow machine it is refused at once: it would take too long.
     assert late.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
 def test_a_deadline_in_the_metadata_counts_too(start_sidecar: StartSidecar) -> None:
-    running = start_sidecar(policies=POLICIES, inference=Blocked(), grpc_port=0)
+    running = start_sidecar(policies=POLICIES, inference=HeldInference(), grpc_port=0)
 
     with connected(running) as client:
         code, details = refused(client.moderate, text(), metadata=[("x-baleen-deadline-ms", "200")])
@@ -427,7 +397,7 @@ def test_a_stream_on_which_nothing_comes_is_ended(start_sidecar: StartSidecar) -
 
 
 def test_a_server_that_ends_answers_what_it_has_read(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference, grpc_port=0)
     silent = threading.Event()
 
@@ -441,10 +411,10 @@ def test_a_server_that_ends_answers_what_it_has_read(start_sidecar: StartSidecar
         watched = health.Watch(health_pb2.HealthCheckRequest(service="baleen.v1.Moderation"), timeout=SECONDS)
         assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
         call = client.stream(messages(), timeout=SECONDS)
-        assert until(lambda: in_flight(running) == 2)
+        assert until(lambda: running.in_flight == 2)
         running.loop.call_soon_threadsafe(running.grpc.handle_exit, 15, None)
         assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        running.loop.call_soon_threadsafe(inference.go_on)
+        running.loop.call_soon_threadsafe(inference.released.set)
         answered = [next(call).outcome, next(call).outcome]
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
@@ -489,15 +459,15 @@ def test_a_client_can_ask_what_there_is_to_call(client: Client) -> None:
 
 
 def test_calls_over_the_limit_are_refused(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference, grpc_port=0, grpc_call_limit=2)
 
     with connected(running) as client:
         calls = [client.moderate.future(text(), timeout=SECONDS) for _ in range(2)]
-        assert until(lambda: in_flight(running) == 2)
+        assert until(lambda: running.in_flight == 2)
         with pytest.raises(grpc.RpcError) as caught:
             client.moderate(text(), timeout=SECONDS)
-        running.loop.call_soon_threadsafe(inference.go_on)
+        running.loop.call_soon_threadsafe(inference.released.set)
         assert {call.result().decision.verdict for call in calls} == {pb.VERDICT_ALLOW}
 
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -572,14 +542,14 @@ def test_a_health_check_that_is_none_is_refused(client: Client) -> None:
 
 
 def test_messages_that_would_take_too_much_memory_together_are_refused(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference, grpc_port=0, body_memory_bytes=100_000)
 
     with connected(running) as client:
         first = client.moderate.future(text("a" * 60_000), timeout=SECONDS)
-        assert until(lambda: in_flight(running) == 1)
+        assert until(lambda: running.in_flight == 1)
         code, details = refused(client.moderate, text("b" * 60_000))
-        running.loop.call_soon_threadsafe(inference.go_on)
+        running.loop.call_soon_threadsafe(inference.released.set)
         first.result()
         client.moderate(text("b" * 60_000), timeout=SECONDS)
 

@@ -1,6 +1,5 @@
 """Batches, façades and gRPC batches that are sent again under their idempotency key, and how urgent they are."""
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,11 @@ import httpx
 import openai
 import pytest
 
-from baleen_core.model.schema import Model
 from baleen_core.priority import Priority
-from baleen_sidecar.ports import ANYONE, Tensors, Work
-from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
 from faces import MODERATE_KEY, TOXICITY, policy
 from grpc_calls import SECONDS, connected, details_of, item, refusal
+from held import HeldInference
 from keyed import api_key, write_key_file
 from policies import policy_manifest
 from sidecars import RunningSidecar, StartSidecar
@@ -29,29 +26,16 @@ Ask = Callable[..., httpx.Response]
 WORDS: Final = ("one", "two", "three")
 
 
-class Counting(FixedInference):
-    """Scores 0.2, counts the texts that it is asked about, and waits while `free` is not set."""
-
-    def __init__(self) -> None:
-        super().__init__({TOXICITY: 0.2})
-        self.works: list[Work] = []
-        self.free = asyncio.Event()
-        self.free.set()
-
-    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
-        """See the port."""
-        self.works.append(work)
-        await self.free.wait()
-        return await super().infer(model, inputs, work)
+@pytest.fixture
+def inference() -> HeldInference:
+    """Models that score 0.2, and are held only from when on a test wants them to be."""
+    inference = HeldInference({TOXICITY: 0.2})
+    inference.released.set()
+    return inference
 
 
 @pytest.fixture
-def inference() -> Counting:
-    return Counting()
-
-
-@pytest.fixture
-def running(start_sidecar: StartSidecar, inference: Counting) -> RunningSidecar:
+def running(start_sidecar: StartSidecar, inference: HeldInference) -> RunningSidecar:
     return start_sidecar(policies=POLICIES, inference=inference, grpc_port=0)
 
 
@@ -151,13 +135,12 @@ def test_a_key_of_a_request_with_one_text_is_none_of_a_batch(running: RunningSid
 
 
 @pytest.mark.parametrize("ask", FACES)
-def test_duplicates_at_once_wait_for_the_first(running: RunningSidecar, inference: Counting, ask: Ask) -> None:
-    running.loop.call_soon_threadsafe(inference.free.clear)
+def test_duplicates_at_once_wait_for_the_first(running: RunningSidecar, inference: HeldInference, ask: Ask) -> None:
+    running.loop.call_soon_threadsafe(inference.released.clear)
     with ThreadPoolExecutor(4) as callers:
         asked = [callers.submit(ask, running, *WORDS, headers={"Idempotency-Key": "k-1"}) for _ in range(4)]
-        registry = running.sidecar.ports.registry
-        running.run(until(lambda: registry.get_sample_value("baleen_requests_in_flight") == 4))
-        running.loop.call_soon_threadsafe(inference.free.set)
+        running.run(until(lambda: running.in_flight == 4))
+        running.loop.call_soon_threadsafe(inference.released.set)
         answers = [each.result() for each in asked]
 
     assert sorted(map(is_replayed, answers)) == [False, True, True, True]
@@ -249,14 +232,14 @@ def test_a_batch_over_grpc_is_decided_once_for_its_key(running: RunningSidecar) 
 
 
 @pytest.fixture
-def keyed(start_sidecar: StartSidecar, tmp_path: Path, inference: Counting) -> RunningSidecar:
+def keyed(start_sidecar: StartSidecar, tmp_path: Path, inference: HeldInference) -> RunningSidecar:
     key = api_key("app", MODERATE_KEY, tenant="acme", top_priority=Priority.HIGH)
     file = write_key_file(tmp_path / "keys.yaml", key)
     return start_sidecar(policies=POLICIES, inference=inference, api_keys_file=file)
 
 
 @pytest.mark.parametrize("ask", FACES)
-def test_priorities_are_capped_by_the_key_and_told(keyed: RunningSidecar, inference: Counting, ask: Ask) -> None:
+def test_priorities_are_capped_by_the_key_and_told(keyed: RunningSidecar, inference: HeldInference, ask: Ask) -> None:
     shown = {"X-API-Key": MODERATE_KEY}
     told = [
         ask(keyed, claimed, headers={**shown, "X-Baleen-Priority": claimed}).headers["x-baleen-priority"]

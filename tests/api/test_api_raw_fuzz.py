@@ -12,8 +12,8 @@ import random
 import pytest
 
 from raw_fuzz import fuzz
+from serving import until
 from sidecars import StartSidecar
-from waiting import until
 
 SECONDS = float(os.environ.get("BALEEN_FUZZ_SECONDS", "30"))
 PAUSE_SECONDS = 0.0 if "BALEEN_FUZZ_SECONDS" in os.environ else 0.7
@@ -29,22 +29,13 @@ def test_hostile_bytes_find_no_crash_and_leave_nothing_behind(
     running = start_sidecar()
     paths = running.answers.document["paths"]
     documented = {*paths["/v1/moderate"]["post"]["responses"], *paths["/v1/stream"]["get"]["responses"]}
-    registry = running.sidecar.ports.registry
     seed = int(os.environ.get("BALEEN_FUZZ_SEED") or random.randrange(2**31))
-
-    async def count_tasks() -> int:
-        return len(asyncio.all_tasks())
-
-    before = running.run(count_tasks())
-
-    async def is_quiet() -> bool:
-        return await count_tasks() <= before
-
+    before = running.count_tasks()
     with caplog.at_level(logging.ERROR):
         found = asyncio.run(fuzz(running.address, seconds=SECONDS, seed=seed, pause_seconds=PAUSE_SECONDS))
         running.client.close()
-        running.run(until(lambda: registry.get_sample_value("baleen_requests_in_flight") == 0))
-        running.run(until(is_quiet))
+        until(lambda: running.in_flight == 0)
+        until(lambda: running.count_tasks() <= before)
 
     allowed = PROTOCOL | STREAM | {int(status) for status in documented}
     assert found.keys() <= allowed - {500}, f"seed {seed}: {found}"

@@ -1,6 +1,5 @@
 """Sources over HTTP: what was judged of each, what they tell, and who is told of whose."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from baleen_core.api_keys import KeyRole, make_key
-from baleen_core.model.schema import Model
-from baleen_sidecar.ports import ANYONE, Tensors, Work
-from baleen_sidecar.testing import FixedInference
+from held import HeldInference
 from keyed import api_key, write_key_file
 from media import encode, grey, steady, video
 from pages import ROOT, blocks, run_script
@@ -22,14 +19,6 @@ HELLO = {"type": "text", "text": "hello"}
 CAMERA = "site-7/camera-3"
 PATH = f"/v1/sources/{quote(CAMERA, safe='')}/stats"
 STATS = {"frames_processed": 900, "avg_latency_ms": 41.5, "errors_count": 3}
-
-
-class Hanging(FixedInference):
-    """Never answers."""
-
-    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
-        await asyncio.Event().wait()
-        return {}
 
 
 def only(running: RunningSidecar) -> dict[str, Any]:
@@ -103,7 +92,7 @@ def test_a_source_whose_media_is_refused_shows_its_breaker(start_sidecar: StartS
 
 
 def test_content_that_is_late_is_an_error_of_its_source(start_sidecar: StartSidecar) -> None:
-    running = start_sidecar(inference=Hanging())
+    running = start_sidecar(inference=HeldInference())
     content = {"content": HELLO, "context": {"source": CAMERA}}
     late = running.client.post("/v1/moderate", json=content, headers={"X-Baleen-Deadline-Ms": "50"})
 

@@ -16,13 +16,12 @@ from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from baleen_core.callers import Per, RateLimit
-from baleen_core.model.schema import Model
 from baleen_core.priority import Priority
 from baleen_sidecar.main import Served, bind
-from baleen_sidecar.ports import ANYONE, Tensors, Work
 from baleen_sidecar.testing import FixedInference
 from baleen_sidecar.web import websocket
 from faces import MODERATE_KEY, REVIEW_KEY, TOXICITY, policy, write_keys
+from held import HeldInference
 from keyed import api_key, write_key_file
 from pages import ROOT, blocks
 from serving import until
@@ -72,46 +71,6 @@ def closed(connection: ClientConnection) -> tuple[int, str]:
             connection.recv(timeout=SECONDS)
     assert connection.close_code is not None
     return connection.close_code, connection.close_reason or ""
-
-
-class Blocked(FixedInference):
-    """Answers nothing until it is told to go on; notes for whom it is asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._free = asyncio.Event()
-        self.asked: list[Priority] = []
-
-    async def infer(self, model: Model, inputs: Tensors, work: Work = ANYONE) -> Tensors:
-        """See the port."""
-        self.asked.append(work.priority)
-        await self._free.wait()
-        return await super().infer(model, inputs, work)
-
-    def go_on(self) -> None:
-        """Answer, from now on at once; called in the loop of the sidecar."""
-        self._free.set()
-
-
-def value(running: RunningSidecar, name: str, **labels: str) -> float:
-    return running.sidecar.ports.registry.get_sample_value(name, labels) or 0
-
-
-def in_flight(running: RunningSidecar) -> float:
-    return value(running, "baleen_requests_in_flight")
-
-
-def tasks(running: RunningSidecar) -> int:
-    async def count() -> int:
-        return len(asyncio.all_tasks())
-
-    return running.run(count())
-
-
-def nothing_is_left(running: RunningSidecar) -> bool:
-    calls = running.sidecar.app.calls
-    assert calls is not None
-    return calls.held_bytes == 0 and in_flight(running) == 0 and value(running, "baleen_streams_open") == 0
 
 
 def test_a_decision_is_that_of_the_http_face_and_on_record(running: RunningSidecar) -> None:
@@ -184,39 +143,39 @@ def send_while_taken(connection: socket.socket, message: bytes, *, most: int) ->
 
 
 def test_a_stream_is_read_no_further_than_it_is_answered(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference, stream_window=3)
 
     with stream(running) as connection:
         connection.socket.settimeout(0.5)
         message = Frame(Opcode.TEXT, text().encode() + b" " * 100_000).serialize(mask=True)
         sent = send_while_taken(connection.socket, message, most=500)
-        assert until(lambda: in_flight(running) == 3)
-        running.loop.call_soon_threadsafe(inference.go_on)
+        assert until(lambda: running.in_flight == 3)
+        running.loop.call_soon_threadsafe(inference.released.set)
         answers = [answer(connection) for _ in range(sent)]
 
     assert 3 < sent < 200, "what is not read stays in the sockets' buffers"
     assert [each["index"] for each in answers] == list(range(sent))
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
 
 
 def test_who_leaves_ends_what_was_asked(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference)
-    before = tasks(running)
+    before = running.count_tasks()
 
     for leave in (lambda each: each.close(), lambda each: each.socket.shutdown(socket.SHUT_RDWR)):
         with stream(running) as connection:
             for number in range(30):
                 connection.send(text(f"{number}"))
-            assert until(lambda: in_flight(running) == 16)
+            assert until(lambda: running.in_flight == 16)
             leave(connection)
-            assert until(lambda: nothing_is_left(running))
+            assert until(lambda: running.is_idle)
     # Calls of models go on, for whoever asks the same next.
-    running.loop.call_soon_threadsafe(inference.go_on)
-    assert until(lambda: tasks(running) <= before)
+    running.loop.call_soon_threadsafe(inference.released.set)
+    assert until(lambda: running.count_tasks() <= before)
 
-    ended = {reason: value(running, "baleen_streams_ended_total", reason=reason) for reason in ("Client", "Lost")}
+    ended = {reason: running.metric("baleen_streams_ended_total", reason=reason) for reason in ("Client", "Lost")}
     assert sum(ended.values()) == 2
     assert ended["Lost"] >= 1
 
@@ -250,8 +209,8 @@ def test_bytes_that_are_no_message_end_the_stream_with_a_reason(start_sidecar: S
         assert words in reason, name
 
     assert found == {name: code for name, (_, code, _) in GARBAGE.items()}
-    assert until(lambda: nothing_is_left(running))
-    assert value(running, "baleen_streams_ended_total", reason="Protocol") == len(GARBAGE)
+    assert until(lambda: running.is_idle)
+    assert running.metric("baleen_streams_ended_total", reason="Protocol") == len(GARBAGE)
 
 
 def test_messages_that_would_take_too_much_memory_together_end_their_stream(start_sidecar: StartSidecar) -> None:
@@ -268,7 +227,7 @@ def test_messages_that_would_take_too_much_memory_together_end_their_stream(star
         assert answer(first)["problem"]["status"] == 422
 
     assert ended[0] == 1013
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
 
 
 def raw(running: RunningSidecar, sent: bytes) -> bytes:
@@ -386,8 +345,8 @@ def test_a_tenant_that_the_key_may_not_speak_for_is_refused_by_message(
 
 
 def test_the_priority_of_a_stream_is_capped_and_told(start_sidecar: StartSidecar, tmp_path: Path) -> None:
-    inference = Blocked()
-    inference.go_on()
+    inference = HeldInference()
+    inference.released.set()
     file = write_key_file(tmp_path / "keys.yaml", api_key("app", MODERATE_KEY, top_priority=Priority.HIGH))
     running = start_sidecar(policies=POLICIES, inference=inference, api_keys_file=file)
     headers = {"X-API-Key": MODERATE_KEY, "X-Baleen-Priority": "Critical"}
@@ -398,11 +357,11 @@ def test_the_priority_of_a_stream_is_capped_and_told(start_sidecar: StartSidecar
         told = connection.response.headers["x-baleen-priority"]
 
     assert told == "High"
-    assert set(inference.asked) == {Priority.HIGH}
+    assert {work.priority for work in inference.works} == {Priority.HIGH}
 
 
 def test_a_deadline_is_that_of_each_message(start_sidecar: StartSidecar) -> None:
-    running = start_sidecar(policies=POLICIES, inference=Blocked())
+    running = start_sidecar(policies=POLICIES, inference=HeldInference())
 
     with stream(running, additional_headers={"X-Baleen-Deadline-Ms": "100"}) as connection:
         found = [ask(connection, text()) for _ in range(2)]
@@ -426,7 +385,7 @@ def test_connections_of_streams_count_for_their_key_and_address(start_sidecar: S
     with stream(keyed, **shown), stream(keyed, **shown), pytest.raises(InvalidStatus) as caught:  # noqa: SIM117
         with stream(keyed, **shown):
             pass
-    assert until(lambda: nothing_is_left(keyed))
+    assert until(lambda: keyed.is_idle)
     with stream(keyed, **shown) as connection:
         assert "decision" in ask(connection, text())
 
@@ -441,26 +400,26 @@ def test_a_stream_on_which_nothing_comes_is_ended(start_sidecar: StartSidecar) -
         ended = closed(connection)
 
     assert ended == (1001, "nothing came on this stream for 0.5 s")
-    assert until(lambda: value(running, "baleen_streams_ended_total", reason="Idle") == 1)
+    assert until(lambda: running.metric("baleen_streams_ended_total", reason="Idle") == 1)
     assert running.client.get("/v1/status").json()["requests"]["refused"] == 0
 
 
 def test_who_does_not_answer_a_ping_is_gone(start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket.WebSocket.__init__, "__kwdefaults__", {"ping_seconds": 0.1})
-    running = start_sidecar(policies=POLICIES, inference=Blocked())
+    running = start_sidecar(policies=POLICIES, inference=HeldInference())
 
     with stream(running) as alive, socket.create_connection(running.address, timeout=SECONDS) as dead:
         dead.sendall(HANDSHAKE + b"\r\n" + Frame(Opcode.TEXT, text().encode()).serialize(mask=True))
-        assert until(lambda: value(running, "baleen_streams_open") == 2 and in_flight(running) == 1)
-        assert until(lambda: value(running, "baleen_streams_ended_total", reason="Lost") == 1)
-        assert in_flight(running) == 0
+        assert until(lambda: running.metric("baleen_streams_open") == 2 and running.in_flight == 1)
+        assert until(lambda: running.metric("baleen_streams_ended_total", reason="Lost") == 1)
+        assert running.in_flight == 0
         time.sleep(0.3)
         alive.send(text())
-        assert until(lambda: in_flight(running) == 1)
+        assert until(lambda: running.in_flight == 1)
 
 
 def test_a_server_that_ends_answers_what_it_has_read(start_sidecar: StartSidecar) -> None:
-    inference = Blocked()
+    inference = HeldInference()
     running = start_sidecar(policies=POLICIES, inference=inference)
     other = bind("127.0.0.1", 0)
     server = Served(app=running.sidecar.app, listening=other).server()
@@ -469,13 +428,13 @@ def test_a_server_that_ends_answers_what_it_has_read(start_sidecar: StartSidecar
     with stream(running, address=other.getsockname()[:2]) as connection:
         connection.send(text("one"))
         connection.send(text("two"))
-        assert until(lambda: in_flight(running) == 2)
+        assert until(lambda: running.in_flight == 2)
         running.loop.call_soon_threadsafe(server.handle_exit, signal.SIGTERM, None)
         assert until(lambda: server.should_exit and not server.servers[0].is_serving())
         # The same application on a port that is still served.
         with pytest.raises(InvalidStatus) as caught, stream(running):
             pass
-        running.loop.call_soon_threadsafe(inference.go_on)
+        running.loop.call_soon_threadsafe(inference.released.set)
         found = [answer(connection) for _ in range(2)]
         code, reason = closed(connection)
         serving.result(SECONDS)
@@ -484,7 +443,7 @@ def test_a_server_that_ends_answers_what_it_has_read(start_sidecar: StartSidecar
     assert code == 1001
     assert "going away" in reason
     assert caught.value.response.status_code == 503
-    assert until(lambda: value(running, "baleen_streams_ended_total", reason="GoingAway") == 1)
+    assert until(lambda: running.metric("baleen_streams_ended_total", reason="GoingAway") == 1)
 
 
 def test_what_the_page_says_is_typed_here(

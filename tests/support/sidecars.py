@@ -78,6 +78,30 @@ class RunningSidecar:
         """Await something in the application's own event loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(_START_SECONDS)
 
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the value of a metric, without a request of its own; 0 when nothing of these labels was counted."""
+        return self.sidecar.ports.registry.get_sample_value(name, labels) or 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return int(self.metric("baleen_requests_in_flight"))
+
+    def count_tasks(self) -> int:
+        """Return how many tasks the application's event loop has, the one that counts them among them."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks())
+
+        return self.run(count())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left of any call: no request, no stream, and no byte of either."""
+        calls = self.sidecar.app.calls
+        assert calls is not None
+        return calls.held_bytes == 0 and self.in_flight == 0 and self.metric("baleen_streams_open") == 0
+
     def write_policy(self, name: str, *manifests: Mapping[str, Any]) -> PolicySnapshot:
         """Write a file of the policies' folder and have it read at once, without waiting for the watcher."""
         write_manifests(self.settings.policies / name, *manifests)

@@ -20,11 +20,9 @@ from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import ListContent, ListType
 from baleen_core.priority import Priority
 from baleen_core.records import Context, Durability
-from baleen_sidecar.ports import ANYONE
 from baleen_sidecar.testing import (
     FixedFrames,
     FixedImages,
-    FixedInference,
     FixedLanguage,
     FixedPerceptualHash,
     MemoryDecisionLog,
@@ -33,6 +31,7 @@ from baleen_sidecar.usecases.moderate import PICTURES_AT_ONCE, Caller, Limits, M
 from baleen_sidecar.usecases.places import Places
 from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels
+from held import HeldInference
 from policies import make_candidate, make_policy
 from tiny_models import brightness, make_model
 from waiting import until
@@ -42,25 +41,11 @@ POLICY = {"categories": [{"name": "nude", "signals": [{"name": "looks.bad", "blo
 MANY = 3 * PICTURES_AT_ONCE
 
 
-class SlowInference(FixedInference):
-    """Holds every call until it is released; `waiting` is for whom."""
-
-    def __init__(self):
-        super().__init__()
-        self.released = asyncio.Event()
-        self.waiting = []
-
-    async def infer(self, model, inputs, work=ANYONE):
-        self.waiting.append(work.priority)
-        await self.released.wait()
-        return await super().infer(model, inputs, work)
-
-
 class Site:
     """A use case over stand-ins, whose model keeps everybody waiting."""
 
     def __init__(self, executor, *, needs_hash):
-        self.inference = SlowInference()
+        self.inference = HeldInference()
         content = ListContent(digest="sha256:hashes", type=ListType.PERCEPTUAL_HASH, entries=("f0" * 32,))
         hashes = [compile_list(content)] if needs_hash else []
         compiled = compile_policy("p", "v1", read_revision(make_revision(make_policy(POLICY), {})), {"looks.bad"})
@@ -100,9 +85,9 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 async def test_pictures_that_wait_for_a_model_keep_no_urgent_one_from_it(executor, needs_hash, same):
     site = Site(executor, needs_hash=needs_hash)
     slow = [asyncio.create_task(site.judge(b"same" if same else b"%d" % number)) for number in range(MANY)]
-    await until(lambda: len(site.inference.waiting) == (1 if same else MANY))
+    await until(lambda: len(site.inference.works) == (1 if same else MANY))
     urgent = asyncio.create_task(site.judge(b"urgent", Priority.CRITICAL))
-    await until(lambda: Priority.CRITICAL in site.inference.waiting)
+    await until(lambda: Priority.CRITICAL in {work.priority for work in site.inference.works})
     site.inference.released.set()
 
     assert {record.evidence.signals["looks.bad"] for record in await asyncio.gather(urgent, *slow)} == {0}

@@ -19,6 +19,7 @@ from baleen_sidecar.ports import ANYONE, ModelScores, Tensors, Work
 from baleen_sidecar.testing import FixedInference, MemoryScoreCache
 from baleen_sidecar.usecases.scoring import Scores, Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
+from held import HeldInference
 from tiny_models import Letters, brightness, make_model
 
 TEXT = LoadedModel(model=make_model("words", recipe="tox-block/1"), sha256="aa", text=Letters())
@@ -32,19 +33,18 @@ def first_letter(inputs: Tensors) -> float:
     return (int(inputs["input_ids"][0]) % 100) / 100
 
 
-class Held(FixedInference):
-    """Answers no call before `released` is set; then those that wait, too."""
+class Held(HeldInference):
+    """Refuses those whose priority is among `refused`."""
 
     def __init__(self) -> None:
         super().__init__({"words.bad": first_letter})
-        self.released = asyncio.Event()
         self.refused: set[Priority] = set()
 
     async def infer(self, model, inputs, work=ANYONE):
-        await self.released.wait()
+        found = await super().infer(model, inputs, work)
         if work.priority in self.refused:
             raise Overloaded("others go first")
-        return await super().infer(model, inputs, work)
+        return found
 
 
 class Setting:
