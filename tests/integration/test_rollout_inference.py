@@ -1,6 +1,5 @@
 """A rollout costs no inference: Triton's own counters say how often it was asked."""
 
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from tritonclient.grpc.aio import InferenceServerClient
 
 from baleen_core.assignment import FULL, Exposure
@@ -16,17 +14,9 @@ from baleen_core.model.parse import parse_model
 from baleen_core.model.schema import Model
 from baleen_core.records import Cohort, Context, DecisionRecord
 from baleen_sidecar.adapters.model_files import FolderModelFiles
-from baleen_sidecar.settings import Durability
-from baleen_sidecar.testing import (
-    FixedFrames,
-    FixedImages,
-    FixedLanguage,
-    FixedPerceptualHash,
-    MemoryDecisionLog,
-)
-from baleen_sidecar.usecases.moderate import Caller, Limits, Moderate, Shell
-from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.usecases.serve_models import FixedModels
+from moderating import make_moderate, make_shell
 from publishing import publication
 from replicas import SPACE, Replica
 from triton import PrivateTriton, private_triton
@@ -67,24 +57,9 @@ class Application:
 
     def __init__(self, replica: Replica, triton: PrivateTriton, model: Model, folder: Path, executor: Any) -> None:
         self.endpoint = triton.server.endpoint
-        scoring = Scoring(
-            FixedModels([FolderModelFiles(folder).load(model)]).current,
-            triton.inference,
-            executor=executor,
-            text_limit_windows=64,
-        )
-        self.moderate = Moderate(
-            policies=lambda: replica.snapshot,
-            scoring=scoring,
-            log=MemoryDecisionLog(),
-            languages=FixedLanguage(),
-            images=FixedImages(),
-            frames=FixedFrames([Image.new("RGB", (1, 1))]),
-            perceptual_hash=FixedPerceptualHash(),
-            limits=Limits(text_bytes=1000, video_bytes=1000),
-            durability=Durability.FSYNC,
-            shell=Shell(wall_seconds=time.time, monotonic_seconds=time.monotonic, chance=os.urandom, executor=executor),
-        )
+        models = FixedModels([FolderModelFiles(folder).load(model)])
+        shell = make_shell(executor, time.monotonic)
+        self.moderate = make_moderate(lambda: replica.snapshot, models, triton.inference, shell)
 
     async def decide(self, text: str, number: int) -> DecisionRecord:
         caller = Caller(request_id="", received_seconds=time.monotonic(), deadline_seconds=60)

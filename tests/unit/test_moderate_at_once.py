@@ -1,37 +1,28 @@
 """Texts for which nobody has to be waited for are decided at once, and many of them kept side by side."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
-from PIL import Image
 
-from baleen_core.decision.engine import compile_policy
-from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
+from baleen_core.decision.snapshot import PolicySnapshot
 from baleen_core.errors import ContentError, DeadlineExceeded, LogUnavailable, NoPolicy
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import Verdict
 from baleen_core.priority import Priority
-from baleen_core.records import Context, DecisionRecord, Durability
+from baleen_core.records import Context, DecisionRecord
 from baleen_sidecar.flow.governor import GovernorRules, Throttle
 from baleen_sidecar.ports import Beside
 from baleen_sidecar.testing import (
-    FixedFrames,
-    FixedImages,
     FixedInference,
-    FixedLanguage,
-    FixedPerceptualHash,
     MemoryDecisionLog,
 )
 from baleen_sidecar.usecases.govern import Governor
-from baleen_sidecar.usecases.moderate import INLINE_TEXT_LENGTH, Caller, Limits, Moderate, Shell
-from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.moderate import INLINE_TEXT_LENGTH, Caller, Moderate
 from baleen_sidecar.usecases.serve_models import FixedModels
-from policies import make_candidate, make_policy
+from moderating import enforcing, make_moderate, make_shell
 from tiny_models import Letters, make_model
 
 MODEL = LoadedModel(model=make_model("words", recipe="tox-block/1"), sha256="aa", text=Letters())
@@ -78,31 +69,18 @@ class Site:
     governor: Governor | None = None
 
     def moderate(self) -> Moderate:
-        return Moderate(
-            policies=lambda: self.snapshot,
-            scoring=Scoring(
-                FixedModels([MODEL]).current, FixedInference(), executor=self.executor, text_limit_windows=64
-            ),
+        return make_moderate(
+            lambda: self.snapshot,
+            FixedModels([MODEL]),
+            FixedInference(),
+            make_shell(self.executor, lambda: NOW),
             log=self.log,
-            languages=FixedLanguage(),
-            images=FixedImages(Image.new("RGB", (2, 2))),
-            frames=FixedFrames([Image.new("RGB", (1, 1))]),
-            perceptual_hash=FixedPerceptualHash(),
-            limits=Limits(text_bytes=100_000, video_bytes=1000),
-            durability=Durability.FSYNC,
-            shell=Shell(
-                wall_seconds=lambda: NOW, monotonic_seconds=lambda: NOW, chance=os.urandom, executor=self.executor
-            ),
             on_decision=self.heard.append,
             governor=self.governor,
         )
 
     def enforce(self, content: dict[str, object]) -> None:
-        revision = read_revision(make_revision(make_policy(content), {}))
-        compiled = compile_policy("p", "v1", revision, {"words.bad"})
-        self.snapshot = PolicySnapshot(
-            policies=(LoadedPolicy(candidate=make_candidate(), compiled=compiled, lists=()),)
-        )
+        self.snapshot = enforcing(content, {"words.bad"})
 
 
 @pytest.fixture

@@ -1,37 +1,27 @@
 """What was allowed while a model was missing is looked at again once it is back, and no promise is forgotten."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pytest
-from PIL import Image
 
-from baleen_core.decision.engine import compile_policy
-from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
 from baleen_core.errors import FetchError, Overloaded
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import Verdict
 from baleen_core.priority import Priority
-from baleen_core.records import RESCAN_DEBT, Context, DecisionRecord, Durability
+from baleen_core.records import RESCAN_DEBT, Context, DecisionRecord
 from baleen_sidecar.flow.debts import DebtRoom
 from baleen_sidecar.ports import Page
 from baleen_sidecar.testing import (
-    FixedFrames,
-    FixedImages,
     FixedInference,
-    FixedLanguage,
-    FixedPerceptualHash,
     MemoryDecisionLog,
     MemoryFetcher,
 )
-from baleen_sidecar.usecases.moderate import Caller, Limits, Moderate, Shell
+from baleen_sidecar.usecases.moderate import Caller
 from baleen_sidecar.usecases.pay_debts import PayDebts, PayingRules
-from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels
-from policies import make_candidate, make_policy
+from moderating import enforcing, make_moderate, make_shell
 from tiny_models import Letters, brightness, make_model
 
 ALLOW, REVIEW, BLOCK = Verdict.ALLOW, Verdict.REVIEW, Verdict.BLOCK
@@ -60,25 +50,15 @@ class Site:
     heard: list[DecisionRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        models = FixedModels([TEXT, IMAGE]).current
-        shell = Shell(
-            wall_seconds=lambda: self.now,
-            monotonic_seconds=lambda: self.now,
-            chance=os.urandom,
-            executor=self.executor,
-        )
+        models = FixedModels([TEXT, IMAGE])
+        shell = make_shell(self.executor, lambda: self.now)
         self.room = DebtRoom(self.limit_bytes)
-        self.moderate = Moderate(
-            policies=lambda: self.snapshot,
-            scoring=Scoring(models, self.inference, executor=self.executor, text_limit_windows=64),
+        self.moderate = make_moderate(
+            lambda: self.snapshot,
+            models,
+            self.inference,
+            shell,
             log=self.log,
-            languages=FixedLanguage(),
-            images=FixedImages(Image.new("RGB", (2, 2))),
-            frames=FixedFrames([Image.new("RGB", (1, 1))]),
-            perceptual_hash=FixedPerceptualHash(),
-            limits=Limits(text_bytes=1000, video_bytes=1000),
-            durability=Durability.FSYNC,
-            shell=shell,
             on_decision=self.heard.append,
             room=self.room,
         )
@@ -87,7 +67,7 @@ class Site:
             self.log,
             self.fetcher,
             self.inference,
-            models,
+            models.current,
             shell=shell,
             room=self.room,
             jitter=lambda: 0.0,
@@ -98,11 +78,8 @@ class Site:
         self.enforce("AllowAndRescan")
 
     def enforce(self, on_model_failure: str) -> None:
-        policy = make_policy({"categories": CATEGORIES, "onModelFailure": on_model_failure})
-        compiled = compile_policy("p", "v1", read_revision(make_revision(policy, {})), {"words.bad", "looks.bad"})
-        self.snapshot = PolicySnapshot(
-            policies=(LoadedPolicy(candidate=make_candidate(), compiled=compiled, lists=()),)
-        )
+        content = {"categories": CATEGORIES, "onModelFailure": on_model_failure}
+        self.snapshot = enforcing(content, {"words.bad", "looks.bad"})
 
     async def text(self, text: str = "abc", **context: str) -> DecisionRecord:
         return await self.moderate.text(text, Context(**context), self.caller())

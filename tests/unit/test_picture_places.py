@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,29 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.lists import compile_list
-from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
 from baleen_core.model.loaded import LoadedModel
-from baleen_core.policy.revision import make_revision, read_revision
 from baleen_core.policy.schema import ListContent, ListType
 from baleen_core.priority import Priority
-from baleen_core.records import Context, Durability
-from baleen_sidecar.testing import (
-    FixedFrames,
-    FixedImages,
-    FixedLanguage,
-    FixedPerceptualHash,
-    MemoryDecisionLog,
-)
-from baleen_sidecar.usecases.moderate import PICTURES_AT_ONCE, Caller, Limits, Moderate, Shell
+from baleen_core.records import Context
+from baleen_sidecar.usecases.moderate import PICTURES_AT_ONCE, Caller
 from baleen_sidecar.usecases.places import Places
-from baleen_sidecar.usecases.scoring import Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels
 from held import HeldInference
-from policies import make_candidate, make_policy
+from moderating import enforcing, make_moderate, make_shell
 from tiny_models import brightness, make_model
 from waiting import until
 
@@ -47,27 +34,10 @@ class Site:
     def __init__(self, executor, *, needs_hash):
         self.inference = HeldInference()
         content = ListContent(digest="sha256:hashes", type=ListType.PERCEPTUAL_HASH, entries=("f0" * 32,))
-        hashes = [compile_list(content)] if needs_hash else []
-        compiled = compile_policy("p", "v1", read_revision(make_revision(make_policy(POLICY), {})), {"looks.bad"})
-        policy = LoadedPolicy(candidate=make_candidate(), compiled=compiled, lists=tuple(hashes))
+        snapshot = enforcing(POLICY, {"looks.bad"}, *([compile_list(content)] if needs_hash else []))
         self.now = 1.0
-        self.moderate = Moderate(
-            policies=lambda: PolicySnapshot(policies=(policy,)),
-            scoring=Scoring(FixedModels([IMAGE]).current, self.inference, executor=executor, text_limit_windows=1),
-            log=MemoryDecisionLog(),
-            languages=FixedLanguage(),
-            images=FixedImages(Image.new("RGB", (2, 2))),
-            frames=FixedFrames([Image.new("RGB", (1, 1))]),
-            perceptual_hash=FixedPerceptualHash(),
-            limits=Limits(text_bytes=1, video_bytes=1),
-            durability=Durability.FSYNC,
-            shell=Shell(
-                wall_seconds=lambda: self.now,
-                monotonic_seconds=lambda: self.now,
-                chance=os.urandom,
-                executor=executor,
-            ),
-        )
+        shell = make_shell(executor, lambda: self.now)
+        self.moderate = make_moderate(lambda: snapshot, FixedModels([IMAGE]), self.inference, shell)
 
     async def judge(self, data, priority=Priority.LOW):
         caller = Caller(request_id="r", received_seconds=self.now, deadline_seconds=60, priority=priority)
