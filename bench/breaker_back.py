@@ -24,6 +24,7 @@ from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Model
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.adapters.triton import TritonInference
+from baleen_sidecar.settings import Settings
 from baleen_sidecar.testing import FixedImages
 from baleen_sidecar.usecases.serve_models import ServeModels
 
@@ -126,7 +127,7 @@ async def wait_out(aways: list[Away], *, spread_seconds: float) -> None:
             load=load,
             images=FixedImages(),
             golden_file=lambda model, name: PICTURE,
-            interval_seconds=30,
+            interval_seconds=Settings().verify_interval_seconds,
         )
         await models.serve([deployment(each, server) for each, server in zip(aways, servers, strict=True)])
         async with asyncio.TaskGroup() as group:

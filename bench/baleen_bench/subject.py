@@ -4,7 +4,6 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import uvloop
 
@@ -17,9 +16,6 @@ from baleen_sidecar.adapters.triton import TritonInference
 from baleen_sidecar.main import Sidecar, bind, open_sidecar, run_server
 from baleen_sidecar.settings import Durability, Settings
 from baleen_sidecar.usecases.verify_models import VerifyModels
-
-VERIFY_SECONDS: Final = 30.0
-"""The product's own interval."""
 
 
 async def main() -> None:
@@ -61,7 +57,8 @@ async def main() -> None:
                 if arguments.governed or arguments.golden:
                     watching = [group.create_task(task()) for task in sidecar.watched]
                 if arguments.golden:
-                    watching.append(group.create_task(verify(models, inference.server(arguments.triton), sidecar)))
+                    watch = watch_of(models, inference.server(arguments.triton), sidecar)
+                    watching.append(group.create_task(watch.run(settings.verify_interval_seconds)))
                 announce(listening)
                 await run_server(sidecar.app, listening)
                 for task in watching:
@@ -69,13 +66,13 @@ async def main() -> None:
     await inference.close()
 
 
-async def verify(models: Sequence[LoadedModel], replica: Replica, sidecar: Sidecar) -> None:
-    """Ask golden questions of models that somebody else has loaded, for ever."""
+def watch_of(models: Sequence[LoadedModel], replica: Replica, sidecar: Sidecar) -> VerifyModels:
+    """Return what asks golden questions of models that somebody else has loaded."""
 
     def no_file(model: Model, name: str) -> bytes:
         raise AssertionError(f"the golden question of {model.name} is a text, and not {name}")
 
-    watch = VerifyModels(
+    return VerifyModels(
         models,
         replica,
         images=sidecar.ports.images,
@@ -83,7 +80,6 @@ async def verify(models: Sequence[LoadedModel], replica: Replica, sidecar: Sidec
         loads=False,
         probe_at=replica.probe_at,
     )
-    await watch.run(VERIFY_SECONDS)
 
 
 if __name__ == "__main__":
