@@ -1,20 +1,25 @@
 """Hot routes below ASGI, on real connections: what a caller sees is what the same request sees as ASGI."""
 
+import asyncio
 import contextlib
 import json
 import os
 import re
 import resource
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from baleen_sidecar.web import exchange
+from baleen_sidecar.web import exchange, websocket
+from baleen_sidecar.web.hot import Host
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
-from hot_server import BODY_LIMIT, HotServer, hot_server, impatient_hot_server, read_answer
+from baleen_sidecar.web.websocket import WebSocket
+from hot_server import BODY_LIMIT, TIMEOUT_SECONDS, HotServer, hot_server, impatient_hot_server, read_answer
 from serving import until
 
 KIB: Final = 1024
@@ -230,6 +235,74 @@ def test_a_reader_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
 
         assert len(read_to_end(connection)) < 4 * server.route.answer_bytes
         until(lambda: server.concurrency.in_flight == 0)
+
+
+@contextlib.contextmanager
+def small_connection(server: HotServer) -> Iterator[socket.socket]:
+    """Connect, and take little that is not read, until the block ends."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+        connection.connect(server.address)
+        yield connection
+
+
+def leave_unread(server: HotServer, connection: socket.socket) -> None:
+    """Ask, and read no answers, until some wait to be sent: fewer than would stop the writing."""
+    server.route.answer_bytes = 60 * KIB
+    while server.unsent_bytes() == 0:
+        answered = server.route.answered
+        connection.sendall(GOOD)
+        until(lambda answered=answered: server.route.answered > answered)
+        time.sleep(0.01)
+    server.route.answer_bytes = 0
+    assert server.unsent_bytes() < HIGH_WATER_LIMIT - KIB
+
+
+def send_no_more(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize(
+    ("end", "limits"),
+    [
+        pytest.param(send_no_more, {}, id="its caller sends no more"),
+        pytest.param(lambda each: each.sendall(GOOD.replace(b"host: x", b"connection: close")), {}, id="asked to"),
+        pytest.param(lambda each: each.sendall(ASGI.replace(b"host: x", b"connection: close")), {}, id="by uvicorn"),
+        pytest.param(lambda each: each.sendall(b"\0"), {}, id="refused"),
+        pytest.param(lambda each: None, {"idle_seconds": 1.0}, id="idle"),
+    ],
+)
+def test_a_connection_that_is_closed_is_not_kept_by_a_reader_who_does_not_read(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[socket.socket], None], limits: dict[str, float]
+) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "stall_seconds", 0.2)
+    with hot_server(**limits) as server, small_connection(server) as connection:
+        leave_unread(server, connection)
+        end(connection)
+
+        until(lambda: server.open_connections() == 0)
+
+
+def test_nor_is_one_that_has_turned_to_a_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttpProtocol, "stall_seconds", 0.2)
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.1)
+    is_full = threading.Event()
+
+    def switch(host: Host) -> WebSocket:
+        async def serve(each: WebSocket) -> None:
+            while host.transport.get_write_buffer_size() == 0:
+                await each.send(b"x" * 20 * KIB)
+                await asyncio.sleep(0.01)
+            is_full.set()
+
+        return WebSocket(host, serve, message_bytes=KIB, on_end=lambda each: None)
+
+    with hot_server() as server, small_connection(server) as connection:
+        server.route.method, server.route.switch = "GET", switch
+        connection.sendall(b"GET /hot HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+
+        assert is_full.wait(TIMEOUT_SECONDS)
+        until(lambda: server.open_connections() == 0)
 
 
 def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named() -> None:

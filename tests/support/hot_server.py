@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -33,6 +33,7 @@ from baleen_sidecar.web.hot import (
     Receive,
     Scope,
     Send,
+    Switch,
     problem_answer,
     refuse,
     respond,
@@ -47,15 +48,21 @@ BODY_LIMIT: Final = 100_000
 
 @dataclass(slots=True)
 class EchoRoute:
-    """Answers with the length of the body; waits as `x-wait` says, and notes who was cancelled."""
+    """Answers with the length of the body; waits as `x-wait` says, and notes who was cancelled.
+
+    With a `switch`, whoever may switch gets it.
+    """
 
     method: str = "POST"
+    switch: Switch | None = None
     cancelled: list[str] = field(default_factory=list)
     answered: int = 0
     answer_bytes: int = 0
 
     async def answer(self, request: HotRequest) -> HotAnswer:
         """See HotRoute."""
+        if request.may_switch and self.switch is not None:
+            return HotAnswer(status=101, switch=self.switch)
         try:
             if wait := request.headers.get(b"x-wait"):
                 await asyncio.sleep(float(wait))
@@ -140,6 +147,8 @@ class HotServer:
     tasks: Callable[[], int]
     """How many tasks there are beside the server's own."""
     open_connections: Callable[[], int]
+    unsent_bytes: Callable[[], int]
+    """What was answered on all connections and could not be sent yet, for nobody reads it."""
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -193,6 +202,12 @@ def hot_server(*, drain_seconds: float = 0.0, **limits: Any) -> Iterator[HotServ
     async def count_tasks() -> int:
         return len(asyncio.all_tasks()) - 1
 
+    async def count_unsent() -> int:
+        return sum(each.transport.get_write_buffer_size() for each in server.server_state.connections)
+
+    def ask(work: Coroutine[Any, Any, int]) -> int:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(TIMEOUT_SECONDS)
+
     thread = threading.Thread(target=lambda: uvloop.run(serve()), name="hot-server")
     thread.start()
     with contextlib.ExitStack() as stack:
@@ -213,5 +228,6 @@ def hot_server(*, drain_seconds: float = 0.0, **limits: Any) -> Iterator[HotServ
             connect=lambda: stack.enter_context(socket.create_connection(address, timeout=TIMEOUT_SECONDS)),
             end=end,
             open_connections=lambda: len(server.server_state.connections),
-            tasks=lambda: asyncio.run_coroutine_threadsafe(count_tasks(), loop).result(TIMEOUT_SECONDS),
+            tasks=lambda: ask(count_tasks()),
+            unsent_bytes=lambda: ask(count_unsent()),
         )

@@ -200,6 +200,15 @@ async def test_a_reason_is_said_as_far_as_it_fits(reason):
     stream.socket.connection_lost(None)
 
 
+async def test_who_sends_no_more_is_closed_as_whoever_counts_the_time_of_that_is_told():
+    host = Host()
+    stream = Stream(host)
+    stream.socket.eof_received()
+
+    assert host.sent.closed
+    stream.socket.connection_lost(None)
+
+
 async def test_whoever_says_good_bye_too_is_let_go_at_once_whatever_came_before():
     host = Host()
     stream = Stream(host)

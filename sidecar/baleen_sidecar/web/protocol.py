@@ -38,6 +38,25 @@ class _Refused(Exception):
     """Stops the parser, which then has uvicorn call `send_400_response`."""
 
 
+class _Transport:
+    """A transport that says beforehand that it is closed, whoever closes it: uvicorn does, too."""
+
+    def __init__(self, transport: Transport, on_close: Callable[[], None]) -> None:
+        self._transport = transport
+        self._on_close = on_close
+        # For every answer: an attribute of our own is the cheapest.
+        self.write, self.is_closing = transport.write, transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """See asyncio.Transport."""
+        if not self.is_closing():
+            self._on_close()
+        self._transport.close()
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses with a problem; closes without a word where an earlier answer is under way."""
 
@@ -89,6 +108,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Start the time for the first request, or refuse the connection."""
         super().connection_made(cast(Transport, transport))
+        self.transport = cast(Transport, _Transport(cast(Transport, transport), self._end_in_time))
         limits, address = self.limits, str(self.client[0]) if self.client else "unknown"
         if len(self.connections) > limits.connections:
             self._turn_away(f"the server has its {limits.connections} connections open; try again later")
@@ -104,7 +124,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is being answered, and forget all that was noted for this connection."""
         self._stop_timer()
-        self._read_on()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         self._release()
@@ -118,6 +137,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # It is none of uvicorn's.
             self.cycle = cast(RequestResponseCycle, None)
         super().connection_lost(exc)
+        # uvicorn closes the transport once more.
+        self._read_on()
 
     def pause_writing(self) -> None:
         """Start the time in which the reader has to take something."""
@@ -127,9 +148,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._stalled = self.loop.call_later(self.stall_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Forget the time."""
+        """Forget the time, unless it is that in which a closed connection has to end."""
         super().resume_writing()
-        self._read_on()
+        if not self.transport.is_closing():
+            self._read_on()
+
+    def eof_received(self) -> None:
+        """Close before the transport does it by itself, which would wait for the reader."""
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless refused, and see to it that what is incomplete gets neither too long nor too late."""
@@ -440,6 +466,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # Else it would still be asked for its body, after the end of what is sent to it.
             current.waiting_for_100_continue = False
             current.message_event.set()
+
+    def _end_in_time(self) -> None:
+        """Start the time in which what was written has to be taken: to close waits for the reader."""
+        self._read_on()
+        self._stalled = self.loop.call_later(self.stall_seconds, self.transport.abort)
 
     def _read_on(self) -> None:
         if self._stalled is not None:

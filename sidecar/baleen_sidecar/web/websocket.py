@@ -130,7 +130,8 @@ class WebSocket(asyncio.Protocol):
             self._go_on()
 
     def eof_received(self) -> None:
-        """See asyncio.Protocol; the transport closes."""
+        """See asyncio.Protocol."""
+        self._host.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
