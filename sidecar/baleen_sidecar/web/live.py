@@ -67,7 +67,9 @@ class Live:
         """Read no more: streams end once what was read is answered."""
         self.is_draining = True
         for timeout in self._reading:
-            timeout.reschedule(0)
+            # The time of one may be over already, while the stream has not heard of it yet.
+            if not timeout.expired():
+                timeout.reschedule(0)
 
     async def answer(
         self,
