@@ -70,6 +70,7 @@ def statuses(answers: bytes) -> list[int]:
         pytest.param(b"content-encoding: gzip\r\ncontent-length: 0\r\n\r\n", id="a compressed body"),
         pytest.param(b"content-length: 999999999\r\n\r\n", id="a body that would be too large"),
         pytest.param(b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n", id="an upgrade"),
+        pytest.param(b"upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 3\r\n\r\nabc", id="one with a body"),
     ],
 )
 @pytest.mark.parametrize("method", [b"POST", b"GET", b"PUT", b"HEAD", b"OPTIONS"])
@@ -303,6 +304,108 @@ def test_nor_is_one_that_has_turned_to_a_websocket(monkeypatch: pytest.MonkeyPat
 
         assert is_full.wait(TIMEOUT_SECONDS)
         until(lambda: server.open_connections() == 0)
+
+
+JAVA: Final = (
+    b"POST %b HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n%bHost: x\r\n"
+    b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\nUser-Agent: Java-http-client/21\r\n"
+)
+"""What its HttpClient sends, unless it is told to speak HTTP/1.1."""
+LENGTH: Final = b"Content-length: %d\r\n"
+BODIES: Final = {
+    "a body": (LENGTH % 3, b"abc", b"3"),
+    "a body that looks like a request": (LENGTH % len(GOOD), GOOD, b"%d" % len(GOOD)),
+    "chunks": (b"Transfer-encoding: chunked\r\n", b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n", b"4"),
+    "chunks and a trailer": (b"Transfer-encoding: chunked\r\n", b"1\r\na\r\n0\r\nUpgrade: h2c\r\n\r\n", b"1"),
+    "an empty body": (LENGTH % 0, b"", b"0"),
+    "no body": (b"", b"", b"0"),
+    "headers without values": (b"X-A:\r\n%bX-B: \r\n" % (LENGTH % 3), b"abc", b"3"),
+}
+
+
+@pytest.mark.parametrize("path", [b"/hot", b"/other"])
+@pytest.mark.parametrize(("more", "body", "said"), BODIES.values(), ids=BODIES)
+def test_a_request_that_asks_for_http_2_is_answered_in_http_1_and_so_is_the_next(
+    server: HotServer, path: bytes, more: bytes, body: bytes, said: bytes
+) -> None:
+    connection = server.connect()
+    for _ in range(3):
+        connection.sendall(JAVA % (path, more) + b"\r\n" + body)
+        status, headers, answered = read_answer(connection)
+
+        assert (status, answered) == (200, said)
+        assert "connection" not in headers
+    connection.sendall(GOOD.replace(b"host: x", b"connection: close"))
+    assert read_to_end(connection).endswith(b"\r\n\r\n3")
+
+
+def test_so_it_is_wherever_the_request_is_cut(server: HotServer) -> None:
+    connection = server.connect()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    more, body, said = BODIES["chunks"]
+    sent = JAVA % (b"/hot", more) + b"\r\n" + body
+    for place in range(1, len(sent)):
+        connection.sendall(sent[:place])
+        time.sleep(0.001)
+        connection.sendall(sent[place:])
+
+        assert read_answer(connection)[2] == said, sent[:place]
+
+
+def test_leave_to_send_a_body_is_given_also_to_who_asks_for_http_2(server: HotServer) -> None:
+    connection = server.connect()
+    connection.sendall(JAVA % (b"/hot", LENGTH % 3) + b"Expect: 100-continue\r\n\r\n")
+    assert connection.recv(KIB) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(b"abc")
+
+    assert read_answer(connection)[2] == b"3"
+
+
+@pytest.mark.parametrize("path", [b"/hot", b"/other"])
+@pytest.mark.parametrize(("more", "body", "said"), BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("ahead", [GOOD, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", JAVA % (b"/other", b"") + b"\r\n"])
+def test_what_is_sent_ahead_of_that_answer_is_no_request(
+    server: HotServer, path: bytes, more: bytes, body: bytes, said: bytes, ahead: bytes
+) -> None:
+    answered = server.route.answered
+
+    answers = speak(server, GOOD + JAVA % (path, more) + b"\r\n" + body + ahead)
+
+    assert re.findall(rb"\r\n\r\n(\d+)", answers) == [b"3", said]
+    assert server.route.answered == answered + (2 if path == b"/hot" else 1)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(LENGTH % 3 + b"Transfer-Encoding: chunked\r\n", id="two lengths"),
+        pytest.param(LENGTH % 3 + LENGTH % 4, id="two other lengths"),
+        pytest.param(b"Transfer-Encoding: gzip\r\n", id="no length"),
+        pytest.param(b"Transfer-Encoding: chunked, gzip\r\n", id="no length after chunks"),
+        pytest.param(b"X-A: b\r\n " + LENGTH % 3, id="a folded header"),
+        pytest.param(b"X-A: b\n" + LENGTH % 3, id="a line that ends like no other"),
+        pytest.param(b"X-A: b\r" + LENGTH % 3, id="a line that does not end"),
+        pytest.param(b"X-A: b\0\r\n", id="a zero"),
+    ],
+)
+def test_whoever_asks_for_http_2_is_read_no_more_leniently(server: HotServer, more: bytes) -> None:
+    sent = (
+        JAVA % (b"/hot", more) + b"\r\nabc",
+        (JAVA % (b"/hot", more) + b"\r\nabc").replace(b"Upgrade: h2c\r\n", b""),
+    )
+
+    assert [statuses(speak(server, each)) for each in sent] == [[400], [400]]
+
+
+@pytest.mark.parametrize("target", [b"x:443", b"/hot", b"/other"])
+@pytest.mark.parametrize("more", [b"", b"content-length: 3\r\n", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_nothing_is_read_after_a_connect(server: HotServer, target: bytes, more: bytes) -> None:
+    answered = server.route.answered
+
+    answers = speak(server, b"CONNECT %b HTTP/1.1\r\nhost: x\r\n%b\r\n" % (target, more) + GOOD)
+
+    assert len(statuses(answers)) == 1
+    assert server.route.answered == answered
 
 
 def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named() -> None:

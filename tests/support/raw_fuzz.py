@@ -133,6 +133,8 @@ class Fuzzer:
         )
         if body is _BOMB:
             head += b"Content-Encoding: gzip\r\n"
+        if chance.random() < 0.1:
+            head += b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         for _ in range(chance.choice((0, 0, 0, 1, 2))):
             head += b"%b: %b\r\n" % (chance.choice((b"X-Request-Id", b"X-API-Key", b"Origin", b"x")), self._bytes(20))
         if chance.random() < 0.3:

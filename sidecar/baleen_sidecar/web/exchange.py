@@ -142,7 +142,7 @@ class Exchange:
         headers: Mapping[bytes, bytes],
         keep_alive: bool,
         expect_100_continue: bool,
-        may_switch: bool = False,
+        may_switch: bool,
     ) -> None:
         self.keep_alive = keep_alive
         self.may_switch = may_switch

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Final, Literal, cast
 
 import msgspec
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -29,7 +29,6 @@ Stage = Literal["between", "head", "body"]
 
 STALL_SECONDS: Final = 30.0
 """How long a caller may leave answers unread, beyond what the buffer takes."""
-_BODY_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 RETRY_AFTER_SECONDS: Final = 1
 """What is said to the connection that is one too many."""
 
@@ -101,6 +100,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_refused = False
         """Whether what still comes is thrown away."""
         self._is_full = False
+        self._is_alone = False
+        """Whether the newest request asked for another protocol in vain: nothing may be sent ahead of its answer."""
         self._early = b""
         """What came of another protocol before the connection was handed over to it."""
         self._is_switched = False
@@ -164,9 +165,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._read_bytes = len(data)
             self.is_parsing = True
             try:
-                self.parser.feed_data(data)
-            except HttpParserUpgrade as exc:
-                self._stop_at_upgrade(data[exc.args[0] :])
+                self._parse(data)
             except HttpParserError:
                 self.send_400_response("")
             self.is_parsing = False
@@ -220,6 +219,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Expect a head; what uvicorn begins here waits until it is known to be for ASGI."""
+        if self._is_alone and self._is_answering():
+            # It may be in the protocol that was asked for: whoever sent it did not wait to hear whether that is spoken.
+            self._is_full = True
+            raise _Refused
+        self._is_alone = False
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -236,15 +240,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to its hot route, or to uvicorn, which answers or queues it."""
+        route = self._targets.get(self.url.partition(b"?")[0]) if self._targets else None
+        may_switch = False
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            may_switch = route is not None and self._is_handshake()
+            if not may_switch:
+                # A server may ignore what is asked so (RFC 9110, 7.8); see `_stop_at_upgrade`.
+                return
         # What was read is an upper bound of the head, and nearly always says enough.
         if self._loose_bytes + self._read_bytes > self.limits.head_bytes < self._count_head():
             self._stop_parsing(431, self._head_is_long())
         if len(self.pipeline) >= self.limits.queued_requests:
             self._is_full = True
             raise _Refused
-        route = self._targets.get(self.url.partition(b"?")[0]) if self._targets else None
         if route is not None:
-            self._begin_exchange(route)
+            self._begin_exchange(route, may_switch=may_switch)
         else:
             self._begin_asgi()
         self._advance("body")
@@ -265,6 +275,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the time for the body."""
+        if self._stage == "head":
+            # Not begun: its head is about to be read again.
+            return
         if self._reading is not None:
             self._reading.end_body()
         else:
@@ -309,7 +322,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_idle)
 
-    def _begin_exchange(self, route: HotRoute) -> None:
+    def _begin_exchange(self, route: HotRoute, *, may_switch: bool) -> None:
         assert self._application is not None, "it has the route"
         before, parser = self.cycle, self.parser
         exchange = Exchange(
@@ -321,7 +334,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             headers=dict(self.headers),
             keep_alive=parser.get_http_version() != "1.0" and parser.should_keep_alive(),
             expect_100_continue=self.expect_100_continue,
-            may_switch=parser.should_upgrade() and parser.get_http_version() == "1.1",
+            may_switch=may_switch,
         )
         self._reading = exchange
         self.cycle = cast(RequestResponseCycle, exchange)
@@ -355,20 +368,47 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.hold(count):
             self._stop_parsing(503, f"the bodies of all requests would be over the limit of {limit} bytes together")
 
-    def _stop_at_upgrade(self, rest: bytes) -> None:
-        """Read no further after a request that asks for another protocol: what follows may be in it.
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as exc:
+            self._stop_at_upgrade(data[exc.args[0] :])
 
-        The parser takes the body of such a request, if it has one, for the next request.
+    def _stop_at_upgrade(self, rest: bytes) -> None:
+        """Go on after the head of a request for another protocol: in HTTP, if that is not spoken here.
+
+        The parser passes over the body of such a request, and would take it for the next one. So another parser is
+        given the head once more, without the wish, and only then is the request begun.
         """
-        may_switch = self._reading is not None and self._reading.may_switch
-        if not may_switch and not rest and not _BODY_HEADERS.intersection(dict(self.headers)):
-            # It is answered in HTTP, as if it had not asked, and more may be asked after it.
+        if self._stage == "head":
+            head = self._render_plain_head()
+            # Another: after a request with `Connection: close` a parser takes no more.
+            self.parser = HttpRequestParser(self)
+            # As uvicorn has it; else a byte after such a request would be an error while that is answered.
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parse(head)
+            self._is_alone = True
+            if rest:
+                self._parse(rest)
             return
         self._is_refused = True
         self.cycle.keep_alive = False
-        if may_switch:
+        if self._reading is not None and self._reading.may_switch:
             self._early = rest
             self.flow.pause_reading()
+
+    def _is_handshake(self) -> bool:
+        """Whether the head that was read asks for a WebSocket, the one protocol that a connection can turn to."""
+        parser, upgrade = self.parser, dict(self.headers).get(b"upgrade", b"")
+        is_asked = upgrade.strip().lower() == b"websocket" and parser.get_method() == b"GET"
+        return is_asked and parser.get_http_version() == "1.1"
+
+    def _render_plain_head(self) -> bytes:
+        """Write the head that was read, as it was but for what asks for another protocol."""
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _release(self) -> None:
         self._shared.body_bytes -= self._held_bytes
