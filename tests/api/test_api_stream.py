@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import time
@@ -19,7 +20,7 @@ from baleen_core.callers import Per, RateLimit
 from baleen_core.priority import Priority
 from baleen_sidecar.main import Served, bind
 from baleen_sidecar.testing import FixedInference
-from baleen_sidecar.web import websocket
+from baleen_sidecar.web import streams, websocket
 from faces import MODERATE_KEY, REVIEW_KEY, TOXICITY, policy, write_keys
 from held import HeldInference
 from keyed import api_key, write_key_file
@@ -211,6 +212,26 @@ def test_bytes_that_are_no_message_end_the_stream_with_a_reason(start_sidecar: S
     assert found == {name: code for name, (_, code, _) in GARBAGE.items()}
     assert until(lambda: running.is_idle)
     assert running.metric("baleen_streams_ended_total", reason="Protocol") == len(GARBAGE)
+
+
+def test_a_stream_that_fails_for_a_reason_on_our_side_says_so_here_and_there(
+    running: RunningSidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(answer: object) -> bytes:
+        raise ValueError("a secret")
+
+    monkeypatch.setattr(streams, "_ENCODE", fail)
+    with stream(running, additional_headers={"X-Request-Id": "mine"}) as connection:
+        connection.send(text())
+        code, reason = closed(connection)
+    assert until(lambda: nothing_is_left(running))
+    (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+    assert (code, "secret" in reason) == (1011, False)
+    assert (record.getMessage(), record.__dict__["request_id"]) == ("request failed", "mine")
+    assert "a secret" in str(record.exc_info)
+    assert value(running, "baleen_streams_ended_total", reason="Failed") == 1
+    assert running.client.get("/v1/status").json()["requests"]["refused"] == 1
 
 
 def test_messages_that_would_take_too_much_memory_together_end_their_stream(start_sidecar: StartSidecar) -> None:

@@ -20,7 +20,7 @@ from baleen_sidecar.web.hot import Headers, Host, HotAnswer, HotRequest, NotAdmi
 from baleen_sidecar.web.live import GoingAway, Idle, Live, LiveRules, Old
 from baleen_sidecar.web.moderate import read_deadline, refuse_query
 from baleen_sidecar.web.openapi import refusals, request_headers
-from baleen_sidecar.web.websocket import WebSocket
+from baleen_sidecar.web.websocket import Gone, WebSocket
 
 PATH: Final = "/v1/stream"
 VERSION: Final = (b"sec-websocket-version", b"13")
@@ -109,17 +109,19 @@ class StreamRoute:
         """Answer until the end; return what that was."""
         try:
             await self._live.answer(call, socket.receive, socket.send, read=read_streamed, render=_ENCODE)
+        except Gone:
+            raise
         except (Idle, Old, GoingAway) as exc:
             socket.close(CloseCode.GOING_AWAY, str(exc))
             return type(exc).__name__
-        except BaleenError as exc:
-            # What ended it is a message that was refused, and the stream with it.
+        except Exception as exc:
+            # What ended it is a message that was refused, and the stream with it, or what failed here, which is logged.
             problem = self._calls.refuse(exc, call)
             code = CloseCode.POLICY_VIOLATION if isinstance(exc, Unauthenticated | Forbidden) else None
             if isinstance(exc, UpstreamError | Overloaded):
                 code = CloseCode.TRY_AGAIN_LATER
             socket.close(code or CloseCode.INTERNAL_ERROR, problem.detail)
-            return "Refused"
+            return "Refused" if isinstance(exc, BaleenError) else "Failed"
         return "Client"
 
 
