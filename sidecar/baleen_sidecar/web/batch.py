@@ -1,10 +1,10 @@
 """`POST /v1/moderate/batch`: many pieces of content in one request, each with an outcome of its own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, structs
@@ -34,6 +34,8 @@ from baleen_sidecar.web.schemas import (
     to_answer,
     to_context,
 )
+
+T = TypeVar("T")
 
 PATH: Final = "/v1/moderate/batch"
 ITEMS_A_TURN: Final = 25
@@ -236,8 +238,7 @@ def read_batch(body: bytes, *, limit: int) -> tuple[BatchRequest, Sequence[Batch
         problems.append(Problem(field="background", message=message))
     if problems:
         raise ContentError(problems)
-    indexes: dict[str, int] = {}
-    return batch, [_read_item(index, raw, indexes) for index, raw in enumerate(batch.items)]
+    return batch, read_items(batch.items, lambda raw: decode_item(bytes(raw)))
 
 
 def decode_item(data: bytes) -> BatchItem:
@@ -249,11 +250,23 @@ def decode_item(data: bytes) -> BatchItem:
     return decode_body(data, _ITEM, _KNOWN_OF_ITEM)
 
 
-def _read_item(index: int, raw: Raw, indexes: dict[str, int]) -> BatchItem | ContentError:
-    try:
-        return own_id(index, decode_item(bytes(raw)), indexes)
-    except ContentError as exc:
-        return exc
+def read_items(raws: Iterable[T], read: Callable[[T], BatchItem]) -> list[BatchItem | ContentError]:
+    """Read items with `read`, each of which may be wrong by itself; `read` raises ContentError then.
+
+    An item is wrong, too, if an earlier one has its id: nobody could tell their outcomes apart.
+    """
+    indexes: dict[str, int] = {}
+
+    def read_own(index: int, raw: T) -> BatchItem | ContentError:
+        try:
+            item = read(raw)
+        except ContentError as exc:
+            return exc
+        if item.id is not None and (first := indexes.setdefault(item.id, index)) != index:
+            return ContentError([Problem(field="id", message=f"is that of items[{first}], too; each has its own")])
+        return item
+
+    return [read_own(index, raw) for index, raw in enumerate(raws)]
 
 
 def wrong_size(count: int, limit: int) -> list[Problem]:
@@ -261,17 +274,6 @@ def wrong_size(count: int, limit: int) -> list[Problem]:
     if 1 <= count <= limit:
         return []
     return [Problem(field="items", message=f"there are {count}; a batch has 1 to {limit}")]
-
-
-def own_id(index: int, item: BatchItem, indexes: dict[str, int]) -> BatchItem:
-    """Return an item whose id, which is noted in `indexes`, no other has: nobody could tell their outcomes apart.
-
-    Raises:
-        ContentError: one has it already.
-    """
-    if item.id is not None and (first := indexes.setdefault(item.id, index)) != index:
-        raise ContentError([Problem(field="id", message=f"is that of items[{first}], too; each has its own")])
-    return item
 
 
 def merged(batch: RequestContext, item: RequestContext) -> RequestContext:

@@ -137,7 +137,7 @@ class Live:
 
     @contextmanager
     def _waiting(self, until: float) -> Iterator[asyncio.Timeout]:
-        timeout = asyncio.timeout_at(0 if self.is_draining else until)
+        timeout = asyncio.timeout_at(until)
         self._reading.add(timeout)
         try:
             yield timeout

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -280,6 +281,11 @@ def to_context(context: RequestContext) -> Context:
         language=context.language,
         author=author,
     )
+
+
+def to_time(seconds: float) -> str:
+    """Write a moment, in seconds since 1970, as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _camel(name: str) -> str:

@@ -21,7 +21,6 @@ SLICE_BYTES: Final = 4096
 """How much is taken apart at a time: the smallest frames have six bytes, and take a hundred times as much here."""
 MAX_REASON_BYTES: Final = 123
 
-log = logging.getLogger(__name__)
 _FRAMES_LOG: Final = logging.getLogger(f"{__name__}.frames")
 _FRAMES_LOG.setLevel(logging.WARNING)
 

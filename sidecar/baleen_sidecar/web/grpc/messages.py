@@ -10,7 +10,7 @@ from google.rpc.status_pb2 import Status
 
 from baleen_core.errors import ContentError, Problem
 from baleen_core.policy.schema import Verdict
-from baleen_sidecar.web.batch import BatchItem, ItemAnswer, own_id, wrong_size
+from baleen_sidecar.web.batch import BatchItem, ItemAnswer, read_items, wrong_size
 from baleen_sidecar.web.calls import Batch, Content
 from baleen_sidecar.web.errors import ProblemDetails
 from baleen_sidecar.web.grpc import moderation_pb2 as pb
@@ -81,8 +81,7 @@ def read_batch(data: bytes, *, limit: int) -> Batch:
     message = _parse(data, pb.ModerateBatchRequest())
     if problems := wrong_size(len(message.items), limit):
         raise ContentError(problems)
-    indexes: dict[str, int] = {}
-    return _read_context(message), [_read_own(index, item, indexes) for index, item in enumerate(message.items)]
+    return _read_context(message), read_items(message.items, _read_item)
 
 
 def to_outcome(item: ItemAnswer) -> Any:
@@ -189,13 +188,6 @@ def _read_content(message: Any) -> Content:
 def _read_item(message: Any) -> BatchItem:
     fields = {"content": _content(message), "context": _context(message), "id": message.id or None}
     return convert_body(fields, BatchItem, _KNOWN_OF_ITEM)
-
-
-def _read_own(index: int, message: Any, indexes: dict[str, int]) -> BatchItem | ContentError:
-    try:
-        return own_id(index, _read_item(message), indexes)
-    except ContentError as exc:
-        return exc
 
 
 def _read_context(message: Any) -> RequestContext:

@@ -1,7 +1,6 @@
 """Breakers: how each is and why, and opening and closing them by hand."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -15,7 +14,7 @@ from baleen_sidecar.usecases.control_breakers import ControlBreakers, summarize
 from baleen_sidecar.web.callers import key_of
 from baleen_sidecar.web.openapi import answer, documented, json_body
 from baleen_sidecar.web.request_body import RequestBody
-from baleen_sidecar.web.schemas import decode_body
+from baleen_sidecar.web.schemas import decode_body, to_time
 
 LIMIT_BYTES: Final = 8 * 1024
 NOBODY: Final = "loopback"
@@ -140,7 +139,7 @@ def to_answer(report: BreakerReport, *, ahead_seconds: float) -> BreakerAnswer:
         name=report.name,
         kind=report.kind.value,
         state=report.state.value,
-        since=_time(report.since + ahead_seconds),
+        since=to_time(report.since + ahead_seconds),
         why=report.why,
         calls=report.calls,
         failures=report.failures,
@@ -148,8 +147,8 @@ def to_answer(report: BreakerReport, *, ahead_seconds: float) -> BreakerAnswer:
         failures_in_a_row=report.failures_in_a_row,
         trials=report.trials,
         under_way=report.under_way,
-        next_try=None if report.next_try_at is None else _time(report.next_try_at + ahead_seconds),
-        ejected_until=None if report.ejected_until is None else _time(report.ejected_until + ahead_seconds),
+        next_try=None if report.next_try_at is None else to_time(report.next_try_at + ahead_seconds),
+        ejected_until=None if report.ejected_until is None else to_time(report.ejected_until + ahead_seconds),
         retries=report.retries,
         hedges=report.hedges,
         order=None if report.order is None else _order(report.order),
@@ -157,8 +156,4 @@ def to_answer(report: BreakerReport, *, ahead_seconds: float) -> BreakerAnswer:
 
 
 def _order(order: Order) -> OrderAnswer:
-    return OrderAnswer(state=order.state.value, by=order.by, reason=order.reason, time=_time(order.at))
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return OrderAnswer(state=order.state.value, by=order.by, reason=order.reason, time=to_time(order.at))

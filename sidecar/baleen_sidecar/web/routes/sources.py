@@ -1,7 +1,6 @@
 """Sources of content, such as cameras: how each does, and what they tell of themselves."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -15,7 +14,7 @@ from baleen_sidecar.usecases.watch_sources import WatchedSource, WatchSources
 from baleen_sidecar.web.callers import context_of, key_of, key_tenant
 from baleen_sidecar.web.openapi import answer, documented, json_body
 from baleen_sidecar.web.request_body import RequestBody
-from baleen_sidecar.web.schemas import Count, decode_body
+from baleen_sidecar.web.schemas import Count, decode_body, to_time
 
 LIMIT_BYTES: Final = 8 * 1024
 MOST_MILLISECONDS: Final = 86_400_000
@@ -134,7 +133,7 @@ def to_answer(watched: WatchedSource, *, ahead_seconds: float) -> SourceAnswer:
         source=source.name,
         tenant=source.tenant,
         status=report.presence,
-        last_content=None if source.heard_at is None else _time(source.heard_at + ahead_seconds),
+        last_content=None if source.heard_at is None else to_time(source.heard_at + ahead_seconds),
         contents=source.contents,
         frames=source.frames,
         errors=source.errors,
@@ -154,9 +153,5 @@ def _told(message: Message, ahead_seconds: float) -> ToldAnswer:
         avg_latency_ms=message.told.avg_latency_ms,
         errors_count=message.told.errors_count,
         frames_per_second=None if rate is None else round(rate, 3),
-        time=_time(message.at + ahead_seconds),
+        time=to_time(message.at + ahead_seconds),
     )
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
