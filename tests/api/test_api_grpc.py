@@ -255,13 +255,13 @@ def test_at_the_deadline_of_a_batch_those_that_are_decided_have_their_decision(
         "chat.yaml": [policy(scope={"surface": "chat"})],
         "mail.yaml": [policy_manifest(rules, scope={"surface": "mail"})],
     }
-    running = start_sidecar(policies=policies, inference=Blocked(), grpc_port=0)
+    running = start_sidecar(policies=policies, inference=HeldInference(), grpc_port=0)
     # Of a text in a chat a model is asked, which does not answer.
     items = [item(context=pb.Context(surface=surface)) for surface in ("mail", "chat", "mail")]
 
     with connected(running) as client:
         outcomes = client.batch(pb.ModerateBatchRequest(items=items), metadata=metadata, timeout=seconds).outcomes
-        assert until(lambda: nothing_is_left(running))
+        assert until(lambda: running.is_idle)
 
     assert [each.decision.verdict for each in outcomes] == [
         pb.VERDICT_ALLOW,

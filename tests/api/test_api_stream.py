@@ -224,13 +224,13 @@ def test_a_stream_that_fails_for_a_reason_on_our_side_says_so_here_and_there(
     with stream(running, additional_headers={"X-Request-Id": "mine"}) as connection:
         connection.send(text())
         code, reason = closed(connection)
-    assert until(lambda: nothing_is_left(running))
+    assert until(lambda: running.is_idle)
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
 
     assert (code, "secret" in reason) == (1011, False)
     assert (record.getMessage(), record.__dict__["request_id"]) == ("request failed", "mine")
     assert "a secret" in str(record.exc_info)
-    assert value(running, "baleen_streams_ended_total", reason="Failed") == 1
+    assert running.metric("baleen_streams_ended_total", reason="Failed") == 1
     assert running.client.get("/v1/status").json()["requests"]["refused"] == 1
 
 
