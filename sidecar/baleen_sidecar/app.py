@@ -77,7 +77,7 @@ from baleen_sidecar.web.faces import discovery, openai, perspective
 from baleen_sidecar.web.faces.documents import add_faces
 from baleen_sidecar.web.governor_metrics import watch_governor
 from baleen_sidecar.web.held_metrics import HeldMetrics
-from baleen_sidecar.web.hot import HotRoute, HotRoutes, everybody, read_request_id
+from baleen_sidecar.web.hot import HotRoute, HotRoutes, everybody, nobody_asks, read_request_id
 from baleen_sidecar.web.judge import Judge
 from baleen_sidecar.web.live import LiveRules
 from baleen_sidecar.web.loopback import LoopbackOnly
@@ -257,6 +257,7 @@ def build_app(
         chance=ports.shell.chance,
         rest=app,
         let_in=everybody if ports.governor is None else ports.governor.admit,
+        spend=nobody_asks if ports.governor is None else ports.governor.spend,
     )
 
     async def ready() -> bool:

@@ -441,6 +441,16 @@ def test_a_request_that_is_refused_before_it_began_leaves_no_task_behind() -> No
     assert time.monotonic() - begun < 5
 
 
+def test_the_time_of_refusals_is_told_and_that_of_answers_is_not() -> None:
+    spent: list[float] = []
+    with hot_server(spend=spent.append) as server:
+        for head in (b"x-api-key: stranger\r\n", b"", b"x-baleen-priority: Unheard-of\r\n"):
+            _status(server, POST + head + b"content-length: 2\r\n\r\naa")
+
+    # Two ticks of its clock, each half a second, have nothing between them.
+    assert spent == [0.5, 0.5]
+
+
 def test_an_address_without_a_key_has_so_many_connections_and_a_key_has_its_own(server: HotServer) -> None:
     with hot_server(connections_per_address=2, connections_per_key=2) as server:
         with_key = POST + b"x-api-key: shop\r\n\r\n"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -34,6 +35,7 @@ from baleen_sidecar.web.hot import (
     Scope,
     Send,
     Switch,
+    nobody_asks,
     problem_answer,
     refuse,
     respond,
@@ -178,16 +180,19 @@ def impatient_hot_server() -> Iterator[HotServer]:
 
 
 @contextlib.contextmanager
-def hot_server(*, drain_seconds: float = 0.0, **limits: Any) -> Iterator[HotServer]:
+def hot_server(
+    *, drain_seconds: float = 0.0, spend: Callable[[float], None] = nobody_asks, **limits: Any
+) -> Iterator[HotServer]:
     """Serve until the block ends; connections are closed with it."""
     route, concurrency = EchoRoute(), Concurrency(lambda: 0.0)
     routes = HotRoutes(
         {HOT: route},
         metrics=RequestMetrics(CollectorRegistry()),
         concurrency=concurrency,
-        monotonic_seconds=lambda: 0.0,
+        monotonic_seconds=count(0.0, 0.5).__next__,
         chance=lambda count: b"\x07" * count,
         rest=rest,
+        spend=spend,
     )
     app = Application(NamedDoor(routes), routes, ConnectionLimits(**limits))
     listening = bind("127.0.0.1", 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from itertools import pairwise
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from baleen_core.errors import Overloaded
 from baleen_core.priority import Priority
-from baleen_sidecar.flow.governor import LEVELS, Admission, Bounds, GovernorRules, Throttle, next_throttle
+from baleen_sidecar.flow.governor import LEVELS, Admission, Bounds, GovernorRules, Throttle, for_work, next_throttle
 from baleen_sidecar.ports import Usage
-from baleen_sidecar.usecases.govern import Governor
+from baleen_sidecar.usecases.govern import Gathering, Governor
 
 LOW, NORMAL, HIGH, CRITICAL = Priority
 ENTER, WAIT, REFUSE = Admission
@@ -310,6 +311,31 @@ def test_cpu_is_too_much_when_it_was_lately_and_is_now(mean, latest, busy):
     assert RULES.busy(Throttle(cpu_percent=mean), latest) == pytest.approx(busy)
 
 
+@given(used=st.floats(0, 100), refusing=st.floats(0, 100), more=st.floats(0, 100))
+def test_what_goes_into_refusals_is_left_out_of_account(used, refusing, more):
+    share = for_work(used, min(refusing, used))
+
+    assert for_work(used, 0.0) == pytest.approx(used)
+    assert 0.0 <= share <= used + 1e-9 or used == 100.0
+    assert for_work(min(100.0, used + more), min(refusing, used)) >= share
+    assert for_work(100.0, refusing) == pytest.approx(100.0)
+
+
+def test_levels_go_by_the_cpu_that_refusals_leave() -> None:
+    governed = Governed()
+    governor, governed.resources.cpu = governed.governor, 92.0
+    for _ in range(20):
+        governed.now += 1.0
+        governor.spend(0.5)
+        governor.look()
+    assert governor.throttle.level == 0.8  # 42 of 50
+
+    for _ in range(20):
+        governed.now += 1.0
+        governor.look()
+    assert governor.throttle.level == 1.0
+
+
 @pytest.mark.parametrize("demand", [1.1, 2.0, 4.0])
 def test_too_many_requests_of_one_priority_are_let_in_by_part_before_a_level_keeps_them_all_out(demand):
     """A request that is let in takes ten times the CPU of one that is refused; all together they take `demand`."""
@@ -399,3 +425,60 @@ def test_whatever_comes_the_critical_enters_at_once_and_nobody_is_lost(steps):
         assert len(log) == asked
 
     asyncio.run(run())
+
+
+async def test_what_comes_within_a_turn_is_taken_together_and_a_long_turn_waits_for_nothing() -> None:
+    now, slept = 100.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(round(seconds, 6))
+        now += seconds
+
+    gathering = Gathering(lambda: now, turn_seconds=0.001, sleep=sleep)
+    gathering.keep(True)
+    gathering.keep(True)
+    for took in (0.0002, 0.0, 0.004, 0.0005):
+        now += took
+        await asyncio.sleep(0)
+    assert slept == [0.0008, 0.001, 0.0005]
+
+    gathering.keep(False)
+    await asyncio.sleep(0)
+    assert len(slept) == 3
+
+
+class Noted(Gathering):
+    """Remembers when it was turned on and off."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0, sleep=lambda seconds: None)
+        self.kept: list[bool] = []
+
+    def keep(self, is_on: bool) -> None:
+        if self.kept[-1:] != [is_on]:
+            self.kept.append(is_on)
+        super().keep(is_on)
+
+
+async def test_turns_begin_with_a_limited_entrance_and_end_with_the_governor() -> None:
+    noted, governed = Noted(), Governed()
+    governor = Governor(
+        governed.resources,
+        rules=AT_ONCE,
+        monotonic_seconds=time.monotonic,
+        chance=bytes,
+        busy_seconds=time.monotonic,
+        gathering=noted,
+    )
+    running = asyncio.create_task(governor.run())
+    until = time.monotonic() + 30
+    while True not in noted.kept and time.monotonic() < until:
+        governor.admit(CRITICAL)
+        governed.resources.cpu = 100.0
+        await asyncio.sleep(0.01)
+        admitted(governor, "any", 1000)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert noted.kept == [False, True, False]

@@ -11,7 +11,7 @@
 From one bound of a resource to the other the level goes up in four even steps, at once; it comes down a step at a time,
 after a pause, and once usage is clearly below what the step is for. CPU is smoothed: what all the levels do is to let
 more or less in, and with a mean over seconds that holds the mean near the bounds instead of swinging between all and
-nothing.
+nothing. What goes into refusals is left out of account.
 """
 
 import math
@@ -105,6 +105,16 @@ class Throttle:
             return Admission.WAIT
         # At 0.3 it is Low alone, at 0.5 Normal, too.
         return Admission.ENTER if priority >= self.step else Admission.REFUSE
+
+
+def for_work(cpu_percent: float, refusing_percent: float) -> float:
+    """Return how much of the CPU that refusals leave is used by all else; of both percents 100 is what may be used.
+
+    To let in less does not make refusing cheaper. Where much is refused, levels by all that is used would keep out what
+    there is room for.
+    """
+    left = 100.0 - refusing_percent
+    return max(0.0, cpu_percent - refusing_percent) / left * 100 if left > 0 else 100.0
 
 
 def next_throttle(

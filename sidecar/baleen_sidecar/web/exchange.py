@@ -121,6 +121,7 @@ class Exchange:
         "_refusal",
         "_request",
         "_route",
+        "_started_seconds",
         "_task",
         "body",
         "disconnected",
@@ -166,10 +167,12 @@ class Exchange:
         self._task: Task[None] | None = None
         self._discarding: TimerHandle | None = None
         self._refusal: HotAnswer | None = None
+        self._started_seconds = 0.0
 
     def start(self) -> None:
         """Begin to answer: it is the turn of this request. What its head alone refuses costs no task."""
         hot, request = self._app.hot, self._request
+        self._started_seconds = hot.monotonic_seconds()
         try:
             request.key = self._app.door.admit(request.path, request.query, request.headers, request.request_id)
             if request.key is not None:
@@ -193,6 +196,7 @@ class Exchange:
             self._begin(refusal)
         else:
             self._write(refusal)
+            self._app.hot.has_refused(self._started_seconds)
 
     def _begin(self, refusal: HotAnswer | None = None, *, must_ask: bool = False) -> None:
         self._task = self._connection.loop.create_task(self._answer(refusal, must_ask))

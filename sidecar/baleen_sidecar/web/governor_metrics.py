@@ -23,7 +23,11 @@ def watch_governor(governor: Governor, registry: CollectorRegistry) -> None:
     governor.count = lambda priority, admission: labels[priority, admission].inc()
     for name, said, value in (
         ("throttle_level", "Who is let in: 0, 0.3, 0.5, 0.8 or 1", lambda: governor.throttle.level),
-        ("cpu_ratio", "CPU used of what may be, over the last seconds", lambda: governor.throttle.cpu_percent / 100),
+        (
+            "cpu_ratio",
+            "CPU used of what may be and refusals leave, over the last seconds",
+            lambda: governor.throttle.cpu_percent / 100,
+        ),
         ("memory_ratio", "Memory used of what may be", lambda: governor.throttle.memory_percent / 100),
         ("waiting", "Requests that wait for the throttle level to come down", lambda: float(governor.waiting)),
         (

@@ -194,6 +194,10 @@ def everybody(priority: Priority, who: str) -> None:
     """Let in requests of every priority, whoever calls."""
 
 
+def nobody_asks(seconds: float) -> None:
+    """Forget how long a refusal took."""
+
+
 class HotRoutes:
     """Serves hot routes as ASGI, where a door has been passed, and hands every other request to `rest`."""
 
@@ -207,13 +211,18 @@ class HotRoutes:
         chance: Callable[[int], bytes],
         rest: ASGIApp,
         let_in: Callable[[Priority, str], None] = everybody,
+        spend: Callable[[float], None] = nobody_asks,
     ) -> None:
-        """`let_in` raises Overloaded for priorities of which nothing is judged now, and for who has had its share."""
+        """`let_in` raises Overloaded for priorities of which nothing is judged now, and for who has had its share.
+
+        `spend` hears of the seconds that it took to refuse a request by its head.
+        """
         self._let_in = let_in
+        self._spend = spend
         self._routes = routes
         self._metrics = metrics
         self._concurrency = concurrency
-        self._monotonic_seconds = monotonic_seconds
+        self.monotonic_seconds = monotonic_seconds
         self._chance = chance
         self._rest = rest
 
@@ -261,7 +270,7 @@ class HotRoutes:
             headers=headers,
             body=body,
             request_id=read_request_id(headers, self._chance),
-            received_seconds=self._monotonic_seconds(),
+            received_seconds=self.monotonic_seconds(),
             may_switch=may_switch,
         )
 
@@ -279,6 +288,10 @@ class HotRoutes:
         request.priority = read_priority(request.headers, request.key)
         if route.method == "POST":
             self._let_in(request.priority, "" if request.key is None else request.key.group)
+
+    def has_refused(self, since_seconds: float) -> None:
+        """Take note that a request was refused by its head, which began at this monotonic time, and ends now."""
+        self._spend(self.monotonic_seconds() - since_seconds)
 
     async def answer(self, route: HotRoute, request: HotRequest) -> HotAnswer:
         """Answer a request whose caller may come in, or say why not.
