@@ -51,9 +51,9 @@ def gate_with(*entries, limits=LIMITS) -> Gate:
     return gate
 
 
-def next_numbers(gate: Gate) -> list[int]:
+def next_numbers(gate: Gate, now: float = 0.0) -> list[int]:
     """Begin the next batch as soon as it may."""
-    turn = gate.next_batch(now=0, workers=1)
+    turn = gate.next_batch(now=now, workers=1)
     if turn.due_at is not None:
         turn = gate.next_batch(now=turn.due_at, workers=1)
     assert turn.batch is not None
@@ -165,6 +165,14 @@ def test_padding_that_costs_more_than_a_call_is_not_worth_it():
     assert next_numbers(gate) == [1]  # 4 of 60 are 24 ms, two batches 10 + 5.6 ms
 
 
+def test_rows_of_one_length_go_together_however_one_slow_batch_looks():
+    gate = gate_with(*[make_entry(number, row_units=4) for number in range(1, 6)])
+    for _ in range(3):
+        gate.time.observe(12, 2 * GPU(12, 0))
+
+    assert len(next_numbers(gate)) == 5
+
+
 def test_more_than_twice_of_what_is_known_is_not_tried():
     gate = Gate(LIMITS)
     for number in range(10):
@@ -180,11 +188,11 @@ def test_more_than_twice_of_what_is_known_is_not_tried():
 def test_who_cannot_be_done_in_time_is_refused_when_it_comes():
     gate = gate_with(*(make_entry(number, priority=Priority.HIGH) for number in range(320)))  # ten batches of 7.2 ms
     with pytest.raises(Refused) as refused:
-        gate.offer(make_entry(1000, deadline=0.08), now=0, workers=1)
+        gate.offer(make_entry(1000, deadline=0.15), now=0, workers=1)
 
     assert refused.value.reason is Reason.PREDICTED_LATE
     assert 0.07 < refused.value.wait_seconds < 0.09
-    assert gate.offer(make_entry(1001, deadline=0.12), now=0, workers=1) == ()
+    assert gate.offer(make_entry(1001, deadline=0.18), now=0, workers=1) == ()
     assert gate.offer(make_entry(1002, deadline=0.03, priority=Priority.CRITICAL), now=0, workers=1) == ()
     another = make_entry(1003, deadline=0.03, priority=Priority.HIGH, tenant="another")
     assert gate.offer(another, now=0, workers=1) == ()
@@ -209,6 +217,17 @@ def test_work_that_would_end_late_makes_room_for_what_would_not():
     assert turn.batch is not None
     assert [entry.number for entry in turn.batch.entries] == [2]
     assert [each.reason for each in turn.dropped] == [Reason.PREDICTED_LATE]
+
+
+@pytest.mark.parametrize(("now", "done"), [(0.487, [1]), (0.4855, [1, 2])])
+def test_work_that_would_end_just_in_time_has_no_time_for_its_answer(now, done):
+    gate = gate_with(
+        make_entry(1, priority=Priority.HIGH), make_entry(2, deadline=0.5)
+    )  # both take 4.2 ms, and an answer has 10
+    gate.end(gate._under_way[0], now=0.0041, workers=1, answered=True)
+
+    assert next_numbers(gate, now=now) == done
+    assert make_entry(3, now=1.0, deadline=1.1).needed_by == pytest.approx(1.095)
 
 
 SMALL = Limits(batch_rows=4, queue_rows=4, queue_bytes=100, batches_in_flight=2)
@@ -301,8 +320,9 @@ def test_seven_tenants_get_their_share_while_an_eighth_floods(device, calm):
     rates = {**{f"calm-{number}": calm * best / 8 for number in range(7)}, "flood": 3 * best}
     offered(simulation, rates=rates, seconds=3, deadline=1.0)
     simulation.run(until=3)
-    rows = simulation.answered_by(lambda entry: entry.tenant, since=1)
-    wanted = Counter(entry.tenant for entry in simulation.entries.values() if entry.since >= 1)
+    counted = {number: each.tenant for number, each in simulation.entries.items() if 1 <= each.since < 2.5}
+    wanted = Counter(counted.values())
+    rows = Counter(tenant for number, tenant in counted.items() if number in simulation.answered)
 
     for tenant in rates:
         if tenant != "flood":

@@ -26,8 +26,18 @@ DEADLINE_SHARE: Final = 0.25
 
 Of the time that is left it would be less and less in an overload: batches, and with them capacity, would shrink.
 """
-ADMITTED_SHARE: Final = 1 - DEADLINE_SHARE
-"""How much of its time an entry may be expected to need when it comes: what is left then must do for its batch."""
+ADMITTED_SHARE: Final = 0.5
+"""How much of its time an entry may be expected to need when it comes.
+
+What is left then must do for its batch, for those that are under way, and for others whose turn is before its own: what
+comes close to its deadline here makes batches small, and with them capacity.
+"""
+ANSWER_SECONDS: Final = 0.01
+ANSWER_SHARE: Final = 0.05
+"""What is left for an answer after its batch, the lesser of the seconds and a share of its time.
+
+One that is late has taken time of the model for nothing.
+"""
 RIDING_ALONG: Final = 1.125
 """By what factor others may make a batch slower in any case: where one alone takes too long, the call is what costs."""
 VIDEO_SHARE: Final = 0.25
@@ -92,6 +102,11 @@ class Entry(Generic[T]):
     def patience(self) -> float:
         """How long somebody waits for it, from when it came."""
         return self.deadline - self.since
+
+    @property
+    def needed_by(self) -> float:
+        """By when its batch has to be done, for its answer to be in time."""
+        return self.deadline - min(ANSWER_SECONDS, ANSWER_SHARE * self.patience)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -389,7 +404,7 @@ class _Filling(Generic[T]):
         self._passed_over = 0
         self._rows = 0
         self._row_units = 0
-        self._deadline = inf
+        self._needed_by = inf
         self._patience = inf
 
     @property
@@ -418,7 +433,7 @@ class _Filling(Generic[T]):
         if self._may_be_late and not self.entries:
             # Nothing would ever be learnt of a model that has become quick again, did nobody ask it.
             return None
-        is_late = self._begins + self._time.seconds(entry.cost) > entry.deadline
+        is_late = self._begins + self._time.seconds(entry.cost) > entry.needed_by
         return Reason.PREDICTED_LATE if is_late else None
 
     def _may_join(self, entry: Entry[T]) -> bool:
@@ -430,16 +445,17 @@ class _Filling(Generic[T]):
         first = self._time.seconds(self.entries[0].cost)
         patience = min(self._patience, entry.patience)
         limit = max(min(BATCH_SECONDS, DEADLINE_SHARE * patience), RIDING_ALONG * first)
-        left = min(self._deadline, entry.deadline) - self._begins
-        # Where padding costs more than a call, two batches are better than one.
-        apart = self._time.seconds(self.units) + self._time.seconds(entry.cost)
-        return together <= min(limit, left, apart)
+        left = min(self._needed_by, entry.needed_by) - self._begins
+        if entry.row_units != self._row_units:
+            # Where padding costs more than a call, two batches are better than one.
+            limit = min(limit, self._time.seconds(self.units) + self._time.seconds(entry.cost))
+        return together <= min(limit, left)
 
     def _take(self, entry: Entry[T]) -> Pick:
         self.entries.append(entry)
         self._rows += entry.rows
         self._row_units = max(self._row_units, entry.row_units)
-        self._deadline = min(self._deadline, entry.deadline)
+        self._needed_by = min(self._needed_by, entry.needed_by)
         self._patience = min(self._patience, entry.patience)
         self.is_full = self._rows >= self._batch_rows
         return Pick.TAKE

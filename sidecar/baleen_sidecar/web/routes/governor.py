@@ -13,7 +13,7 @@ from baleen_sidecar.web.openapi import answer, documented
 
 
 class CurrentUsage(Struct, frozen=True, kw_only=True):
-    """Percent of what may be used; CPU is a mean over the last seconds, of what refusals leave: the level goes by it."""
+    """Percent of what may be used; the level goes by a mean of CPU over the last seconds, of what refusals leave."""
 
     cpu_percent: float
     memory_percent: float
