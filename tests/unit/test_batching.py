@@ -194,6 +194,9 @@ def test_who_cannot_be_done_in_time_is_refused_when_it_comes():
     assert 0.07 < refused.value.wait_seconds < 0.09
     assert gate.offer(make_entry(1001, deadline=0.18), now=0, workers=1) == ()
     assert gate.offer(make_entry(1002, deadline=0.03, priority=Priority.CRITICAL), now=0, workers=1) == ()
+    assert gate.offer(make_entry(1004, deadline=0.009, priority=Priority.CRITICAL), now=0, workers=1) == ()
+    with pytest.raises(Refused):
+        gate.offer(make_entry(1005, deadline=0.008, priority=Priority.CRITICAL), now=0, workers=1)
     another = make_entry(1003, deadline=0.03, priority=Priority.HIGH, tenant="another")
     assert gate.offer(another, now=0, workers=1) == ()
 

@@ -282,7 +282,9 @@ class Gate(Generic[T]):
     def _is_late(self, entry: Entry[T], wait: float, now: float) -> bool:
         if not wait or entry.deadline == inf:
             return False
-        return wait + self.time.seconds(entry.cost) > ADMITTED_SHARE * (entry.deadline - now)
+        # What is critical has nobody before it, and is refused only if it would be late.
+        share = 1.0 if entry.priority is Priority.CRITICAL else ADMITTED_SHARE
+        return wait + self.time.seconds(entry.cost) > share * (entry.needed_by - now)
 
     def _make_room(self, entry: Entry[T], wait: float) -> list[Entry[T]]:
         """Take out what has to go for an entry: the least urgent, and of that what the longest backlog has last.
