@@ -27,7 +27,7 @@ demo-rollout: setup  ## show a policy rolled out, stopped, approved and taken ba
 # come last. The order is that of tests/support/run_order.py: hence no reordering by group. Whatever ends the tests ends the build, too.
 test: setup  ## run every check and test
 	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
-		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
 
 cluster: setup  ## start a Kubernetes of one node with Baleen in it, as root, and print how to use it
 	@$(BIN)/baleen models fetch && $(BIN)/python tests/support/playground.py start
