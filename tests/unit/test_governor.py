@@ -84,7 +84,7 @@ def test_the_level_is_up_whenever_use_is_above_a_bound_and_comes_down_a_step_at_
             assert after.measured - before.since >= RULES.settle_seconds
 
 
-@given(seen=looks, cpu=st.floats(0, 65), memory=st.floats(0, 70))
+@given(seen=looks, cpu=st.floats(0, 64.9), memory=st.floats(0, 70))  # a mean comes to 65 % only in the end
 def test_what_has_room_again_lets_everybody_in_soon(seen, cpu, memory):
     throttles = follow(RULES, [*seen, *[(0.5, cpu, memory)] * 60])
 

@@ -148,7 +148,8 @@ async def test_while_it_is_followed_each_problem_is_logged_once_and_nothing_ends
         await until(lambda: not file.component().healthy)
         await asyncio.sleep(0.05)
         rename(path, said(NEW))
-        await until(lambda: good(file) == [NEW])
+        # What was read counts before it is logged, on another thread.
+        await until(lambda: good(file) == [NEW] and caplog.messages[-1] == "API keys read")
     finally:
         watching.cancel()
 
