@@ -157,10 +157,11 @@ async def test_of_many_each_is_kept_for_itself_and_by_the_deadline(site: Site) -
 async def test_who_leaves_takes_what_waits_for_the_log_along(site: Site) -> None:
     site.log.slow = {3}
     moderate = site.moderate()
-    record = moderate.text_at_once("abc", Context(), caller())
+    quick, record = (moderate.text_at_once(text, Context(), caller()) for text in ("ab", "abc"))
+    assert quick is not None
     assert record is not None
     assert record.decision.decision is Verdict.ALLOW
-    keeping = asyncio.create_task(moderate.keep_all([record], caller()))
+    keeping = asyncio.create_task(moderate.keep_all([quick, record], caller()))
     await asyncio.sleep(0.01)
     assert site.log.waiting == 1
 
@@ -168,3 +169,4 @@ async def test_who_leaves_takes_what_waits_for_the_log_along(site: Site) -> None
     with pytest.raises(asyncio.CancelledError):
         await keeping
     assert site.log.waiting == 0
+    assert site.heard == [quick]

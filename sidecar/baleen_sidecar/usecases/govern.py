@@ -111,7 +111,6 @@ class Governor:
         self._gathering = Gathering(monotonic_seconds) if gathering is None else gathering
         self._busy = 0.0
         self._refusing_seconds = 0.0
-        self._looked: float | None = None
         self.count = count
         self.throttle = Throttle()
         """How things stand now."""
@@ -258,7 +257,7 @@ class Governor:
     def _refusing_percent(self, now: float, usage: Usage) -> float:
         """Return what went into refusals since the last look, of what may be used."""
         spent, self._refusing_seconds = self._refusing_seconds, 0.0
-        before, self._looked = self._looked, now
+        before = self.throttle.measured
         return 0.0 if before is None or now <= before else min(100.0, spent / ((now - before) * usage.cpus) * 100)
 
     def _wake(self) -> None:

@@ -21,6 +21,7 @@ from baleen_core.errors import (
     Allowance,
     ContentError,
     DeadlineExceeded,
+    LogUnavailable,
     ModelUnavailable,
     NoPolicy,
     Problem,
@@ -551,20 +552,22 @@ class Moderate:
         """Put decisions on record side by side; instead of each that is not by the deadline, return why."""
         begun = [self._begin(record, caller) for record in records]
         waited_for = [each for each in begun if isinstance(each, asyncio.Future)]
-        late: Exception | None = None
+        why_not: Exception = LogUnavailable("decision log: nobody waits for it any more")
         try:
             with self.deadline(caller):
                 if waited_for:
                     await asyncio.wait(waited_for)
         except DeadlineExceeded as exc:
-            late = exc
+            why_not = exc
         finally:
             if left := [each for each in waited_for if each.cancel()]:
                 await asyncio.wait(left)
-        return [
-            each if isinstance(each, Exception) else self._kept(record, caller, each, late)
-            for record, each in zip(records, begun, strict=True)
-        ]
+            # Also where the caller has left: what is on record by now is to be heard of.
+            found = [
+                each if isinstance(each, Exception) else self._kept(record, caller, each, why_not)
+                for record, each in zip(records, begun, strict=True)
+            ]
+        return found
 
     def _begin(self, record: DecisionRecord, caller: Caller) -> asyncio.Future[bool] | Exception:
         try:
@@ -573,11 +576,11 @@ class Moderate:
             return exc
 
     def _kept(
-        self, record: DecisionRecord, caller: Caller, ended: asyncio.Future[bool], late: Exception | None
+        self, record: DecisionRecord, caller: Caller, ended: asyncio.Future[bool], why_not: Exception
     ) -> DecisionRecord | Exception:
-        """Say what became of one that was begun, and was cancelled if that is not known by now."""
-        if late is not None and ended.cancelled():
-            return late
+        """Say what became of one that was begun; `why_not` if it was cancelled, as that is not known by now."""
+        if ended.cancelled():
+            return why_not
         if (failed := ended.exception()) is not None:
             if not isinstance(failed, Exception):
                 raise failed
