@@ -106,6 +106,26 @@ def test_who_is_refused_is_told_why_and_when_to_come_again(governed: tuple[Runni
     assert "baleen_governor_memory_ratio 0.1" in metrics
 
 
+def test_what_it_takes_to_refuse_by_the_head_is_told_to_the_governor(start_sidecar: StartSidecar) -> None:
+    spent: list[float] = []
+
+    class Told(Governor):
+        def spend(self, seconds: float) -> None:
+            spent.append(seconds)
+
+    resources = Resources()
+    governor = Told(
+        resources, rules=GovernorRules(), monotonic_seconds=lambda: resources.now, chance=lambda count: bytes(count)
+    )
+    running = start_sidecar(ports={"governor": governor})
+
+    assert post(running, HELLO).status_code == 200
+    assert spent == []
+    assert running.client.get("/v1/moderate").status_code == 405
+    assert len(spent) == 1
+    assert spent[0] >= 0
+
+
 def test_at_08_a_request_waits_until_there_is_room(governed: tuple[RunningSidecar, SetLevel]) -> None:
     running, set_level = governed
     set_level(0.8)

@@ -51,9 +51,9 @@ def gate_with(*entries, limits=LIMITS) -> Gate:
     return gate
 
 
-def next_numbers(gate: Gate, now: float = 0.0) -> list[int]:
+def next_numbers(gate: Gate) -> list[int]:
     """Begin the next batch as soon as it may."""
-    turn = gate.next_batch(now=now, workers=1)
+    turn = gate.next_batch(now=0, workers=1)
     if turn.due_at is not None:
         turn = gate.next_batch(now=turn.due_at, workers=1)
     assert turn.batch is not None
@@ -165,12 +165,17 @@ def test_padding_that_costs_more_than_a_call_is_not_worth_it():
     assert next_numbers(gate) == [1]  # 4 of 60 are 24 ms, two batches 10 + 5.6 ms
 
 
-def test_rows_of_one_length_go_together_however_one_slow_batch_looks():
-    gate = gate_with(*[make_entry(number, row_units=4) for number in range(1, 6)])
-    for _ in range(3):
-        gate.time.observe(12, 2 * GPU(12, 0))
+def test_rows_of_one_length_go_together_however_slow_more_of_them_look():
+    gate = Gate(LIMITS)
+    for units, seconds in ((1, 0.0001), (10, 0.01)):
+        gate.time.observe(units, seconds)
+    for number in range(-1, 6):
+        gate.offer(make_entry(number), now=0, workers=1)
+        if number < 0:
+            gate.next_batch(now=0, workers=1)
 
-    assert len(next_numbers(gate)) == 5
+    assert gate.time.seconds(2) > 2 * gate.time.seconds(1)
+    assert next_numbers(gate) == [0, 1, 2, 3, 4, 5]
 
 
 def test_more_than_twice_of_what_is_known_is_not_tried():
@@ -222,14 +227,24 @@ def test_work_that_would_end_late_makes_room_for_what_would_not():
     assert [each.reason for each in turn.dropped] == [Reason.PREDICTED_LATE]
 
 
-@pytest.mark.parametrize(("now", "done"), [(0.487, [1]), (0.4855, [1, 2])])
-def test_work_that_would_end_just_in_time_has_no_time_for_its_answer(now, done):
+@pytest.mark.parametrize(
+    ("now", "done", "dropped"),
+    [
+        pytest.param(0.487, [1], [2], id="not in time by itself"),
+        pytest.param(0.48585, [1], [], id="not in time together"),
+        pytest.param(0.4855, [1, 2], [], id="in time"),
+    ],
+)
+def test_work_that_would_end_just_in_time_has_no_time_for_its_answer(now, done, dropped):
     gate = gate_with(
         make_entry(1, priority=Priority.HIGH), make_entry(2, deadline=0.5)
     )  # both take 4.2 ms, and an answer has 10
     gate.end(gate._under_way[0], now=0.0041, workers=1, answered=True)
 
-    assert next_numbers(gate, now=now) == done
+    turn = gate.next_batch(now=now, workers=1)
+
+    assert [entry.number for entry in turn.batch.entries] == done
+    assert [each.entry.number for each in turn.dropped] == dropped
     assert make_entry(3, now=1.0, deadline=1.1).needed_by == pytest.approx(1.095)
 
 
