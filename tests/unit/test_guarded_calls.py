@@ -159,6 +159,32 @@ async def test_a_stopped_server_opens_its_breaker_though_a_thousand_callers_all_
     assert setting.report().under_way == 0
 
 
+async def test_a_server_that_is_back_is_not_called_broken_for_the_calls_that_were_left_behind(setting):
+    setting.route("a:1")
+    server = setting.servers["a:1"]
+    server.holds = asyncio.Event()
+    callers = [asyncio.create_task(setting.ask()) for _ in range(MAX_ABANDONED)]
+    await until(lambda: setting.calls["a:1"] == MAX_ABANDONED)
+    server.fails_with = ModelUnavailable("no answer")
+    await setting.fail(5)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.wait(callers)
+    setting.inference.server("a:1").confirm(MODEL)
+
+    assert setting.report().state is State.HALF_OPEN
+
+    with pytest.raises(ModelUnavailable, match="nobody waits for any more"):
+        await setting.ask()
+
+    server.fails_with = None
+    server.holds.set()
+    await until(lambda: not setting.report().under_way)
+    await setting.ask(3)
+
+    assert setting.report().state is State.CLOSED
+
+
 async def test_callers_in_a_hurry_do_not_open_the_breaker_of_a_server_that_is_well(setting):
     setting.route("a:1")
     server = setting.servers["a:1"]

@@ -480,7 +480,7 @@ def _say_why(replicas: Sequence[Replica], model: Model) -> str:
     guards = [replica.guard(model.name) for replica in replicas if replica.is_confirmed(model)]
     if not guards:
         return f"{who} has given its golden answers at no server"
-    if any(guard.state() is State.CLOSED for guard in guards):
+    if any(guard.may_call() for guard in guards):
         return f"{who}: too many calls are under way that nobody waits for any more"
     whys = "; ".join(dict.fromkeys(guard.why for guard in guards))
     return f"{who}: its breaker is open at each of its {len(guards)} servers: {whys}"
