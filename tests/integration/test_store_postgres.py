@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -541,10 +542,11 @@ async def test_no_acknowledged_decision_is_missing_after_the_server_was_killed_a
 ) -> None:
     acknowledged: list[DecisionRecord] = []
     refused = 0
+    is_over = asyncio.Event()
 
     async def append(log: PostgresDecisionLog, prefix: str) -> None:
         nonlocal refused
-        for number in range(150):
+        for number in count():
             record = make_record(f"{prefix}-{number:03}")
             try:
                 await log.append(record)
@@ -553,6 +555,8 @@ async def test_no_acknowledged_decision_is_missing_after_the_server_was_killed_a
                 await asyncio.sleep(0.02)
             else:
                 acknowledged.append(record)
+                if is_over.is_set():
+                    return
 
     async def kill() -> None:
         for goal in (40, 120):
@@ -560,6 +564,7 @@ async def test_no_acknowledged_decision_is_missing_after_the_server_was_killed_a
                 await asyncio.sleep(0.005)
             await asyncio.to_thread(own_server.stop, signal.SIGKILL)
             await asyncio.to_thread(own_server.start)
+        is_over.set()
 
     async with opened(own_database, "gateway-1") as one, opened(own_database, "gateway-2") as two:
         appending = (append(log, f"{name}-{task}") for name, log in (("a", one), ("b", two)) for task in range(4))
