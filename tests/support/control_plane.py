@@ -248,14 +248,28 @@ class ControlPlane:
             self.start_api()
         for manifest in _documents(self._manifests):
             path = self._path_to(manifest)
-            answer = self._admin.get(path)
-            version = None if answer.is_error else answer.json()["metadata"]["resourceVersion"]
+            version = self._lasting_version(path)
             # What nobody touched since it was last brought back need not be sent, which for a kind is 100 KB.
             if version is None or version != self._restored.get(path):
                 self._restored[path] = self._patch(manifest, fieldManager="test-bed", force="true")
         _wait(lambda: _are_kinds_established(self._admin), _START_SECONDS, "the kinds were not established")
         for kind in ("modpol", "modover", "moddep", "modroute", "modrev", "configmap", "event"):
             self._empty(kind)
+
+    def _lasting_version(self, path: str) -> str | None:
+        """Return an object's version; None: there is none, if need be after what is being deleted has gone.
+
+        A kind goes only after all its objects, and what was applied to it meanwhile goes along.
+        """
+        found: list[dict[str, Any]] = []
+
+        def lasts_or_is_gone() -> bool:
+            answer = self._admin.get(path)
+            found[:] = [] if answer.is_error else [answer.json()["metadata"]]
+            return not any("deletionTimestamp" in each for each in found)
+
+        _wait(lasts_or_is_gone, _START_SECONDS, f"{path} was deleted and did not go")
+        return str(found[0]["resourceVersion"]) if found else None
 
     def _empty(self, kind: str) -> None:
         """Delete all objects of a kind, but for those of Kubernetes and of the product's own namespace."""
