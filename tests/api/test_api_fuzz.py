@@ -16,6 +16,9 @@ from schemathesis.specs.openapi.checks import (
 from media import encode, grey
 from sidecars import RunningSidecar
 
+# One process reads the document, and begins with what the longest of these needs.
+pytestmark = pytest.mark.xdist_group("api-fuzz")
+
 load_all_checks()
 CHECKS = [
     status_code_conformance,

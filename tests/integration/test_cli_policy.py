@@ -205,8 +205,9 @@ def test_backtest_asks_a_sidecar_about_its_own_log(running, folder):
     file = folder / "draft.yaml"
     file.write_text(yaml.safe_dump(reviewing_from("65%", version="v1.2.0")))
     ended = baleen("policy", "backtest", file, "--url", running.url, "--json")
-    refused = baleen("policy", "backtest", file, "--url", running.url, "--max-flip-rate", "0%", "--decisions", "2")
     answer = json.loads(ended.output)
+    every = ("--decisions", answer["compared"])
+    refused = baleen("policy", "backtest", file, "--url", running.url, "--max-flip-rate", "0%", *every)
 
     assert (ended.status, ended.errors) == (0, "")
     assert answer["compared"] >= 4

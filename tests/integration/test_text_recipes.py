@@ -6,6 +6,9 @@ import pytest
 from baleen_cli.models.store import ModelStore
 from baleen_core.model.recipes import TextRecipe, find_recipe, text_recipe
 
+# One process reads the vocabularies, which takes a second.
+pytestmark = pytest.mark.xdist_group("text-recipes")
+
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_tensors" / "tokens.json").read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,7 @@
 """A request that is sent again has the answer of the first time, and never that of another request."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable
 
 import pytest
@@ -15,6 +16,8 @@ from baleen_sidecar.usecases.answer_once import AnswerOnce, Parts, fingerprint_o
 from baleen_sidecar.usecases.moderate import Superseded
 from decision_records import make_record
 from waiting import until
+
+_ids = (f"d-{number}" for number in itertools.count())
 
 
 class Answering:
@@ -33,7 +36,7 @@ class Answering:
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
-        record = make_record(f"{id(self)}-{self.begun}")
+        record = make_record(next(_ids))
         if not await self.log.append(record, Beside(key=key)):
             raise Superseded
         return record
@@ -156,7 +159,7 @@ class Whole:
             await asyncio.sleep(0)
             if index in self.failing:
                 raise NoPolicy("none")
-            record = make_record(f"{id(self)}-{len(self.begun)}")
+            record = make_record(next(_ids))
             if not await self.log.append(record, Beside(key=key)):
                 raise Superseded
             return record

@@ -76,3 +76,9 @@ def test_only_what_took_long_is_written_down(tmp_path):
 )
 def test_a_group_is_no_part_of_the_name_under_which_seconds_are_kept(name, keywords, own):
     assert own_id(name, keywords) == own
+
+
+@pytest.mark.xdist_group("in-a-group")
+def test_processes_know_of_groups(request):
+    # With a pytest that pytest-xdist does not know yet, nothing is grouped, and nothing says so.
+    assert request.node.nodeid.endswith("@in-a-group") == hasattr(request.config, "workerinput")
