@@ -196,7 +196,7 @@ def test_a_disguise_does_not_help_abuse(sidecar: RunningSidecar, disguise: str) 
 def test_friendly_text_in_any_script_is_allowed(sidecar: RunningSidecar, text: str, language: str) -> None:
     answer = judge(sidecar, text)
 
-    assert (answer["decision"], answer["language"]) == ("Allow", language)
+    assert (answer["decision"], answer["language"]) == ("Allow", language), answer
 
 
 def test_what_the_caller_says_of_the_language_counts_when_it_cannot_be_told(start_sidecar: StartSidecar) -> None:
