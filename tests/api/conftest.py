@@ -1,6 +1,22 @@
 """Fixtures of the API tests."""
 
-from sidecars import loaded_models, locator, sidecar, start_sidecar
+from collections.abc import Iterator
+
+import pytest
+
+from baleen_sidecar.flow.breaker import State
+from sidecars import RunningSidecar, loaded_models, locator, sidecar, start_sidecar
 from triton import shared_triton
 
 __all__ = ["loaded_models", "locator", "shared_triton", "sidecar", "start_sidecar"]
+
+
+@pytest.fixture(autouse=True)
+def every_model_is_left_in_use(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Blame a test, and not those after it, when the sidecar that all share asks a model no more."""
+    yield
+    if "sidecar" in request.fixturenames:
+        shared: RunningSidecar = request.getfixturevalue("sidecar")
+        breakers = shared.sidecar.ports.breakers
+        assert breakers is not None
+        assert [each for each in breakers.reports() if each.state is not State.CLOSED] == []
