@@ -13,7 +13,7 @@ __all__ = ["loaded_models", "locator", "shared_triton", "sidecar", "start_sideca
 
 @pytest.fixture(autouse=True)
 def every_model_is_left_in_use(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Blame a test, and not those after it, when the sidecar that all share asks a model no more."""
+    """Say after which test first the sidecar that all share asks a model no more; those after it may fail for that."""
     yield
     if "sidecar" in request.fixturenames:
         shared: RunningSidecar = request.getfixturevalue("sidecar")

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 from media import encode, grey
 from sidecars import RunningSidecar
 
-# One process reads the document, and begins with what the longest of these needs.
+# One process reads the document, which takes as long as many of these.
 pytestmark = pytest.mark.xdist_group("api-fuzz")
 
 load_all_checks()

@@ -85,6 +85,7 @@ async def test_a_stopped_server_is_found_out_by_callers_who_all_gave_up_and_back
         replica.confirm(MODEL)
         for _ in range(3):
             await inference.infer(MODEL, ROW)
+        await until(lambda: inference.reports()[0].under_way == 0)
         await until(lambda: len(asyncio.all_tasks()) <= idle)
 
         assert inference.reports()[0].state is State.CLOSED

@@ -24,13 +24,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, ClassVar, Final, Self
+from typing import IO, Any, ClassVar, Final, Self, TypeVar
 
 import httpx
 import yaml
 
 from cluster_tools import CONTROL_PLANE, tools
 from waiting import pauses
+
+T = TypeVar("T")
 
 ROOT: Final = Path(__file__).parents[2]
 KUBECTL: Final = Path(sys.executable).with_name("kubectl")
@@ -261,28 +263,25 @@ class ControlPlane:
 
         A kind goes only after all its objects, and what was applied to it meanwhile goes along.
         """
-        found: list[dict[str, Any]] = []
 
-        def lasts_or_is_gone() -> bool:
+        def settled() -> httpx.Response | None:
             answer = self._admin.get(path)
-            found[:] = [] if answer.is_error else [answer.json()["metadata"]]
-            return not any("deletionTimestamp" in each for each in found)
+            return None if answer.is_success and "deletionTimestamp" in answer.json()["metadata"] else answer
 
-        _wait(lasts_or_is_gone, _START_SECONDS, f"{path} was deleted and did not go")
-        return str(found[0]["resourceVersion"]) if found else None
+        answer = _wait(settled, _START_SECONDS, f"{path} was deleted and did not go")
+        return None if answer.is_error else str(answer.json()["metadata"]["resourceVersion"])
 
     def _empty(self, kind: str) -> None:
         """Delete all objects of a kind, but for those of Kubernetes and of the product's own namespace."""
         everywhere = self._path_of(kind, "").replace("/namespaces//", "/")
-        found: list[httpx.Response] = []
 
-        def answers() -> bool:
-            found[:] = [self._admin.get(everywhere, headers={"Accept": _NAMES})]
-            return found[0].is_success
+        def listed() -> httpx.Response | None:
+            answer = self._admin.get(everywhere, headers={"Accept": _NAMES})
+            return answer if answer.is_success else None
 
         # A kind that was made a moment ago is not served yet.
-        _wait(answers, _START_SECONDS, f"GET {everywhere} did not succeed")
-        for name in {each["metadata"]["namespace"] for each in found[0].json()["items"] or ()}:
+        found = _wait(listed, _START_SECONDS, f"GET {everywhere} did not succeed")
+        for name in {each["metadata"]["namespace"] for each in found.json()["items"] or ()}:
             if name != NAMESPACE and not name.startswith("kube-"):
                 self._admin.delete(self._path_of(kind, name)).raise_for_status()
 
@@ -821,12 +820,14 @@ def _is_free(lock: Path) -> bool:
         return try_lock(file, fcntl.LOCK_SH)
 
 
-def _wait(condition: Callable[[], bool], seconds: float, failure: str) -> None:
+def _wait(condition: Callable[[], T | None], seconds: float, failure: str) -> T:
+    """Return what a condition gives once that is true."""
     give_up = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > give_up:
             raise TimeoutError(f"{failure} within {seconds:g} s")
         time.sleep(_LOOK_SECONDS)
+    return found
 
 
 def _write_atomically(path: Path, text: str) -> None:
