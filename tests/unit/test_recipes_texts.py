@@ -1,5 +1,6 @@
 import json
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -232,3 +233,17 @@ def test_a_tokenizer_with_settings_of_its_own_does_not_cut_or_pad():
     assets["tokenizer.json"] = tokenizer.to_str().encode()
 
     assert read_me5(assets).windows("bad " * 600) == ME5.windows("bad " * 600)
+
+
+@pytest.mark.parametrize("changed", ["norm.json", "tokenizer.json"])
+def test_equal_assets_are_read_once_for_as_long_as_somebody_has_the_recipe(changed):
+    assets = {**me5_assets(), "norm.json": b'{"64": "at"}'}
+    first = text_recipe("me5/1", assets)
+
+    assert text_recipe("me5/1", dict(assets)) is first
+    assert text_recipe("me5/1", {**assets, changed: assets[changed] + b" "}) is not first
+
+    gone = weakref.ref(first)
+    del first
+
+    assert gone() is None

@@ -4,11 +4,13 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from baleen_core.canonical import digest_of
 from baleen_core.errors import ModelError
 from baleen_core.model.recipes import me5, pictures, tox_block
 from baleen_core.model.recipes.windows import TextRecipe
@@ -53,6 +55,9 @@ _TEXT_RECIPES: Final[Mapping[str, Callable[[Mapping[str, bytes]], TextRecipe]]] 
     "me5/1": me5.read_recipe,
     "tox-block/1": tox_block.read_recipe,
 }
+
+_built: Final[WeakValueDictionary[tuple[str, ...], TextRecipe]] = WeakValueDictionary()
+"""The text recipes that somebody has, by their name and the digests of their assets."""
 
 _INFOS: Final[Mapping[str, RecipeInfo]] = {
     **{
@@ -102,7 +107,10 @@ def image_recipe(name: str) -> ImageRecipe:
 
 
 def text_recipe(name: str, assets: Mapping[str, bytes]) -> TextRecipe:
-    """Build a text recipe from its assets; this takes up to seconds, so do it once.
+    """Return a text recipe of these assets: the one that somebody has, or one that is built.
+
+    To build one takes up to seconds, in which a tokenizer's library lets no other thread run. So a model that is
+    declared anew with the assets that it had, or another one with the same, shares what is there.
 
     Raises:
         ModelError: no recipe has that name, it takes images, or an asset is missing or not what it should be.
@@ -112,4 +120,7 @@ def text_recipe(name: str, assets: Mapping[str, bytes]) -> TextRecipe:
         raise ModelError(f"recipe {name} takes images, not text")
     if missing := [asset for asset in info.assets if asset not in assets]:
         raise ModelError(f"recipe {name} needs the assets {', '.join(info.assets)}; missing: {', '.join(missing)}")
-    return _TEXT_RECIPES[name](assets)
+    key = (name, *(digest_of(assets[asset]) for asset in info.assets))
+    if (recipe := _built.get(key)) is None:
+        recipe = _built[key] = _TEXT_RECIPES[name](assets)
+    return recipe

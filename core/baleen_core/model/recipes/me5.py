@@ -34,7 +34,7 @@ _SPACES = re.compile(" {2,}")
 _CONTROL_TOKEN = re.compile("<(/?s|pad|unk|mask)>")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Me5Recipe:
     """Rows are `<s> query : … </s>` with up to 480 tokens of the text; `normalise` maps code points to replacements."""
 

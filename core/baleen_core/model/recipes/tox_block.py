@@ -17,7 +17,7 @@ from baleen_core.model.recipes.windows import WINDOW_LIMIT, Windows, cut, pad, p
 WINDOW_TOKENS, OVERLAP_TOKENS = 100, 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class ToxBlockRecipe:
     """Rows are ids of known words (1 and up); `separators` maps code points to a space."""
 
