@@ -52,7 +52,7 @@ def video(
     Covers are brightnesses too: streams of one picture in an MP4, attachments in a Matroska file.
     """
     file = BytesIO()
-    with av.open(file, "w", format=container) as output:
+    with av.open(file, "w", format=container, options={"fflags": "+bitexact"}) as output:
         streams = []
         for _ in range(videos):
             stream = output.add_stream(codec, rate=25, options={"g": "5", "bf": "0"} if codec == "libx264" else {})

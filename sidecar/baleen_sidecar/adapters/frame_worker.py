@@ -234,6 +234,9 @@ def _video_pictures(
         lasts = frame.duration * unit if frame.duration else usual
         until = min(at + round(lasts), max(at, job.max_milliseconds))
         yield Shown(at=at, until=until, picture=partial(_render, frame, job.long_side))
+        if frame.is_corrupt:
+            # A container that finds its way again says nothing of what it lost: what follows may be a gap.
+            yield Broken()
 
 
 def _video_frames(
