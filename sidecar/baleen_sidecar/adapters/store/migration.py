@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine
 
 from baleen_sidecar.adapters.store.engine import open_engine, read_version, refuse_newer, state_errors
@@ -57,6 +55,10 @@ def schema_sql() -> str:
 
 
 def _upgrade(connection: Connection) -> None:
+    # Here, since at most starts there is nothing to migrate, and it has many dependencies to import.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection

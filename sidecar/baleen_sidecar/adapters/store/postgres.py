@@ -17,13 +17,6 @@ from baleen_sidecar.adapters.store.engine import DatabaseFault, fault_of, read_v
 from baleen_sidecar.adapters.store.migration import run_migrations
 from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION
 
-try:
-    import pg8000.dbapi
-except ImportError:  # it is in the extra [postgres]
-    HAS_DRIVER = False
-else:
-    HAS_DRIVER = True
-
 TIMEOUT_SECONDS: Final = 5.0
 """How long a connection may take to be made, and a statement to be answered; ours take milliseconds."""
 SLOW_SECONDS: Final = 300.0
@@ -238,8 +231,13 @@ class Database:
     """
 
     def __init__(self, url_file: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        if not HAS_DRIVER:
-            raise StateError("decisions in PostgreSQL need the extra [postgres]: pip install 'baleen[postgres]'")
+        try:
+            import pg8000.dbapi  # here, since most have no such database, and it takes as long to import as SQLAlchemy
+        except ImportError:
+            raise StateError(
+                "decisions in PostgreSQL need the extra [postgres]: pip install 'baleen[postgres]'"
+            ) from None
+        self._dial = pg8000.dbapi.connect
         self._url_file = url_file
         self._timeout_seconds = timeout_seconds
         self.name = str(self._read())
@@ -329,7 +327,7 @@ class Database:
             raise StateError(str(exc)) from exc
         milliseconds = str(int(timeout_seconds * 1000))
         try:
-            return pg8000.dbapi.connect(
+            return self._dial(
                 target.user,
                 host=target.host,
                 port=target.port,
