@@ -2,10 +2,12 @@
 
 import gc
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+import forked
 from forked import ForkedProcess
 from logged_process import LoggedProcess
 
@@ -16,6 +18,19 @@ settings.register_profile("baleen", deadline=None)
 settings.load_profile("baleen")
 
 LoggedProcess.start = ForkedProcess
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let all workers fork from one process."""
+    node.workerinput["fork_server"] = forked.serve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Join the others, in a worker."""
+    if hasattr(config, "workerinput"):
+        forked.join(config.workerinput["fork_server"])
+
 
 # Programs in Go that end at once (kubectl, helm, buildah) otherwise spend a fifth of their time on garbage.
 os.environ.setdefault("GOGC", "400")

@@ -17,8 +17,7 @@ _WHOLE = "SELECT id FROM decisions WHERE personal_digest IS NULL EXCEPT "
 
 def acknowledge_until_killed(folder: Path, prefix: str, seconds: float) -> list[str]:
     """Run the process, kill it so long after its first acknowledgement, and return all of those."""
-    with append_for_ever.start(folder, prefix) as process:
-        assert process.stdout is not None
+    with append_for_ever.Appender(folder, prefix) as process:
         first = process.stdout.readline()
         killing = Timer(seconds, process.kill)
         killing.start()

@@ -582,7 +582,7 @@ def test_no_acknowledged_decision_is_missing_after_writers_were_killed(database:
     heads: list[Head] = []
     for number in range(3):
         writers = [
-            append_for_ever.start("--database", url_file, f"gateway-{each}", f"{each}-{number}") for each in (1, 2)
+            append_for_ever.Appender("--database", url_file, f"gateway-{each}", f"{each}-{number}") for each in (1, 2)
         ]
         for writer in writers:
             acknowledged += append_for_ever.acknowledged_until_killed(writer, 30)

@@ -7,11 +7,11 @@ Its arguments are the state folder, or `--database`, the file of a URL and a wri
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from itertools import count
 from pathlib import Path
+from typing import Final, Self
 
 from baleen_sidecar.adapters.store import (
     Database,
@@ -23,26 +23,35 @@ from baleen_sidecar.adapters.store import (
 )
 from baleen_sidecar.ports import Beside, Debt, KeptContent, RequestKey
 from decision_records import make_record
+from forked import ForkedProcess
 
+_END_SECONDS: Final = 10
 APPENDERS = 64
 AUTHORS = 5
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start the process, and give it the code that this one runs."""
-    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": os.pathsep.join(folders)},
-    )
+class Appender(ForkedProcess):
+    """The process as it runs, of which `stdout` is read; it ends with its block, at the latest."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        reader, writer = os.pipe()
+        self.stdout = os.fdopen(reader)
+        with os.fdopen(writer, "wb") as output:
+            super().__init__("append_for_ever", *map(str, arguments), environment={}, stdout=output)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.wait(_END_SECONDS)
+        self.stdout.close()
+        self.stderr.close()
 
 
-def acknowledged_until_killed(process: subprocess.Popen[str], number: int) -> list[str]:
+def acknowledged_until_killed(process: Appender, number: int) -> list[str]:
     """Kill it once it has acknowledged so many, and return all of those."""
     with process:
-        assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(number)]
         process.kill()
         lines += process.stdout
