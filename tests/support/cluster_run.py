@@ -96,6 +96,12 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["cluster_built"] = is_built(node.config)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let one process run all tests to which a control plane is lent: each would have to start one."""
+    if "lent_control_plane" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("lent-control-plane"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests that need a cluster, or Helm, last where the binaries are still being built.
 
@@ -109,7 +115,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     known = read_seconds()
     names = {item: own_id(item.nodeid, item.keywords) for item in items}
-    items[:] = ordered(kinds, {item: known[name] for item, name in names.items() if name in known})
+    groups = {item: str(mark.args[0]) for item in items if (mark := item.get_closest_marker("xdist_group"))}
+    items[:] = ordered(kinds, {item: known[name] for item, name in names.items() if name in known}, groups)
 
 
 def _kind_of(item: pytest.Item, built: bool) -> Kind:

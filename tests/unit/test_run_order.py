@@ -37,6 +37,13 @@ def test_of_what_waits_and_of_what_does_not_the_longest_come_first(suite, second
         assert same == sorted(same, reverse=True)
 
 
+def test_what_one_process_runs_is_as_long_as_all_of_it():
+    suite = dict.fromkeys(range(6), Kind(waits=False))
+    seconds = {0: 10.0, 3: 7.0, 4: 5.0, 5: 12.0}
+
+    assert ordered(suite, seconds, {3: "a", 4: "a", 1: "b"}) == [3, 4, 5, 0, 1, 2]
+
+
 def test_what_is_short_keeps_its_place():
     suite = dict.fromkeys(range(50), Kind(waits=False))
 
