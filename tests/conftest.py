@@ -13,8 +13,10 @@ from logged_process import LoggedProcess
 
 pytest_plugins = ["cluster_run", "postgres_server", "redis_server"]
 
-# How long one example takes is the machine's affair, and no law of the product.
-settings.register_profile("baleen", deadline=None)
+# How long one example takes is the machine's affair, and no law of the product. Each run has other examples, so many
+# runs see many; `--hypothesis-profile=thorough` sees them in one.
+settings.register_profile("baleen", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile("baleen")
 
 LoggedProcess.start = ForkedProcess

@@ -32,7 +32,7 @@ from evidence import (
     make_record,
 )
 
-law = settings(max_examples=75)
+law = settings(max_examples=50)
 
 
 def severity(decision: Decision) -> int:
