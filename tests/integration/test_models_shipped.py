@@ -1,8 +1,10 @@
 """The shipped models as they are fetched: whole, quick the second time, and with the answers that they promise."""
 
+import functools
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,12 @@ from baleen_cli.models.progress import SilentProgress
 from baleen_cli.models.store import ModelStore
 from baleen_core.model.golden import compare_golden
 from baleen_core.model.parse import parse_model
-from baleen_core.model.recipes import find_recipe, image_recipe, text_recipe
+from baleen_core.model.recipes import TextRecipe, find_recipe, image_recipe, text_recipe
 from baleen_core.model.signals import read_signals
 from triton import make_rows
+
+# One process reads the models, which takes seconds.
+pytestmark = pytest.mark.xdist_group("models-shipped")
 
 SOURCES = pytest.mark.parametrize("source", load_catalog(), ids=lambda source: source.name)
 TOLERANCE = 1e-5
@@ -34,17 +39,27 @@ PICTURES = sorted(
 
 
 @pytest.fixture(scope="module")
-def store() -> ModelStore:
-    """Return the user's own store, with every model in it."""
+def store() -> Iterator[ModelStore]:
+    """Return the user's own store, with every model in it; what is opened in it is kept meanwhile."""
     store = ModelStore()
     fetch_models([], store)
-    return store
+    (source,) = (source for source in store.catalog if source.name == "text-safety")
+    kept = read_recipe(store, source)
+    yield store
+    del kept
+    open_file.cache_clear()
+
+
+def read_recipe(store: ModelStore, source: ModelSource) -> TextRecipe:
+    assets = {name: path.read_bytes() for name, path in store.locate(source.name).assets.items()}
+    return text_recipe(parse_model(source.entry).preprocessing.recipe, assets)
 
 
 def open_session(store: ModelStore, name: str) -> onnxruntime.InferenceSession:
     return open_file(store.locate(name).onnx)
 
 
+@functools.cache
 def open_file(onnx: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -64,8 +79,7 @@ def prepare(store: ModelStore, source: ModelSource, index: int) -> dict[str, np.
         content = ModelLocator(store, store.root).golden_file(model, str(given.name))
         picture = Image.open(io.BytesIO(content)).convert("RGB")
         return {model.inputs[0].name: image_recipe(recipe)(picture)[None]}
-    assets = {name: path.read_bytes() for name, path in store.locate(source.name).assets.items()}
-    text = text_recipe(recipe, assets)
+    text = read_recipe(store, source)
     return dict(text.collate(text.windows(given.text).rows))
 
 
@@ -136,8 +150,7 @@ def test_a_row_has_the_same_answer_alone_and_in_a_batch(store, source):
 def test_a_text_has_the_same_answer_alone_and_padded_beside_a_long_one(store):
     (source,) = (source for source in store.catalog if source.name == "text-safety")
     session = open_session(store, source.name)
-    assets = {name: path.read_bytes() for name, path in store.locate(source.name).assets.items()}
-    recipe = text_recipe("me5/1", assets)
+    recipe = read_recipe(store, source)
     rows = [recipe.windows(text).rows[0] for text in ("You fool.", "明日は動物園に行きます。", "a long road " * 100)]
     together = session.run(None, recipe.collate(rows))
 

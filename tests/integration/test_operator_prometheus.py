@@ -22,6 +22,9 @@ from waiting import until
 
 __all__ = ["prometheus"]
 
+# One process starts the server.
+pytestmark = pytest.mark.xdist_group("prometheus")
+
 KEY = ("trust-safety", "community")
 STABLE = "sha256:" + "5" * 64
 TOKEN = "a-token-that-nobody-may-see"

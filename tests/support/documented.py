@@ -10,6 +10,10 @@ import httpx
 import jsonschema_rs
 
 PROBLEM = "application/problem+json"
+_PROBLEM_SCHEMA = {"$ref": "#/components/schemas/ProblemDetails"}
+
+_validators: dict[tuple[int, int], tuple[Any, Any, jsonschema_rs.Validator]] = {}
+"""What was compiled, by the identity of a document and of a schema of it, both of which it keeps alive."""
 
 
 @dataclass
@@ -65,12 +69,16 @@ def assert_problem(document: Mapping[str, Any], response: httpx.Response) -> Non
     header = Message()
     header["content-type"] = response.headers["content-type"]
     assert header.get_content_type() == PROBLEM, response.headers["content-type"]
-    check_schema(document, {"$ref": "#/components/schemas/ProblemDetails"}, response.json())
+    check_schema(document, _PROBLEM_SCHEMA, response.json())
     assert response.json()["status"] == response.status_code
 
 
 def check_schema(document: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> None:
     """Fail unless a value is what a schema of the document says, naming every difference."""
-    validator = jsonschema_rs.validator_for({**schema, "components": document["components"]})
+    key = (id(document), id(schema))
+    if key not in _validators:
+        compiled = jsonschema_rs.validator_for({**schema, "components": document["components"]})
+        _validators[key] = (document, schema, compiled)
+    *_, validator = _validators[key]
     wrong = [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(value)]
     assert not wrong, wrong

@@ -336,14 +336,14 @@ HOSTILE_UNITS = [
 
 @pytest.mark.parametrize("unit", HOSTILE_UNITS)
 def test_hostile_text_takes_time_in_proportion_to_its_size(unit: str) -> None:
-    text = (unit * 200_000)[:200_000]
+    text = (unit * 100_000)[:100_000]
     start = time.process_time()
     for function in (clean, deobfuscate, fold, readings, count_links):
         function(text)
         function("x" + text + "\x00")
 
-    # Less than 1 s of the processor, however busy it is; with a quadratic step it takes minutes.
-    assert time.process_time() - start < 10
+    # Less than 0.5 s of the processor, however busy it is; with a quadratic step it takes a minute.
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("unit", HOSTILE_UNITS)
