@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
         forked.join(config.workerinput["fork_server"])
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave no process behind."""
+    if not hasattr(config, "workerinput"):
+        forked.end()
+
+
 # Programs in Go that end at once (kubectl, helm, buildah) otherwise spend a fifth of their time on garbage.
 os.environ.setdefault("GOGC", "400")
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cache
 from multiprocessing import forkserver
@@ -30,6 +31,7 @@ _IMPORTED: Final = (
     "ready_to_fork",
 )
 _PR_SET_NAME: Final = 15
+_END_SECONDS: Final = 10
 
 Joining = tuple[str, int, int]
 """The address of a fork server, a process that has the descriptor which keeps it alive, and that descriptor there."""
@@ -138,6 +140,17 @@ def join(joining: Joining) -> None:
     own._forkserver_address, pid, alive = joining
     own._forkserver_alive_fd = os.open(f"/proc/{pid}/fd/{alive}", os.O_WRONLY)
     own.ensure_running = lambda: None
+
+
+def end() -> None:
+    """Let the process that `serve` started end, once nobody forks from it, and wait for it a while."""
+    own: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if own._forkserver_pid is None:
+        return
+    os.close(own._forkserver_alive_fd)
+    give_up = time.monotonic() + _END_SECONDS
+    while not os.waitpid(own._forkserver_pid, os.WNOHANG)[0] and time.monotonic() < give_up:
+        time.sleep(0.05)
 
 
 def start_anew(module: str, *, environment: Mapping[str, str]) -> "subprocess.Popen[str]":
