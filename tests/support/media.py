@@ -46,16 +46,19 @@ def video(
     audio_seconds: float = 0,
     videos: int = 1,
     covers: Sequence[int] = (),
+    held_back: int = 0,
 ) -> bytes:
     """A video of plain pictures, each a time in milliseconds and a brightness (16 to 235 survives every codec).
 
-    Covers are brightnesses too: streams of one picture in an MP4, attachments in a Matroska file.
+    Covers are brightnesses too: streams of one picture in an MP4, attachments in a Matroska file. `held_back` is how
+    many pictures in a row H.264 may code by what follows them, which a decoder shows later than it reads them.
     """
+    h264 = {"g": "5" if not held_back else "12", "bf": str(held_back)}
     file = BytesIO()
     with av.open(file, "w", format=container, options={"fflags": "+bitexact"}) as output:
         streams = []
         for _ in range(videos):
-            stream = output.add_stream(codec, rate=25, options={"g": "5", "bf": "0"} if codec == "libx264" else {})
+            stream = output.add_stream(codec, rate=25, options=h264 if codec == "libx264" else {})
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.codec_context.time_base = Fraction(1, 1000)
             streams.append(stream)

@@ -5,6 +5,7 @@ files, growing beyond a size, and outliving its parent; whatever happens to it i
 """
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -44,6 +45,19 @@ _OPTIONS: Final = {
     "protocol_whitelist": "none",
     "ignore_editlist": "1",  # an MP4 may ask players to leave parts out; not all of them do
 }
+
+SKIPPING: Final = ("matroska,webm", "flv")
+"""FFmpeg's formats that go on behind damaged bytes without a word, and whose pictures may stand for long."""
+
+PACKED_BYTES: Final = 512
+"""What the formats of SKIPPING put between two packets at most; with more, something is lost there. Tables that stand
+in between do no harm: pictures go on in time there."""
+
+STEADY: Final = ("mpegts", "mpeg", "asf", "ogg")
+"""FFmpeg's formats that do the same, but pad as they like; their pictures come at a steady rate."""
+
+STEADY_MILLISECONDS: Final = 500
+"""How late a picture may come in the formats of STEADY; before a later one something is lost."""
 
 SLACK_MILLISECONDS: Final = 250
 """How far over the limit a length may be: containers round, and audio outlasts video by a little."""
@@ -176,7 +190,7 @@ def _open_video(source: IO[bytes], job: Job) -> Footage:
         width=stream.width,
         height=stream.height,
         between=None,
-        pictures=_video_pictures(packets, stream, job),
+        pictures=_video_pictures(packets, stream, job, steady=container.format.name in STEADY),
         covers=pictures,
         lost=len(covers) - len(pictures),
     )
@@ -185,7 +199,11 @@ def _open_video(source: IO[bytes], job: Job) -> Footage:
 def _packets(container: "InputContainer", streams: "Sequence[VideoStream]") -> "Iterator[Packet[VideoStream] | Broken]":
     from av import FFmpegError
 
-    packets = cast("Iterator[Packet[VideoStream]]", container.demux(*streams))
+    wanted = {stream.index for stream in streams}
+    skipping = container.format.name in SKIPPING
+    # What lies between two packets is known only with those of sound and subtitles, too.
+    packets = cast("Iterator[Packet[VideoStream]]", container.demux() if skipping else container.demux(*streams))
+    end: int | None = None
     while True:
         try:
             packet = next(packets, None)
@@ -194,7 +212,18 @@ def _packets(container: "InputContainer", streams: "Sequence[VideoStream]") -> "
             return
         if packet is None:
             return
-        yield packet
+        if skipping and packet.pos is not None:
+            if end is not None and packet.pos > end + PACKED_BYTES:
+                yield Broken()
+            end = packet.pos + _stored_bytes(packet)
+        if packet.stream.index in wanted:
+            yield packet
+
+
+def _stored_bytes(packet: "Packet[VideoStream]") -> int:
+    """Return how long a packet is in its file; WebM keeps what is transparent beside the picture."""
+    kind: Final = "matroska_block_additional"
+    return packet.size + (packet.get_sidedata(kind).buffer_size if packet.has_sidedata(kind) else 0)
 
 
 def _take_covers(
@@ -218,12 +247,13 @@ def _take_covers(
 
 
 def _video_pictures(
-    packets: "Iterator[Packet[VideoStream] | Broken]", stream: "VideoStream", job: Job
+    packets: "Iterator[Packet[VideoStream] | Broken]", stream: "VideoStream", job: Job, *, steady: bool
 ) -> Iterator[Shown[Render] | Broken]:
     """Time every frame: its time is its own, and at least 1 ms after the one before, whatever it claims."""
     unit = float(stream.time_base or 0) * 1000
     usual = min(1000.0, 1000 / float(stream.average_rate)) if stream.average_rate else 40.0
     start, before = stream.start_time or 0, -1
+    until: int | None = None
     for frame in _video_frames(packets, stream):
         if isinstance(frame, Broken):
             yield frame
@@ -231,6 +261,8 @@ def _video_pictures(
         claimed = (frame.pts - start) * unit if frame.pts is not None else before + usual
         before = at = max(round(claimed), before + 1)
         _check_length(at, job)
+        if steady and until is not None and at > until + STEADY_MILLISECONDS:
+            yield Broken()
         lasts = frame.duration * unit if frame.duration else usual
         until = min(at + round(lasts), max(at, job.max_milliseconds))
         yield Shown(at=at, until=until, picture=partial(_render, frame, job.long_side))
@@ -242,21 +274,36 @@ def _video_pictures(
 def _video_frames(
     packets: "Iterator[Packet[VideoStream] | Broken]", stream: "VideoStream"
 ) -> "Iterator[VideoFrame | Broken]":
-    """Decode every frame that can be decoded."""
+    """Decode every frame that can be decoded.
+
+    A decoder may hold frames back: what is broken between two packets stands before each frame until one comes that
+    is later than every packet before the break.
+    """
     from av import FFmpegError
 
+    latest = lost = -math.inf
+    broken = 0
     for packet in packets:
         if isinstance(packet, Broken):
-            yield packet
+            broken, lost = broken + packet.pictures, latest
             continue
         if packet.stream.index != stream.index:
             continue
+        if packet.pts is not None:
+            latest = max(latest, packet.pts)
         try:
             frames = packet.decode()
         except FFmpegError:
-            yield Broken()
+            broken, lost = broken + 1, latest
             continue
-        yield from frames
+        for frame in frames:
+            if broken:
+                yield Broken(broken)
+            if frame.pts is None or frame.pts > lost:
+                broken = 0
+            yield frame
+    if broken:
+        yield Broken(broken)
 
 
 def _open_animation(source: IO[bytes], job: Job) -> Footage:

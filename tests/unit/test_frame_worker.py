@@ -1,0 +1,127 @@
+"""What is lost of a video counts as missing, wherever it begins and whatever its container says of it: nothing."""
+
+from io import BytesIO
+
+import av
+import numpy as np
+import pytest
+
+from baleen_sidecar.adapters import frame_wire as wire
+from baleen_sidecar.adapters.frame_wire import Job, Kind
+from baleen_sidecar.adapters.frame_worker import decode
+from media import steady, video
+
+RATE = 120
+JOB = Job(
+    frames_per_minute=RATE,
+    max_milliseconds=60_000,
+    max_pixels=1_000_000,
+    long_side=64,
+    memory_bytes=2**31,
+    cpu_seconds=60,
+    parent=0,
+)
+PLACES = (-60, -29, -1, 15, 44)
+"""Where the damage begins, from a third of the file on: in a picture, between two, in what stands before one."""
+
+CONTAINERS = [
+    pytest.param({"container": "matroska"}, id="Matroska"),
+    pytest.param({"container": "matroska", "audio_seconds": 6}, id="Matroska with sound"),
+    pytest.param({"container": "matroska", "held_back": 3}, id="Matroska with pictures held back"),
+    pytest.param({"container": "webm", "codec": "libvpx"}, id="WebM"),
+    pytest.param({"container": "flv"}, id="FLV"),
+    pytest.param({"container": "mpegts"}, id="MPEG-TS"),
+    pytest.param({"container": "mpegts", "held_back": 3}, id="MPEG-TS with pictures held back"),
+    pytest.param({"container": "asf"}, id="ASF"),
+    pytest.param({"container": "ogg", "codec": "libvpx"}, id="Ogg"),
+    pytest.param({"container": "mp4"}, id="MP4"),
+]
+
+
+def seen(data: bytes) -> tuple[list[int], int]:
+    """The instants that had a picture, in milliseconds, and how many had none."""
+    at: list[int] = []
+    for message in decode(BytesIO(data), JOB):
+        kind, _ = wire.HEADER.unpack_from(message)
+        body = message[wire.HEADER.size :]
+        match Kind(kind):
+            case Kind.FRAME:
+                at.append(wire.FRAME.unpack_from(body)[0])
+            case Kind.AGAIN:
+                at.append(wire.AGAIN.unpack(body)[0])
+            case Kind.END:
+                return at, wire.END.unpack(body)[0]
+            case Kind.REFUSAL:
+                raise wire.read_refusal(body)
+    raise AssertionError("it has no end")
+
+
+def kept(data: bytes) -> list[int]:
+    """The times of the pictures that can be read of a file, in milliseconds."""
+    with av.open(BytesIO(data)) as container:
+        (stream,) = container.streams.video
+        start = stream.start_time or 0
+        unit = stream.time_base
+        assert unit is not None
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+        return sorted(round((packet.pts - start) * unit * 1000) for packet in packets)
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_no_instant_of_a_stretch_that_is_gone_counts_as_seen(kind):
+    whole = video(steady(6), **kind)
+    third = len(whole) // 3
+    everything = kept(whole)
+    for place in PLACES:
+        damaged = bytearray(whole)
+        damaged[third + place : 2 * third + place] = bytes(third)
+        left = kept(bytes(damaged))
+
+        at, missing = seen(bytes(damaged))
+
+        assert missing >= 2, place
+        assert 12 <= len(at) + missing <= 14, place
+        for instant in at:
+            shown = max((time for time in everything if time <= instant), default=everything[0])
+            assert min(abs(time - shown) for time in left) <= 80, (place, instant)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param({"container": "matroska"}, id="Matroska"),
+        pytest.param({"container": "matroska", "held_back": 3}, id="Matroska with pictures held back"),
+        pytest.param({"container": "webm", "codec": "libvpx"}, id="WebM"),
+        pytest.param({"container": "flv"}, id="FLV"),
+        pytest.param({"container": "mp4"}, id="MP4"),
+    ],
+)
+def test_a_picture_that_stands_for_long_is_seen_as_long_as_it_stands(kind):
+    moving = steady(1)
+
+    at, missing = seen(video([*moving, *((4000 + time, level) for time, level in moving)], **kind))
+
+    assert missing == 0
+    assert len(at) == 11
+
+
+def test_what_is_transparent_is_no_gap_in_a_webm():
+    noise = np.random.default_rng(1)
+    file = BytesIO()
+    with av.open(file, "w", format="webm", options={"fflags": "+bitexact"}) as output:
+        stream = output.add_stream("libvpx", rate=25, options={"auto-alt-ref": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for at in (0, 1, 2, 100, 101, 102):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (48, 64, 4), dtype=np.uint8), format="rgba")
+            frame.pts = at
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    data = file.getvalue()
+    with av.open(BytesIO(data)) as container:
+        kinds = [packet.has_sidedata("matroska_block_additional") for packet in container.demux(video=0) if packet.size]
+    assert kinds == [True] * 6
+
+    at, missing = seen(data)
+
+    assert missing == 0
+    assert len(at) == 10
