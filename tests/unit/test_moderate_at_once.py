@@ -154,7 +154,8 @@ async def test_of_many_each_is_kept_for_itself_and_by_the_deadline(site: Site) -
     assert site.log.waiting == 0
 
 
-async def test_who_leaves_takes_what_waits_for_the_log_along(site: Site) -> None:
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "told twice"])
+async def test_who_leaves_takes_what_waits_for_the_log_along(site: Site, times: int) -> None:
     site.log.slow = {3}
     moderate = site.moderate()
     quick, record = (moderate.text_at_once(text, Context(), caller()) for text in ("ab", "abc"))
@@ -166,7 +167,11 @@ async def test_who_leaves_takes_what_waits_for_the_log_along(site: Site) -> None
     assert site.log.waiting == 1
 
     keeping.cancel()
+    if times == 2:
+        await asyncio.sleep(0)
+        keeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await keeping
+    await asyncio.sleep(0)
     assert site.log.waiting == 0
     assert site.heard == [quick]

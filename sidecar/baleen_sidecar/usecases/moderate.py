@@ -562,33 +562,23 @@ class Moderate:
         finally:
             if left := [each for each in waited_for if each.cancel()]:
                 await asyncio.wait(left)
-            # Also where the caller has left: what is on record by now is to be heard of.
-            found = [
-                each if isinstance(each, Exception) else self._kept(record, caller, each, why_not)
-                for record, each in zip(records, begun, strict=True)
-            ]
-        return found
+        return [
+            each if isinstance(each, Exception) else _outcome(record, each, why_not)
+            for record, each in zip(records, begun, strict=True)
+        ]
 
     def _begin(self, record: DecisionRecord, caller: Caller) -> asyncio.Future[bool] | Exception:
         try:
-            return self._log.begin(record, _beside(record, None, caller))
+            begun = self._log.begin(record, _beside(record, None, caller))
         except Exception as exc:  # of this one alone: the others are kept all the same
             return exc
+        # However the caller leaves: what is on record is heard of.
+        begun.add_done_callback(partial(self._heard_if_kept, record, caller))
+        return begun
 
-    def _kept(
-        self, record: DecisionRecord, caller: Caller, ended: asyncio.Future[bool], why_not: Exception
-    ) -> DecisionRecord | Exception:
-        """Say what became of one that was begun; `why_not` if it was cancelled, as that is not known by now."""
-        if ended.cancelled():
-            return why_not
-        if (failed := ended.exception()) is not None:
-            if not isinstance(failed, Exception):
-                raise failed
-            return failed
-        if not ended.result():
-            return Superseded()
-        self._heard(record, caller)
-        return record
+    def _heard_if_kept(self, record: DecisionRecord, caller: Caller, ended: asyncio.Future[bool]) -> None:
+        if not ended.cancelled() and ended.exception() is None and ended.result():
+            self._heard(record, caller)
 
     def _heard(self, record: DecisionRecord, caller: Caller) -> None:
         if caller.again is None:
@@ -632,6 +622,17 @@ class Moderate:
         """
         spent = self._shell.monotonic_seconds() - caller.received_seconds
         return Deadline(caller.deadline_seconds, caller.deadline_seconds - spent)
+
+
+def _outcome(record: DecisionRecord, ended: asyncio.Future[bool], why_not: Exception) -> DecisionRecord | Exception:
+    """Say what became of one that was begun; `why_not` if it was cancelled, as that is not known by now."""
+    if ended.cancelled():
+        return why_not
+    if (failed := ended.exception()) is not None:
+        if not isinstance(failed, Exception):
+            raise failed
+        return failed
+    return record if ended.result() else Superseded()
 
 
 class Deadline:
