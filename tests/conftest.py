@@ -42,6 +42,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 # Programs in Go that end at once (kubectl, helm, buildah) otherwise spend a fifth of their time on garbage.
 os.environ.setdefault("GOGC", "400")
+# Nothing here multiplies large matrices, and OpenBLAS has threads for it that spin from the import of numpy on.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # At the default, every 700 new objects are looked through for cycles, and now and then all objects of 8,000 tests.
 gc.set_threshold(20_000, 20, 20)

@@ -138,7 +138,7 @@ def test_threads_are_bounded_for_every_library_that_would_take_all_cores():
         environment.items()
         >= {
             "OMP_NUM_THREADS": "4",
-            "OPENBLAS_NUM_THREADS": "4",
+            "OPENBLAS_NUM_THREADS": "1",
             "ORT_TENSORRT_FP16_ENABLE": "1",
             "ORT_TENSORRT_ENGINE_CACHE_ENABLE": "1",
             "CUDA_CACHE_MAXSIZE": "2147483648",

@@ -18,7 +18,10 @@ from baleen_core.model.python_backend import SITE_VARIABLE
 LogLine = Callable[[str], None]
 """Takes one line of the server's log, without its end."""
 
-_PASSED_ON: Final = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+_PASSED_ON: Final = (
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS"),
+)
 _REGION_BYTES: Final = 1 << 20
 _MAX_LINE_BYTES: Final = 16 << 10
 _EXIT_TIMEOUT_SECONDS: Final = 5
@@ -115,6 +118,8 @@ def _environment(launch: Launch) -> dict[str, str]:
     """Start from nothing: a PYTHONHOME, a LD_LIBRARY_PATH or a user's site folder of ours would break the backend."""
     home = str(launch.folder)
     return {
+        # A model's arrays are only joined and looked at, and threads of OpenBLAS spin from the import of numpy on.
+        "OPENBLAS_NUM_THREADS": "1",
         **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LD_LIBRARY_PATH": str(launch.installation.libraries),
@@ -123,7 +128,6 @@ def _environment(launch: Launch) -> dict[str, str]:
         "TMPDIR": home,
         SITE_VARIABLE: str(launch.installation.site),
         "OMP_NUM_THREADS": str(launch.threads),
-        "OPENBLAS_NUM_THREADS": str(launch.threads),
     }
 
 

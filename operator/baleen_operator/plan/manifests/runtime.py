@@ -175,8 +175,12 @@ def _threads(deployment: ModelDeployment) -> int:
 
 
 def _environment(deployment: ModelDeployment) -> dict[str, str]:
-    threads = str(_threads(deployment))
-    found = {"HOME": "/tmp", "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}  # noqa: S108  a volume of its own
+    found = {
+        "HOME": "/tmp",  # noqa: S108  a volume of its own
+        "OMP_NUM_THREADS": str(_threads(deployment)),
+        # A model's arrays are only joined and looked at, and threads of OpenBLAS spin from the import of numpy on.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     if deployment.gpu:
         found["CUDA_CACHE_MAXSIZE"] = "2147483648"
     if any(model.optimization.precision is Precision.FP16 for model in deployment.models):
