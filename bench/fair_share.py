@@ -61,7 +61,7 @@ class Run:
 
 def measure(effort: Effort) -> Outcome:
     """Offer the same load several times."""
-    with stage() as on:
+    with stage(quick=effort.quick) as on:
         front = on.sidecar({name: Caller(tenant=name) for name in (*CALM, FLOOD)})
         _offer(front, effort, 0)  # warms up
         pairs = [(_offer(front, effort, seed), _offer(front, effort, seed)) for seed in range(effort.noise_pairs)]

@@ -63,7 +63,7 @@ class Times:
 
 
 FULL: Final = Times(before=4.0, outage=30.0, after=12.0, well=WELL_SECONDS)
-QUICK: Final = Times(before=0.4, outage=0.8, after=2.0, well=1.0)
+QUICK: Final = Times(before=0.3, outage=0.5, after=1.0, well=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

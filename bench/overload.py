@@ -87,7 +87,7 @@ class Point:
 
 def measure(effort: Effort) -> Outcome:
     """Measure Envoy against itself, then both in turns, then the curve and the return."""
-    with stage() as on:
+    with stage(quick=effort.quick) as on:
         subject = on.sidecar(CALLERS)
         calm = [_offer(subject, _CALM, effort, seed) for seed in range(2)][1]  # the first one warms up
         with on.envoy(tuple(CALLERS)) as peer:
@@ -168,7 +168,7 @@ def _offer(front: Front, times: float, effort: Effort, seed: int) -> Point:
 
 def _recover(front: Front, effort: Effort, seed: int) -> tuple[float, Offered]:
     """Have a flood come over a load that can be answered, and look how long after it all of that is answered again."""
-    scale = 0.2 if effort.quick else 1.0
+    scale = 0.1 if effort.quick else 1.0
     begin, flood, look = (scale * each for each in (_BEFORE_SECONDS, _FLOOD_SECONDS, _LOOK_SECONDS))
     flows = [
         Flow(

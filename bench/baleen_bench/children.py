@@ -74,17 +74,39 @@ def child(module: str, *arguments: str, cpu: int) -> Iterator[Child]:
         try:
             line = _first_line(said)
             if not line.strip().isdigit():
-                errors.seek(0)
-                raise RuntimeError(f"{module} did not start: {errors.read()[-4000:].decode(errors='replace')}")
+                raise RuntimeError(f"{module} did not start: {_all_of(errors)[-4000:].decode(errors='replace')}")
             yield Child(pid=process.pid, port=int(line))
         finally:
             stop(process)
+
+
+def output_of(module: str, *arguments: str, cpu: int, seconds: float) -> bytes:
+    """Run `python -m module` on one core to its end, for which it has so long, and return what it wrote.
+
+    Raises:
+        RuntimeError: it failed; what it wrote to stderr is in the message.
+        subprocess.TimeoutExpired: it took longer.
+    """
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+        process = Child.start(module, arguments, cpu=cpu, stdout=said, stderr=errors)
+        try:
+            status = process.wait(seconds)
+        finally:
+            stop(process)
+        if status:
+            raise RuntimeError(f"{module} failed: {_all_of(errors)[-4000:].decode(errors='replace')}")
+        return _all_of(said)
 
 
 def announce(listening: socket.socket) -> None:
     """For the child: take connections from now on, whoever answers them, and print the port."""
     listening.listen(_BACKLOG)
     print(listening.getsockname()[1], flush=True)
+
+
+def _all_of(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _first_line(said: IO[bytes]) -> bytes:

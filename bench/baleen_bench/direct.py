@@ -19,8 +19,8 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from baleen_bench.build import loadgen
-from baleen_bench.children import BENCH
-from baleen_bench.load import CONNECTIONS, Load, Meter, read_load, run_generator
+from baleen_bench.children import output_of
+from baleen_bench.load import CONNECTIONS, GRACE_SECONDS, Load, Meter, read_load
 from baleen_bench.models import load
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.schema import Tensor
@@ -49,14 +49,14 @@ class DirectSide:
     def offer(self, *, rate: float, seconds: float, seed: int) -> Load:
         """See Side."""
         meter = Meter(self.triton)
-        report = run_generator(
-            [
-                *("taskset", "--cpu-list", str(self.cpu), sys.executable, "-m", "baleen_bench.direct"),
-                *("--endpoint", self.endpoint, "--model", self.model, "--texts", str(self.texts)),
-                *("--rate", str(rate), "--seconds", str(seconds), "--seed", str(seed)),
-            ],
-            folder=BENCH,
+        said = output_of(
+            "baleen_bench.direct",
+            *("--endpoint", self.endpoint, "--model", self.model, "--texts", str(self.texts)),
+            *("--rate", str(rate), "--seconds", str(seconds), "--seed", str(seed)),
+            cpu=self.cpu,
+            seconds=seconds + GRACE_SECONDS,
         )
+        report = json.loads(said)
         return read_load(report, server=report["own_cpu_seconds"], triton=meter.used())
 
 

@@ -43,7 +43,7 @@ class Effort:
 
 
 FULL: Final = Effort(seconds=2.5, repetitions=5, noise_pairs=3, step_seconds=1.0, calibration_seconds=20.0)
-QUICK: Final = Effort(seconds=0.3, repetitions=1, noise_pairs=1, step_seconds=0.2, calibration_seconds=0.4, quick=True)
+QUICK: Final = Effort(seconds=0.2, repetitions=1, noise_pairs=1, step_seconds=0.2, calibration_seconds=0.4, quick=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

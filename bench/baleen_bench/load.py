@@ -17,7 +17,7 @@ OVERLOAD: Final = 1.3
 """Capacity is what is answered while this much of it is offered."""
 _LONGEST_SECONDS: Final = 600.0
 """The longest load, or search for the most, that a generator takes."""
-_GRACE_SECONDS: Final = 60.0
+GRACE_SECONDS: Final = 60.0
 """How much longer than its load a generator may take."""
 
 
@@ -126,7 +126,7 @@ def generator(
     with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as process:
 
         def report(seconds: float) -> dict[str, Any]:
-            said, errors = process.communicate(timeout=seconds + _GRACE_SECONDS)
+            said, errors = process.communicate(timeout=seconds + GRACE_SECONDS)
             if process.returncode:
                 raise RuntimeError(f"the load generator failed: {errors.strip()}")
             found: dict[str, Any] = json.loads(said)

@@ -23,6 +23,8 @@ from baleen_sidecar.settings import Durability
 DEADLINE_SECONDS: Final = 0.5
 _TEXTS: Final = 8_192
 """Of each caller, all different: equal ones at a time would be answered together."""
+_QUICK_TEXTS: Final = 1_024
+"""For a quick run, of which few are sent."""
 _CALLS: Final = 64
 
 
@@ -41,6 +43,7 @@ class Stage:
 
     bench: Bench
     server: Triton
+    texts: int
 
     def sidecar(self, callers: Mapping[str, Caller]) -> Front:
         """Put the product in front, with an API key for each caller."""
@@ -64,7 +67,7 @@ class Stage:
             cpu=self.bench.cores.other,
             callers={
                 name: (
-                    f"-lines={_write_requests(self.bench.folder / f'{name}.jsonl', caller=number)}",
+                    f"-lines={_write_requests(self.bench.folder / f'{name}.jsonl', caller=number, texts=self.texts)}",
                     "-header=Content-Type: application/json",
                     f"-header=X-API-Key: {keys[caller.key_of or name]}",
                     f"-header=X-Baleen-Priority: {caller.priority.title}",
@@ -91,10 +94,10 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
+def stage(*, quick: bool) -> Iterator[Stage]:
     """Run the model on one core until the end of the block."""
     with bench() as here, triton(STUB.name, cpu=here.cores.other) as server:
-        yield Stage(bench=here, server=server)
+        yield Stage(bench=here, server=server, texts=_QUICK_TEXTS if quick else _TEXTS)
 
 
 def _render_keys(callers: Mapping[str, Caller], keys: Mapping[str, str]) -> str:
@@ -111,8 +114,8 @@ def _render_keys(callers: Mapping[str, Caller], keys: Mapping[str, str]) -> str:
     return yaml.safe_dump(render_key_list(KeyList(keys=tuple(entries))))
 
 
-def _write_requests(path: Path, *, caller: int) -> Path:
+def _write_requests(path: Path, *, caller: int, texts: int) -> Path:
     known = messages()
-    numbers = range(caller * _TEXTS, (caller + 1) * _TEXTS)
+    numbers = range(caller * texts, (caller + 1) * texts)
     texts = (f"{known[number % len(known)]} {number}" for number in numbers)
     return write_lines(path, (request(text, number) for text, number in zip(texts, numbers, strict=True)))

@@ -13,7 +13,7 @@ from forked import ForkedProcess
 
 DIFFERENCES: Final = frozenset({"added_latency_p50_ms"})
 """What may be below zero."""
-BEGUN_ANEW: Final = "refuse_cpu_us"
+BEGUN_ANEW: Final = "decide_ratio_floor"
 """Its servers begin as they do when they are measured: a floor and the product."""
 
 
