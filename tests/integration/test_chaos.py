@@ -33,7 +33,7 @@ pytestmark = pytest.mark.triton
 
 ROUNDS = int(os.environ.get("BALEEN_CHAOS_ROUNDS", "0"))
 IS_LONG = ROUNDS > 0
-RATE = 30.0
+RATE = 30.0 if IS_LONG else 20.0
 HOLD_SECONDS = 3.0 if IS_LONG else 0.5
 CROWD = 1000 if IS_LONG else 200
 OUTAGE_SECONDS = 30.0

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import forked
 import plain_http
 from baleen_sidecar.adapters.store import StateFolder
 from serving import Load, Site, empty, policy, serving, until
@@ -81,25 +82,22 @@ def test_of_two_that_want_the_same_port_at_once_one_serves_and_the_other_says_th
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     rivals = {
-        each: subprocess.Popen(
-            [*each.command(), "--port", port],
-            env=each.environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        each: forked.ForkedProcess(
+            "baleen_cli", *each.arguments(), "--port", port, environment=each.environment(), name=each.name
         )
         for each in (site, other)
     }
     try:
         until(lambda: [each.poll() for each in rivals.values()] != [None, None])
         (loser,) = [each for each, process in rivals.items() if process.poll() is not None]
-        said = rivals[loser].communicate()[1]
+        said = rivals[loser].stderr.read()
         (winner,) = [process for process in rivals.values() if process.poll() is None]
         until(lambda: plain_http.get(f"http://127.0.0.1:{port}/ready").is_success)
     finally:
         for process in rivals.values():
             process.terminate()
-            process.communicate(timeout=30)
+            process.wait(30)
+            process.stderr.close()
 
     assert f"error: cannot listen on 127.0.0.1 port {port}: Address already in use" in said.splitlines()
     assert winner.returncode == 0

@@ -1,5 +1,6 @@
 """Policies are edited, broken, deleted and rolled back while `baleen serve` answers by them."""
 
+import shutil
 import subprocess
 import time
 
@@ -243,21 +244,26 @@ def test_without_any_policy_left_requests_are_refused_and_never_allowed(site):
         assert running.client.get("/ready").status_code == 503
 
 
-@pytest.mark.parametrize(
-    "destroy",
-    [
-        pytest.param(lambda folder: empty(folder), id="no folder"),
-        pytest.param(lambda folder: (folder / "community.yaml").write_text("kind: [Moder"), id="no YAML"),
-        pytest.param(lambda folder: (folder / "community.yaml").write_bytes(b"\xff\xfe"), id="not UTF-8"),
-    ],
-)
-def test_started_over_a_broken_folder_it_serves_what_was_good_before(site, destroy):
+BROKEN = {
+    "no folder": empty,
+    "no YAML": lambda folder: (folder / "community.yaml").write_text("kind: [Moder"),
+    "not UTF-8": lambda folder: (folder / "community.yaml").write_bytes(b"\xff\xfe"),
+}
+
+
+def test_started_over_a_folder_that_is_gone_or_cannot_be_read_it_serves_what_was_good_before(site, tmp_path):
     with serving(site) as running:
         digest = running.policy()["digest"]
-    destroy(site.policies)
-    with serving(site) as running:
-        said, decision = running.policy(), running.decide("rude words")
+    good = shutil.copytree(site.state, tmp_path / "good")
+    for name, destroy in BROKEN.items():
+        site.policies.mkdir(exist_ok=True)
+        site.write_policy(policy())
+        destroy(site.policies)
+        empty(site.state)
+        shutil.copytree(good, site.state)
+        with serving(site) as running:
+            said, decision = running.policy(), running.decide("rude words")
 
-        assert (said["digest"], said["standing"]) == (digest, "LastGood")
-        assert (decision["decision"], digest_of(decision)) == ("Review", digest)
-        assert running.get("/v1/policies")["problems"] != []
+            assert (said["digest"], said["standing"]) == (digest, "LastGood"), name
+            assert (decision["decision"], digest_of(decision)) == ("Review", digest), name
+            assert running.get("/v1/policies")["problems"] != [], name

@@ -101,10 +101,6 @@ class Site:
         folders = ("--policies", self.policies, "--models", self.models, "--state", self.state)
         return ["serve", *map(str, folders), "--port", "0"]
 
-    def command(self) -> list[str]:
-        """Return the whole command."""
-        return [*BALEEN, *self.arguments()]
-
     def serve_and_fail(self, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `baleen serve` where it cannot start, and return how it ended."""
         own = self.environment(**environment)
@@ -265,7 +261,7 @@ class Load:
     """Callers that ask one question after the other, each on a connection of its own, until the block ends."""
 
     def __init__(
-        self, url: str, *, callers: int = 4, word: str = "kind", pause_seconds: float = 0.03, **context: str
+        self, url: str, *, callers: int = 4, word: str = "kind", pause_seconds: float = 0.06, **context: str
     ) -> None:
         self._url = url
         self._word = word

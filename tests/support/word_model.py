@@ -18,12 +18,12 @@ WORDS: Final[Mapping[str, int]] = {"kind": 1, "rude": 70, "vile": 95}
 NONSENSE: Final = "nonsense"
 """A word that the model answers with NaN."""
 SLOW: Final = "sleepy"
-"""A word that the model takes seconds for."""
+"""A word that the model takes most of a second for, at the least."""
 
 _WINDOW: Final = 100
 _NONSENSE_ID, _SLOW_ID = 101, 102
 _SIDE: Final = 128
-_SLOW_ROUNDS: Final = 20_000
+_SLOW_ROUNDS: Final = 8_000
 
 
 def write_word_model(folder: Path, **changes: Any) -> dict[str, Any]:
