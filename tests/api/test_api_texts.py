@@ -155,16 +155,16 @@ def test_abuse_behind_more_text_than_is_judged_is_for_a_person(sidecar: RunningS
     assert ("TextTooLong", "text") in {(reason["type"], reason["name"]) for reason in answer["reasons"]}
 
 
-@pytest.mark.parametrize("before", [0, 50, 100], ids=["at the start", "in the middle", "at the end"])
+@pytest.mark.parametrize("before", [0, 27, 54], ids=["at the start", "in the middle", "at the end"])
 def test_abuse_anywhere_in_a_long_text_is_found(sidecar: RunningSidecar, before: int) -> None:
-    answer = judge(sidecar, f"{padding(before)} {ABUSIVE_PASSAGE} {padding(100 - before, seed=8)}")
+    answer = judge(sidecar, f"{padding(before)} {ABUSIVE_PASSAGE} {padding(54 - before, seed=8)}")
 
     assert answer["decision"] == "Block"
     assert "TextTooLong" not in {reason["type"] for reason in answer["reasons"]}
 
 
 def test_a_long_harmless_text_is_allowed(sidecar: RunningSidecar) -> None:
-    assert judge(sidecar, padding(100))["decision"] == "Allow"
+    assert judge(sidecar, padding(60))["decision"] == "Allow"
 
 
 @pytest.mark.parametrize(
