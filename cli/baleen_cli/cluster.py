@@ -5,7 +5,6 @@ Errors of the Kubernetes client end here; what leaves is ours, and names the ver
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -16,6 +15,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException, incluster_config, kube_config
 from urllib3.exceptions import HTTPError
 
+from baleen_cli.target import Target
 from baleen_core.errors import BaleenError, ClusterError, InvalidError, NotFound, Problem, Stale
 from baleen_core.resources import GROUP, PLURALS, VERSION
 
@@ -37,15 +37,6 @@ Manifest = Mapping[str, Any]
 # The package says that it is typed; this part of it is not.
 _kube_config: Any = kube_config
 _incluster_config: Any = incluster_config
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Which cluster, and where in it, as kubectl's options of these names say it; empty is as the kubeconfig says."""
-
-    kubeconfig: str = ""
-    context: str = ""
-    namespace: str = ""
 
 
 class Cluster:

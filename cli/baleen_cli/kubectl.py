@@ -5,10 +5,10 @@ from typing import Final
 
 import typer
 
-from baleen_cli.cluster import Target
 from baleen_cli.console import run
 from baleen_cli.kubectl_commands.options import ContextOption, KubeconfigOption, NamespaceOption
 from baleen_cli.lazy import lazy_group
+from baleen_cli.target import Target
 
 PROGRAM = "kubectl baleen"
 COMMANDS: Final = {

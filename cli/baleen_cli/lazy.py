@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from baleen_core.importing import lasting
+
 
 def lazy_group(origins: Mapping[str, str]) -> type[TyperGroup]:
     """Make the `cls` of a Typer whose commands, in this order, are the functions and Typers named as `module:name`."""
@@ -34,7 +36,8 @@ class _Commands(UserDict[str, Any]):
 
 def _load(name: str, origin: str) -> Any:
     module, _, attribute = origin.partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    with lasting():
+        found = getattr(importlib.import_module(module), attribute)
     parent = typer.Typer()
     if isinstance(found, typer.Typer):
         parent.add_typer(found, name=name)

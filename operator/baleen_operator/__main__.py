@@ -2,6 +2,9 @@
 
 import sys
 
-from baleen_operator.main import main
+from baleen_core.importing import lasting
+
+with lasting():
+    from baleen_operator.main import main
 
 sys.exit(main())

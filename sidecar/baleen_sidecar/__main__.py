@@ -5,13 +5,16 @@ import os
 import sys
 from typing import Final
 
-import uvloop
-
 from baleen_core.errors import BaleenError, InvalidError
-from baleen_sidecar.following import follow
-from baleen_sidecar.logs import set_up_logging
-from baleen_sidecar.main import ended_by_signals
-from baleen_sidecar.settings import ClusterSettings, Settings
+from baleen_core.importing import lasting
+
+with lasting():
+    import uvloop
+
+    from baleen_sidecar.following import follow
+    from baleen_sidecar.logs import set_up_logging
+    from baleen_sidecar.main import ended_by_signals
+    from baleen_sidecar.settings import ClusterSettings, Settings
 
 logger = logging.getLogger("baleen_sidecar")
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baleen_cli.cluster import FIELD_MANAGER, Target, connect
+from baleen_cli.cluster import FIELD_MANAGER, connect
 from baleen_cli.kubectl import app
 from baleen_cli.kubectl_commands.facts import (
     age,
@@ -36,6 +36,7 @@ from baleen_cli.kubectl_commands.overrides import (
 )
 from baleen_cli.kubectl_commands.sidecars import describe
 from baleen_cli.kubectl_commands.words import describe_place, explain_digest, explain_policy
+from baleen_cli.target import Target
 from baleen_core.errors import ClusterError, InvalidError, NotFound, Stale
 from baleen_core.policy.schema import Enforcement, Role, Scope
 from baleen_core.records import Context

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 
-from baleen_cli.cluster import Cluster, Target, connect
+from baleen_cli.target import Target
+
+if TYPE_CHECKING:
+    from baleen_cli.cluster import Cluster
 
 
 class Format(StrEnum):
@@ -35,8 +38,11 @@ OutputOption = Annotated[
 Name = Annotated[str, typer.Argument(help="The policy's name")]
 
 
-def open_cluster(context: typer.Context, namespace: str, kube_context: str, kubeconfig: str) -> Cluster:
+def open_cluster(context: typer.Context, namespace: str, kube_context: str, kubeconfig: str) -> "Cluster":
     """Connect as the options say; those behind the command win over those before it."""
+    # The client takes longer to import than all else: `--help` does without it.
+    from baleen_cli.cluster import connect
+
     target = context.ensure_object(Target)
     given = {"namespace": namespace, "context": kube_context, "kubeconfig": kubeconfig}
     return connect(replace(target, **{name: value for name, value in given.items() if value}), os.environ)
