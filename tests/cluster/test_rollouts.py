@@ -1,22 +1,22 @@
 """Edits that go live by steps, and edits that do not: a real API server, the operator, three gateways, and traffic."""
 
+import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forked
 from baleen_core.analysis.query import fill_in
 from cluster_rollouts import Rolling, rolling_out, traffic
 from cluster_site import Site, policy, write_yaml
 from commands import Ended
-from control_plane import ROOT
 from operators import running_operator
 from prometheus_server import CANDIDATE, PrometheusServer, prometheus
+from rollout_demo import FORK_SERVER
 from serving import until
 
 __all__ = ["prometheus"]
@@ -235,9 +235,8 @@ def test_a_number_of_a_prometheus_takes_a_candidate_back(site: Site, tmp_path: P
 
 @pytest.mark.timeout(280)
 def test_the_demo_shows_what_it_says_and_leaves_nothing_running():
-    demo = ROOT / "tests" / "support" / "rollout_demo.py"
-    wide = {**os.environ, "COLUMNS": "1200"}
-    done = subprocess.run([sys.executable, demo], capture_output=True, text=True, timeout=270, check=False, env=wide)
+    environment = {**os.environ, "COLUMNS": "1200", FORK_SERVER: json.dumps(forked.serve())}
+    done = forked.run("rollout_demo", environment=environment, timeout=20)
 
     assert done.returncode == 0, done.stdout + done.stderr
     for said in (
