@@ -20,9 +20,12 @@ def node_ready(pytestconfig: pytest.Config) -> None:
         pytest.fail(str(problem), pytrace=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node_cluster(node_ready: None, pytestconfig: pytest.Config) -> Iterator[NodeCluster]:
-    """Give the cluster that the whole run shares, with the image BUSYBOX; a test keeps to a namespace of its own."""
+    """Give the cluster that tests share, with the image BUSYBOX; a test keeps to a namespace of its own.
+
+    It ends with the last of them, for one that idles still takes a twentieth of a processor.
+    """
     with NodeCluster(node_folder(pytestconfig), shared=True) as cluster:
         cluster.import_image(busybox_archive())
         yield cluster

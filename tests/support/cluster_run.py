@@ -97,9 +97,13 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let one process run all tests to which a control plane is lent: each would have to start one."""
-    if "lent_control_plane" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("lent-control-plane"))
+    """Let one process run all tests to which a control plane is lent, for each would have to start one.
+
+    So with those of the cluster with a node, which would else be there for most of the run.
+    """
+    for fixture in ("lent_control_plane", "node_cluster"):
+        if fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(fixture.replace("_", "-")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
