@@ -89,6 +89,40 @@ def product_manifests() -> tuple[Path, ...]:
     return tuple(path for folder in ("crds", "charts/baleen/rbac") for path in sorted((ROOT / folder).glob("*.yaml")))
 
 
+class Objects:
+    """The objects of a server, without a kubectl for each, which is dear and has the server write its OpenAPI."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._paths: dict[str, str] = {}
+
+    def path_of(self, kind: str, namespace: str) -> str:
+        """Return the address of a kind's collection; `kind` is what kubectl takes."""
+        if kind.lower() not in self._paths:
+            self._paths = {}
+            for root in ("/apis", "/api"):
+                answer = self._client.get(root, headers={"Accept": _DISCOVERY})
+                answer.raise_for_status()
+                self._paths.update(_read_paths(root, answer.json()))
+        if kind.lower() not in self._paths:
+            raise ValueError(f"kind: the server has no {kind!r}")
+        return self._paths[kind.lower()].format(namespace=namespace)
+
+    def path_to(self, manifest: Mapping[str, Any]) -> str:
+        """Return the address of the object that a manifest is of."""
+        metadata = manifest["metadata"]
+        return f"{self.path_of(manifest['kind'], metadata.get('namespace', 'default'))}/{metadata['name']}"
+
+    def apply(self, manifest: Mapping[str, Any], **parameters: str) -> str:
+        """Do what `kubectl apply --server-side` does, and return the version of the object that came of it."""
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        answer = self._client.patch(self.path_to(manifest), params=parameters, headers=headers, json=manifest)
+        if answer.is_error:
+            name = manifest["metadata"]["name"]
+            raise AssertionError(f"apply {manifest['kind']} {name}: {answer.status_code} {answer.text}")
+        return str(answer.json()["metadata"]["resourceVersion"])
+
+
 class ControlPlane:
     """The control plane of a folder; whoever enters the folder shares it, and it ends when the last one has left.
 
@@ -111,8 +145,8 @@ class ControlPlane:
         self._api_flags = tuple(api_flags)
         self._stack = contextlib.ExitStack()
         self._client: httpx.Client | None = None
+        self._by_kind: Objects | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._paths: dict[str, str] = {}
         self._restored: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -124,6 +158,7 @@ class ControlPlane:
                 if not self._is_up():
                     self._start()
             self._client = undone.enter_context(self.client())
+            self._by_kind = Objects(self._client)
             self._stack = undone.pop_all()
         return self
 
@@ -209,7 +244,7 @@ class ControlPlane:
 
         `kind` is what kubectl takes, such as `modpol`; without a namespace it is `default`, or none for such a kind.
         """
-        answer = self._admin.get(f"{self._path_of(kind, namespace or 'default')}/{name}")
+        answer = self._admin.get(f"{self._objects.path_of(kind, namespace or 'default')}/{name}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise KeyError(f"{kind} {name}")
         answer.raise_for_status()
@@ -218,7 +253,7 @@ class ControlPlane:
 
     def list_json(self, kind: str, namespace: str) -> list[dict[str, Any]]:
         """Return all objects of a kind in a namespace; `kind` as for `get_json`."""
-        answer = self._admin.get(self._path_of(kind, namespace))
+        answer = self._admin.get(self._objects.path_of(kind, namespace))
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()["items"]
         return found
@@ -226,20 +261,7 @@ class ControlPlane:
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         """Do what `kubectl apply --server-side` does, without a process for it."""
         for manifest in manifests:
-            self._patch(manifest, fieldManager="kubectl")
-
-    def _patch(self, manifest: Mapping[str, Any], **parameters: str) -> str:
-        """Apply a manifest, and return the version of the object that came of it."""
-        headers = {"Content-Type": "application/apply-patch+yaml"}
-        answer = self._admin.patch(self._path_to(manifest), params=parameters, headers=headers, json=manifest)
-        if answer.is_error:
-            name = manifest["metadata"]["name"]
-            raise AssertionError(f"apply {manifest['kind']} {name}: {answer.status_code} {answer.text}")
-        return str(answer.json()["metadata"]["resourceVersion"])
-
-    def _path_to(self, manifest: Mapping[str, Any]) -> str:
-        metadata = manifest["metadata"]
-        return f"{self._path_of(manifest['kind'], metadata.get('namespace', 'default'))}/{metadata['name']}"
+            self._objects.apply(manifest, fieldManager="kubectl")
 
     def restore(self) -> None:
         """Bring back what every test begins with: the API server, kinds and roles, and nothing in any namespace.
@@ -249,11 +271,11 @@ class ControlPlane:
         if _away(self.folder, _API).exists():
             self.start_api()
         for manifest in _documents(self._manifests):
-            path = self._path_to(manifest)
+            path = self._objects.path_to(manifest)
             version = self._lasting_version(path)
             # What nobody touched since it was last brought back need not be sent, which for a kind is 100 KB.
             if version is None or version != self._restored.get(path):
-                self._restored[path] = self._patch(manifest, fieldManager="test-bed", force="true")
+                self._restored[path] = self._objects.apply(manifest, fieldManager="test-bed", force="true")
         _wait(lambda: _are_kinds_established(self._admin), _START_SECONDS, "the kinds were not established")
         for kind in ("modpol", "modover", "moddep", "modroute", "modrev", "configmap", "event"):
             self._empty(kind)
@@ -273,7 +295,7 @@ class ControlPlane:
 
     def _empty(self, kind: str) -> None:
         """Delete all objects of a kind, but for those of Kubernetes and of the product's own namespace."""
-        everywhere = self._path_of(kind, "").replace("/namespaces//", "/")
+        everywhere = self._objects.path_of(kind, "").replace("/namespaces//", "/")
 
         def listed() -> httpx.Response | None:
             answer = self._admin.get(everywhere, headers={"Accept": _NAMES})
@@ -283,7 +305,7 @@ class ControlPlane:
         found = _wait(listed, _START_SECONDS, f"GET {everywhere} did not succeed")
         for name in {each["metadata"]["namespace"] for each in found.json()["items"] or ()}:
             if name != NAMESPACE and not name.startswith("kube-"):
-                self._admin.delete(self._path_of(kind, name)).raise_for_status()
+                self._admin.delete(self._objects.path_of(kind, name)).raise_for_status()
 
     def make_namespace(self, name: str) -> None:
         """Make a namespace, unless it is there."""
@@ -346,22 +368,15 @@ class ControlPlane:
                 found[path.stem] = int(path.read_text())
         return found
 
-    def _path_of(self, kind: str, namespace: str) -> str:
-        """Return the address of the kind's collection; kubectl would do it, but a process for each look is dear."""
-        if kind.lower() not in self._paths:
-            self._paths = {}
-            for root in ("/apis", "/api"):
-                answer = self._admin.get(root, headers={"Accept": _DISCOVERY})
-                answer.raise_for_status()
-                self._paths.update(_read_paths(root, answer.json()))
-        if kind.lower() not in self._paths:
-            raise ValueError(f"kind: the server has no {kind!r}")
-        return self._paths[kind.lower()].format(namespace=namespace)
-
     @property
     def _admin(self) -> httpx.Client:
         assert self._client is not None, "enter it first"
         return self._client
+
+    @property
+    def _objects(self) -> "Objects":
+        assert self._by_kind is not None, "enter it first"
+        return self._by_kind
 
     def _token_of(self, user: str) -> str:
         static = self._static_tokens()
@@ -509,7 +524,7 @@ class Supervisor:
         self.start(_API)
         trusted = ssl.create_default_context(cafile=self.folder / "server.crt")
         headers = {"Authorization": f"Bearer {tokens['admin']}"}
-        with httpx.Client(base_url=self.url, headers=headers, verify=trusted, trust_env=False) as client:
+        with httpx.Client(base_url=self.url, headers=headers, verify=trusted, timeout=60, trust_env=False) as client:
             if not self.wait_until(lambda: _is_ready(client)):
                 return
             if not self._apply(client):
@@ -530,17 +545,16 @@ class Supervisor:
 
     def _apply(self, client: httpx.Client) -> bool:
         """Apply what the cluster begins with, and return whether its kinds may be used: else nobody is left."""
-        document = {"apiVersion": "v1", "kind": "List", "items": self.objects()}
-        (self.folder / "objects.json").write_text(json.dumps(document))
-        files = [argument for path in (self.folder / "objects.json", *self.manifests) for argument in ("-f", str(path))]
-        self._admin_kubectl("apply", "--server-side", "--field-manager=test-bed", *files)
+        # The server makes it soon after it is ready.
+        if not self.wait_until(lambda: client.get("/api/v1/namespaces/default").is_success):
+            return False
+        objects = Objects(client)
+        try:
+            for manifest in (*self.objects(), *_documents(tuple(map(Path, self.manifests)))):
+                objects.apply(manifest, fieldManager="test-bed")
+        except (AssertionError, ValueError) as exc:
+            sys.exit(str(exc))
         return self.wait_until(lambda: _are_kinds_established(client))
-
-    def _admin_kubectl(self, *arguments: str) -> str:
-        done = _kubectl(self.folder, self.folder / "kubeconfigs" / "admin.yaml", *arguments)
-        if done.returncode:
-            sys.exit(f"kubectl {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout
 
     def _mind_who_is_away(self) -> None:
         away = {name for name in self.commands if _away(self.folder, name).exists()}
