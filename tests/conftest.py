@@ -44,6 +44,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 os.environ.setdefault("GOGC", "400")
 # Nothing here multiplies large matrices, and OpenBLAS has threads for it that spin from the import of numpy on.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# And a quarter of what a server in Go does is to wake threads that find nothing to do on two cores that are all taken.
+os.environ.setdefault("GOMAXPROCS", "1")
 
 # At the default, every 700 new objects are looked through for cycles, and now and then all objects of 8,000 tests.
 gc.set_threshold(20_000, 20, 20)

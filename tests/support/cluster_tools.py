@@ -157,9 +157,11 @@ def _compile(sources: Sequence[Source], made: Path, folder: Path, log: IO[str]) 
     command = [str(find_go()), "build", *flags, "-o", f"{made}/", *(source.package for source in sources)]
     # Nothing of the user's Go settings may change what is built, but for where modules and build results are kept.
     pinned = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOOS": "", "GOARCH": ""}
+    # What a test starts keeps to one core; a build may have all.
+    environment = os.environ | pinned | {"GOMAXPROCS": ""}
     log.write(f"{' '.join(command)}\n")
     log.flush()
-    status = _run_to_the_end(command, MODULES / sources[0].module, os.environ | pinned, log)
+    status = _run_to_the_end(command, MODULES / sources[0].module, environment, log)
     if status != 0:
         said = Path(log.name).read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
         names = ", ".join(source.name for source in sources)
