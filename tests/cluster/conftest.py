@@ -4,18 +4,16 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster_fixtures import (
-    cluster_binaries,
-    control_plane,
-    gateway,
-    lent_control_plane,
-    namespace,
-    operator,
-    private_control_plane,
-    site,
-)
+from cluster_fixtures import gateway, operator, site
 from commands import Ended
 from control_plane import ControlPlane
+from control_plane_fixtures import (
+    cluster_binaries,
+    control_plane,
+    lent_control_plane,
+    namespace,
+    private_control_plane,
+)
 from published import kubectl_baleen
 
 __all__ = [

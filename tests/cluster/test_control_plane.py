@@ -269,7 +269,7 @@ SETTINGS = "[pytest]\npythonpath = {support}\nmarkers = cluster\naddopts = --bas
 
 def start_run(folder: Path, seconds: int) -> subprocess.Popen[str]:
     """Start a test run of its own, whose only test writes the parts' process ids to `pids` and lasts for seconds."""
-    (folder / "conftest.py").write_text('pytest_plugins = ["cluster_run", "cluster_fixtures"]\n')
+    (folder / "conftest.py").write_text('pytest_plugins = ["cluster_run", "control_plane_fixtures"]\n')
     (folder / "test_inner.py").write_text(INNER.format(seconds=seconds))
     (folder / "pytest.ini").write_text(SETTINGS.format(support=SUPPORT, base=folder / "base"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

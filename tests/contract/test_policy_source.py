@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from baleen_core.assignment import Exposure
-from cluster_fixtures import control_plane as control_plane
-from cluster_fixtures import namespace as namespace
 from cluster_run import missing_tools
+from control_plane_fixtures import control_plane as control_plane
+from control_plane_fixtures import namespace as namespace
 from policy_places import Place, Remote, cluster_place, content_of, folder_place, revision_of, stream_place
 from waiting import until
 

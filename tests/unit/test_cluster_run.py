@@ -18,7 +18,7 @@ CONFTEST = """
 from pathlib import Path
 import cluster_run
 cluster_run.SUITE = cluster_run.ROLES = Path(__file__).parent
-pytest_plugins = ["cluster_run", "cluster_fixtures"]
+pytest_plugins = ["cluster_run", "control_plane_fixtures"]
 """
 TESTS = """
 import json, pytest
