@@ -115,8 +115,8 @@ def listed(site: Site, *names: str, action: str = "Block", **spec: Any) -> dict[
 
 def copies(site: Site) -> list[str]:
     """Return the names of the objects that keep lists."""
-    said = site.plane.kubectl("get", "configmap", "-n", site.namespace, "-l", LIST_LABEL, "-o", "name").stdout
-    return sorted(line.removeprefix("configmap/") for line in said.split())
+    found = [each["metadata"] for each in site.plane.list_json("configmap", site.namespace)]
+    return sorted(each["name"] for each in found if LIST_LABEL in each.get("labels", ()))
 
 
 def many_terms(first: int, size: int) -> str:
@@ -490,7 +490,7 @@ class Requests(threading.Thread):
     def run(self) -> None:
         request = {"content": {"type": "text", "text": TEXT}}
         with plain_http.client(base_url=self._url, timeout=60) as client:
-            while not self._ended.wait(0.03):
+            while not self._ended.wait(0.05):
                 try:
                     answer = client.post("/v1/moderate", json=request)
                 except httpx.HTTPError as exc:
@@ -520,7 +520,7 @@ def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_reque
     # A weight may fall.
     steps = [
         {"name": f"at-{weight}", "type": "Weight", "weight": f"{weight}%", "until": {"seconds": 2}}
-        for weight in (5, 50, 20)
+        for weight in (50, 20)
     ]
 
     def has_reached(number: int) -> bool:
@@ -598,26 +598,6 @@ def test_with_410_on_every_watch_edits_arrive_by_listing_and_it_is_said(site: Si
             eventually(lambda: operator.ready()[0] == 200)
 
     assert "every watch ends with 410 Gone; changes are seen by listing, and late" in source["detail"]
-
-
-def test_an_operator_whose_lease_runs_out_while_the_api_server_is_away_ends_and_the_next_one_catches_up(
-    private_site: Site, tmp_path: Path
-):
-    site, plane = private_site, private_site.plane
-    with RunningGateway(**gateway_settings(plane, tmp_path / "gateway-1")) as gateway:
-        with leading_operator(plane) as operator:
-            site.apply_policy("Review")
-            wait_for_decision(gateway, "Review")
-            plane.stop_api()
-            code, said = operator.wait_for_end(), operator.wait_for("the Lease is lost: the process ends")
-        plane.start_api()
-        site.apply_policy("Block")
-        decision = gateway.decide(TEXT)["decision"]
-        with leading_operator(plane):
-            wait_for_decision(gateway, "Block")
-            site.wait_for_ready()
-
-    assert (code, said["level"], decision) == (3, "critical", "Review")
 
 
 def test_rights_that_are_taken_away_are_named_and_nothing_else_changes_until_they_are_given_back(
@@ -704,7 +684,7 @@ def test_a_leader_that_slept_through_its_lease_writes_nothing_when_it_wakes(site
         for each in operators:
             each.process.send_signal(signal.SIGCONT)
             each.close()
-        site.plane.kubectl("delete", "lease", "-n", NAMESPACE, settings["lease_name"])
+        site.plane.delete("lease", settings["lease_name"], NAMESPACE)
 
     assert code == 3
     assert asleep == awake

@@ -268,24 +268,45 @@ def judging(namespace: str, model: str) -> dict[str, object]:
     }
 
 
-def test_while_the_api_server_is_away_no_request_fails(private_control_plane: ControlPlane, tmp_path: Path):
+def test_while_the_api_server_is_away_no_request_fails_gateways_start_and_an_operator_that_lost_its_lease_ends(
+    private_control_plane: ControlPlane, tmp_path: Path
+):
     plane = private_control_plane
     plane.make_namespace("trust-safety")
     site = Site(plane=plane, namespace="trust-safety")
-    settings = gateway_settings(plane, tmp_path / "gateway")
-    with running_operator(plane) as operator, RunningGateway(**settings) as gateway:
+    restarted = gateway_settings(plane, tmp_path / "restarted")
+    with (
+        running_operator(plane) as operator,
+        RunningGateway(**gateway_settings(plane, tmp_path / "gateway")) as gateway,
+    ):
         operator.wait_until_leading()
         site.apply_policy("Review")
         wait_for_decision(gateway, "Review")
+        with RunningGateway(**restarted) as another:
+            wait_for_decision(another, "Review")
         with Load(gateway.url) as load:
             plane.stop_api()
-            until(lambda: gateway.ready()[1]["degraded"] == ["source"])
-            time.sleep(AWAY_SECONDS)
-            plane.start_api()
+            gone = time.monotonic()
+            with RunningGateway(**restarted) as another:
+                wait_for_decision(another, "Review")
+                another.wait_until_ready()
+                ready, alone = another.ready()[1], another.decide(TEXT)
+                until(lambda: gateway.ready()[1]["degraded"] == ["source"])
+                code, said = operator.wait_for_end(), operator.wait_for("the Lease is lost: the process ends")
+                time.sleep(max(0.0, gone + AWAY_SECONDS - time.monotonic()))
+                plane.start_api()
+                until(lambda: another.ready()[1]["degraded"] == [], seconds=60)
             until(lambda: gateway.ready()[1]["degraded"] == [], seconds=60)
-        with running_operator(plane) if operator.process.poll() is not None else operator:
-            site.apply_policy("Block")
+        site.apply_policy("Block")
+        unled = gateway.decide(TEXT)["decision"]
+        with running_operator(plane) as following:
+            following.wait_until_leading()
             wait_for_decision(gateway, "Block")
+            site.wait_for_ready()
 
     assert len(load.answered) > 10
     assert {each.status for each in load.answered} == {200}
+    assert ready["degraded"] == ["source"]
+    assert "lost since" in next(each["detail"] for each in ready["components"] if each["name"] == "source")
+    assert alone["degraded"] == ["PolicySource"]
+    assert (code, said["level"], unled) == (3, "critical", "Review")

@@ -33,12 +33,12 @@ def override_of(plane, namespace, name="community"):
 
 
 def managers(plane, namespace, name="community"):
-    shown = plane.kubectl("get", "modover", name, "-n", namespace, "-o", "json", "--show-managed-fields").stdout
-    return {(entry["manager"], entry["operation"]) for entry in json.loads(shown)["metadata"]["managedFields"]}
+    shown = plane.get_json("modover", name, namespace)
+    return {(entry["manager"], entry["operation"]) for entry in shown["metadata"]["managedFields"]}
 
 
 def has_override(plane, namespace):
-    return bool(plane.kubectl("get", "modover", "-n", namespace, "-o", "name").stdout)
+    return bool(plane.list_json("modover", namespace))
 
 
 def test_get_shows_what_is_in_force_of_each_policy(baleen, community):

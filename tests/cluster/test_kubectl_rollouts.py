@@ -53,7 +53,7 @@ def spec_of(plane, namespace):
 
 
 def has_override(plane, namespace):
-    return bool(plane.kubectl("get", "modover", "-n", namespace, "-o", "name").stdout)
+    return bool(plane.list_json("modover", namespace))
 
 
 def test_approve_writes_the_candidates_digest_and_says_how_far(baleen, control_plane, namespace, rolling):

@@ -62,8 +62,7 @@ def test_a_triton_of_someone_else_is_loaded_verified_and_looked_after(control_pl
 
 
 def events_of(control_plane: ControlPlane, namespace: str) -> list[str]:
-    found = json.loads(control_plane.kubectl("get", "events", "-n", namespace, "-o", "json").stdout)["items"]
-    return [each["reason"] for each in found]
+    return [each["reason"] for each in control_plane.list_json("event", namespace)]
 
 
 def owned(control_plane: ControlPlane, namespace: str) -> list[dict]:

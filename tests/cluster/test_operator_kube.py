@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from baleen_core.errors import ClusterError, Stale
@@ -276,18 +277,6 @@ async def test_people_are_told_by_an_event_once(control_plane: ControlPlane, nam
     assert found["involvedObject"]["uid"] == uid
 
 
-async def test_an_answer_that_never_comes_is_named(private_control_plane: ControlPlane):
-    async with connected(private_control_plane) as parts:
-        private_control_plane.stop_api()
-        with pytest.raises(ClusterError, match="list moderationpolicies: "):
-            await parts.cluster.relist([POLICY_KIND], [])
-        assert "does not answer" in parts.api.problem
-
-        private_control_plane.start_api()
-        await parts.cluster.relist([POLICY_KIND], [])
-        assert parts.api.problem == ""
-
-
 def test_rights_that_are_taken_away_are_named_and_work_goes_on_when_they_are_given_back(
     private_control_plane: ControlPlane,
 ):
@@ -334,28 +323,51 @@ def test_a_right_to_watch_that_is_missing_is_named_by_the_leader(private_control
         assert report["role"] == "leader"
 
 
-def test_what_was_deleted_while_the_watches_were_away_is_found_out(private_control_plane: ControlPlane):
-    private_control_plane.make_namespace("safety")
-    with running_operator(private_control_plane, lease_duration_seconds="120") as operator:
+async def test_an_api_server_that_was_away_is_named_waited_for_and_back_with_its_data_and_deletions_are_found_out(
+    private_control_plane: ControlPlane,
+):
+    plane = private_control_plane
+    plane.make_namespace("safety")
+    overrides = [
+        {
+            "apiVersion": "moderation.baleen.dev/v1alpha1",
+            "kind": OVERRIDE_KIND,
+            "metadata": {"name": f"policy-{number}", "namespace": "safety"},
+            "spec": {"paused": True},
+        }
+        for number in range(3)
+    ]
+    with running_operator(plane, lease_duration_seconds="120") as operator:
         operator.wait_until_leading()
-        overrides = [
-            {
-                "apiVersion": "moderation.baleen.dev/v1alpha1",
-                "kind": OVERRIDE_KIND,
-                "metadata": {"name": f"policy-{number}", "namespace": "safety"},
-                "spec": {"paused": True},
-            }
-            for number in range(3)
-        ]
-        body = json.dumps({"apiVersion": "v1", "kind": "List", "items": overrides})
-        private_control_plane.kubectl("apply", "-f", "-", input=body)
+        plane.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": overrides}))
         wait_for_metric(operator, 3)
         operator.process.send_signal(signal.SIGSTOP)
-        private_control_plane.kubectl("delete", "modover", "--all", "-n", "safety")
-        private_control_plane.stop_api()
-        private_control_plane.start_api()
-        operator.process.send_signal(signal.SIGCONT)
+        plane.kubectl("delete", "modover", "--all", "-n", "safety")
+        before = plane.pids()
+        async with connected(plane) as parts:
+            plane.stop_api()
+            with plane.client() as client, pytest.raises(httpx.ConnectError):
+                client.get("/version")
+            with pytest.raises(ClusterError, match="list moderationpolicies: "):
+                await parts.cluster.relist([POLICY_KIND], [])
+            assert "does not answer" in parts.api.problem
 
+            with running_operator(plane) as waiting:
+                waiting.wait_for("waiting")
+                status, report = waiting.ready()
+                assert status == 503
+                assert any("the API server does not answer" in reason for reason in report["reasons"])
+
+                plane.start_api()
+                await parts.cluster.relist([POLICY_KIND], [])
+                assert parts.api.problem == ""
+                operator.process.send_signal(signal.SIGCONT)
+                waiting.wait_until_leading()
+        after = plane.pids()
+
+        assert plane.get_json("namespace", "safety")
+        assert before.pop("kube-apiserver") != after.pop("kube-apiserver")
+        assert before == after
         wait_for_metric(operator, 0)
 
 

@@ -33,7 +33,7 @@ def two_operators(control_plane: ControlPlane, namespace: str) -> Iterator[tuple
             if each is not None:
                 each.process.send_signal(signal.SIGCONT)
                 each.close()
-        control_plane.kubectl("delete", "lease", "-n", "baleen-system", settings["lease_name"])
+        control_plane.delete("lease", settings["lease_name"], "baleen-system")
 
 
 def foreign_lease(name: str, *, renewed: datetime) -> Any:
@@ -99,7 +99,7 @@ def test_a_lease_is_over_when_it_is_not_renewed_whatever_its_holders_clock_said(
         assert found["leaseDurationSeconds"] == LEASE_SECONDS
     finally:
         operator.close()
-        control_plane.kubectl("delete", "lease", "-n", "baleen-system", settings["lease_name"])
+        control_plane.delete("lease", settings["lease_name"], "baleen-system")
 
 
 async def test_a_lease_that_somebody_renews_is_left_alone_though_their_clock_is_an_hour_behind(
@@ -124,4 +124,4 @@ async def test_a_lease_that_somebody_renews_is_left_alone_though_their_clock_is_
         assert operator.ready()[1]["role"] == "standby"
     finally:
         operator.close()
-        control_plane.kubectl("delete", "lease", "-n", "baleen-system", name)
+        control_plane.delete("lease", name, "baleen-system")

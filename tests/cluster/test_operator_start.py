@@ -52,23 +52,6 @@ def test_kinds_that_are_older_than_the_operator_are_named(private_control_plane:
         operator.wait_until_leading()
 
 
-def test_while_the_api_server_is_away_it_waits_and_says_so(private_control_plane: ControlPlane):
-    settings = settings_for()
-    kubeconfig = private_control_plane.kubeconfig("baleen-operator")
-    private_control_plane.stop_api()
-    operator = RunningOperator(kubeconfig, settings)
-    try:
-        operator.wait_for("waiting")
-        status, report = operator.ready()
-
-        assert status == 503
-        assert any("the API server does not answer" in reason for reason in report["reasons"])
-        private_control_plane.start_api()
-        operator.wait_until_leading()
-    finally:
-        operator.close()
-
-
 def test_a_signal_ends_it_in_order_and_gives_the_lease_back(control_plane: ControlPlane, namespace: str):
     settings = settings_for(namespace)
     operator = RunningOperator(control_plane.kubeconfig("baleen-operator"), settings)
@@ -80,7 +63,7 @@ def test_a_signal_ends_it_in_order_and_gives_the_lease_back(control_plane: Contr
         assert holder(control_plane, settings["lease_name"]) == ""
     finally:
         operator.close()
-        control_plane.kubectl("delete", "lease", "-n", "baleen-system", settings["lease_name"])
+        control_plane.delete("lease", settings["lease_name"], "baleen-system")
 
 
 def test_a_signal_ends_it_also_while_it_waits(private_control_plane: ControlPlane):

@@ -59,8 +59,7 @@ class Asking:
 
     def configure(self, **values: Any) -> None:
         """Have the API server ask."""
-        for found in configurations(self.port, **values):
-            self.plane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(found))
+        self.plane.apply(*configurations(self.port, **values))
 
     def apply(self, manifest: dict[str, Any], *flags: str, user: str = "admin") -> tuple[bool, str]:
         """Return whether kubectl could apply a manifest, and what it said of it."""
@@ -114,17 +113,18 @@ def configurations(port: int, **values: Any) -> list[dict[str, Any]]:
 def asking(private_control_plane: ControlPlane) -> Iterator[Asking]:
     plane = private_control_plane
     namespace = f"shop-{secrets.token_hex(4)}"
-    plane.make_namespace(namespace)
-    levels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
-    plane.kubectl("label", "namespace", namespace, *levels)
-    plane.kubectl("create", "serviceaccount", "shop", "-n", namespace)
+    levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    plane.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": levels}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop", "namespace": namespace}},
+    )
     settings = {"webhook_names": "127.0.0.1", "sidecar_image": IMAGE}
     try:
         yield Asking(plane=plane, port=free_port(), namespace=namespace, settings=settings)
     finally:
-        plane.kubectl("delete", "--ignore-not-found", *(f"{kind}/baleen" for kind in KINDS))
-        plane.kubectl("delete", "--ignore-not-found", "-n", NAMESPACE, f"secret/{SECRET}")
-        plane.kubectl("delete", "namespace", namespace, "--wait=false")
+        for kind in KINDS:
+            plane.delete(kind, "baleen")
+        plane.delete("secret", SECRET, NAMESPACE)
 
 
 def pod(namespace: str, name: str = "shop", **annotations: str) -> dict[str, Any]:
@@ -223,11 +223,15 @@ def test_pods_that_ask_get_a_sidecar_and_nothing_else_changes(asking: Asking):
         copied = copy.deepcopy(again)
         copied["metadata"] = {**copied["metadata"], "name": "copy", "resourceVersion": "", "uid": ""}
         copying = asking.create(copied)
-        settings = ["create", "configmap", "baleen-operator", "-n", NAMESPACE]
-        plane.kubectl(*settings, "--from-literal=BALEEN_OPERATOR_SIDECAR_IMAGE=baleen-sidecar:0.2.0")
+        settings = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "data": {"BALEEN_OPERATOR_SIDECAR_IMAGE": "baleen-sidecar:0.2.0"},
+        }
+        plane.apply({**settings, "metadata": {"name": "baleen-operator", "namespace": NAMESPACE}})
         where = ("-n", namespace, "-o", "json", "--kubeconfig", plane.kubeconfig())
         shown = json.loads(kubectl_baleen("sidecars", *where).output)
-        plane.kubectl("delete", "configmap", "baleen-operator", "-n", NAMESPACE)
+        plane.delete("configmap", "baleen-operator", NAMESPACE)
         asked = operator.metric("baleen_operator_admission_requests_total", webhook="pods")
 
         for taken in (opted_out, with_sidecar, dry, copying):
@@ -478,7 +482,7 @@ def test_a_certificate_is_renewed_on_every_replica_and_no_request_fails(asking: 
             second, bundle = asking.secret()["tls.crt"], asking.secret()["ca.crt"]
             until(lambda: served(asking.port) == served(other) == second, seconds=10)
             # Deleted by accident, it is put back: API servers need not learn another one.
-            asking.plane.kubectl("delete", "secret", SECRET, "-n", NAMESPACE)
+            asking.plane.delete("secret", SECRET, NAMESPACE)
             until(lambda: asking.has_secret())
         state = operator.ready()[1]["webhook_certificate"]
         expiry = operator.metric("baleen_operator_webhook_certificate_expiry_timestamp_seconds")
@@ -503,7 +507,7 @@ def test_an_expired_certificate_is_replaced_and_people_are_told(asking: Asking):
         "metadata": {"name": SECRET, "namespace": NAMESPACE},
         "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
     }
-    asking.plane.kubectl("create", "-f", "-", input=json.dumps(secret))
+    asking.plane.apply(secret)
     asking.configure()
     with asking.operator(webhook_certificate="Provided") as operator:
         refused = asking.create(pod(asking.namespace))

@@ -263,6 +263,12 @@ class ControlPlane:
         for manifest in manifests:
             self._objects.apply(manifest, fieldManager="kubectl")
 
+    def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
+        """Delete an object, if there is one; names as for `get_json`."""
+        answer = self._admin.delete(f"{self._objects.path_of(kind, namespace or 'default')}/{name}")
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            answer.raise_for_status()
+
     def restore(self) -> None:
         """Bring back what every test begins with: the API server, kinds and roles, and nothing in any namespace.
 
