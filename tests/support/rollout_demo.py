@@ -31,7 +31,7 @@ from serving import Load, until
 
 NAMESPACE: Final = "trust-safety"
 LINK: Final = "https://a.example "
-SHADOW: Final = {"name": "shadow", "type": "Shadow", "until": {"decisions": 600}}
+SHADOW: Final = {"name": "shadow", "type": "Shadow", "until": {"decisions": 300}}
 STEPS: Final = [
     SHADOW,
     {"name": "canary", "type": "Weight", "weight": "5%", "until": {"seconds": 3}},
@@ -61,11 +61,13 @@ class Demo:
         self.begun = time.monotonic()
         self.rows: list[tuple[str, str, str]] = []
         self.live: Live | None = None
+        self._seen: dict[str, Any] = {}
 
     def say(self, what: str, outcome: str, seconds: float | None = None) -> None:
         """Say that something was seen."""
         self.rows.append((what, outcome, "" if seconds is None else f"{seconds:.2f} s"))
         if self.live is not None:
+            self.status()
             self.live.update(self.table())
 
     def table(self) -> Table:
@@ -79,7 +81,7 @@ class Demo:
         return table
 
     def _now(self) -> str:
-        status = self.status()
+        status = self._seen
         stable, candidate = status.get("stable", {}), status.get("candidate", {})
         known = f"stable {stable.get('version', '-')}"
         if candidate:
@@ -88,10 +90,11 @@ class Demo:
         return f"{time.monotonic() - self.begun:.0f} s · {known}"
 
     def status(self) -> dict[str, Any]:
-        try:
-            return dict(self.site.plane.get_json("modpol", "community", NAMESPACE).get("status", {}))
-        except KeyError:
-            return {}
+        """Return what the policy says of itself, which is also what is drawn until the next look."""
+        self._seen = {}
+        with contextlib.suppress(KeyError):
+            self._seen = dict(self.site.plane.get_json("modpol", "community", NAMESPACE).get("status", {}))
+        return self._seen
 
     def push(
         self, version: str, *, block: str = "92%", when: str = "content.links > 3", more: dict[str, str] | None = None
@@ -252,7 +255,7 @@ def main() -> int:
         for gateway in gateways:
             # Until there is a policy nobody is answered.
             for word in ("kind", LINK, LINK * 4):
-                loads.append(Load(gateway.url, callers=1, word=word, pause_seconds=0.1))
+                loads.append(Load(gateway.url, callers=1, word=word, pause_seconds=0.2))
         with contextlib.ExitStack() as traffic:
             demo.push("v1")
             demo.wait_for("Ready", "InForce")
