@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 import forked
+import forked_workers
 from forked import ForkedProcess
 from logged_process import LoggedProcess
 
@@ -20,6 +21,12 @@ settings.register_profile("thorough", deadline=None, max_examples=1_000)
 settings.load_profile("baleen")
 
 LoggedProcess.start = ForkedProcess
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Import the tests once for all workers."""
+    forked_workers.begin(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -37,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave no process behind."""
     if not hasattr(config, "workerinput"):
+        forked_workers.end()
         forked.end()
 
 

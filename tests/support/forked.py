@@ -63,7 +63,7 @@ class ForkedProcess:
         output = os.open(os.devnull, os.O_RDWR) if stdout is None else os.dup(stdout.fileno())
         with Connection(writer, readable=False) as errors, Connection(output, readable=False) as outputs:
             # A daemon: a run that ends without its fixtures takes it along.
-            self._process = _context().Process(
+            self._process = context().Process(
                 target=_run, args=(name, [module, *arguments], dict(environment), outputs, errors, cpu), daemon=True
             )
             self._process.start()
@@ -129,7 +129,7 @@ def run(
 
 def serve() -> Joining:
     """Start the process to fork from, and return how others join: to import all that takes 4 s of CPU time."""
-    _context()
+    context()
     own: Any = forkserver._forkserver  # type: ignore[attr-defined]
     return own._forkserver_address, os.getpid(), own._forkserver_alive_fd
 
@@ -166,7 +166,8 @@ def start_anew(module: str, *, environment: Mapping[str, str]) -> "subprocess.Po
 
 
 @cache
-def _context() -> ForkServerContext:
+def context() -> ForkServerContext:
+    """Return what starts processes as forks, and start the process to fork from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_IMPORTED])
     # It is not told where we look for modules, and says nothing of those that it does not find.
