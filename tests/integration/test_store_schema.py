@@ -9,6 +9,8 @@ from sqlalchemy import create_engine
 import baleen_sidecar.adapters.store
 from baleen_core.errors import NotFound, StateError
 from baleen_sidecar.adapters.store import SqliteDecisionReader, SqliteRevisionStore, migrate, schema_sql
+from baleen_sidecar.adapters.store.engine import open_engine
+from baleen_sidecar.adapters.store.migration import run_migrations
 from baleen_sidecar.adapters.store.schema import metadata
 from store_files import make_database
 
@@ -35,8 +37,11 @@ def test_the_migrations_lead_to_the_schema_of_the_code(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'fresh.db'}")
     metadata.create_all(engine)
     engine.dispose()
+    engine = open_engine(tmp_path / "migrated.db", mode="rwc")
+    run_migrations(engine, tmp_path / "migrated.db")
+    engine.dispose()
 
-    assert dump(make_database(tmp_path)) == dump(tmp_path / "fresh.db")
+    assert dump(tmp_path / "migrated.db") == dump(tmp_path / "fresh.db")
 
 
 def test_the_schema_file_is_what_the_migrations_make() -> None:
@@ -49,7 +54,15 @@ async def test_a_file_made_from_the_schema_file_needs_no_migration(tmp_path: Pat
     connection.close()
 
     assert await SqliteDecisionReader(tmp_path / "baleen.db").count() == 0
-    assert dump(tmp_path / "baleen.db") == dump(make_database(tmp_path))
+    migrate(tmp_path / "new.db")
+    assert dump(tmp_path / "baleen.db") == dump(tmp_path / "new.db")
+
+
+def test_a_file_with_anything_in_it_is_never_taken_for_a_new_one(tmp_path: Path) -> None:
+    execute(tmp_path / "baleen.db", "CREATE TABLE lists (name TEXT)")
+
+    with pytest.raises(StateError, match="table lists already exists"):
+        migrate(tmp_path / "baleen.db")
 
 
 async def test_migrating_again_keeps_everything(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Bring the file to the newest schema, forward only; and print that schema."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine
 
-from baleen_sidecar.adapters.store.engine import open_engine, read_version, refuse_newer, state_errors
+from baleen_sidecar.adapters.store.engine import connect, open_engine, read_version, refuse_newer, state_errors
 from baleen_sidecar.adapters.store.schema import SCHEMA_VERSION
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
+_SCHEMA: Final = Path(__file__).parent / "init.sql"
 
 _TITLE: Final = """\
 -- The schema of Baleen's store, as the migrations make it; a file made from this needs no migration.
@@ -31,10 +33,23 @@ def migrate(path: Path) -> None:
     try:
         found = read_version(engine, path)
         refuse_newer(found, path)
-        if found != SCHEMA_VERSION:
+        if found is None and _is_empty(engine, path):
+            _create(path)
+        elif found != SCHEMA_VERSION:
             run_migrations(engine, path)
     finally:
         engine.dispose()
+
+
+def _is_empty(engine: Engine, path: Path) -> bool:
+    with state_errors(path), engine.connect() as connection:
+        return not connection.exec_driver_sql(_OBJECTS).first()
+
+
+def _create(path: Path) -> None:
+    """Make at once what all migrations make one after the other: most state folders are new at each start of a pod."""
+    with state_errors(path), closing(connect(path, mode="rw")) as connection:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{_SCHEMA.read_text(encoding='utf-8')}\nCOMMIT;")
 
 
 def run_migrations(engine: Engine, where: Path | str) -> None:
