@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -63,6 +64,9 @@ _RESERVED: Final = CEL_KEYWORDS | frozenset(
 )
 _NAMESPACES: Final = frozenset({"author", "content", "context", "params"})
 _MAX_UNKNOWN_ROUNDS: Final = 8
+# To make one takes ten times as long as to compile a rule in it, and each rule is compiled when its policy is checked,
+# tested and loaded, and again whenever its folder is read.
+_KEPT_ENVIRONMENTS: Final = 64
 
 _CEL_TYPES: Final[Mapping[type, cel.Type]] = {
     str: cel.Type.STRING,
@@ -150,9 +154,14 @@ def parse_parameter(text: str) -> Value:
 
 def declare(signals: Collection[str], parameters: Mapping[str, str]) -> Declared:
     """Declare everything that the rules of one policy may read."""
+    return _declare(frozenset(signals), tuple(parameters.items()))
+
+
+@lru_cache(maxsize=_KEPT_ENVIRONMENTS)
+def _declare(signals: frozenset[str], parameters: tuple[tuple[str, str], ...]) -> Declared:
     scores = (signal for signal in sorted(signals, reverse=True) if signal.split(".")[0] not in _NAMESPACES)
     behind = {signal_variable(signal): signal for signal in scores}
-    values = {f"params.{name}": parse_parameter(value) for name, value in parameters.items()}
+    values = {f"params.{name}": parse_parameter(value) for name, value in parameters}
     types: dict[str, type] = dict.fromkeys(behind, float)
     types |= {f"author.{name}": kind for name, kind in AUTHOR_FIELDS.items()}
     types |= {f"context.{name}": str for name in CONTEXT_FIELDS}
