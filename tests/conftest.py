@@ -9,6 +9,7 @@ from hypothesis import settings
 
 import forked
 import forked_workers
+from baleen_core.model.python_backend import SILENT
 from forked import ForkedProcess
 from logged_process import LoggedProcess
 
@@ -48,6 +49,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         forked.end()
 
 
+# What tests import, too, tells nobody what they load.
+os.environ.update(SILENT)
 # Programs in Go that end at once (kubectl, helm, buildah) otherwise spend a fifth of their time on garbage.
 os.environ.setdefault("GOGC", "400")
 # Nothing here multiplies large matrices, and OpenBLAS has threads for it that spin from the import of numpy on.

@@ -22,6 +22,7 @@ from baleen_bench.load import HttpSide, Load
 from baleen_bench.machine import Cores
 from baleen_bench.models import write_files
 from baleen_cli.triton.process import free_port
+from baleen_core.model.python_backend import SILENT
 
 SERVERS: Final = BENCH / "peer_servers"
 _WORK: Final = ("numpy>=2.2", "onnxruntime>=1.23", "pillow>=12", "tokenizers>=0.22")
@@ -138,7 +139,8 @@ def serve(peer: Peer, model: Path, *, python: Path, cores: Cores) -> Iterator[Pe
         RuntimeError: it did not answer a request; what it wrote is in the message.
     """
     port = free_port()
-    environment = os.environ | {"PYTHONPATH": str(Path(baleen_core.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    ours = {"PYTHONPATH": str(Path(baleen_core.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | ours | SILENT
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
         requests = write_requests(peer, Path(folder) / "requests.jsonl")
         process = subprocess.Popen(

@@ -71,6 +71,9 @@ def test_a_python_model_says_its_providers_and_brings_its_code():
 
     assert json.loads(config.parameters["providers"].string_value) == [list(one) for one in providers(GPU_MODEL)]
     assert sorted(rendered) == ["image-safety/3/model.py", "image-safety/config.pbtxt"]
+    # It reads its environment once, when it is imported.
+    code = rendered["image-safety/3/model.py"]
+    assert code.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < code.index("import onnxruntime")
 
 
 def test_an_onnxruntime_model_on_a_gpu_uses_tensorrt_with_half_precision_and_kept_engines():

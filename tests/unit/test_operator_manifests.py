@@ -131,6 +131,11 @@ def test_resources_are_the_authors_or_follow_from_the_models(template, requests,
     assert (resources.get("requests"), resources.get("limits")) == (requests, limits)
 
 
+@pytest.mark.parametrize("deployment", [PLAIN, FULL], ids=["Python", "ONNX Runtime"])
+def test_onnx_runtime_tells_its_maker_nothing(deployment):
+    assert {"name": "ORT_DISABLE_TELEMETRY", "value": "1"} in triton_of(deployment)["env"]
+
+
 def test_threads_are_bounded_for_every_library_that_would_take_all_cores():
     environment = {each["name"]: each["value"] for each in triton_of(FULL)["env"]}
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from baleen_cli.triton.install import Installation
 from baleen_cli.triton.run_folder import remove_shared_memory
-from baleen_core.model.python_backend import SITE_VARIABLE
+from baleen_core.model.python_backend import SILENT, SITE_VARIABLE
 
 LogLine = Callable[[str], None]
 """Takes one line of the server's log, without its end."""
@@ -128,6 +128,7 @@ def _environment(launch: Launch) -> dict[str, str]:
         "TMPDIR": home,
         SITE_VARIABLE: str(launch.installation.site),
         "OMP_NUM_THREADS": str(launch.threads),
+        **SILENT,
     }
 
 

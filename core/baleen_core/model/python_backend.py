@@ -3,6 +3,7 @@
 It runs inside Triton's Python backend, under that server's own Python and packages: nothing here imports it.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 SITE_VARIABLE: Final = "BALEEN_TRITON_SITE"
@@ -10,6 +11,9 @@ SITE_VARIABLE: Final = "BALEEN_TRITON_SITE"
 
 PROVIDERS_PARAMETER: Final = "providers"
 """Parameter of config.pbtxt: ONNX Runtime's execution providers, as a JSON list of [name, {option: value}]."""
+
+SILENT: Final[Mapping[str, str]] = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Environment in which ONNX Runtime, from 1.29 on, does not send its maker what it runs and where: else it does."""
 
 THREADS_PARAMETER: Final = "intra_op_thread_count"
 """Parameter of config.pbtxt, for both forms: threads within one operator."""
@@ -24,6 +28,9 @@ import sys
 # The backend's interpreter ignores PYTHONPATH, and packages of the machine must not come before ours.
 if site := os.environ.get("BALEEN_TRITON_SITE"):
     sys.path.insert(0, site)
+
+# ONNX Runtime would tell its maker of each model that it loads.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 

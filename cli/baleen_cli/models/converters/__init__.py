@@ -5,6 +5,7 @@ This table is cheap to import: a converter and its heavy libraries are loaded on
 
 import importlib
 import importlib.resources
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -12,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 from baleen_cli.models.catalog import Converter, Levels, ModelSource
 from baleen_cli.models.progress import FetchProgress
 from baleen_core.canonical import digest_of
+from baleen_core.model.python_backend import SILENT
 
 # Raise a version (of TextSafety also for heads.py and rows.py) whenever a change of the code may change what it makes.
 _MODULES: Final[Mapping[Converter, tuple[str, int]]] = {
@@ -55,6 +57,7 @@ def fingerprint(source: ModelSource) -> str:
 
 def load_converter(converter: Converter) -> Convert:
     """Import a converter."""
+    os.environ.update(SILENT)
     module = importlib.import_module(f"{__name__}.{_MODULES[converter][0]}")
     return cast(Convert, module.convert)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from baleen_core.model.python_backend import SILENT
 from baleen_core.model.rendering import ENGINE_CACHE
 from baleen_core.model.schema import Backend, ModelDeployment, PodTemplate, Precision
 from baleen_operator.plan.manifests.fetching import REPOSITORY_FOLDER, build_fetch_container, build_volumes
@@ -180,6 +181,7 @@ def _environment(deployment: ModelDeployment) -> dict[str, str]:
         "OMP_NUM_THREADS": str(_threads(deployment)),
         # A model's arrays are only joined and looked at, and threads of OpenBLAS spin from the import of numpy on.
         "OPENBLAS_NUM_THREADS": "1",
+        **SILENT,
     }
     if deployment.gpu:
         found["CUDA_CACHE_MAXSIZE"] = "2147483648"
