@@ -18,6 +18,7 @@ from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, Final
 from unittest import mock
 
+import psutil
 import pytest
 from execnet import gateway_io
 from execnet.gateway_base import Popen2IO
@@ -50,7 +51,11 @@ class ForkedWorker(Popen2IO):
 
 
 def begin(config: pytest.Config) -> None:
-    """Let all workers fork from one process; if it cannot collect the tests, each worker starts anew and says why."""
+    """Let all workers fork from one process; if it cannot collect the tests, each worker starts anew and says why.
+
+    Raises:
+        pytest.UsageError: tests leave something open when they are imported that forks would share.
+    """
     line, remote = multiprocessing.Pipe()
     process = forked.context().Process(
         target=_fork_workers, args=(remote, [*config.invocation_params.args], dict(os.environ)), daemon=True
@@ -60,9 +65,11 @@ def begin(config: pytest.Config) -> None:
     _begun.callback(process.join)
     _begun.enter_context(line)  # the last one added is the first one ended
     try:
-        line.recv()
+        shared = line.recv()
     except EOFError:
         return
+    if shared:
+        raise pytest.UsageError(shared)
 
     def create_io(spec: Any, execmodel: Any) -> Any:
         if spec.popen and not spec.python:
@@ -90,7 +97,7 @@ def _fork_workers(line: Connection, arguments: Sequence[str], environment: Mappi
         return
     gc.collect()
     gc.freeze()
-    line.send(True)
+    line.send(find_shared())
     while True:
         try:
             descriptors = [recv_handle(line) for _ in range(2)]
@@ -103,6 +110,15 @@ def _fork_workers(line: Connection, arguments: Sequence[str], environment: Mappi
         for descriptor in descriptors:
             os.close(descriptor)
         line.send(child)
+
+
+def find_shared() -> str:
+    """Say what stands against a fork: files that all would read at one place, and threads, which forks do not have."""
+    process = psutil.Process()
+    # Standard error may go to a file.
+    files = sorted(each.path for each in process.open_files() if each.fd > 2)
+    threads = process.num_threads() - 1
+    return f"to import the tests leaves {threads} threads and these files open: {files}" if files or threads else ""
 
 
 def _work(stdin: int, stdout: int) -> None:
