@@ -112,7 +112,7 @@ def test_every_answer_is_one_that_the_document_promises(
 
     @seed(20_240_601)
     @settings(
-        max_examples=80 if label == MODERATE else 30,
+        max_examples=50 if label == MODERATE else 20,
         deadline=None,
         database=None,
         phases=[Phase.generate],

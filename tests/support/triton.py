@@ -39,6 +39,7 @@ from baleen_core.model.schema import (
 from baleen_sidecar.adapters.triton import TritonInference
 
 _START_SECONDS = 180
+_END_SECONDS = 15
 
 
 def shipped_models() -> tuple[Model, ...]:
@@ -169,6 +170,10 @@ def use_shared_triton(folder: Path) -> Iterator[str]:
             _start_shared(folder)
         fcntl.flock(starting, fcntl.LOCK_UN)
         yield (folder / "endpoint").read_text()
+        fcntl.flock(users, fcntl.LOCK_UN)
+        if _taken(users):
+            fcntl.flock(users, fcntl.LOCK_UN)
+            _wait_for_end(folder)
 
 
 def _start_shared(folder: Path) -> None:
@@ -181,6 +186,14 @@ def _start_shared(folder: Path) -> None:
             host.kill()
             pytest.fail(f"the shared Triton did not start:\n{log.read_text()[-4000:]}")
         time.sleep(0.05)
+
+
+def _wait_for_end(folder: Path) -> None:
+    """Give the server of the folder the time to end, so that nothing is left of it after the last one that used it."""
+    give_up = time.monotonic() + _END_SECONDS
+    with (folder / "hosted").open("a") as hosted:
+        while not _taken(hosted) and time.monotonic() < give_up:
+            time.sleep(0.05)
 
 
 async def _host(folder: Path) -> None:
@@ -203,4 +216,6 @@ def _taken(users: IO[str]) -> bool:
 
 
 if __name__ == "__main__":
-    asyncio.run(_host(Path(sys.argv[1])))
+    with (Path(sys.argv[1]) / "hosted").open("a") as hosted:
+        fcntl.flock(hosted, fcntl.LOCK_EX)
+        asyncio.run(_host(Path(sys.argv[1])))
