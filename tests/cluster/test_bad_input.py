@@ -537,6 +537,7 @@ def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_reque
         site.apply_policy("Review", version="v0")
         wait_for_decision(gateway, "Review")
         with Requests(gateway) as requests:
+            eventually(lambda: requests.decisions)
             site.apply_policy("Block", version="v1", rollout={"steps": steps})
             for number in range(len(steps)):
                 eventually(partial(has_reached, number))
