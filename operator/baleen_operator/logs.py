@@ -43,6 +43,8 @@ def set_up_logging(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Python would write them as lines of another form.
+    logging.captureWarnings(True)
     # kopf tells of each handler that it called, and warns that it does not see signals, which `main` does.
     logging.getLogger("kopf").setLevel("WARNING")
     logging.getLogger("kopf._core.reactor.running").setLevel("ERROR")

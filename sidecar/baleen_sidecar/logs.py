@@ -32,6 +32,8 @@ def set_up_logging(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Python would write them as lines of another form.
+    logging.captureWarnings(True)
     # One line a request would be the largest part of the log; metrics count requests.
     logging.getLogger("uvicorn.access").disabled = True
     # The same, and it would show the addresses that callers give.
