@@ -39,9 +39,12 @@ def server() -> Iterator[HotServer]:
 
 def read_to_end(connection: socket.socket) -> bytes:
     found = b""
-    with contextlib.suppress(ConnectionError):
-        while part := connection.recv(64 * KIB):
-            found += part
+    try:
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(64 * KIB):
+                found += part
+    except TimeoutError:
+        raise AssertionError(f"the server does not close; so far it said {found!r}") from None
     return found
 
 
