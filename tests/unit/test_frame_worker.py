@@ -1,5 +1,7 @@
 """What is lost of a video counts as missing, wherever it begins and whatever its container says of it: nothing."""
 
+import struct
+from fractions import Fraction
 from io import BytesIO
 
 import av
@@ -9,7 +11,7 @@ import pytest
 from baleen_sidecar.adapters import frame_wire as wire
 from baleen_sidecar.adapters.frame_wire import Job, Kind
 from baleen_sidecar.adapters.frame_worker import decode
-from media import steady, video
+from media import grey, steady, video
 
 RATE = 120
 JOB = Job(
@@ -125,3 +127,55 @@ def test_what_is_transparent_is_no_gap_in_a_webm():
 
     assert missing == 0
     assert len(at) == 10
+
+
+def element(identity: str, *data: bytes) -> bytes:
+    """An element of Matroska (RFC 8794): its identity, its length in eight bytes, and what is in it."""
+    whole = b"".join(data)
+    return bytes.fromhex(identity) + (len(whole) | 1 << 56).to_bytes(8) + whole
+
+
+def number(identity: str, value: int) -> bytes:
+    return element(identity, value.to_bytes(8))
+
+
+def with_laced_sound() -> bytes:
+    """Six seconds of VP8, and sound of which four packets, 160 ms, lie in one block, as many programs write it."""
+    encoder = av.CodecContext.create("libvpx", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    pictures = []
+    for count in range(150):
+        frame = av.VideoFrame.from_image(grey(20 + count))
+        frame.pts = count
+        pictures += encoder.encode(frame)
+    pictures += encoder.encode(None)
+    blocks = []
+    for count, picture in enumerate(pictures):
+        at = (40 * count).to_bytes(2)
+        blocks.append(element("A3", b"\x81", at, b"\x80" if picture.is_keyframe else b"\x00", bytes(picture)))
+        if count % 4 == 0:
+            blocks.append(element("A3", b"\x82", at, b"\x84\x03", bytes(4 * 640)))
+    sampling = element("E1", element("B5", struct.pack(">d", 8000)), number("9F", 1), number("6264", 16))
+    size = element("E0", number("B0", 64), number("BA", 48))
+    tracks = (
+        element("AE", number("D7", 1), number("73C5", 1), number("83", 1), element("86", b"V_VP8"), size),
+        element("AE", number("D7", 2), number("73C5", 2), number("83", 2), element("86", b"A_PCM/INT/LIT"), sampling),
+    )
+    head = element("1A45DFA3", element("4282", b"matroska"), number("4287", 4), number("4285", 2))
+    scale = element("1549A966", number("2AD7B1", 1_000_000))
+    return head + element(
+        "18538067", scale, element("1654AE6B", *tracks), element("1F43B675", number("E7", 0), *blocks)
+    )
+
+
+def test_packets_of_sound_that_lie_in_one_block_are_no_gap():
+    data = with_laced_sound()
+    with av.open(BytesIO(data)) as container:
+        places = [packet.pos for packet in container.demux(audio=0) if packet.size]
+    assert len(places) == 4 * len(set(places))
+
+    at, missing = seen(data)
+
+    assert missing == 0
+    assert len(at) == 13

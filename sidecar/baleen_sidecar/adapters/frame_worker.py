@@ -51,7 +51,7 @@ SKIPPING: Final = ("matroska,webm", "flv")
 
 PACKED_BYTES: Final = 512
 """What the formats of SKIPPING put between two packets at most; with more, something is lost there. Tables that stand
-in between do no harm: pictures go on in time there."""
+in between do little harm: pictures go on in time there."""
 
 STEADY: Final = ("mpegts", "mpeg", "asf", "ogg")
 """FFmpeg's formats that do the same, but pad as they like; their pictures come at a steady rate."""
@@ -203,7 +203,7 @@ def _packets(container: "InputContainer", streams: "Sequence[VideoStream]") -> "
     skipping = container.format.name in SKIPPING
     # What lies between two packets is known only with those of sound and subtitles, too.
     packets = cast("Iterator[Packet[VideoStream]]", container.demux() if skipping else container.demux(*streams))
-    end: int | None = None
+    place, end = 0, math.inf
     while True:
         try:
             packet = next(packets, None)
@@ -213,9 +213,11 @@ def _packets(container: "InputContainer", streams: "Sequence[VideoStream]") -> "
         if packet is None:
             return
         if skipping and packet.pos is not None:
-            if end is not None and packet.pos > end + PACKED_BYTES:
+            if packet.pos > end + PACKED_BYTES:
                 yield Broken()
-            end = packet.pos + _stored_bytes(packet)
+            # Matroska may lace packets of sound into one block, and all have its place.
+            end = (end if packet.pos == place else packet.pos) + _stored_bytes(packet)
+            place = packet.pos
         if packet.stream.index in wanted:
             yield packet
 
