@@ -65,6 +65,17 @@ def test_a_file_with_anything_in_it_is_never_taken_for_a_new_one(tmp_path: Path)
         migrate(tmp_path / "baleen.db")
 
 
+def test_a_file_of_which_no_migration_has_ended_is_migrated(tmp_path: Path) -> None:
+    # What Alembic makes before the first one.
+    table = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+    execute(tmp_path / "begun.db", table)
+    migrate(tmp_path / "new.db")
+
+    migrate(tmp_path / "begun.db")
+
+    assert dump(tmp_path / "begun.db") == dump(tmp_path / "new.db")
+
+
 async def test_migrating_again_keeps_everything(tmp_path: Path) -> None:
     path = make_database(tmp_path)
     store = SqliteRevisionStore(path)
