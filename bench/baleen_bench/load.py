@@ -115,15 +115,13 @@ class Meter:
 
 
 @contextmanager
-def generator(
-    command: Sequence[str | Path], *, folder: Path | None = None
-) -> Iterator[Callable[[float], dict[str, Any]]]:
-    """Run a load generator, in `folder`, until the end of the block; call what is given with the seconds of its load.
+def generator(command: Sequence[str | Path]) -> Iterator[Callable[[float], dict[str, Any]]]:
+    """Run a load generator until the end of the block; call what is given with the seconds of its load.
 
     That returns its report, or raises RuntimeError where it could not do its work.
     """
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
 
         def report(seconds: float) -> dict[str, Any]:
             said, errors = process.communicate(timeout=seconds + GRACE_SECONDS)
@@ -138,13 +136,13 @@ def generator(
             process.kill()
 
 
-def run_generator(command: Sequence[str | Path], *, folder: Path | None = None) -> dict[str, Any]:
-    """Run a load generator, in `folder`, and read its report.
+def run_generator(command: Sequence[str | Path]) -> dict[str, Any]:
+    """Run a load generator, and read its report.
 
     Raises:
         RuntimeError: it could not do its work.
     """
-    with generator(command, folder=folder) as report:
+    with generator(command) as report:
         return report(_LONGEST_SECONDS)
 
 
