@@ -376,11 +376,6 @@ def build_faces(
     }
 
 
-@functools.cache
-def _release() -> str:
-    return version("baleen")
-
-
 def build_rest(
     ports: Ports,
     metrics: RequestMetrics,
@@ -390,7 +385,7 @@ def build_rest(
     judge: Judge,
 ) -> FastAPI:
     """Everything but the hot route, with FastAPI; its own /docs would load assets from elsewhere, so ours stands in."""
-    release = _release()
+    release = version("baleen")
     app = FastAPI(
         title="Baleen", version=release, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan
     )
