@@ -520,7 +520,7 @@ def test_while_the_api_server_comes_and_goes_through_a_whole_rollout_every_reque
     # A weight may fall.
     steps = [
         {"name": f"at-{weight}", "type": "Weight", "weight": f"{weight}%", "until": {"seconds": 2}}
-        for weight in (50, 20)
+        for weight in (5, 50, 20)
     ]
 
     def has_reached(number: int) -> bool:
