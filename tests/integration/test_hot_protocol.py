@@ -15,7 +15,9 @@ from typing import Final
 import pytest
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+from baleen_core.errors import TooLarge
 from baleen_sidecar.web import exchange, websocket
+from baleen_sidecar.web.exchange import IncomingBody
 from baleen_sidecar.web.hot import Host
 from baleen_sidecar.web.protocol import BoundedHttpProtocol
 from baleen_sidecar.web.websocket import WebSocket
@@ -146,6 +148,20 @@ def test_a_body_that_is_claimed_to_be_too_large_is_refused_without_leave_to_send
 
     assert (status, headers["connection"]) == (413, "close")
     assert json.loads(body)["detail"] == f"content: the hot body is over the limit of {BODY_LIMIT} bytes"
+
+
+async def test_nobody_waits_for_a_body_that_is_over_its_limit_though_who_did_has_not_run_yet() -> None:
+    body = IncomingBody({}, asyncio.get_running_loop(), lambda: None)
+    reading = asyncio.create_task(body.read("hot", 10))
+    await asyncio.sleep(0)
+    body.feed(b"a" * 10)
+    assert body.is_awaited
+
+    body.feed(b"a")
+
+    assert not body.is_awaited
+    with pytest.raises(TooLarge):
+        await reading
 
 
 def test_a_refused_body_is_thrown_away_so_that_the_refusal_arrives(

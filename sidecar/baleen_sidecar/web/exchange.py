@@ -65,8 +65,8 @@ class IncomingBody:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for more of it."""
-        return self._waiter is not None
+        """Whether somebody waits for more of it; nobody any more who was woken, and runs soon."""
+        return self._waiter is not None and not self._waiter.done()
 
     async def read(self, kind: str, limit_bytes: int) -> bytes:
         """See baleen_sidecar.web.hot.Body."""
