@@ -497,7 +497,8 @@ async def test_without_the_database_decisions_are_refused_by_name_and_with_it_th
             with pytest.raises(StateError):
                 await log.get("before")
         finally:
-            await asyncio.to_thread(own_server.start)
+            own_server.start()
+            await asyncio.to_thread(own_server.wait_until_ready)
         await log.append(make_record("after"))
         assert log.problem == ""
         assert await log.get("before") == make_record("before")
@@ -563,7 +564,8 @@ async def test_no_acknowledged_decision_is_missing_after_the_server_was_killed_a
             while len(acknowledged) < goal:  # noqa: ASYNC110, of other tasks
                 await asyncio.sleep(0.005)
             await asyncio.to_thread(own_server.stop, signal.SIGKILL)
-            await asyncio.to_thread(own_server.start)
+            own_server.start()
+            await asyncio.to_thread(own_server.wait_until_ready)
         is_over.set()
 
     async with opened(own_database, "gateway-1") as one, opened(own_database, "gateway-2") as two:

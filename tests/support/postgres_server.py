@@ -62,9 +62,10 @@ class PostgresServer:
             "--auth-host=scram-sha-256", f"--pwfile={folder / 'password'}", f"--pgdata={self._data}",
         )  # fmt: skip
         self.start()
+        self.wait_until_ready()
 
     def start(self) -> None:
-        """Start it, and return once it takes connections."""
+        """Start it; it ends with the thread that does, however that ends."""
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -74,8 +75,9 @@ class PostgresServer:
         }
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
+            # Asked for after the change of user, at which the kernel forgets it.
             self._process = subprocess.Popen(
-                [self._commands / "postgres", "-D", self._data, *arguments],
+                ["setpriv", "--pdeathsig", "INT", "--", self._commands / "postgres", "-D", self._data, *arguments],
                 stdout=log,
                 stderr=log,
                 env=self._environment,
@@ -83,6 +85,11 @@ class PostgresServer:
                 group=self._user,
                 extra_groups=None if self._user is None else [],
             )
+
+    def wait_until_ready(self) -> None:
+        """Return once it takes connections."""
+        process = self._process
+        assert process is not None, "it was started"
         database = Database(write_url(self.folder / "ready-url", self.url("postgres")))
         give_up = time.monotonic() + START_SECONDS
         while True:
@@ -90,7 +97,7 @@ class PostgresServer:
                 with database.connected():
                     return
             except StateError:
-                if self._process.poll() is not None or time.monotonic() > give_up:
+                if process.poll() is not None or time.monotonic() > give_up:
                     raise AssertionError((self.folder / "log").read_text()) from None
                 time.sleep(0.05)
 
