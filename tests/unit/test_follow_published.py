@@ -222,7 +222,7 @@ async def test_a_last_good_state_that_cannot_be_read_is_said_and_what_is_publish
 
     replica.publish(ONE.policy)
     async with replica.running():
-        await replica.until_reported(1)
+        await replica.until_reported(2)
 
     assert replica.in_force == {"community": FIRST}
 
@@ -294,7 +294,7 @@ async def test_what_was_restored_and_is_published_is_not_saved_again(replica):
     await replica.following.restore()
     replica.publish(ONE.policy)
     async with replica.running():
-        await replica.until_reported(1)
+        await replica.until_reported(2)
 
     assert replica.last_good.saves == 0
 
@@ -344,7 +344,7 @@ async def test_a_defect_of_the_source_is_logged_and_it_is_followed_again(replica
     assert replica.in_force == {"community": FIRST}
 
 
-async def test_nothing_is_removed_or_told_before_anything_was_published(replica, logged):
+async def test_before_anything_was_published_nothing_is_removed_and_what_is_enforced_is_told(replica, logged):
     await replica.store.put_revision("trust-safety/community", ONE.revisions[0][1])
     replica.last_good.kept = Kept(policies={KEY: KeptPolicy(route=ONE.route, digest=FIRST, version="v1")})
     await replica.following.restore()
@@ -353,7 +353,7 @@ async def test_nothing_is_removed_or_told_before_anything_was_published(replica,
         await until(lambda: bool(events(logged, "policy source lost")))
 
         assert replica.in_force == {"community": FIRST}
-        assert replica.source.reports == []
+        assert replica.source.reports == [{KEY: Adopted(epoch=1, digest=FIRST)}]
 
 
 async def test_a_list_that_takes_long_does_not_hold_up_an_override_and_acts_as_soon_as_it_comes(replica, monkeypatch):

@@ -59,6 +59,8 @@ class FollowPublished:
         await self._models.serve(self._saved.deployments)
         await self._adopt.restore(self._saved.policies)
         self._log_changes()
+        # It is enforced from now on, though the source may be out of reach for long.
+        await self._source.report(self._adopt.adopted())
 
     async def run(self) -> None:
         """Follow the source until cancelled."""
