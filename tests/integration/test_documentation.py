@@ -150,10 +150,23 @@ def test_every_policy_in_the_documentation_is_valid(tmp_path: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path):
-    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    dead = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text())
+    dead = [
+        f"{target}#{heading}"
+        for target, heading in links
+        if "://" not in target and not leads_somewhere(page.parent / target if target else page, heading)
+    ]
 
     assert not dead
+
+
+def leads_somewhere(target: Path, heading: str) -> bool:
+    """Say whether a page has a heading, by the anchor that GitHub makes of it."""
+    if not heading:
+        return target.exists()
+    lines = re.sub(r"^```.*?^```", "", target.read_text(), flags=re.DOTALL | re.MULTILINE)
+    names = (re.sub(r"\[(.*?)\]\(.*?\)", r"\1", each) for each in re.findall(r"^#+ (.*)$", lines, re.MULTILINE))
+    return heading in {re.sub(r"[^\w\- ]", "", name).lower().replace(" ", "-") for name in names}
 
 
 def test_the_example_deployment_serves_exactly_the_shipped_models():
