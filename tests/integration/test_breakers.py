@@ -23,7 +23,7 @@ from baleen_sidecar.ports import Work
 from baleen_sidecar.testing import FixedImages
 from baleen_sidecar.usecases.verify_models import VerifyModels
 from triton import SQUARE_ROOT, private_triton, write_square_root
-from waiting import until
+from waiting import suspend, until
 
 pytestmark = pytest.mark.triton
 
@@ -59,7 +59,7 @@ async def test_a_stopped_server_is_found_out_by_callers_who_all_gave_up_and_back
     async with setting(tmp_path, servers=1) as (inference, (triton,)):
         await inference.infer(MODEL, ROW)
         idle = len(asyncio.all_tasks())
-        triton.suspend()
+        await suspend(triton)
         callers = [asyncio.create_task(inference.infer(MODEL, ROW)) for _ in range(1000)]
         await asyncio.sleep(0.05)
         for caller in callers:
@@ -106,7 +106,7 @@ async def test_callers_of_a_lone_server_that_hangs_hear_of_it_long_before_their_
         queue = BatchedInference(routed, CollectorRegistry(), queue_rows=64, queue_bytes=1 << 20, batches_in_flight=2)
         for _ in range(HangRules().calls):
             await queue.infer(model, ROW)
-        triton.suspend()
+        await suspend(triton)
         work = Work(deadline=asyncio.get_running_loop().time() + 3600)
         callers = [asyncio.create_task(queue.infer(model, ROW, work)) for _ in range(40)]
         await until(lambda: replica.is_late(model))

@@ -26,7 +26,7 @@ from baleen_core.model.schema import Device, Expectation, Golden, GoldenInput, I
 from baleen_sidecar.flow.backoff import BackoffRules
 from baleen_sidecar.usecases.verify_models import VerifyModels
 from triton import SQUARE_ROOT, private_triton, write_square_root
-from waiting import until
+from waiting import suspend, until
 
 pytestmark = pytest.mark.triton
 
@@ -104,7 +104,7 @@ async def test_a_killed_server_s_callers_get_model_unavailable(runs, find):
     async with private_triton([SQUARE_ROOT], find, runs, rules=IMPATIENT) as triton:
         family = family_of(triton)
         for process in family:
-            process.suspend()
+            await suspend(process)
         call = asyncio.create_task(triton.inference.infer(SQUARE_ROOT, rows(4)))
         await asyncio.sleep(0.05)
         for process in family:
@@ -117,9 +117,7 @@ async def test_a_killed_server_s_callers_get_model_unavailable(runs, find):
 async def test_a_stopped_server_times_out_and_is_replaced(runs, find):
     async with private_triton([SQUARE_ROOT], find, runs, rules=IMPATIENT, timeout_seconds=0.3) as triton:
         server = psutil.Process(triton.server.pid)
-        server.suspend()
-        # On a busy machine it may have answered before it was stopped.
-        await until(lambda: server.status() == psutil.STATUS_STOPPED)
+        await suspend(server)
 
         with pytest.raises(ModelUnavailable, match="DEADLINE_EXCEEDED"):
             await triton.inference.infer(SQUARE_ROOT, rows(4))
@@ -133,7 +131,7 @@ async def test_a_stopped_server_times_out_and_is_replaced(runs, find):
 async def test_a_stopped_backend_can_be_replaced_on_request(runs, find):
     async with private_triton([SQUARE_ROOT], find, runs, rules=IMPATIENT, timeout_seconds=0.3) as triton:
         _, stub = family_of(triton)
-        stub.suspend()
+        await suspend(stub)
 
         with pytest.raises(ModelUnavailable):
             await triton.inference.infer(SQUARE_ROOT, rows(4))
@@ -142,6 +140,16 @@ async def test_a_stopped_backend_can_be_replaced_on_request(runs, find):
 
         assert (await triton.inference.infer(SQUARE_ROOT, rows(4)))["y"].tolist() == [[2, 1]]
         assert not runs_on(stub)
+
+
+async def test_a_server_that_does_not_end_in_time_is_ended_with_all_that_it_started(runs, find):
+    async with private_triton([SQUARE_ROOT], find, runs, rules=WatchRules(stop_seconds=0.3)) as triton:
+        family, regions = family_of(triton), regions_of(runs)
+        await suspend(family[0])
+
+    assert regions
+    assert not any(map(runs_on, family))
+    assert not any(region.exists() for region in regions)
 
 
 async def test_two_servers_at_once_do_not_collide(runs, find):

@@ -3,7 +3,10 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Final
+
+import psutil
 
 _SHORTEST_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 0.1
@@ -25,3 +28,14 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], *, seconds: flo
             if await holds if inspect.isawaitable(holds) else holds:
                 return
             await asyncio.sleep(pause)
+
+
+async def suspend(process: psutil.Process) -> None:
+    """Stop a process, and return once none of its threads runs: on a busy machine they go on for a while."""
+    process.suspend()
+    await until(lambda: all(map(_is_stopped, Path(f"/proc/{process.pid}/task").iterdir())))
+
+
+def _is_stopped(thread: Path) -> bool:
+    # The name before the state may hold anything.
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -73,10 +73,13 @@ class TritonProcess:
         """Ask it to end, and make it end after the grace; no process and no shared memory is left."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await self._process.wait()
-        await self.kill()
+        ended = asyncio.ensure_future(self._process.wait())
+        try:
+            # asyncio.timeout of Python 3.11.2 cancels once more what is being cancelled, as whoever stops a server is.
+            await asyncio.wait([ended], timeout=grace_seconds)
+        finally:
+            await self.kill()
+        await ended
 
     async def kill(self) -> None:
         """End the whole group at once; harmless when the server has ended."""
