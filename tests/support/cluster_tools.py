@@ -136,21 +136,8 @@ def find_go() -> Path:
 
 
 def _build(names: Sequence[str]) -> None:
-    """Build what goes into several folders at once: tests wait for all of it, and take most of the CPU meanwhile."""
-    folders: dict[Path, list[str]] = {}
-    for name in names:
-        folders.setdefault(cache_folder(name), []).append(name)
-    command, quiet = (sys.executable, __file__), subprocess.DEVNULL
-    with contextlib.ExitStack() as beside:
-        others = [subprocess.Popen([*command, *each], stdout=quiet, stderr=quiet) for each in [*folders.values()][1:]]
-        for each in others:
-            beside.callback(each.wait)
-            beside.callback(each.terminate)
-        for number, (folder, wanted) in enumerate(folders.items()):
-            if number:
-                others[number - 1].wait()
-            # What could not be built beside is tried once more, to say why.
-            _build_into(folder, wanted)
+    for folder in dict.fromkeys(cache_folder(name) for name in names):
+        _build_into(folder, [name for name in names if cache_folder(name) == folder])
 
 
 def _build_into(folder: Path, names: Sequence[str]) -> None:
