@@ -37,5 +37,8 @@ async def suspend(process: psutil.Process) -> None:
 
 
 def _is_stopped(thread: Path) -> bool:
-    # The name before the state may hold anything.
-    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    try:
+        # The name before the state may hold anything.
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has ended
