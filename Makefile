@@ -24,9 +24,13 @@ demo-rollout: setup  ## show a policy rolled out, stopped, approved and taken ba
 	@$(BIN)/python tests/support/rollout_demo.py
 
 # The cluster's binaries are built meanwhile if they are not in the cache, and waited for by the tests that need them, which then
-# come last. The order is that of tests/support/run_order.py: hence no reordering by group. Whatever ends the tests ends the build, too.
-test: setup  ## run every check and test
-	@scripts/cluster-tools >/dev/null & tools=$$!; trap 'kill $$tools 2>/dev/null; wait $$tools' EXIT; \
+# come last: from the start if Go is there, else as soon as setup has brought one. Whatever ends the tests ends the build, too.
+# The order is that of tests/support/run_order.py: hence no reordering by group.
+test:  ## run every check and test
+	@tools=; trap '[[ -z $$tools ]] || { kill $$tools 2>/dev/null; wait $$tools; }' EXIT; \
+		build() { scripts/cluster-tools >/dev/null & tools=$$!; }; \
+		if scripts/cluster-tools --go-is-on-path; then build; fi; \
+		scripts/setup && { [[ $$tools ]] || build; } && \
 		$(BIN)/baleen models fetch && $(BIN)/python -m pytest -n 6 --dist loadgroup --no-loadscope-reorder
 
 cluster: setup  ## start a Kubernetes of one node with Baleen in it, as root, and print how to use it

@@ -120,6 +120,6 @@ def test_without_binaries_tests_that_need_a_cluster_come_last_and_fail(run, tmp_
 
     assert status == 1
     assert said.index("::test_without ERROR") < said.index("::test_with_a_cluster ERROR")
-    assert "building etcd failed with status 1" in said
+    assert "building etcd, helm failed with status 1" in said
     assert "no such module" in said
     assert "skipped" not in said

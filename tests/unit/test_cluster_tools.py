@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 import cluster_tools
-from cluster_tools import CONTROL_PLANE, NODE, ToolsMissing, build_flags, cache_folder, find, find_go, tools
+from cluster_tools import (
+    CONTROL_PLANE,
+    NODE,
+    OF_THE_SUITE,
+    PACKAGES,
+    ToolsMissing,
+    build_flags,
+    cache_folder,
+    find,
+    find_go,
+    tools,
+)
 
 ROOT = Path(__file__).parents[2]
 GO = """#!/usr/bin/env bash
@@ -18,7 +29,7 @@ out=; while (($#)); do [[ $1 == -o ]] && { out=$2; break; }; shift; done
 shift 2
 for package in "$@"; do
     name=${package##*/}; [[ $name == v3 ]] && name=server
-    echo "$PWD" > "$out$name"; chmod +x "$out$name"
+    echo "$package" > "$out$name"; chmod +x "$out$name"
 done
 [[ -z ${FAKE_GO_FAILS:-} ]] || { echo "undefined: what it needs"; exit 1; }
 """
@@ -37,25 +48,26 @@ def builds(tmp_path, monkeypatch):
     return lambda: (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
 
 
-def test_what_is_missing_is_built_once_from_the_module_that_pins_it(builds):
+def test_what_is_missing_is_built_once_from_its_package(builds):
     first, again = tools(), tools()
 
     assert list(first) == list(CONTROL_PLANE)
     assert again == first
-    assert len(builds()) == 2
-    assert {name: Path(path.read_text().strip()).name for name, path in first.items()} == {
-        "etcd": "etcd",
-        "kube-apiserver": "kubernetes",
-        "kube-controller-manager": "kubernetes",
+    assert len(builds()) == 1
+    assert {name: path.read_text().strip() for name, path in first.items()} == {
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+        "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     }
 
 
-def test_the_parts_of_a_node_are_built_when_they_are_asked_for(builds):
-    tools()
-    found = tools([*CONTROL_PLANE, *NODE])
+def test_what_most_tests_need_is_built_before_the_parts_of_a_node(builds):
+    found = tools([*NODE, *OF_THE_SUITE])
 
-    assert set(found) == {*CONTROL_PLANE, *NODE}
-    assert len(builds()) == 4
+    assert set(found) == {*OF_THE_SUITE, *NODE}
+    of_the_suite, node = builds()
+    assert [name for name in OF_THE_SUITE if of_the_suite.count(f" {PACKAGES[name]}")] == list(OF_THE_SUITE)
+    assert [name for name in NODE if node.count(f" {PACKAGES[name]}")] == list(NODE)
 
 
 def test_the_server_is_stamped_with_its_version(builds):
@@ -98,17 +110,15 @@ def test_the_folder_of_the_environment_comes_first(builds, tmp_path, monkeypatch
 
 def test_other_flags_have_another_cache(monkeypatch):
     before = cache_folder()
-    monkeypatch.setattr(cluster_tools, "build_flags", lambda release: (*build_flags(release), "-race"))
+    monkeypatch.setattr(cluster_tools, "build_flags", lambda: (*build_flags(), "-race"))
 
     assert cache_folder() != before
 
 
-def test_a_tool_that_is_pinned_alone_is_built_and_kept_alone(builds):
-    tools(["etcd", "helm"])
+def test_helm_renders_for_the_version_of_the_server(builds):
+    tools(["helm"])
 
-    assert cache_folder("helm") != cache_folder("etcd")
-    assert find("helm") == cache_folder("helm") / "helm"
-    assert "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35" in builds()[-1] + builds()[0]
+    assert "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=35" in builds()[0]
 
 
 def test_a_go_that_is_too_old_is_passed_over(builds, monkeypatch):
@@ -131,3 +141,13 @@ def test_the_command_refuses_what_it_cannot_build(builds):
 
     assert done.returncode == 2
     assert "etcdd: not one of etcd, kube-apiserver" in done.stderr
+
+
+@pytest.mark.parametrize(("version", "status"), [("go1.26.1", 0), ("go1.24.9", 1)])
+def test_the_command_says_whether_the_path_has_a_go_that_can_build_them(builds, monkeypatch, version, status):
+    monkeypatch.setenv("FAKE_GO_VERSION", version)
+    command = [ROOT / "scripts" / "cluster-tools", "--go-is-on-path"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    assert builds() == []
