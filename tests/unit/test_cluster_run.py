@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_tools import CONTROL_PLANE
+from cluster_tools import OF_THE_SUITE
 
 SUPPORT = Path(__file__).parents[1] / "support"
 SETTINGS = (
@@ -59,7 +59,7 @@ def run(tmp_path):
     (tmp_path / "pytest.ini").write_text(SETTINGS.format(support=SUPPORT, folder=tmp_path))
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "roles.yaml").write_text(ROLES)
-    for name in CONTROL_PLANE:
+    for name in OF_THE_SUITE:
         (tmp_path / name).write_text("#!/bin/true\n")
         (tmp_path / name).chmod(0o755)
 
@@ -120,6 +120,6 @@ def test_without_binaries_tests_that_need_a_cluster_come_last_and_fail(run, tmp_
 
     assert status == 1
     assert said.index("::test_without ERROR") < said.index("::test_with_a_cluster ERROR")
-    assert "building etcd, helm failed with status 1" in said
+    assert "building etcd failed with status 1" in said
     assert "no such module" in said
     assert "skipped" not in said
