@@ -20,8 +20,8 @@ SECONDS = float(os.environ.get("BALEEN_FUZZ_SECONDS", "30"))
 PAUSE_SECONDS = 0.0 if "BALEEN_FUZZ_SECONDS" in os.environ else 0.7
 PROTOCOL = {100, 400, 404, 405, 408, 421, 431, 503}
 """What is said of bytes, paths and methods, whatever the route."""
-STREAM = {101, 1000, 1001, 1002, 1005, 1007, 1009, 4000}
-"""What is said of streams; 1000, 1005 and 4000 are what their callers said."""
+STREAM = {101, 1000, 1001, 1002, 1005, 1007, 1009, *range(3000, 5000)}
+"""What is said of streams; 1000, 1005 and an application's own from 3000 on are what their callers said."""
 AIMS = {101, 200, 400, 405, 413, 415, 422, 1000, 1002, 1007}
 
 
