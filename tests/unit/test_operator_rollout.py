@@ -934,14 +934,17 @@ async def exposed(site: Site, **plan: Any) -> Gateway:
     return gateway
 
 
-@pytest.mark.parametrize("trouble", ["paused", "deadline", "an edit that is not valid", "an override", "a model"])
+@pytest.mark.parametrize("trouble", ["paused", "deadline", "a gateway that is behind", *TROUBLES])
 async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_the_rollout(site, trouble):
-    gateway = await exposed(site, progressDeadlineSeconds=100)
+    gateway = await exposed(site, progressDeadlineSeconds=20_000)
     match trouble:
         case "paused":
             await site.apply(override_manifest(paused=True))
         case "deadline":
-            await pass_time(site, 200)
+            await pass_time(site, 20_001)
+        case "a gateway that is behind":
+            gateway.said = Acknowledged(total=1, current=0, stale=("gw-1",))
+            await pass_time(site, 10_001)
         case "an edit that is not valid":
             await site.apply(policy("920%", version="v3"))
         case "an override":
@@ -949,13 +952,37 @@ async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_th
         case "a model":
             site.cluster.models_served = ()
             await site.reconcile()
-    before = candidate(site)
+    before, outcome = candidate(site), await site.reconcile()
     gateway.judged(100, *BAD)
     await pass_time(site, 5)
 
     assert before["weightBasisPoints"] == 5000
+    assert outcome.requeue_seconds is not None, "the next look does not wait for somebody else's change"
+    assert outcome.requeue_seconds <= 30
     assert candidate(site) == {}
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "gateways"),
+    [
+        pytest.param({}, FixedGateways(), id="nothing is compared"),
+        pytest.param(
+            {"analysis": ANALYSIS},
+            FixedGateways(Acknowledged(total=1, current=0, stale=("gw-1",))),
+            id="it has not begun",
+        ),
+    ],
+)
+async def test_a_paused_rollout_that_no_count_can_end_waits_for_a_change(site, plan, gateways):
+    site.restart(gateways=gateways)
+    await site.apply(policy("92%", version="v1"))
+    await site.apply(policy("80%", version="v2", rollout=plan | {"steps": [SLOW]}))
+    await site.apply(override_manifest(paused=True))
+    outcome = await site.reconcile()
+
+    assert site.condition("Reconciling") == ("True", "Paused")
+    assert outcome.requeue_seconds is None
 
 
 async def test_a_candidate_does_not_come_in_force_since_the_route_is_lost(site):

@@ -705,6 +705,11 @@ class _Reconciling:
             waits.append(decision.gate.wait_seconds)
         if decision.look is not None and decision.look.wait_seconds is not None:
             waits.append(decision.look.wait_seconds)
+        routed = decision.route.route.candidate if decision.route else None
+        has_begun = decision.state is None or decision.state.step_time is not None
+        if routed is not None and has_begun and seen.known_plan.analysis is not None:
+            # Whatever keeps it where it is: what gateways count wakes nobody, and may take it back.
+            waits.append(look_seconds(seen.known_plan))
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)
