@@ -334,6 +334,11 @@ PROBLEM = "spec.policy.rules[0].when: unknown name 'contnt'"
             id="waits for gateways",
         ),
         pytest.param(
+            facts_of(conditions=[condition("Converged", "False", "GatewaysUnknown", "they were not looked up yet")]),
+            ["is not Converged", "they were not looked up yet", "Next: wait", "the operator's log says why"],
+            id="gateways are not known yet",
+        ),
+        pytest.param(
             facts_of(generation=2), ["has not looked at generation 2", "whether the operator runs"], id="not seen"
         ),
         pytest.param(

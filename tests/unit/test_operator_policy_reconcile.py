@@ -1,6 +1,6 @@
 """What becomes of a policy in a cluster: what is valid is routed, the rest is said, and nothing is lost on the way."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -774,6 +774,55 @@ async def test_convergence_is_what_the_gateways_say(site):
     assert site.condition("Converged") == ("True", "AllCurrent")
     assert site.status["convergence"]["convergedTime"]
     assert site.cluster.actions[before:] == []
+
+
+async def test_where_there_are_no_gateways_none_is_waited_for(site):
+    await site.apply(policy())
+
+    assert site.condition("Converged") == ("True", "NoneKnown")
+    assert site.status["convergence"] == {"total": 0, "current": 0}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(Acknowledged(has_looked=False), id="nobody is known yet"),
+        pytest.param(Acknowledged(total=1, current=1, has_looked=False), id="all that are known have it"),
+    ],
+)
+async def test_nothing_has_converged_before_the_gateways_were_looked_up(site, said):
+    site.restart(gateways=FixedGateways(said))
+    await site.apply(policy())
+
+    assert site.condition("Converged") == ("False", "GatewaysUnknown")
+    assert site.condition("Ready") == ("True", "InForce")
+    assert "convergedTime" not in site.status["convergence"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(Acknowledged(has_looked=False), id="nobody is known yet"),
+        pytest.param(Acknowledged(total=2, current=0, stale=("a", "b"), has_looked=False), id="nobody was asked yet"),
+    ],
+)
+async def test_an_operator_that_starts_again_knows_since_when_what_is_routed_has_converged(site, said):
+    all_current = FixedGateways(Acknowledged(total=2, current=2))
+    site.restart(gateways=all_current)
+    await site.apply(policy("92%"))
+    since = site.status["convergence"]["convergedTime"]
+    site.clock.now += timedelta(hours=1)
+    site.restart(gateways=FixedGateways(said))
+    await site.reconcile()
+    meanwhile = site.status["convergence"]["convergedTime"]
+    site.restart(gateways=all_current)
+    await site.reconcile()
+    after = site.status["convergence"]["convergedTime"]
+    site.restart(gateways=FixedGateways(said))
+    await site.apply(policy("80%"))
+
+    assert (meanwhile, after) == (since, since)
+    assert "convergedTime" not in site.status["convergence"], "nobody is known to have what is routed now"
 
 
 # Pruning

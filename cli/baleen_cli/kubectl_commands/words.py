@@ -47,6 +47,7 @@ NEXT_BY_REASON: Final[Mapping[str, str]] = {
     "GateInconclusive": "wait until more is logged, or let it through with `kubectl baleen approve`",
     "GateUnanswered": "wait; when that does not help, look at the gateways that are named, or let it through with "
     "`kubectl baleen approve`",
+    "GatewaysUnknown": "wait; when that does not help, the operator's log says why it cannot look the gateways up",
     "Holding": "wait until its step is over; `kubectl baleen pause` keeps it there, `kubectl baleen reject` ends it",
     "ListMissing": "create the ConfigMap or Secret, or correct its name; the operator looks again by itself",
     "ModelsUnavailable": "deploy the models that are named (`kubectl get moddep -A`), or take their signals out",

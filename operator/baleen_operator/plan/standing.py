@@ -62,11 +62,15 @@ NO_EFFECT_MARK: Final = "; ModerationOverride: spec."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enforcers:
-    """Who is known to enforce what is routed, and how many of them do."""
+    """Who is known to enforce what is routed, and how many of them do.
+
+    Until somebody `has_looked`, there may be others.
+    """
 
     total: int = 0
     current: int = 0
     stale: tuple[str, ...] = ()
+    has_looked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,20 +388,26 @@ def _serving(seen: Observed, decision: Decision, missing: Collection[str]) -> Fi
 def _converged(decision: Decision, enforcers: Enforcers) -> Finding:
     if decision.route is None:
         return Finding(type="Converged", holds=False, reason="NoRoute", message="there is nothing to enforce")
+    if enforcers.current < enforcers.total:
+        behind = ", ".join(enforcers.stale)
+        message = f"{enforcers.current} of {enforcers.total} enforce it; behind: {behind or 'not named'}"
+        return Finding(type="Converged", holds=False, reason="Behind", message=message)
+    if not enforcers.has_looked:
+        message = "which gateways there are is not known yet: they were not looked up since the operator started"
+        return Finding(type="Converged", holds=False, reason="GatewaysUnknown", message=message)
     if enforcers.total == 0:
         return Finding(type="Converged", holds=True, reason="NoneKnown", message="no gateway or sidecar is known")
-    if enforcers.current >= enforcers.total:
-        return Finding(type="Converged", holds=True, reason="AllCurrent", message=f"all {enforcers.total} enforce it")
-    behind = ", ".join(enforcers.stale)
-    message = f"{enforcers.current} of {enforcers.total} enforce it; behind: {behind or 'not named'}"
-    return Finding(type="Converged", holds=False, reason="Behind", message=message)
+    return Finding(type="Converged", holds=True, reason="AllCurrent", message=f"all {enforcers.total} enforce it")
 
 
 def _convergence(seen: Observed, decision: Decision, enforcers: Enforcers, now: datetime) -> Convergence:
     since = ""
-    if decision.route is not None and enforcers.total and enforcers.current >= enforcers.total:
+    if decision.route is not None:
         was_routed = row_of(decision.route).identity in {row.identity for row in seen.status.history}
-        since = (seen.status.convergence.converged_time if was_routed else "") or write_time(now)
+        since = seen.status.convergence.converged_time if was_routed else ""
+        if enforcers.has_looked:
+            all_have_it = enforcers.total > 0 and enforcers.current >= enforcers.total
+            since = (since or write_time(now)) if all_have_it else ""
     return Convergence(total=enforcers.total, current=enforcers.current, stale=enforcers.stale, converged_time=since)
 
 

@@ -544,7 +544,7 @@ class _Reconciling:
         enforcers = Enforcers()
         if decision.route is not None:
             said = self.ports.gateways.acknowledged(self.key, decision.route.epoch)
-            enforcers = Enforcers(total=said.total, current=said.current, stale=said.stale)
+            enforcers = Enforcers(total=said.total, current=said.current, stale=said.stale, has_looked=said.has_looked)
         return make_status(
             seen,
             decision,
