@@ -44,7 +44,7 @@ from baleen_operator.handlers.watch import build_registry
 from baleen_operator.logs import about, set_up_logging
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
-from baleen_operator.plan.schedule import back_off_seconds
+from baleen_operator.plan.schedule import back_off_seconds, within_seconds
 from baleen_operator.reconcile.gateway_scaling import Scaled, ScalingPorts, Workload, reconcile_gateways
 from baleen_operator.reconcile.model_deployment import reconcile_model_deployment
 from baleen_operator.reconcile.model_ports import ModelPorts
@@ -263,7 +263,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         work.add(((POLICY_KIND, each) for each in outcome.affected), urgent=True)
         if not mirror.reads_secrets(task[1]):
             return outcome.requeue_seconds
-        return min(outcome.requeue_seconds or settings.secret_poll_seconds, settings.secret_poll_seconds)
+        return within_seconds(outcome.requeue_seconds, settings.secret_poll_seconds)
 
     async def on_deployment(task: Task) -> float | None:
         with metrics.reconcile_seconds.labels(DEPLOYMENT_KIND).time():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from baleen_operator.plan.schedule import LONGEST_BACK_OFF_SECONDS, Schedule, back_off_seconds
+from baleen_operator.plan.schedule import LONGEST_BACK_OFF_SECONDS, Schedule, back_off_seconds, within_seconds
 
 KEYS = st.sampled_from("abcde")
 
@@ -125,6 +125,13 @@ def test_a_back_off_is_bounded_and_never_nothing(failures: int, chance: float):
 @given(failures=st.integers(1, 30), chance=st.floats(0, 1, exclude_max=True))
 def test_more_failures_never_mean_a_shorter_wait(failures: int, chance: float):
     assert back_off_seconds(failures, chance) <= back_off_seconds(failures + 1, chance)
+
+
+@pytest.mark.parametrize(("again", "found"), [(0.0, 0.0), (5.0, 5.0), (60.0, 30.0), (None, 30.0)])
+def test_what_is_polled_is_looked_at_again_as_soon_as_it_wants_and_at_the_latest_when_it_is_due(
+    again: float | None, found: float
+):
+    assert within_seconds(again, 30.0) == found
 
 
 class ScheduleLaws(RuleBasedStateMachine):

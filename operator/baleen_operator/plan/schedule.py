@@ -22,6 +22,11 @@ def back_off_seconds(failures: int, chance: float) -> float:
     return longest * (0.5 + chance / 2)
 
 
+def within_seconds(again_seconds: float | None, most: float) -> float:
+    """Return after how long to look again at what wants it after `again_seconds` (None: never), and at most so long."""
+    return most if again_seconds is None else min(again_seconds, most)
+
+
 class Schedule(Generic[K]):
     """Keys that wait, keys that are worked on, and keys that come back at a time; all times are given by the caller.
 
