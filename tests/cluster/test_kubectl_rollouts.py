@@ -246,14 +246,36 @@ def test_rollback_goes_back_from_the_candidate_first(baleen, control_plane, name
     assert spec_of(control_plane, namespace) == {"reject": [digest]}
 
 
-async def test_reject_asks_which_one_where_what_waits_judges_nobody(baleen, control_plane, namespace, rolling):
+@pytest.mark.parametrize("command", ["reject", "rollback"])
+async def test_in_a_shadow_it_is_the_candidate_that_is_rejected_and_what_is_stable_stays(
+    baleen, control_plane, namespace, rolling, command
+):
+    shadow = {"name": "shadow", "type": "Shadow", "until": {"seconds": 60}}
+    await rolling.apply(policy("70%", version="v3", rollout={"steps": [shadow, *STEPS]}))
+    digest = publish(control_plane, namespace, rolling)
+    ended = baleen(command, "community")
+
+    assert rolling.condition("Ready") == ("False", "Shadow")
+    assert ended.status == 0, ended.errors
+    assert ended.output == (
+        f"{namespace}/community: {digest[:17]} (v3), the candidate, is rejected: nobody is judged by it any more\n"
+        f"{namespace}/community: {rolling.stable[:17]} (v1) is in force, as before\n"
+    )
+    assert spec_of(control_plane, namespace) == {"reject": [digest]}
+
+
+@pytest.mark.parametrize("command", ["reject", "rollback"])
+async def test_which_one_is_asked_where_what_waits_judges_nobody(baleen, control_plane, namespace, rolling, command):
     rolling.cluster.models_served = ()
     await rolling.apply(stepped("70%", "v3"))
     publish(control_plane, namespace, rolling)
-    ended = baleen("reject", "community")
+    ended = baleen(command, "community")
 
     assert ended.status == 1
-    assert "(v3) waits and judges nobody; name the one to reject" in ended.problems[0]
+    assert ended.problems[0].endswith(
+        "(v3) waits and judges nobody; name the one to reject with: "
+        f"kubectl baleen reject community REVISION -n {namespace}"
+    )
     assert not has_override(control_plane, namespace)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from baleen_cli.kubectl_commands.acting import _approve
+from baleen_cli.kubectl_commands.acting import _approve, _find_meant
 from baleen_cli.kubectl_commands.comparing import choose_two
 from baleen_cli.kubectl_commands.facts import candidates, with_override
 from baleen_cli.kubectl_commands.overrides import approved, paused, pinned, rejected, unapproved, unpaused
@@ -104,6 +104,56 @@ async def test_beside_a_pin_a_candidate_judges_nobody():
     assert found is not None
     assert (found.is_judging, found.weight, found.judges) == (False, "none", "nobody")
     assert "It judges nobody" in "\n".join(explain_policy(facts, site.clock.now))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason"),
+    [(0, "Shadow"), (61, "Holding"), (122, "Holding"), (183, "AwaitingApproval"), (86_400, "DeadlineExceeded")],
+)
+async def test_in_every_step_it_is_the_candidate_that_is_gone_back_from(seconds, reason):
+    site = await rolling(min(seconds, 183))
+    await pass_time(site, max(0, seconds - 183))
+
+    assert site.condition("Ready") == ("False", reason)
+    assert _find_meant(facts_of(site), site.clock.now) == site.route["candidate"]["digest"]
+
+
+@pytest.mark.parametrize("type", ["Shadow", "Approval", "Weight"])
+@pytest.mark.parametrize("is_everywhere", [True, False])
+async def test_before_it_counts_for_anybody_too_it_is_the_candidate_that_is_gone_back_from(type, is_everywhere):
+    first = {"name": "first", "type": type} | {"Weight": {"weight": "0%"}}.get(type, {})
+    first |= {} if type == "Approval" else {"until": {"seconds": 60}}
+    steps = [first, {"name": "sign-off", "type": "Approval"}]
+    site = Site()
+    await site.apply(policy("92%", version="v1"))
+    if not is_everywhere:
+        site.restart(gateways=FixedGateways(Acknowledged(total=2, current=1, stale=("gw-1",))))
+    await site.apply(policy("80%", version="v2", rollout={"steps": steps}))
+    seen = [_find_meant(facts_of(site), site.clock.now)]
+    await pass_time(site, 61)
+    seen.append(_find_meant(facts_of(site), site.clock.now))
+
+    reason = "AwaitingApproval" if is_everywhere else "Preparing"
+    assert site.condition("Ready") == ("False", reason)
+    assert seen == [site.route["candidate"]["digest"]] * 2
+
+
+async def test_a_candidate_that_is_kept_from_judging_is_asked_about():
+    site = await rolling()
+    pin = override_manifest(pin={"digest": site.stable})
+    with pytest.raises(NotFound, match=r"\(v2\) waits and judges nobody; name the one to reject with: kubectl baleen"):
+        _find_meant(with_override(facts_of(site), pin), site.clock.now)
+
+
+async def test_without_a_candidate_or_after_it_failed_it_is_what_is_in_force_that_is_gone_back_from():
+    failed = await rolling(rollout={"progressDeadlineSeconds": 30, "onDeadline": "RollBack"})
+    await pass_time(failed, 31)
+    without = await rolling()
+    await without.apply(stepped("92%", "v1"))
+
+    assert failed.condition("Ready") == ("False", "DeadlineExceeded")
+    for site in (failed, without):
+        assert _find_meant(facts_of(site), site.clock.now) == site.stable
 
 
 async def test_what_is_routed_though_a_pin_hides_it_is_no_candidate():

@@ -162,15 +162,13 @@ def rollback(
     meant: list[str] = []
 
     def decide(facts: Facts, now: datetime) -> Intent:
-        rollout = find_rollout(facts, now)
-        if not meant and rollout is not None and rollout.counts and not to:
-            meant[:] = [rollout.digest]
+        if not to:
+            meant[:] = meant or [_find_meant(facts, now)]
+            return replace(_reject(facts, meant[0], reason), told=_tell_of_candidate(facts, meant[0], now))
         current = meant[0] if meant else facts.in_force(now)
         if current is None:
             raise NotFound(f"nothing of {facts.key} is in force; there is nothing to go back from")
         meant[:] = [current]
-        if not to:
-            return replace(_reject(facts, current, reason), told=_tell_of_candidate(facts, current, now))
         wanted = find_digest(to, facts, tuple(facts.revisions))
         if wanted == current:
             raise NotFound(f"{facts.named(current)} is in force already; name another one with --to")
@@ -230,20 +228,23 @@ def pause(
 
 
 def _find_meant(facts: Facts, now: datetime) -> str:
-    """Find the revision that does harm where none is named: what is on its way, or else what is in force.
+    """Find the revision that is gone back from where none is named: what is rolled out, or else what is in force.
+
+    In a shadow, too, it is the candidate: it is what was changed, and beside it what is stable is as it was.
 
     Raises:
-        NotFound: there is neither, or what is on its way judges nobody yet, so that either could be meant.
+        NotFound: there is neither, or what is on its way is kept from judging, so that either could be meant.
     """
     rollout, current = find_rollout(facts, now), facts.in_force(now)
-    if rollout is not None and rollout.counts:
+    if rollout is not None and rollout.is_judging:
         return rollout.digest
+    command = f"kubectl baleen reject {facts.name} REVISION -n {facts.namespace}"
     if current is None:
-        raise NotFound(f"nothing of {facts.key} is in force; name the revision to reject")
+        raise NotFound(f"nothing of {facts.key} is in force; name the revision to reject with: {command}")
     if rollout is not None and not facts.failed(rollout.digest):
         raise NotFound(
             f"{facts.named(current)} of {facts.key} is in force, and {facts.named(rollout.digest)} waits and judges "
-            "nobody; name the one to reject"
+            f"nobody; name the one to reject with: {command}"
         )
     return current
 

@@ -38,12 +38,6 @@ class Rollout:
     is_judging: bool = False
 
     @property
-    def counts(self) -> bool:
-        """Say whether what it says counts for anybody; in a shadow it judges, and does no harm."""
-        reaches = self.exposure is not None and bool(self.exposure.weight_basis_points or self.exposure.tenants)
-        return self.is_judging and reaches and self.exposure is not None and not self.exposure.is_shadow
-
-    @property
     def name(self) -> str:
         """Return what people call it: its version, or the beginning of its digest."""
         return self.version or short(self.digest)
