@@ -161,6 +161,14 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
+def test_the_page_on_helm_says_what_the_chart_sets_for_sidecars():
+    text = (ROOT / "docs/howto/install-with-helm.md").read_text()
+    in_chart = yaml.safe_load((CHART / "values.yaml").read_text())["injection"]["environment"]
+    named = re.findall(r"`(\w+)`(?:\]\([^)]*\))?, the default", text)
+
+    assert set(named) == {in_chart["BALEEN_DURABILITY"]}
+
+
 def test_the_page_on_databases_says_what_the_chart_takes():
     secret, upgrade, _ = blocks(ROOT / "docs/howto/keep-decisions-in-postgresql.md", "sh")
     options = [part for option in re.findall(r"--set (\S+)", upgrade) for part in ("--set", option)]
