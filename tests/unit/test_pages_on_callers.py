@@ -10,6 +10,7 @@ import yaml
 from baleen_core.accounts import parse_accounts
 from baleen_core.api_keys import is_key
 from baleen_sidecar.adapters.key_file import read_key_list, read_keys
+from baleen_sidecar.flow.door import RIGHTS, right_for
 from baleen_sidecar.settings import Settings
 from commands import baleen
 from pages import ROOT, blocks
@@ -41,6 +42,18 @@ def test_the_commands_on_the_page_make_keys(tmp_path: Path, monkeypatch: pytest.
         assert into.endswith(".key")
 
     assert [key.name for key in read_keys(tmp_path / "keys.yaml")] == ["shop", "moderators", "checkout"]
+
+
+def test_the_roles_on_the_page_are_those_that_routes_need() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", KEYS.read_text(), re.MULTILINE))
+    named = {role: re.findall(r"`(?:[A-Z]+ )?(/[^`]+)`", said) for role, said in rows.items()}
+    below = {path.split("/")[2] for paths in named.values() for path in paths}
+
+    assert {path: right_for(path).role for paths in named.values() for path in paths} == {
+        path: role for role, paths in named.items() for path in paths
+    }
+    assert RIGHTS.keys() - {"decisions"} <= below
+    assert {"breakers", "cache", "governor", "queue", "status"} <= below
 
 
 def test_the_settings_on_the_page_are_settings() -> None:
