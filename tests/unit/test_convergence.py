@@ -64,6 +64,24 @@ def test_a_sidecar_that_lacks_something_is_stale_and_one_that_is_ahead_is_not() 
     assert sidecars_of(standings) == Sidecars(total=2, current=1, stale=("lacking",))
 
 
+def test_of_a_long_acknowledgement_only_the_beginning_is_kept_and_it_counts_as_stale() -> None:
+    standings = make_standings("lacking", "garbled")
+    standings.acknowledge("lacking", {KEY: at(2, pending="x" * 1_000_000)})
+    standings.acknowledge("garbled", {KEY: at(2, digest="sha256:" + "0" * 1_000_000)})
+    kept = [each for sidecar in standings._sidecars.values() for each in sidecar.enforced.values()]
+
+    assert max(len(text) for each in kept for text in (each.digest, each.pending)) <= 200
+    assert sidecars_of(standings).stale == ("garbled", "lacking")
+
+
+def test_a_digest_with_something_behind_it_is_not_the_one_that_is_enforced() -> None:
+    standings, digest = make_standings("one"), "sha256:" + "0" * 64
+    standings.enforce({KEY: at(2, digest=digest)}, everywhere)
+    standings.acknowledge("one", {KEY: at(2, digest=digest + "0")})
+
+    assert sidecars_of(standings).stale == ("one",)
+
+
 def test_what_a_sidecar_said_is_forgotten_with_its_last_stream() -> None:
     standings = make_standings("one", "one")
     standings.acknowledge("one", {KEY: at(2)})

@@ -6,12 +6,16 @@ Asking costs what the policies cost, not policies times sidecars: who is stale i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Final, Protocol
 
 from baleen_core.policy.schema import Scope
 from baleen_core.policy_stream import MAX_STALE, Enforced, Sidecars
 
 Key = tuple[str, str]
+
+KEPT_DIGEST: Final = 72
+"""One more than a digest has, so that what was cut off is none."""
+KEPT_PENDING: Final = 200
 
 
 class Replica(Protocol):
@@ -28,6 +32,15 @@ class Replica(Protocol):
     @property
     def pending(self) -> str:
         """What it lacks of a newer epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What a sidecar acknowledged, no longer than is needed to judge it."""
+
+    epoch: int
+    digest: str
+    pending: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,7 +93,7 @@ class Standings:
         for key, replica in policies.items():
             own = self._own.get(key)
             # Mostly it is what we enforce too: that is kept once, not for each sidecar.
-            found.enforced[key] = own.replica if own and _are_equal(own.replica, replica) else replica
+            found.enforced[key] = own.replica if own and _are_equal(own.replica, replica) else _cut(replica)
             if own is not None:
                 self._judge(key, own, sidecar, found)
         return True
@@ -127,6 +140,11 @@ class Standings:
             own.stale.add(name)
         else:
             own.stale.discard(name)
+
+
+def _cut(replica: Replica) -> _Said:
+    # A sidecar says what it likes, and it is kept as long as its stream lasts.
+    return _Said(epoch=replica.epoch, digest=replica.digest[:KEPT_DIGEST], pending=replica.pending[:KEPT_PENDING])
 
 
 def _is_current(found: Replica | None, own: Replica) -> bool:
