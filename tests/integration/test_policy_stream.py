@@ -60,12 +60,12 @@ async def sidecar(made: Gateway, folder: Path, token: str = "shop-token", **more
         await source.aclose()
 
 
-def with_list() -> tuple[Publication, str, str]:
+def with_list(namespace: str = "trust-safety") -> tuple[Publication, str, str]:
     content = read_list(ListType.TERMS, "\n".join(f"term {number}" for number in range(30_000)))
     each = {"name": "slurs", "type": "Terms", "action": "Review"}
     source = {"type": "ConfigMap", "name": "slurs", "key": "terms"}
     policy = {"categories": [CATEGORY], "lists": [each | {"source": source}]}
-    published = publication("trust-safety", "words", policy, scope={"tenant": "acme"}, lists={"slurs": content})
+    published = publication(namespace, "words", policy, scope={"tenant": "acme"}, lists={"slurs": content})
     return published, content.digest, canonical_list(content)
 
 
@@ -150,6 +150,40 @@ async def test_a_list_comes_whole_is_read_once_and_only_by_those_whose_policy_na
             assert await ours.read_list("trust-safety", "sha256:" + "0" * 64, ListType.TERMS) is None
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param("another", id="another text"),
+        pytest.param(None, id="nothing"),
+        pytest.param(ClusterError("ConfigMap a-team/x is not a list as the operator writes it"), id="not a list"),
+    ],
+)
+async def test_what_one_namespace_has_instead_of_a_list_does_not_keep_it_from_those_of_another(
+    served: Gateway, tmp_path: Path, found: str | ClusterError | None
+) -> None:
+    (first, digest, text), (second, _, _) = with_list("a-team"), with_list()
+    served.source.say(first.policy, second.policy)
+    served.source.lists[digest] = text
+    served.source.lists_of["a-team"] = found
+    async with sidecar(served, tmp_path) as source:
+        assert await source.read_list("trust-safety", digest, ListType.TERMS) == text
+        assert await source.read_list("trust-safety", digest, ListType.TERMS) == text
+
+    assert served.source.list_reads == [digest, digest]
+
+
+async def test_a_text_that_is_not_what_the_digest_names_is_no_list_and_not_kept(
+    served: Gateway, tmp_path: Path
+) -> None:
+    published, digest, text = with_list()
+    served.source.say(published.policy)
+    served.source.lists[digest] = text + "!"
+    async with sidecar(served, tmp_path) as source:
+        assert await source.read_list("trust-safety", digest, ListType.TERMS) is None
+        served.source.lists[digest] = text
+        assert await source.read_list("trust-safety", digest, ListType.TERMS) == text
+
+
 async def test_a_models_file_comes_whole_by_its_digest_to_whoever_shows_a_token(
     served: Gateway, tmp_path: Path
 ) -> None:
@@ -199,14 +233,10 @@ async def test_a_list_that_cannot_be_read_now_is_an_error_and_not_a_missing_one(
     served: Gateway, tmp_path: Path
 ) -> None:
     published, digest, _ = with_list()
-
-    async def fail(*arguments: object) -> str:
-        raise ClusterError("get configmaps in namespace trust-safety: our role does not allow it (403)")
-
-    served.source.read_list = fail
-    await served.stop()
-    await served.start()
-    served.source.say(published.policy)
+    other, _, _ = with_list("a-team")
+    refused = ClusterError("get configmaps in namespace trust-safety: our role does not allow it (403)")
+    served.source.lists_of = {"trust-safety": refused, "a-team": None}
+    served.source.say(published.policy, other.policy)
     async with sidecar(served, tmp_path) as source:
         with pytest.raises(UpstreamError, match="get configmaps"):
             await source.read_list("trust-safety", digest, ListType.TERMS)

@@ -61,6 +61,8 @@ class FedSource:
         self._latest: Latest[Published] = Latest()
         self.state = Published()
         self.lists: dict[str, str] = {}
+        self.lists_of: dict[str, str | BaleenError | None] = {}
+        """What is found, or happens, whatever list is asked for in such a namespace."""
         self.list_reads: list[str] = []
         self.adopted: Mapping[Key, Adopted] = {}
         self.problem = ""
@@ -82,7 +84,10 @@ class FedSource:
     async def read_list(self, namespace: str, digest: str, type: ListType) -> str | None:
         """Return a list that the test put there."""
         self.list_reads.append(digest)
-        return self.lists.get(digest)
+        found = self.lists_of.get(namespace, self.lists.get(digest))
+        if isinstance(found, BaleenError):
+            raise found
+        return found
 
     async def report(self, adopted: Mapping[Key, Adopted]) -> None:
         """Remember it."""

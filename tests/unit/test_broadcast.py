@@ -248,12 +248,13 @@ def test_only_lists_that_a_readable_policy_names_are_found() -> None:
         ],
     }
     slurs = read_list(ListType.TERMS, "idiot\nmoron")
-    found = publication("other-team", "words", content, scope={"tenant": "acme"}, lists={"slurs": slurs}).policy
+    places = (("other-team", "words"), ("other-team", "more"), ("a-team", "words"))
+    found = [publication(*each, content, scope={"tenant": "acme"}, lists={"slurs": slurs}).policy for each in places]
     broadcast = make_broadcast()
-    broadcast.update({found.key: found}, (), ())
+    broadcast.update({each.key: each for each in found}, (), ())
 
-    assert broadcast.find_list("shop", slurs.digest) == ("other-team", ListType.TERMS)
-    assert broadcast.find_list("nobody", slurs.digest) is None
-    assert broadcast.find_list("shop", "sha256:" + "0" * 64) is None
+    assert broadcast.find_list("shop", slurs.digest) == (("a-team", ListType.TERMS), ("other-team", ListType.TERMS))
+    assert broadcast.find_list("nobody", slurs.digest) == ()
+    assert broadcast.find_list("shop", "sha256:" + "0" * 64) == ()
     broadcast.update({}, (), ())
-    assert broadcast.find_list("shop", slurs.digest) is None
+    assert broadcast.find_list("shop", slurs.digest) == ()

@@ -55,13 +55,19 @@ def canonical_list(content: ListContent) -> str:
     return "\n".join(content.entries)
 
 
+def name_list(type: ListType, text: str) -> str:
+    """Return the digest of a list by its canonical text."""
+    # What a line means depends on the type: a digest that one policy clears may be a term that another one blocks.
+    return digest_of(f"{type.value}\n{text}".encode(errors="surrogatepass"))
+
+
 def restore_list(type: ListType, digest: str, text: str) -> ListContent:
     """Read a list back from its canonical text.
 
     Raises:
         IntegrityError: type and text are not what the digest names, or the text is not in canonical form.
     """
-    found = _name(type, text)
+    found = name_list(type, text)
     if found != digest:
         raise IntegrityError("list", expected=digest, found=found)
     try:
@@ -75,12 +81,7 @@ def restore_list(type: ListType, digest: str, text: str) -> ListContent:
 
 def _content(type: ListType, entries: Iterable[str]) -> ListContent:
     unnamed = ListContent(digest="", type=type, entries=tuple(sorted(entries)))
-    return replace(unnamed, digest=_name(type, canonical_list(unnamed)))
-
-
-def _name(type: ListType, text: str) -> str:
-    # What a line means depends on the type: a digest that one policy clears may be a term that another one blocks.
-    return digest_of(f"{type.value}\n{text}".encode(errors="surrogatepass"))
+    return replace(unnamed, digest=name_list(type, canonical_list(unnamed)))
 
 
 def _is_comment(type: ListType, entry: str) -> bool:

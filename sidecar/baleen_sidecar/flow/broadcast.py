@@ -156,13 +156,18 @@ class Broadcast:
         entry = self._entries.get(key)
         return entry.policy.route.scope if entry else None
 
-    def find_list(self, namespace: str, digest: str) -> tuple[str, ListType] | None:
-        """Return where a list is kept and its type, if a policy that the namespace may read names it."""
-        for key in sorted(self._naming.get(digest, ())):
-            entry = self._entries[key]
-            if self._may_read(namespace, entry.policy.route.scope):
-                return key[0], entry.lists[digest]
-        return None
+    def find_list(self, namespace: str, digest: str) -> tuple[tuple[str, ListType], ...]:
+        """Return where a list may be kept, and its type: where policies that name it are, which the namespace may read.
+
+        Each place is there once.
+        """
+        naming = ((key, self._entries[key]) for key in sorted(self._naming.get(digest, ())))
+        readable = (
+            (key[0], entry.lists[digest])
+            for key, entry in naming
+            if self._may_read(namespace, entry.policy.route.scope)
+        )
+        return tuple(dict.fromkeys(readable))
 
     def _keep(self, key: Key, policy: PublishedPolicy) -> None:
         lists = _lists_of(policy)

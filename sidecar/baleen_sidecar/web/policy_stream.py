@@ -21,6 +21,7 @@ from baleen_core.decision.backtest import Backtest, Ended
 from baleen_core.decision.backtest_share import write_share
 from baleen_core.errors import BaleenError, ContentError, LimitExceeded, NotFound, Overloaded, Problem, UpstreamError
 from baleen_core.policy.grants import Grants
+from baleen_core.policy.lists import name_list
 from baleen_core.policy.schema import MAX_LIST_BYTES, ListType
 from baleen_core.policy_stream import (
     ACKNOWLEDGEMENTS_PATH,
@@ -74,7 +75,7 @@ _RECORDS: Final = msgspec.json.Decoder(RecordBatch)
 _QUESTION: Final = msgspec.json.Decoder(BacktestQuestion)
 
 ReadList = Callable[[str, str, ListType], Awaitable[str | None]]
-"""Namespace, digest and type of a list to its canonical text; None when it is not there."""
+"""Namespace, digest and type of a list to its canonical text, not verified; None when it is not there."""
 ReadFile = Callable[[str], Awaitable[bytes | None]]
 """The SHA-256 of a file that a model names to the file; None when no model names it, or it is not at hand."""
 Headers = Iterable[tuple[bytes, bytes]]
@@ -402,8 +403,8 @@ class PolicyStream:
         digest = request.scope["path"].removeprefix(LISTS_PATH)
         if not NAME.fullmatch(digest):
             raise _Refused(422, "a list is named by its digest: sha256: and 64 hexadecimal digits")
-        place = self._broadcast.find_list(request.caller.namespace, digest)
-        text = await self._lists.get(place[0], digest, place[1]) if place else None
+        places = self._broadcast.find_list(request.caller.namespace, digest)
+        text = await self._lists.get(digest, places) if places else None
         if text is None:
             raise NotFound(f"there is no list {digest} that a policy for namespace {request.caller.namespace} names")
         await self._answer(request, b"text/plain; charset=utf-8", text)
@@ -566,23 +567,49 @@ class _ListCache:
         self._size = 0
         self._reading: dict[str, asyncio.Lock] = {}
 
-    async def get(self, namespace: str, digest: str, type: ListType) -> bytes | None:
-        """Return a list's text in UTF-8; None when it is not there."""
+    async def get(self, digest: str, places: Iterable[tuple[str, ListType]]) -> bytes | None:
+        """Return a list's text in UTF-8, from the first of the places that has it; None when none has.
+
+        Raises:
+            BaleenError: none has it, and one could not be read.
+        """
         lock = self._reading.setdefault(digest, asyncio.Lock())
         try:
             async with lock:
                 if digest in self._texts:
                     self._texts.move_to_end(digest)
                     return self._texts[digest]
-                text = await self._read_list(namespace, digest, type)
-                if text is None:
-                    return None
-                data = text.encode(errors="replace")
-                self._keep(digest, data)
+                data = await self._read(digest, places)
+                if data is not None:
+                    self._keep(digest, data)
                 return data
         finally:
             if not lock.locked():
                 self._reading.pop(digest, None)
+
+    async def _read(self, digest: str, places: Iterable[tuple[str, ListType]]) -> bytes | None:
+        # All who ask for a digest share one text: whoever may write in one place must not spoil it for the others.
+        failure: BaleenError | None = None
+        for namespace, type in places:
+            try:
+                data = await self._read_verified(namespace, digest, type)
+            except BaleenError as exc:
+                failure = failure or exc
+                continue
+            if data is not None:
+                return data
+        if failure is not None:
+            raise failure
+        return None
+
+    async def _read_verified(self, namespace: str, digest: str, type: ListType) -> bytes | None:
+        text = await self._read_list(namespace, digest, type)
+        if text is None:
+            return None
+        if await asyncio.to_thread(name_list, type, text) != digest:
+            log.warning("list is not what its digest names", extra={"namespace": namespace, "digest": digest})
+            return None
+        return text.encode(errors="replace")
 
     def _keep(self, digest: str, data: bytes) -> None:
         self._texts[digest] = data
