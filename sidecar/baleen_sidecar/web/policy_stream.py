@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import structs
@@ -565,7 +566,8 @@ class _ListCache:
         self._limit_bytes = limit_bytes
         self._texts: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
-        self._reading: dict[str, asyncio.Lock] = {}
+        # A lock is there for as long as anybody holds it or waits for it.
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, digest: str, places: Iterable[tuple[str, ListType]]) -> bytes | None:
         """Return a list's text in UTF-8, from the first of the places that has it; None when none has.
@@ -574,18 +576,14 @@ class _ListCache:
             BaleenError: none has it, and one could not be read.
         """
         lock = self._reading.setdefault(digest, asyncio.Lock())
-        try:
-            async with lock:
-                if digest in self._texts:
-                    self._texts.move_to_end(digest)
-                    return self._texts[digest]
-                data = await self._read(digest, places)
-                if data is not None:
-                    self._keep(digest, data)
-                return data
-        finally:
-            if not lock.locked():
-                self._reading.pop(digest, None)
+        async with lock:
+            if digest in self._texts:
+                self._texts.move_to_end(digest)
+                return self._texts[digest]
+            data = await self._read(digest, places)
+            if data is not None:
+                self._keep(digest, data)
+            return data
 
     async def _read(self, digest: str, places: Iterable[tuple[str, ListType]]) -> bytes | None:
         # All who ask for a digest share one text: whoever may write in one place must not spoil it for the others.
@@ -612,8 +610,8 @@ class _ListCache:
         return text.encode(errors="replace")
 
     def _keep(self, digest: str, data: bytes) -> None:
+        self._size += len(data) - len(self._texts.pop(digest, b""))
         self._texts[digest] = data
-        self._size += len(data)
         while self._size > self._limit_bytes and self._texts:
             self._size -= len(self._texts.popitem(last=False)[1])
 
