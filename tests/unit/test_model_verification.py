@@ -192,6 +192,21 @@ async def test_a_question_that_the_recipe_cannot_take_is_a_problem_of_the_model(
     assert "neither a text for a text recipe" in found.problems[0].message
 
 
+async def test_a_recipe_that_raises_anything_is_a_problem_of_its_model_alone_and_logged_once(server, caplog):
+    def refuse(picture):
+        raise IndexError("out of range")
+
+    spoilt = LoadedModel(model=replace(MODEL, name="spoilt"), sha256="", image=refuse)
+    verify = make_verify(server, [spoilt, loaded_image_model()])
+    for _ in range(3):
+        found, _ = await verify.check()
+
+    assert str(found.problems[0]) == "models[spoilt]: IndexError('out of range')"
+    assert not found.is_silent
+    assert server.serving == {"image-safety"}
+    assert [record.message for record in caplog.records if record.exc_info] == ["golden questions failed"]
+
+
 async def test_two_rounds_at_once_load_a_model_once(server):
     verify = make_verify(server)
     await asyncio.gather(verify.check(), verify.check())

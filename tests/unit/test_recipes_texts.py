@@ -34,18 +34,24 @@ PIECES = [
     "<",
 ]
 QUERY = (0, 5, 6)
+NESTED = b'{"a":' * 100_000
 END = 2
 
 
-def me5_assets() -> dict[str, bytes]:
+def me5_assets(*more: str, unk_id: int | None = 3) -> dict[str, bytes]:
     """A tokenizer of a few pieces in the shape of the real one; fewer characters in a piece cost more."""
-    scores = [(piece, -10.0 if len(piece) == 1 else -1.0) for piece in PIECES]
-    tokenizer = Tokenizer(models.Unigram(scores, unk_id=3, byte_fallback=False))
+    scores = [(piece, -10.0 if len(piece) == 1 else -1.0) for piece in (*PIECES, *more)]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=unk_id, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     return {
         "tokenizer.json": tokenizer.to_str().encode(),
         "norm.json": json.dumps({str(ord("\t")): " ", str(ord("\n")): " ", str(ord("Ａ")): "a", "8203": ""}).encode(),
     }
+
+
+def word_level() -> bytes:
+    """A tokenizer whose vocabulary lacks the token of what is unknown."""
+    return Tokenizer(models.WordLevel({"bad": 0}, unk_token="[UNK]")).to_str().encode()
 
 
 ME5 = text_recipe("me5/1", me5_assets())
@@ -214,8 +220,22 @@ def test_padding_keeps_every_token(rows, left):
     [
         pytest.param("me5/1", {"norm.json": b"{}"}, "missing: tokenizer.json", id="a missing asset"),
         pytest.param("me5/1", {**me5_assets(), "tokenizer.json": b"{"}, "tokenizer.json is not", id="no tokenizer"),
+        pytest.param(
+            "me5/1",
+            {**me5_assets(), "tokenizer.json": word_level()},
+            r"tokenizer.json has no tokens for a text: .*Missing \[UNK\]",
+            id="a tokenizer that cannot take the prefix",
+        ),
         pytest.param("me5/1", {**me5_assets(), "norm.json": b"[1]"}, "norm.json is not", id="no map"),
+        pytest.param("me5/1", {**me5_assets(), "norm.json": NESTED}, "norm.json is not", id="a map without end"),
         pytest.param("tox-block/1", {"vocab.json": b"{}"}, "vocab.json is not", id="no vocabulary"),
+        pytest.param("tox-block/1", {"vocab.json": NESTED}, "vocab.json is not", id="a vocabulary without end"),
+        pytest.param(
+            "tox-block/1",
+            {"vocab.json": b'{"word_index": {"bad": Infinity}, "num_words": 4, "filters": "", "lower": true}'},
+            "vocab.json is not",
+            id="an infinite id",
+        ),
         pytest.param("owen-s/1", {}, "takes images, not text", id="an image recipe"),
         pytest.param("me5/2", {}, "did you mean me5/1", id="a version that is not there"),
     ],
@@ -223,6 +243,14 @@ def test_padding_keeps_every_token(rows, left):
 def test_a_text_recipe_that_cannot_be_built_says_why(name, assets, message):
     with pytest.raises(ModelError, match=message):
         text_recipe(name, assets)
+
+
+def test_a_text_that_the_tokenizer_has_no_tokens_for_is_an_error_of_the_model():
+    recipe = text_recipe("me5/1", me5_assets(*"query", unk_id=None))
+
+    assert recipe.windows("bad").rows == ((*QUERY, 7, END),)
+    with pytest.raises(ModelError, match=r"tokenizer.json has no tokens for a text: .*`unk_id` is missing"):
+        recipe.windows("zzz")
 
 
 def test_a_tokenizer_with_settings_of_its_own_does_not_cut_or_pad():

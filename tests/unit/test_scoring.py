@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from baleen_core.errors import DeadlineExceeded, Overloaded
+from baleen_core.errors import DeadlineExceeded, ModelError, Overloaded
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.records import Missing, ModelIdentity
 from baleen_sidecar.ports import ANYONE, Work
 from baleen_sidecar.testing import FixedInference
-from baleen_sidecar.usecases.scoring import Scores, Scoring
+from baleen_sidecar.usecases.scoring import INLINE_TEXT_LENGTH, Scores, Scoring
 from baleen_sidecar.usecases.serve_models import FixedModels, ModelSet
 from tiny_models import Letters, brightness, make_model
 
@@ -103,6 +103,25 @@ async def test_a_model_that_fails_in_the_middle_of_a_text_keeps_what_it_said_and
     )
 
     assert scores.highest() == {"words.bad": 100_000, "other.bad": 0}
+    assert scores.missing == {"words.bad": Missing.FAILED}
+
+
+class Unlettered(Letters):
+    """Has no tokens for digits."""
+
+    def windows(self, text, *, limit=64):
+        if any(map(str.isdigit, text)):
+            raise ModelError("tokenizer.json has no tokens for a text")
+        return super().windows(text, limit=limit)
+
+
+@pytest.mark.parametrize("length", [1, INLINE_TEXT_LENGTH + 1], ids=["short", "long"])
+async def test_a_text_that_a_recipe_has_no_tokens_for_has_its_model_fail_and_no_other(executor, length):
+    models = FixedModels([replace(TEXT, text=Unlettered()), OTHER])
+    scoring = Scoring(models.current, FixedInference(), executor=executor, text_limit_windows=64)
+    scores = await scoring.text(["a" * length, "4" * length], {"words.bad", "other.bad"})
+
+    assert scores.highest() == {"other.bad": 0}
     assert scores.missing == {"words.bad": Missing.FAILED}
 
 

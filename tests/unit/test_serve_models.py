@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from baleen_core.errors import ModelUnavailable, NotFound
+from baleen_core.model.loaded import LoadedModel
 from baleen_sidecar.adapters.routed import RoutedInference
 from baleen_sidecar.flow.breaker import State
 from baleen_sidecar.flow.hangs import HangRules
@@ -28,13 +29,29 @@ def deployment(name="models", *entries, created="2026-01-01T00:00:00Z", endpoint
     return manifest
 
 
+def text_entry(name):
+    tensors = [{"name": each, "dataType": "INT64", "dims": [-1]} for each in ("input_ids", "attention_mask")]
+    assets = [{"name": each, "sha256": "ab" * 32} for each in ("norm.json", "tokenizer.json")]
+    entry = served_entry(name, inputs=tensors, preprocessing={"recipe": "me5/1", "assets": assets})
+    entry["golden"][0]["input"] = {"text": "words"}
+    return entry
+
+
+class Speechless:
+    """A recipe whose library raises what it likes."""
+
+    def windows(self, text, *, limit=64):
+        raise Exception("no word is known")
+
+
 class Setting:
-    """Models at servers in memory; what is in `unreachable` cannot be loaded."""
+    """Models at servers in memory; what is in `unreachable` cannot be loaded, and raises `failure`."""
 
     def __init__(self):
         self.servers = MemoryServers({(name, version): RIGHT for name in ("looks", "other") for version in "12"})
         self.inference = RoutedInference(self.servers.connect)
         self.unreachable, self.loads = set(), []
+        self.failure = NotFound("its files are not there")
         self.serve_models = ServeModels(
             self.inference,
             load=self.load,
@@ -47,7 +64,9 @@ class Setting:
     def load(self, model):
         self.loads.append(model.name)
         if model.name in self.unreachable:
-            raise NotFound("its files are not there")
+            raise self.failure
+        if model.preprocessing.recipe == "me5/1":
+            return LoadedModel(model=model, sha256="", text=Speechless())
         return load_recipe(model)
 
     async def serve(self, *manifests, **options):
@@ -198,6 +217,35 @@ async def test_a_model_that_cannot_be_loaded_is_the_only_one_that_waits(setting)
     assert list(map(str, setting.serve_models.problems)) == [
         "ModelDeployment trust-safety/models: models[other]: its files are not there"
     ]
+
+
+async def test_a_model_whose_files_make_a_library_raise_ends_nothing_but_itself(setting, caplog):
+    setting.unreachable.add("other")
+    setting.failure = Exception("x")
+    async with setting.running():
+        await setting.serve(deployment("models", served_entry("other"), served_entry()))
+        await until(setting.is_ready)
+        await until(lambda: setting.loads.count("other") > 2)
+
+        assert (setting.served, setting.waiting) == (["looks 1"], ["other 1"])
+        assert list(map(str, setting.serve_models.problems)) == [
+            "ModelDeployment trust-safety/models: models[other]: Exception('x')"
+        ]
+        (logged,) = (record for record in caplog.records if record.message == "model not loaded")
+        assert logged.exc_info
+
+        setting.unreachable.clear()
+        await until(lambda: setting.is_ready("other"))
+
+
+async def test_a_recipe_that_raises_at_a_golden_question_ends_nothing_but_its_model(setting, caplog):
+    async with setting.running():
+        await setting.serve(deployment("models", text_entry("other"), served_entry()))
+        await until(setting.is_ready)
+        await until(lambda: any(record.message == "model not verified" for record in caplog.records))
+
+        assert setting.served == ["other 1", "looks 1"]
+        assert (await setting.is_ready(), await setting.is_ready("other")) == (True, False)
 
 
 async def test_loading_is_tried_again_until_it_succeeds(setting):

@@ -54,7 +54,8 @@ def golden_rows(
     """Turn a golden question into batches of tensors by input name; `picture` is that of a question that is a file.
 
     Raises:
-        ModelError: the question is neither a text for a text recipe nor a picture for an image recipe.
+        ModelError: the question is neither a text for a text recipe nor a picture for an image recipe, or the recipe's
+        assets have no tokens for it.
     """
     model = loaded.model
     if question.text is not None and loaded.text is not None:

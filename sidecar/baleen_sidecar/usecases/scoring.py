@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from baleen_core.decision.engine import model_of
-from baleen_core.errors import DeadlineExceeded, ModelUnavailable, Overloaded
+from baleen_core.errors import DeadlineExceeded, ModelError, ModelUnavailable, Overloaded
 from baleen_core.model.fallback import fallbacks_of
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.model.recipes import find_recipe
@@ -435,17 +435,17 @@ class Scoring:
         assert recipe is not None, "a model that accepts text has a text recipe"
         said = _Said()
         rows: dict[tuple[int, ...], None] = {}
-        for variant in variants:
-            if len(variant) <= INLINE_TEXT_LENGTH:
-                windows = recipe.windows(variant, limit=self._text_limit_windows)
-            else:
-                windows = await self._off_loop(partial(recipe.windows, variant, limit=self._text_limit_windows))
-            rows.update(dict.fromkeys(windows.rows))
-            if windows.truncated:
-                said.limits.add(TEXT_TOO_LONG)
-        # Rows of like length share a batch: padding is computed like any other token.
-        ordered = sorted(rows, key=len)
         with self._saying(loaded, said):
+            for variant in variants:
+                if len(variant) <= INLINE_TEXT_LENGTH:
+                    windows = recipe.windows(variant, limit=self._text_limit_windows)
+                else:
+                    windows = await self._off_loop(partial(recipe.windows, variant, limit=self._text_limit_windows))
+                rows.update(dict.fromkeys(windows.rows))
+                if windows.truncated:
+                    said.limits.add(TEXT_TOO_LONG)
+            # Rows of like length share a batch: padding is computed like any other token.
+            ordered = sorted(rows, key=len)
             for batch in _batches(ordered, loaded.model.batching.max_batch_size):
                 outputs = await self._inference.infer(loaded.model, recipe.collate(batch), said.work(work))
                 for row in range(len(batch)):
@@ -488,7 +488,7 @@ class Scoring:
         """Take note of when a model has answered, and of whether it failed."""
         try:
             yield
-        except ModelUnavailable as exc:
+        except (ModelError, ModelUnavailable) as exc:
             said.has_failed = True
             # Once, and not for each request: metrics count those.
             if self._failed.get(loaded.model.name) != str(exc):

@@ -259,15 +259,24 @@ class ServeModels:
         for model in [each.model for each in self._declared.values() if each.model not in self._loaded]:
             try:
                 loaded = await asyncio.to_thread(self._load, model)
-            except (BaleenError, OSError) as exc:
-                if self._failures.get(model) != str(exc):
-                    log.error("model not loaded", extra={"model": model.name, "cause": str(exc)})
-                self._failures[model] = str(exc)
+            except Exception as exc:  # whatever a file makes a library raise: all restarts would end by it, too
+                self._note_failure(model, exc)
                 continue
             self._failures.pop(model, None)
             if any(each.model == model for each in self._declared.values()):
                 self._loaded[model] = loaded
                 self._settle()
+
+    def _note_failure(self, model: Model, failed: Exception) -> None:
+        is_foreseen = isinstance(failed, BaleenError | OSError)
+        cause = str(failed) if is_foreseen else repr(failed)
+        if self._failures.get(model) != cause:
+            log.error(
+                "model not loaded",
+                extra={"model": model.name, "cause": cause},
+                exc_info=None if is_foreseen else failed,
+            )
+        self._failures[model] = cause
 
     async def check(self) -> None:
         """Ask every model at every server now."""

@@ -154,6 +154,11 @@ class VerifyModels:
             return Verification(model=model, problems=(_problem(model, failed),), is_silent=True, is_stuck=stuck)
         except BaleenError as failed:
             return Verification(model=model, problems=(_problem(model, failed),))
+        except Exception as failed:  # of this model alone: the others are asked all the same
+            problem = Problem(field=f"models[{model.name}]", message=repr(failed))
+            if self._reported.get(model.name) != (problem,):
+                log.exception("golden questions failed", extra={"model": model.name})
+            return Verification(model=model, problems=(problem,))
         differences = [compare_golden(model, index, scores) for index, scores in enumerate(answers)]
         return Verification(model=model, problems=tuple(problem for some in differences for problem in some))
 

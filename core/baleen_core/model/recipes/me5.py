@@ -65,8 +65,7 @@ class Me5Recipe:
         return chain.from_iterable(map(self._encode, pieces(clean)))
 
     def _encode(self, piece: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(f"{PREFIX} {piece.lstrip(' ')}", add_special_tokens=False).ids
-        return ids[len(self.prefix) :]
+        return _encode(self.tokenizer, f"{PREFIX} {piece.lstrip(' ')}")[len(self.prefix) :]
 
 
 def read_recipe(assets: Mapping[str, bytes]) -> Me5Recipe:
@@ -81,9 +80,16 @@ def read_recipe(assets: Mapping[str, bytes]) -> Me5Recipe:
         raise ModelError(f"tokenizer.json is not a tokenizer: {exc}") from exc
     try:
         normalise = {int(point): str(replacement) for point, replacement in json.loads(assets["norm.json"]).items()}
-    except (ValueError, AttributeError) as exc:
+    except (ValueError, AttributeError, RecursionError) as exc:
         raise ModelError(f"norm.json is not an object of code points and replacements: {exc}") from exc
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    prefix = tuple(tokenizer.encode(PREFIX, add_special_tokens=False).ids)
-    return Me5Recipe(tokenizer=tokenizer, normalise=normalise, prefix=prefix)
+    return Me5Recipe(tokenizer=tokenizer, normalise=normalise, prefix=tuple(_encode(tokenizer, PREFIX)))
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    except Exception as exc:  # the Rust library raises bare Exception
+        raise ModelError(f"tokenizer.json has no tokens for a text: {exc}") from exc
+    return ids

@@ -55,5 +55,5 @@ def read_recipe(assets: Mapping[str, bytes]) -> ToxBlockRecipe:
             separators=str.maketrans(dict.fromkeys(vocab["filters"], " ")),
             lower=bool(vocab["lower"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise ModelError(f"vocab.json is not the vocabulary of a Keras tokenizer: {exc!r}") from exc

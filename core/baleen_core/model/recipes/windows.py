@@ -27,7 +27,11 @@ class TextRecipe(Protocol):
     """Turn text into the input tensors of one model. Safe to use from several threads at once."""
 
     def windows(self, text: str, *, limit: int = WINDOW_LIMIT) -> Windows:
-        """Cut the text into at most `limit` overlapping rows of token ids."""
+        """Cut the text into at most `limit` overlapping rows of token ids.
+
+        Raises:
+            ModelError: an asset has no tokens for this text.
+        """
 
     def collate(self, rows: Sequence[tuple[int, ...]]) -> dict[str, NDArray[np.int64]]:
         """Pad rows into one batch, by the names of the model's inputs."""
