@@ -855,7 +855,8 @@ async def test_an_override_acts_although_the_disk_is_full_and_is_on_record_later
 
     assert replica.status.digest == FIRST
     assert list(map(str, replica.snapshot.problems)) == [
-        "trust-safety/community: acts, but its history cannot be written: the disk is full"
+        f"revision {FIRST}: cannot be kept: the disk is full",
+        "trust-safety/community: acts, but its history cannot be written: the disk is full",
     ]
     assert await replica.reasons() == ["Applied"]
     assert again == RETRY.highest_seconds
@@ -888,6 +889,68 @@ async def test_a_policy_and_its_list_act_although_the_disk_is_full(replica):
     await replica.adopt(listed.policy)
 
     assert replica.adopted == Adopted(epoch=1, digest=listed.route.route.stable)
+
+
+async def test_a_revision_that_could_not_be_kept_is_kept_once_it_can_be_and_is_in_force_after_a_restart(replica):
+    replica.store.fault = "the disk is full"
+    await replica.adopt(ONE.policy)
+    assert await replica.adopt(ONE.policy) == RETRY.highest_seconds
+    assert f"revision {FIRST}: cannot be kept: the disk is full" in map(str, replica.snapshot.problems)
+
+    replica.store.fault = ""
+    assert await replica.adopt(ONE.policy) is None
+    assert replica.snapshot.problems == ()
+    assert await replica.store.get_revision(FIRST) == ONE.policy.revisions[FIRST]
+
+    await replica.restart()
+    assert replica.in_force == {"community": FIRST}
+
+
+async def test_a_list_that_could_not_be_kept_is_kept_once_it_can_be_and_acts_after_a_restart(replica):
+    listed = with_lists("idiot")
+    replica.source.lists = texts_of(listed)
+    (digest,) = texts_of(listed)
+    await replica.adopt(listed.policy)
+    replica.store.fault = "the disk is full"
+    await replica.routes.fetch_lists()
+    assert await replica.adopt(listed.policy) == RETRY.highest_seconds
+    assert f"list {digest}: cannot be kept: the disk is full" in map(str, replica.snapshot.problems)
+
+    replica.store.fault = ""
+    assert await replica.adopt(listed.policy) is None
+    assert await replica.store.get_list(digest) == texts_of(listed)[digest]
+
+    await replica.restart()
+    assert replica.in_force == {"community": listed.route.route.stable}
+
+
+async def test_what_was_in_force_while_it_could_not_be_kept_is_kept_although_something_else_is_by_then(replica):
+    replica.store.fault = "the disk is full"
+    await replica.adopt(ONE.policy)
+    await replica.adopt(TWO.policy)
+    replica.store.fault = ""
+    await replica.adopt(TWO.policy)
+
+    assert await replica.store.get_revision(FIRST)
+    assert await replica.store.get_revision(SECOND)
+
+
+async def test_much_that_could_not_be_kept_is_kept_in_parts_with_an_adoption_between_them(replica):
+    many = [edits("92%", name=f"policy-{number:03}").policy for number in range(MAX_ROWS_AT_ONCE + 1)]
+    replica.store.fault = "the disk is full"
+    await replica.adopt(*many)
+    replica.store.fault = ""
+
+    assert await replica.adopt(*many) == 0
+    assert await replica.adopt(*many) is None
+    assert all([await replica.store.get_revision(each.route.route.stable) for each in many])
+
+
+async def test_a_store_with_other_content_under_a_digest_is_not_asked_again_and_again(replica):
+    await replica.store.put_revision("trust-safety/community", replace(ONE.policy.revisions[FIRST], content="{}"))
+
+    assert await replica.adopt(ONE.policy) is None
+    assert (replica.status.digest, replica.snapshot.problems) == (FIRST, ())
 
 
 async def test_a_history_that_cannot_be_read_is_said_and_written_once_it_can(replica):

@@ -33,7 +33,7 @@ RETRY: Final = BackoffRules(first_seconds=0.25, highest_seconds=15.0)
 """When what is not whole is looked at again: lists are not watched, so nobody tells when one appears."""
 FETCHES_AT_ONCE: Final = 4
 MAX_ROWS_AT_ONCE: Final = 100
-"""Rows of history that are written between two adoptions."""
+"""Rows of history, and revisions and lists that are owed, that are written between two adoptions."""
 MAX_NAMED: Final = 5
 """How many of the known digests a message names where one is not known."""
 UNREAD: Final = "cannot be read now; what is in force stays"
@@ -132,6 +132,7 @@ class AdoptRoutes:
         self._on_record: dict[Key, str] | None = None
         self._published_problems: tuple[Problem, ...] = ()
         self._unrecorded: list[Problem] = []
+        self._unkept: list[Problem] = []
         self._current = PolicySnapshot()
 
     def current(self) -> PolicySnapshot:
@@ -164,7 +165,7 @@ class AdoptRoutes:
         """Adopt every epoch that is whole, obey every override, and keep what was in force where neither can be.
 
         Returns when it must be called again though nothing changes: a pin's time passes, what is lacking is due, or
-        rows of history are owed.
+        content or rows of history are owed.
         """
         now, signals, is_whole = self._now(), self._signals(), not published.problems
         looks_again = self._has_arrived or published.problems != self._published_problems
@@ -188,10 +189,11 @@ class AdoptRoutes:
             self._loader.keep_only(state.policy for state in states.values() if state.policy)
             self._replace()
         # Only now: a disk that is full must not keep a policy, least of all an override, from acting.
-        if await self._record(is_whole=is_whole):
+        has_more = [await self._keep(), await self._record(is_whole=is_whole)]
+        if any(has_more):
             return now
         times = [time for state in states.values() for time in (state.expires_at, state.retry_at) if time is not None]
-        if self._unrecorded:
+        if self._unkept or self._unrecorded:
             times.append(now + timedelta(seconds=RETRY.highest_seconds))
         return min(times, default=None)
 
@@ -423,9 +425,17 @@ class AdoptRoutes:
             problems=(
                 *self._published_problems,
                 *find_conflicts(each.candidate for each in loaded),
+                *self._unkept,
                 *self._unrecorded,
             ),
         )
+
+    async def _keep(self) -> bool:
+        """Keep what the store could not keep when it was adopted; say whether there is more to keep at once."""
+        was_unkept, self._unkept = self._unkept, await self._loader.keep(at_once=MAX_ROWS_AT_ONCE)
+        if was_unkept != self._unkept:
+            self._replace()
+        return self._loader.owes and not self._unkept
 
     async def _record(self, *, is_whole: bool) -> bool:
         """Write the history where it differs from what is in force; say whether there is more to write at once.

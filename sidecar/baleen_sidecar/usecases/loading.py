@@ -11,7 +11,7 @@ from typing import TypeVar
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.lists import CompiledList, compile_list
 from baleen_core.decision.snapshot import LoadedPolicy
-from baleen_core.errors import BaleenError, IntegrityError, NotFound, StateError
+from baleen_core.errors import BaleenError, IntegrityError, NotFound, Problem, StateError
 from baleen_core.policy.lists import restore_list
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import ListContent, ListType, PolicyList, Revision, RevisionContent
@@ -22,6 +22,7 @@ from baleen_sidecar.usecases.history import name_of
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Put = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,12 @@ class PolicyLoader:
         self._executor = executor
         self._compiled_lists: dict[tuple[str, int | None], CompiledList] = {}
         self._unkept: dict[str, str] = {}
+        self._owed: dict[str, Put] = {}
+
+    @property
+    def owes(self) -> bool:
+        """Say whether the store lacks what it could not keep."""
+        return bool(self._owed)
 
     async def load(self, identity: Identity, offered: Revision | None = None) -> LoadedPolicy:
         """Return the revision with its lists, ready to judge.
@@ -102,8 +109,24 @@ class PolicyLoader:
             IntegrityError: it is not what the digest names.
         """
         await self._off_loop(partial(restore_list, type, digest, text))
-        if not await _try_to_keep(digest, self._store.put_list(digest, text)):
+        if not await self._try_to_keep(f"list {digest}", partial(self._store.put_list, digest, text)):
             self._unkept[digest] = text
+
+    async def keep(self, *, at_once: int) -> list[Problem]:
+        """Give the store what it could not keep, up to so much of it; return what prevents that still.
+
+        Also what is in force no more: decisions were made by it, and it may be gone back to.
+        """
+        for title, put in list(self._owed.items())[:at_once]:
+            try:
+                await put()
+            except StateError as exc:
+                # Whatever else is owed would fail alike, each perhaps after seconds.
+                return [Problem(field=title, message=f"cannot be kept: {exc}")]
+            except BaleenError as exc:
+                _log_unkept(title, exc)
+            del self._owed[title]
+        return []
 
     def keep_only(self, policies: Iterable[LoadedPolicy]) -> None:
         """Forget compiled lists that none of these policies uses."""
@@ -126,8 +149,21 @@ class PolicyLoader:
         if offered is None:
             raise failed
         content = await self._off_loop(partial(read_revision, offered))
-        await _try_to_keep(digest, self._store.put_revision(name_of(identity.key), offered))
+        put = partial(self._store.put_revision, name_of(identity.key), offered)
+        await self._try_to_keep(f"revision {digest}", put)
         return content
+
+    async def _try_to_keep(self, title: str, put: Put) -> bool:
+        """Keep content for the next start; a disk that is full must not keep a policy from acting now."""
+        try:
+            await put()
+        except BaleenError as exc:
+            _log_unkept(title, exc)
+            # Other content under its digest stays there, however often it is tried.
+            if isinstance(exc, StateError):
+                self._owed[title] = put
+            return False
+        return True
 
     async def _compile_list(self, wanted: PolicyList) -> None:
         digest = wanted.digest or ""
@@ -149,11 +185,5 @@ def _place(wanted: PolicyList) -> tuple[str, int | None]:
     return wanted.digest or "", wanted.max_distance
 
 
-async def _try_to_keep(digest: str, put: Awaitable[None]) -> bool:
-    """Keep content for the next start; a disk that is full must not keep a policy from acting now."""
-    try:
-        await put
-    except BaleenError as exc:
-        log.warning("content not kept", extra={"digest": digest, "cause": str(exc)})
-        return False
-    return True
+def _log_unkept(title: str, exc: BaleenError) -> None:
+    log.warning("content not kept", extra={"content": title, "cause": str(exc)})

@@ -1,18 +1,23 @@
 """What decisions were made by, also where the decisions are: whoever reads them there can replay them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from baleen_core.errors import BaleenError
 from baleen_core.policy.schema import Revision
-from baleen_sidecar.adapters.store.revision_store import PostgresRevisionStore, SqliteRevisionStore
+from baleen_sidecar.adapters.store.revision_store import (
+    PostgresRevisionStore,
+    SqliteRevisionStore,
+    SqlRevisionStore,
+)
 from baleen_sidecar.ports import Activation
 
 
 class SharedRevisionStore:
-    """Keeps revisions and lists in a shared database first, and then in the file that a process starts from.
+    """Keeps revisions and lists in the file that a process starts from, and in a shared database.
 
     The history of what was in force is this process's own, and stays in the file. What the file has is found without
-    the database. Raises StateError where what is to be kept cannot be kept in both.
+    the database. Raises StateError where what is to be kept cannot be kept in both; it is in the other one then.
     """
 
     def __init__(self, own: SqliteRevisionStore, shared: PostgresRevisionStore) -> None:
@@ -25,8 +30,7 @@ class SharedRevisionStore:
 
     async def put_revision(self, policy: str, revision: Revision) -> None:
         """Keep a revision; see the port."""
-        await self._shared.put_revision(policy, revision)
-        await self._own.put_revision(policy, revision)
+        await self._put(lambda store: store.put_revision(policy, revision))
 
     async def get_revision(self, digest: str) -> Revision | None:
         """Find a revision by digest, also one that another process was given."""
@@ -34,8 +38,7 @@ class SharedRevisionStore:
 
     async def put_list(self, digest: str, content: str) -> None:
         """Keep a list's canonical text under its digest."""
-        await self._shared.put_list(digest, content)
-        await self._own.put_list(digest, content)
+        await self._put(lambda store: store.put_list(digest, content))
 
     async def get_list(self, digest: str) -> str | None:
         """Find a list's canonical text by digest; it may be empty."""
@@ -57,3 +60,11 @@ class SharedRevisionStore:
     async def last_active(self) -> Sequence[Activation]:
         """Return the newest activation of each policy here."""
         return await self._own.last_active()
+
+    async def _put(self, put: Callable[[SqlRevisionStore], Awaitable[None]]) -> None:
+        try:
+            await put(self._own)
+        except BaleenError:
+            await put(self._shared)
+            raise
+        await put(self._shared)
