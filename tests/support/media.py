@@ -1,5 +1,7 @@
 """Builders of small pictures and videos whose content says when it was shown: the brightness is the message."""
 
+import struct
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from io import BytesIO
@@ -35,6 +37,25 @@ def animation(levels: Sequence[int], kind: str = "GIF", *, milliseconds: int | l
     first, *rest = [grey(level) for level in levels]
     lossless = {"lossless": True} if kind == "WEBP" else {}
     return encode(first, kind, save_all=True, append_images=rest, duration=milliseconds, loop=0, **lossless)
+
+
+def one_frame(kind: str) -> bytes:
+    """An animated GIF, PNG or WebP of one plain picture, which stays for as long as its format can say."""
+    still = encode(grey(90), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    match kind:
+        case "GIF":
+            return encode(grey(90), kind, duration=655_350)
+        case "PNG":
+            head = 33  # the signature and IHDR
+            shown = struct.pack(">5I2H2B", 0, *SIZE, 0, 0, 65_535, 1, 0, 0)
+            animated = _png_chunk(b"acTL", struct.pack(">2I", 1, 0)) + _png_chunk(b"fcTL", shown)
+            return still[:head] + animated + still[head:]
+        case _:
+            width, height = ((side - 1).to_bytes(3, "little") for side in SIZE)
+            frame = bytes(6) + width + height + (2**24 - 1).to_bytes(3, "little") + b"\x00" + still[12:]
+            canvas = b"\x02\x00\x00\x00" + width + height
+            chunks = _riff_chunk(b"VP8X", canvas) + _riff_chunk(b"ANIM", bytes(6)) + _riff_chunk(b"ANMF", frame)
+            return _riff_chunk(b"RIFF", b"WEBP" + chunks)
 
 
 def video(
@@ -109,6 +130,14 @@ def rotated(mp4: bytes) -> bytes:
     one, zero, minus = (0x10000).to_bytes(4, "big"), bytes(4), (-0x10000 & 0xFFFFFFFF).to_bytes(4, "big")
     data[matrix : matrix + 20] = zero + one + zero + minus + zero
     return bytes(data)
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+def _riff_chunk(name: bytes, data: bytes) -> bytes:
+    return name + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)
 
 
 def _add_poster(output: Any, container: str, picture: bytes) -> Any:

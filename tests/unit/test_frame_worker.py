@@ -11,7 +11,8 @@ import pytest
 from baleen_sidecar.adapters import frame_wire as wire
 from baleen_sidecar.adapters.frame_wire import Job, Kind
 from baleen_sidecar.adapters.frame_worker import decode
-from media import grey, steady, video
+from baleen_sidecar.media.sampling import instants
+from media import animation, grey, one_frame, steady, video
 
 RATE = 120
 JOB = Job(
@@ -42,6 +43,12 @@ CONTAINERS = [
 
 def seen(data: bytes) -> tuple[list[int], int]:
     """The instants that had a picture, in milliseconds, and how many had none."""
+    at, missing, _ = told(data)
+    return at, missing
+
+
+def told(data: bytes) -> tuple[list[int], int, int]:
+    """What is seen of a file, and how long it lasts, in milliseconds."""
     at: list[int] = []
     for message in decode(BytesIO(data), JOB):
         kind, _ = wire.HEADER.unpack_from(message)
@@ -52,7 +59,7 @@ def seen(data: bytes) -> tuple[list[int], int]:
             case Kind.AGAIN:
                 at.append(wire.AGAIN.unpack(body)[0])
             case Kind.END:
-                return at, wire.END.unpack(body)[0]
+                return at, *wire.END.unpack(body)
             case Kind.REFUSAL:
                 raise wire.read_refusal(body)
     raise AssertionError("it has no end")
@@ -179,3 +186,18 @@ def test_packets_of_sound_that_lie_in_one_block_are_no_gap():
 
     assert missing == 0
     assert len(at) == 13
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_one_picture_is_one_frame_however_long_its_file_says_it_stays(kind):
+    at, missing, duration = told(one_frame(kind))
+
+    assert (at, missing, duration) == ([0], 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_the_last_picture_of_an_animation_does_not_outlast_the_limit(kind):
+    at, missing, duration = told(animation([20, 90], kind, milliseconds=[59_900, 350]))
+
+    assert at == list(instants(60_000, RATE))
+    assert (missing, duration) == (0, 60_000)

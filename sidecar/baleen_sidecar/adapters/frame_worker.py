@@ -342,10 +342,12 @@ def _animation_pictures(picture: Image.Image, count: int, job: Job) -> Iterator[
         lasts = float(picture.info.get("duration") or 0)
         if lasts <= 10:
             lasts = 100.0  # as browsers do
-        yield Shown(at=round(at), until=round(at + lasts), picture=image.copy, name=_look(image))
+        if count == 1:
+            lasts = 0.0  # one picture is one frame, whatever a few bytes claim
+        until = min(round(at + lasts), max(round(at), job.max_milliseconds))
+        yield Shown(at=round(at), until=until, picture=image.copy, name=_look(image))
         at += lasts
-        if count > 1:
-            _check_length(round(at), job)
+        _check_length(round(at), job)
 
 
 def _render(frame: "VideoFrame", long_side: int) -> Image.Image:
