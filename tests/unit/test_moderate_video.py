@@ -1,23 +1,31 @@
 """Moving pictures are judged frame by frame, as far as the policy asks, and what was seen is said."""
 
-from collections.abc import AsyncGenerator, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from baleen_core.assignment import Assignment, Exposure
-from baleen_core.decision.engine import compile_policy
+from baleen_core.decision.engine import CompiledPolicy, compile_policy, decide
 from baleen_core.decision.snapshot import InForce, LoadedTrial
 from baleen_core.model.loaded import LoadedModel
 from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import OnModelFailure, Require, Requirement, Verdict
 from baleen_core.records import Cohort, ContentFacts, Context, Evidence, FrameSignals, Missing
-from baleen_sidecar.ports import Frame, Skipped, VideoInfo
+from baleen_sidecar.ports import ANYONE, Frame, Skipped, VideoInfo, Work
 from baleen_sidecar.testing import FixedFrames, FixedInference
+from baleen_sidecar.usecases import moderate_video
 from baleen_sidecar.usecases.moderate_video import GROUP, judge_frames
-from baleen_sidecar.usecases.scoring import Scoring
+from baleen_sidecar.usecases.scoring import BeforeModels, Scores, Scoring, nothing_before
 from baleen_sidecar.usecases.serve_models import FixedModels
+from evidence import SIGNALS, make_category, make_rule, make_threshold
+from evidence import make_policy as make_compiled
 from policies import make_policy
 from tiny_models import brightness, make_model
 
@@ -117,6 +125,112 @@ async def test_a_picture_that_stays_on_display_is_scored_once(setting):
 
     assert [rows for _, rows in setting.inference.calls] == [1]
     assert [frame.signals for frame in evidence.frames] == [{"looks.bad": 200_000}] * 20
+
+
+async def test_a_picture_that_stays_on_display_is_decided_on_once_however_many_frames_it_has(setting, monkeypatch):
+    decided_on = []
+
+    def note(in_force, evidence):
+        decided_on.append(len(evidence.frames))
+        return decide(in_force, evidence)
+
+    monkeypatch.setattr(moderate_video, "decide", note)
+    evidence = await setting.judge(FixedFrames([shade(51)], duration_milliseconds=49_500), make_policies())
+
+    assert len(evidence.frames) == 100
+    assert set(decided_on) == {1}
+
+
+async def test_others_get_their_turns_while_a_picture_stays_on_display(setting):
+    frames = FixedFrames([shade(51)], duration_milliseconds=49_500)
+    seen = set()
+
+    async def look() -> None:
+        while True:
+            seen.add(frames.yielded)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(look())
+        await setting.judge(frames, make_policies())
+        other.cancel()
+
+    assert seen >= set(range(GROUP, 100, GROUP))
+
+
+Row = dict[str, int]
+
+
+class Film:
+    """Frames of pictures that are given by their scores, and the models that give them; one is never asked twice."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._pictures = [shade(0) for _ in rows]
+
+    async def frames(self, data: bytes, *, frames_per_minute: int) -> AsyncGenerator[Frame | VideoInfo | Skipped, None]:
+        for at, picture in enumerate(self._pictures):
+            yield Frame(at_milliseconds=at * 500, image=picture)
+        yield Skipped(count=0, duration_milliseconds=500 * len(self._rows))
+
+    async def pictures(
+        self,
+        pictures: Sequence[Image.Image],
+        wanted: Collection[str],
+        work: Work = ANYONE,
+        *,
+        before_models: BeforeModels = nothing_before,
+    ) -> Scores:
+        at = [next(index for index, each in enumerate(self._pictures) if each is picture) for picture in pictures]
+        rows = tuple(self._rows[index] for index in at)
+        return Scores(rows=rows, missing=missing_of(rows), models=())
+
+
+def missing_of(rows: Sequence[Row]) -> dict[str, Missing]:
+    return {signal: Missing.FAILED for signal in SIGNALS if any(signal not in row for row in rows)}
+
+
+def is_blocked(policy: CompiledPolicy, rows: Sequence[Row]) -> bool:
+    frames = tuple(FrameSignals(at_milliseconds=at * 500, signals=row) for at, row in enumerate(rows))
+    highest = {signal: max(row[signal] for row in rows if signal in row) for row in rows for signal in row}
+    evidence = msgspec.structs.replace(START, signals=highest, missing=missing_of(rows), frames=frames)
+    return decide(InForce(winners=(policy,), floors=(), dry_runs=()), evidence).decision is Verdict.BLOCK
+
+
+def make_strict(require: Require, on_failure: OnModelFailure, when: str) -> CompiledPolicy:
+    """A policy whose verdict is of the scores of one frame, of the highest of all, and of those that are missing."""
+    thresholds = [make_threshold(signal, block="50%") for signal in SIGNALS[:2]]
+    category = make_category("bad", *thresholds, require=Requirement(block=require))
+    rules = (make_rule(when, Verdict.BLOCK),)
+    return make_compiled(category, rules=rules, on_model_failure=on_failure)
+
+
+WHEN = ("toxicity.toxic > 0.5", "toxicity.toxic == 0.2", "image_safety.sexual > 0.5 && toxicity.toxic > 0.5")
+strict = st.builds(
+    make_strict,
+    st.sampled_from(Require),
+    st.sampled_from(OnModelFailure),
+    st.sampled_from(WHEN),
+)
+usual = st.sampled_from([0, 200_000, 400_000, 600_000])
+whole = st.fixed_dictionaries(dict.fromkeys(SIGNALS, usual))
+partial = st.fixed_dictionaries({}, optional=dict.fromkeys(SIGNALS, usual))
+runs = st.lists(st.tuples(st.one_of(whole, whole, partial), st.integers(1, 12)), min_size=1, max_size=5)
+
+
+@settings(max_examples=100)
+@given(policy=strict, shown=runs)
+async def test_looking_ends_where_all_frames_so_far_together_are_a_block(policy, shown):
+    rows = [row for row, count in shown for _ in range(count)]
+    film = Film(rows)
+    ends = (*range(GROUP, len(rows), GROUP), len(rows))
+    first = next((end for end in ends if is_blocked(policy, rows[:end])), None)
+
+    in_force = InForce(winners=(policy,), floors=(), dry_runs=())
+    evidence = await judge_frames(film, film, in_force, b"video", START, pdq=no_hash)
+
+    assert len(evidence.frames) == (first or len(rows))
+    assert evidence.video.coverage.early_exit is (first is not None)
 
 
 async def test_what_could_not_be_decoded_is_not_covered(setting):

@@ -1,6 +1,7 @@
 """Judge moving pictures frame by frame, in small groups, so that memory is bounded whatever the length."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 
 import msgspec
@@ -40,6 +41,8 @@ class _Watch:
         self.models: dict[str, ModelIdentity] = {}
         self.fallbacks: dict[str, str] = {}
         self.hits: dict[ListHit, None] = {}
+        self._highest: dict[str, int] = {}
+        self._kinds: dict[frozenset[tuple[str, int]], FrameSignals] = {}
         self._last: tuple[Image.Image, Mapping[str, int]] | None = None
 
     def fresh(self, group: list[Frame]) -> list[Image.Image]:
@@ -51,9 +54,12 @@ class _Watch:
         rows = dict(zip(map(id, fresh), scores.rows, strict=True))
         if self._last:
             rows.setdefault(id(self._last[0]), self._last[1])
-        self.frames += [
-            FrameSignals(at_milliseconds=frame.at_milliseconds, signals=dict(rows[id(frame.image)])) for frame in group
-        ]
+        for frame in group:
+            seen = FrameSignals(at_milliseconds=frame.at_milliseconds, signals=dict(rows[id(frame.image)]))
+            self.frames.append(seen)
+            self._kinds.setdefault(frozenset(seen.signals.items()), seen)
+        for signal, score in scores.highest().items():
+            self._highest[signal] = max(score, self._highest.get(signal, 0))
         self._last = (group[-1].image, rows[id(group[-1].image)])
         self.missing |= scores.missing
         self.fallbacks |= scores.fallbacks
@@ -68,17 +74,20 @@ class _Watch:
         )
 
     def evidence(self, start: Evidence) -> Evidence:
-        highest: dict[str, int] = {}
-        for frame in self.frames:
-            for signal, score in frame.signals.items():
-                highest[signal] = max(score, highest.get(signal, 0))
+        return self._evidence(start, self.frames)
+
+    def evidence_of_kinds(self, start: Evidence) -> Evidence:
+        """Take one frame for all with the same scores: when each was shown changes no verdict."""
+        return self._evidence(start, self._kinds.values())
+
+    def _evidence(self, start: Evidence, frames: Iterable[FrameSignals]) -> Evidence:
         return msgspec.structs.replace(
             start,
             content=self._described(start.content),
-            signals=highest,
+            signals=dict(self._highest),
             missing=dict(self.missing),
             lists=tuple(self.hits),
-            frames=tuple(self.frames),
+            frames=tuple(frames),
             models=tuple(self.models[name] for name in sorted(self.models)),
             fallbacks=dict(self.fallbacks),
         )
@@ -121,9 +130,11 @@ async def judge_frames(
                 found = await pdq(picture)
                 # A picture's digest means nothing inside a video; only what it looks like can be listed.
                 watch.hits |= dict.fromkeys(find_hits(in_force.lists, text=None, digest="", pdq=found))
-            if may_stop and _is_settled(decide(in_force, watch.evidence(start))):
+            if may_stop and _is_settled(decide(in_force, watch.evidence_of_kinds(start))):
                 stopped = True
                 break
+            # Where one picture stays on display, nothing else here need ever wait.
+            await asyncio.sleep(0)
     return msgspec.structs.replace(
         watch.evidence(start),
         video=VideoEvidence(
