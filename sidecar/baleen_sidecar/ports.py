@@ -354,6 +354,7 @@ class Debt:
     """A decision that allowed for now, and is owed another look once these `models` are back.
 
     `risk` is a place in the order of Risk. Where somebody has taken it, `claim` is his, and `tries` counts him.
+    `failed_reads` counts those before him who could not read the content's address.
     """
 
     decision_id: str
@@ -362,6 +363,7 @@ class Debt:
     models: tuple[str, ...]
     content: KeptContent
     tries: int = 0
+    failed_reads: int = 0
     claim: str = ""
 
 
@@ -457,8 +459,8 @@ class RescanDebts(Protocol):
         Nobody else gets them for `lease_seconds`, also if this process is killed.
         """
 
-    async def put_back(self, debt: Debt, *, due_seconds: float) -> None:
-        """Give up a claim; from `due_seconds` (Unix) on it can be taken again."""
+    async def put_back(self, debt: Debt, *, due_seconds: float, read_failed: bool = False) -> None:
+        """Give up a claim; from `due_seconds` (Unix) on it can be taken again. A read that failed is counted."""
 
     async def forgive(self, debt: Debt) -> None:
         """Take a debt out of which the decision is gone."""

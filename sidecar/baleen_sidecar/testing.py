@@ -253,10 +253,11 @@ class MemoryDebts:
         self._debts |= {debt.decision_id: (debt, int(now_seconds + lease_seconds)) for debt in taken}
         return taken
 
-    async def put_back(self, debt: Debt, *, due_seconds: float) -> None:
-        """Give up a claim; from `due_seconds` on it can be taken again."""
+    async def put_back(self, debt: Debt, *, due_seconds: float, read_failed: bool = False) -> None:
+        """Give up a claim; from `due_seconds` on it can be taken again. A read that failed is counted."""
         if self.settle(debt):
-            self._debts[debt.decision_id] = replace(debt, claim=""), int(due_seconds)
+            left = replace(debt, claim="", failed_reads=debt.failed_reads + read_failed)
+            self._debts[debt.decision_id] = left, int(due_seconds)
 
     async def forgive(self, debt: Debt) -> None:
         """Take a debt out of which the decision is gone."""

@@ -184,6 +184,20 @@ async def test_a_debt_that_was_put_back_comes_when_it_is_due(store: Store) -> No
     assert await store.claim(LOOKS, now=NOW + 10) == ["1"]
 
 
+async def test_of_those_who_put_a_debt_back_the_ones_who_could_not_read_its_content_are_counted_apart(
+    store: Store,
+) -> None:
+    await store.owe(make_debt("1"))
+    (first,) = await store.claimed(LOOKS)
+    await store.debts.put_back(first, due_seconds=NOW)
+    (second,) = await store.claimed(LOOKS)
+    await store.debts.put_back(second, due_seconds=NOW, read_failed=True)
+    await store.debts.put_back(second, due_seconds=NOW, read_failed=True)
+    (third,) = await store.claimed(LOOKS)
+
+    assert [(debt.tries, debt.failed_reads) for debt in (first, second, third)] == [(1, 0), (2, 0), (3, 1)]
+
+
 async def test_what_is_put_back_or_forgiven_late_takes_it_from_nobody(store: Store) -> None:
     await store.owe(make_debt("1"))
     (late,) = await store.claimed(LOOKS)

@@ -93,7 +93,7 @@ def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) 
     before = dump(path)
 
     for opening in (migrate, SqliteDecisionReader, SqliteRevisionStore):
-        with pytest.raises(StateError, match=r"newer version of Baleen \(schema 0099, this one knows up to 0006\)"):
+        with pytest.raises(StateError, match=r"newer version of Baleen \(schema 0099, this one knows up to 0007\)"):
             opening(path)
     assert dump(path) == before
 

@@ -19,7 +19,7 @@ from baleen_sidecar.testing import (
     MemoryFetcher,
 )
 from baleen_sidecar.usecases.moderate import Caller
-from baleen_sidecar.usecases.pay_debts import PayDebts, PayingRules
+from baleen_sidecar.usecases.pay_debts import BACKOFF, PayDebts, PayingRules
 from baleen_sidecar.usecases.serve_models import FixedModels
 from moderating import enforcing, make_moderate, make_shell
 from tiny_models import Letters, brightness, make_model
@@ -41,6 +41,7 @@ class Site:
     executor: ThreadPoolExecutor
     now: float = 1_790_000_000.0
     limit_bytes: int = 1_000_000
+    fetch_tries: int = 2
     inference: FixedInference = field(default_factory=lambda: FixedInference(down={"words", "looks"}))
     log: MemoryDecisionLog = field(default_factory=MemoryDecisionLog)
     fetcher: MemoryFetcher = field(
@@ -71,7 +72,7 @@ class Site:
             shell=shell,
             room=self.room,
             jitter=lambda: 0.0,
-            rules=PayingRules(fetch_tries=2),
+            rules=PayingRules(fetch_tries=self.fetch_tries),
             count=self.counted.append,
         )
         self.payer.moderate = self.moderate
@@ -174,13 +175,42 @@ async def test_an_address_that_cannot_be_read_is_tried_again_and_then_given_up(s
     assert site.counted == ["PutBack", "Changed"]
 
 
+def refuse(caller: Caller) -> None:
+    assert caller.priority is Priority.LOW
+    raise Overloaded("no room")
+
+
+async def test_an_address_is_given_up_by_the_reads_that_failed_whatever_else_kept_it_waiting(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(executor=executor, fetch_tries=5)
+    await site.payer.pay_some()
+    before = await site.image()
+    site.inference.down.clear()
+    site.inference.scores["looks.bad"] = 0.9
+    page = site.fetcher.pages[URL]
+
+    async def pay() -> None:
+        await site.payer.pay_some()
+        site.now += BACKOFF.highest_seconds
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.moderate, "admit", refuse)
+        for _ in range(4):
+            await pay()
+    site.fetcher.pages[URL] = FetchError("gone")
+    await pay()
+    site.fetcher.pages[URL] = page
+    await pay()
+
+    assert site.counted == [*["PutBack"] * 5, "Changed"]
+    (after,) = await site.decided()
+    assert (after.decision.decision, after.evidence.content) == (BLOCK, before.evidence.content)
+
+
 async def test_while_there_is_no_room_for_more_a_debt_is_put_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     await site.text()
     site.inference.down.clear()
-
-    def refuse(caller: Caller) -> None:
-        assert caller.priority is Priority.LOW
-        raise Overloaded("no room")
 
     with monkeypatch.context() as patch:
         patch.setattr(site.moderate, "admit", refuse)

@@ -159,8 +159,9 @@ class PayDebts:
             if not _is_expected(exc):
                 log.error("a debt could not be paid", extra={"decision": debt.decision_id}, exc_info=exc)
             wait = wait_seconds(debt.tries, jitter=self._jitter(), rules=self._rules.backoff)
+            due = self._shell.wall_seconds() + wait
             try:
-                await self.debts.put_back(debt, due_seconds=self._shell.wall_seconds() + wait)
+                await self.debts.put_back(debt, due_seconds=due, read_failed=isinstance(exc, FetchError))
             except BaleenError as gone:
                 # Its time runs out by itself.
                 log.warning("a debt could not be put back", extra={"decision": debt.decision_id, "cause": str(gone)})
@@ -180,7 +181,8 @@ class PayDebts:
             if digest == before.evidence.content.digest:
                 return await moderate.media(data, content.type, context, caller, url=content.url)
         except FetchError:
-            if debt.tries < self._rules.fetch_tries and caller.again is not None and not caller.again.is_last:
+            failed = debt.failed_reads + 1
+            if failed < self._rules.fetch_tries and caller.again is not None and not caller.again.is_last:
                 raise
         except ContentError:
             # What was taken once is over a limit now, or its address may not be read any more.

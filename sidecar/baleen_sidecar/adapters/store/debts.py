@@ -28,9 +28,11 @@ _CLAIM: Final = (
     "UPDATE rescan_debts SET claim = ?, due = ?, tries = tries + 1 WHERE decision_id IN "
     "(SELECT decision_id FROM rescan_debts WHERE due <= ? AND models IN ({sets}) "
     "ORDER BY risk DESC, time, decision_id LIMIT ? {locking}) "
-    "RETURNING decision_id, time, risk, models, content, tries"
+    "RETURNING decision_id, time, risk, models, content, tries, failed_reads"
 )
-_PUT_BACK: Final = "UPDATE rescan_debts SET claim = '', due = ? WHERE decision_id = ? AND claim = ?"
+_PUT_BACK: Final = (
+    "UPDATE rescan_debts SET claim = '', due = ?, failed_reads = failed_reads + ? WHERE decision_id = ? AND claim = ?"
+)
 _FORGIVE: Final = "DELETE FROM rescan_debts WHERE decision_id = ? AND claim = ?"
 _CHANGES: Final = (
     "SELECT decision_id, rescan_of, was, became, time, tenant, sequence FROM decision_changes "
@@ -63,9 +65,9 @@ class StoredDebts:
         )
         return sorted(found, key=lambda debt: (-debt.risk, debt.time, debt.decision_id))
 
-    async def put_back(self, debt: Debt, *, due_seconds: float) -> None:
-        """Give up a claim; from `due_seconds` on it can be taken again."""
-        await self._change(_PUT_BACK, (int(due_seconds), debt.decision_id, debt.claim))
+    async def put_back(self, debt: Debt, *, due_seconds: float, read_failed: bool = False) -> None:
+        """Give up a claim; from `due_seconds` on it can be taken again. A read that failed is counted."""
+        await self._change(_PUT_BACK, (int(due_seconds), int(read_failed), debt.decision_id, debt.claim))
 
     async def forgive(self, debt: Debt) -> None:
         """Take a debt out of which the decision is gone."""
@@ -97,7 +99,7 @@ def _read_owed(connection: Connection) -> Owed:
 
 
 def _debt_of(row: Sequence[object], claim: str) -> Debt:
-    decision_id, time, risk, models, content, tries = row
+    decision_id, time, risk, models, content, tries, failed_reads = row
     return Debt(
         decision_id=str(decision_id),
         time=str(time),
@@ -105,6 +107,7 @@ def _debt_of(row: Sequence[object], claim: str) -> Debt:
         models=tuple(str(models).split()),
         content=_READ_CONTENT(str(content)),
         tries=int(str(tries)),
+        failed_reads=int(str(failed_reads)),
         claim=claim,
     )
 

@@ -98,7 +98,7 @@ CREATE TABLE rescan_debts (
     size INTEGER NOT NULL,
     tries INTEGER NOT NULL,
     due BIGINT NOT NULL,
-    claim TEXT NOT NULL,
+    claim TEXT NOT NULL, failed_reads INTEGER DEFAULT '0' NOT NULL,
     PRIMARY KEY (decision_id)
 );
 
@@ -115,4 +115,4 @@ CREATE TABLE decision_changes (
     PRIMARY KEY (sequence)
 );
 
-INSERT INTO alembic_version (version_num) VALUES ('0006');
+INSERT INTO alembic_version (version_num) VALUES ('0007');

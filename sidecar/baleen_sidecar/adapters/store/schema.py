@@ -9,7 +9,7 @@ from sqlalchemy import DDL, BigInteger, Column, Index, Integer, LargeBinary, Met
 
 from baleen_sidecar.adapters.store.any_text import AnyText
 
-SCHEMA_VERSION: Final = "0006"
+SCHEMA_VERSION: Final = "0007"
 """The newest migration. Versions are four digits, so that they order as text."""
 
 metadata = MetaData()
@@ -145,12 +145,14 @@ rescan_debts = Table(
     Column("tries", Integer, nullable=False),
     Column("due", BigInteger, nullable=False),
     Column("claim", AnyText, nullable=False),
+    Column("failed_reads", Integer, nullable=False, server_default="0"),
     Index("rescan_debts_by_turn", "risk", "time"),
 )
 """Decisions that are owed another look, with the content that is to be looked at (JSON of ports.KeptContent).
 
 `due` is in Unix seconds: nobody takes a row before. Whoever takes one writes a `claim` of his own, and a later `due`:
-if he is gone by then, another one takes it.
+if he is gone by then, another one takes it. `tries` counts all who took it, `failed_reads` those who could not read the
+content's address.
 """
 
 decision_changes = Table(
