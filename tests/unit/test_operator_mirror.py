@@ -41,7 +41,12 @@ def source(kind: str, name: str) -> Any:
 
 
 def deployment(
-    name: str, version: int, *models: str, created: str = "2026-01-01T00:00:00Z", generation: int = 1
+    name: str,
+    version: int,
+    *models: str,
+    created: str = "2026-01-01T00:00:00Z",
+    generation: int = 1,
+    uid: str = "1",
 ) -> Any:
     return manifest(
         DEPLOYMENT_KIND,
@@ -50,6 +55,7 @@ def deployment(
         spec={"runtime": {"backend": "Python"}, "models": [model(each) for each in models]},
         creationTimestamp=created,
         generation=generation,
+        uid=uid,
     )
 
 
@@ -279,3 +285,18 @@ def test_a_status_of_a_deployment_is_no_reason_to_look_at_all_policies():
     mirror.put(DEPLOYMENT_KIND, deployment("d", 3, "words", generation=2))
 
     assert [change.models_changed for change in changes] == [True, False, True]
+
+
+def test_a_deployment_that_was_made_again_between_two_lists_serves_what_the_new_one_says():
+    changes: list[Change] = []
+    mirror = Mirror(changes.append)
+    mirror.put(DEPLOYMENT_KIND, deployment("again", 1, "words", "old"))
+    mirror.put(DEPLOYMENT_KIND, deployment("other", 2, "others", created="2026-02-01T00:00:00Z"))
+    again = deployment("again", 3, "words", "others", created="2026-03-01T00:00:00Z", uid="2")
+    mirror.put(DEPLOYMENT_KIND, again)
+
+    assert changes[-1].models_changed
+    assert [model.name for model in mirror.models()] == ["others"]
+    assert (mirror.claimant("others"), mirror.claimant("words")) == (("n", "other"), ("n", "again"))
+    mirror.remove(DEPLOYMENT_KIND, ("n", "other"), 4)
+    assert [model.name for model in mirror.models()] == ["words", "others"]

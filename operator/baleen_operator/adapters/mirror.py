@@ -60,6 +60,7 @@ class _Entry:
 class _Served:
     """The models of a ModelDeployment as its generation says; None where it says nothing valid."""
 
+    uid: str
     generation: int
     created: str
     models: tuple[Model, ...] | None = field(default=None)
@@ -237,11 +238,12 @@ class Mirror:
             models = None
         else:
             metadata = manifest["metadata"]
-            generation = int(metadata.get("generation", 0))
-            if known is not None and known.generation == generation:
+            uid, generation = str(metadata.get("uid", "")), int(metadata.get("generation", 0))
+            # Each object of a name begins to count its generations anew, and its deletion may not have been seen.
+            if known is not None and (known.uid, known.generation) == (uid, generation):
                 return Change(kind=DEPLOYMENT_KIND, key=key)
             models = _read_models(manifest)
-            self._served[key] = _Served(generation, str(metadata.get("creationTimestamp", "")), models)
+            self._served[key] = _Served(uid, generation, str(metadata.get("creationTimestamp", "")), models)
         # Even with models as they were: it may be another deployment of that name, and younger.
         self._claimed = None
         return Change(kind=DEPLOYMENT_KIND, key=key, models_changed=True)
