@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from msgspec import structs
 
 from baleen_core.policy_stream import MAX_STALE, Enforced, Sidecars, TrialCounts
 from baleen_operator.adapters.gateways import KnownGateway, addresses, count, differing, trials
 from baleen_operator.reconcile.ports import Acknowledged
+from crd_samples import read_crds, schema_of
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -51,6 +53,24 @@ def test_only_so_many_names_are_given():
 
     assert found.total == 30
     assert found.stale == tuple(f"g{number:02}" for number in range(MAX_STALE))
+
+
+@pytest.mark.parametrize(
+    ("replica", "sidecar"),
+    [
+        pytest.param("g", f"{'n' * 63}/{'p' * 253}", id="a sidecar in the longest namespace"),
+        pytest.param("g" * 300, "n/p", id="a gateway that calls itself so"),
+    ],
+)
+def test_names_fit_into_the_status_of_a_policy(replica: str, sidecar: str):
+    behind = Sidecars(total=1, current=0, stale=(sidecar,))
+    stale = count([gateway(replica, enforced(3, sidecars=behind))], "n/p", 4).stale
+    status = schema_of(read_crds()["ModerationPolicy"])["properties"]["status"]
+    names = status["properties"]["convergence"]["properties"]["stale"]
+
+    assert len(stale) == 2
+    assert jsonschema_rs.validator_for(names).is_valid(list(stale))
+    assert all(name in (replica, sidecar) or name.endswith("…") for name in stale)
 
 
 def slice_of(*endpoints: Any) -> Any:

@@ -18,6 +18,7 @@ from baleen_core.policy_stream import CONVERGENCE_PATH, MAX_STALE, Convergence, 
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
+from baleen_operator.plan.conditions import shorten
 from baleen_operator.reconcile.ports import Acknowledged, Key, Manifest
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ FIND_SECONDS: Final = 5.0
 """How often a Service's endpoints are listed."""
 FORGIVEN_FAILURES: Final = 1
 """How many times in a row a gateway may fail to answer before it counts as behind."""
+MAX_STALE_NAME: Final = 253
+"""How much of a name a policy's status has room for; `namespace/pod` may be longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +269,8 @@ def count(gateways: Iterable[KnownGateway], policy: str, epoch: int) -> Acknowle
         # A gateway counts its sidecars against its own epoch, which says nothing of a newer one.
         current += (1 + sidecars.current) if is_current else 0
         stale += [*sidecars.stale] if is_current else [gateway.replica, *sidecars.stale]
-    return Acknowledged(total=total, current=current, stale=tuple(sorted(stale)[:MAX_STALE]))
+    named = tuple(shorten(each, MAX_STALE_NAME) for each in sorted(stale)[:MAX_STALE])
+    return Acknowledged(total=total, current=current, stale=named)
 
 
 def trials(gateways: Iterable[KnownGateway], policy: str, rollout: str) -> dict[str, TrialCounts]:
