@@ -44,6 +44,7 @@ from baleen_operator.handlers.watch import build_registry
 from baleen_operator.logs import about, set_up_logging
 from baleen_operator.metrics import Metrics
 from baleen_operator.plan.actions import Target
+from baleen_operator.plan.refusals import refuse_runtime
 from baleen_operator.plan.schedule import back_off_seconds, within_seconds
 from baleen_operator.reconcile.gateway_scaling import Scaled, ScalingPorts, Workload, reconcile_gateways
 from baleen_operator.reconcile.model_deployment import reconcile_model_deployment
@@ -204,7 +205,7 @@ async def serve_webhooks(
         clock=now,
         off_loop=off_loop,
     )
-    mirror = Mirror()
+    mirror = new_mirror(settings)
     cluster = KubeCluster(api, mirror, events, may_write=lambda: False)
     # Its own, since a replica that stands by follows no gateway.
     gateways = poll_gateways(settings, cluster, metrics, on_change=lambda keys: None)
@@ -223,6 +224,12 @@ async def serve_webhooks(
         yield certificates
 
 
+def new_mirror(settings: Settings) -> Mirror:
+    """Return an empty mirror, in which a ModelDeployment that the installation does not allow serves nothing."""
+    rules = settings.runtime_rules
+    return Mirror(is_allowed=lambda deployment: refuse_runtime(deployment, rules) is None)
+
+
 def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readiness: Readiness) -> "Operator":
     """Put the parts together: the only place that knows who stands behind which port."""
     identity = f"{socket.gethostname()}_{uuid4()}"
@@ -238,7 +245,7 @@ def build_operator(settings: Settings, api: ApiServer, metrics: Metrics, readine
         identity,
         on_lost=end_at_once,
     )
-    mirror = Mirror()
+    mirror = new_mirror(settings)
     events = Events(api, metrics, instance=identity)
     cluster = KubeCluster(api, mirror, events, may_write=lambda: election.is_held)
 

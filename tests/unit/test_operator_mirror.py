@@ -1,5 +1,6 @@
 """What was seen: always the newest, never what is gone, and indexed as reconciling asks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from baleen_core.resources import (
     ROUTE_KIND,
 )
 from baleen_operator.adapters.mirror import MAX_REMEMBERED_DELETIONS, Change, Mirror
+from baleen_operator.main import new_mirror
+from baleen_operator.settings import Settings
 
 
 def manifest(kind: str, name: str, version: int, *, namespace: str = "n", spec: Any = None, **meta: Any) -> Any:
@@ -47,12 +50,13 @@ def deployment(
     created: str = "2026-01-01T00:00:00Z",
     generation: int = 1,
     uid: str = "1",
+    runtime: Any = None,
 ) -> Any:
     return manifest(
         DEPLOYMENT_KIND,
         name,
         version,
-        spec={"runtime": {"backend": "Python"}, "models": [model(each) for each in models]},
+        spec={"runtime": runtime or {"backend": "Python"}, "models": [model(each) for each in models]},
         creationTimestamp=created,
         generation=generation,
         uid=uid,
@@ -63,7 +67,7 @@ def model(name: str) -> Any:
     return {
         "name": name,
         "version": "1",
-        "source": {"type": "File", "uri": "words/model.onnx", "sha256": "0" * 64},
+        "source": {"type": "Package", "uri": "pkg:pypi/words@1.0", "sha256": "0" * 64},
         "inputs": [{"name": "input_ids", "dataType": "INT64", "dims": [100]}],
         "outputs": [{"name": "score", "dataType": "FP32", "dims": [1]}],
         "signals": [{"name": "score", "output": "score", "index": 0}],
@@ -300,3 +304,49 @@ def test_a_deployment_that_was_made_again_between_two_lists_serves_what_the_new_
     assert (mirror.claimant("others"), mirror.claimant("words")) == (("n", "other"), ("n", "again"))
     mirror.remove(DEPLOYMENT_KIND, ("n", "other"), 4)
     assert [model.name for model in mirror.models()] == ["words", "others"]
+
+
+ALLOWING = Settings(fetch_image="baleen:1", allowed_images=("registry.example/triton",))
+ALLOWED = {"backend": "Python", "image": "registry.example/triton:1"}
+NOT_ALLOWED = {"backend": "Python", "image": "evil.example/triton:1"}
+EXTERNAL = {"external": {"endpoints": ["triton.example:8001"]}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "runtime", "served"),
+    [
+        pytest.param(ALLOWING, ALLOWED, ["words"], id="allowed"),
+        pytest.param(ALLOWING, NOT_ALLOWED, [], id="an image that is not allowed"),
+        pytest.param(ALLOWING, {"backend": "Python"}, [], id="no image for its backend"),
+        pytest.param(replace(ALLOWING, allowed_sources=()), ALLOWED, [], id="a source that is not allowed"),
+        pytest.param(replace(ALLOWING, fetch_image=""), ALLOWED, [], id="no image that fetches"),
+        pytest.param(Settings(allowed_images=(), allowed_sources=()), EXTERNAL, ["words"], id="someone else's Triton"),
+    ],
+)
+def test_a_deployment_that_the_installation_does_not_allow_serves_nothing(
+    settings: Settings, runtime: Any, served: list[str]
+):
+    mirror = new_mirror(settings)
+    mirror.put(DEPLOYMENT_KIND, deployment("d", 1, "words", runtime=runtime))
+
+    assert [model.name for model in mirror.models()] == served
+
+
+def test_a_deployment_serves_once_an_edit_made_it_allowed():
+    changes: list[Change] = []
+    mirror = new_mirror(ALLOWING)
+    mirror.on_change = changes.append
+    mirror.put(DEPLOYMENT_KIND, deployment("d", 1, "words", runtime=NOT_ALLOWED))
+    mirror.put(DEPLOYMENT_KIND, deployment("d", 2, "words", runtime=ALLOWED, generation=2))
+
+    assert changes[-1].models_changed
+    assert [model.name for model in mirror.models()] == ["words"]
+
+
+def test_a_deployment_that_is_not_allowed_keeps_its_names_since_gateways_give_them_to_the_oldest():
+    mirror = new_mirror(ALLOWING)
+    mirror.put(DEPLOYMENT_KIND, deployment("old", 1, "words", runtime=NOT_ALLOWED))
+    mirror.put(DEPLOYMENT_KIND, deployment("young", 2, "words", created="2026-02-01T00:00:00Z", runtime=EXTERNAL))
+
+    assert mirror.claimant("words") == ("n", "old")
+    assert mirror.models() == ()

@@ -4,14 +4,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from baleen_core.errors import InvalidError
 from baleen_core.model.parse import parse_model_deployment
-from baleen_core.model.schema import Model
+from baleen_core.model.schema import Model, ModelDeployment
 from baleen_core.policy.schema import ListSourceType, Scope
 from baleen_core.resources import DEPLOYMENT_KIND, PLURALS, POLICY_KIND, POLICY_LABEL, REVISION_KIND, ROUTE_KIND
 from baleen_operator.reconcile.ports import Key, Manifest
@@ -58,22 +58,30 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Served:
-    """The models of a ModelDeployment as its generation says; None where it says nothing valid."""
+    """What a ModelDeployment claims and serves as its generation says; nothing where that is not valid."""
 
     uid: str
     generation: int
     created: str
-    models: tuple[Model, ...] | None = field(default=None)
+    names: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
 
 
 class Mirror:
     """Keeps the newest version of each resource, never an older one, and remembers what is gone.
 
-    `on_change` hears of what others changed, and not of what was put with `own`.
+    `on_change` hears of what others changed, and not of what was put with `own`. `is_allowed` says whether the
+    installation lets a ModelDeployment run, and always the same of the same one.
     """
 
-    def __init__(self, on_change: Callable[[Change], None] = lambda change: None) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[Change], None] = lambda change: None,
+        *,
+        is_allowed: Callable[[ModelDeployment], bool] = lambda deployment: True,
+    ) -> None:
         self.on_change = on_change
+        self._is_allowed = is_allowed
         self._entries: dict[str, dict[Key, _Entry]] = {kind: {} for kind in PLURALS}
         self._gone: OrderedDict[tuple[str, Key], int] = OrderedDict()
         self._traits: dict[tuple[str, Key], Traits] = {}
@@ -107,11 +115,11 @@ class Mirror:
         return tuple(sorted({key for _, key in self._kin.get((type, scope), ())}))
 
     def models(self) -> Sequence[Model]:
-        """Return the models of the deployments that are valid and claim no name that an older one claimed."""
+        """Return the models of the deployments that are valid and allowed, and claim no name of an older one."""
         return self._claim_names()[0]
 
     def claimant(self, model: str) -> Key | None:
-        """Return the deployment whose model of this name counts."""
+        """Return the deployment whose model of this name counts: the oldest valid one, also if it is not allowed."""
         return self._claim_names()[1].get(model)
 
     def reading(self, source: Source) -> Sequence[Key]:
@@ -235,29 +243,37 @@ class Mirror:
         known = self._served.get(key)
         if manifest is None:
             self._served.pop(key, None)
-            models = None
         else:
             metadata = manifest["metadata"]
             uid, generation = str(metadata.get("uid", "")), int(metadata.get("generation", 0))
             # Each object of a name begins to count its generations anew, and its deletion may not have been seen.
             if known is not None and (known.uid, known.generation) == (uid, generation):
                 return Change(kind=DEPLOYMENT_KIND, key=key)
-            models = _read_models(manifest)
-            self._served[key] = _Served(uid, generation, str(metadata.get("creationTimestamp", "")), models)
+            self._served[key] = self._read_served(manifest, uid, generation)
         # Even with models as they were: it may be another deployment of that name, and younger.
         self._claimed = None
         return Change(kind=DEPLOYMENT_KIND, key=key, models_changed=True)
+
+    def _read_served(self, manifest: Manifest, uid: str, generation: int) -> _Served:
+        created = str(manifest["metadata"].get("creationTimestamp", ""))
+        try:
+            deployment = parse_model_deployment(manifest)
+        except InvalidError:
+            # Its own reconcile says what is wrong with it.
+            return _Served(uid, generation, created)
+        # Gateways give a name to the oldest and know no rules: let go here, it would lead to this one all the same.
+        names = tuple(model.name for model in deployment.models)
+        return _Served(uid, generation, created, names, deployment.models if self._is_allowed(deployment) else ())
 
     def _claim_names(self) -> tuple[tuple[Model, ...], Mapping[str, Key]]:
         if self._claimed is None:
             claims: dict[str, Key] = {}
             models: list[Model] = []
             for key, served in sorted(self._served.items(), key=lambda each: (each[1].created, each[0])):
-                names = [model.name for model in served.models or ()]
                 # All its names are claimed, also when the deployment is refused for one of them.
-                owners = [claims.setdefault(name, key) for name in names]
+                owners = [claims.setdefault(name, key) for name in served.names]
                 if all(owner == key for owner in owners):
-                    models += served.models or ()
+                    models += served.models
             self._claimed = tuple(models), claims
         return self._claimed
 
@@ -289,14 +305,6 @@ _SOURCE_TYPES: Final = frozenset(each.value for each in ListSourceType)
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _read_models(manifest: Manifest) -> tuple[Model, ...] | None:
-    try:
-        return parse_model_deployment(manifest).models
-    except InvalidError:
-        # Its own reconcile says what is wrong with it.
-        return None
 
 
 def _compact(kind: str, manifest: Manifest) -> bytes:
