@@ -448,6 +448,65 @@ def test_bodies_of_all_connections_together_are_bounded_and_the_limit_is_named()
         assert read_answer(again)[2] == b"70000"
 
 
+SLOW: Final = POST + b"x-wait: 0.02\r\n"
+LONG: Final = b"content-length: 10000\r\n\r\n" + b"a" * 10_000
+CHUNKS: Final = b"transfer-encoding: chunked\r\n\r\n" + (b"1388\r\n" + b"a" * 5000 + b"\r\n") * 2 + b"0\r\n\r\n"
+LONG_ASGI: Final = b"POST /other HTTP/1.1\r\nhost: x\r\n" + LONG
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param((SLOW + LONG,), id="to a hot route"),
+        pytest.param((SLOW + CHUNKS,), id="in chunks"),
+        pytest.param((SLOW + LONG, LONG_ASGI), id="some of them to others"),
+    ],
+)
+def test_a_body_counts_until_it_is_answered_though_other_requests_always_wait(asked: tuple[bytes, ...]) -> None:
+    with hot_server(memory_bytes=150_000) as server:
+        connection = server.connect()
+        requests = asked * (30 // len(asked))
+        connection.sendall(b"".join(requests[:2]))
+        for each in (*requests[2:], b"", b""):
+            connection.sendall(each)
+            assert read_answer(connection)[::2] == (200, b"10000")
+
+        until(lambda: server.held_bytes() == 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        pytest.param(SLOW + LONG + POST + b"content-length: 200000\r\n\r\naaa", [200, 413], id="too large"),
+        pytest.param((SLOW + LONG) * 2 + b"\0", [], id="followed by nonsense"),
+        pytest.param(POST + b"content-length: 99000\r\n\r\n" + b"a" * 99_000, [503], id="more than all may have"),
+        pytest.param((POST + b"x-wait: 30\r\n" + LONG) * 2, None, id="left by its caller"),
+    ],
+)
+def test_a_body_that_is_not_judged_counts_no_more_either(sent: bytes, answered: list[int] | None) -> None:
+    with hot_server(memory_bytes=80_000) as server:
+        connection = server.connect()
+        connection.sendall(sent)
+        if answered is None:
+            until(lambda: server.held_bytes() == 20_000)
+            connection.close()
+        else:
+            assert statuses(read_to_end(connection)) == answered
+
+        until(lambda: server.held_bytes() == 0)
+
+
+def test_a_body_that_nobody_read_does_not_count_once_its_request_is_answered() -> None:
+    with hot_server(memory_bytes=1000) as server:
+        connection = server.connect()
+        connection.sendall(b"GET /other HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n")
+        assert read_answer(connection)[::2] == (200, b"0")
+
+        connection.sendall(b"a" * 10_000 + GOOD)
+
+        assert read_answer(connection)[::2] == (200, b"3")
+
+
 def test_a_request_that_is_refused_before_it_began_leaves_no_task_behind() -> None:
     with hot_server(memory_bytes=10) as server:
         before = server.tasks()

@@ -127,8 +127,8 @@ def key_of_name(name: bytes, request_id: str) -> ApiKey:
 
 
 async def rest(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the body, if there is one, and answer with its length."""
-    count, more = 0, True
+    """Read the body, if there is one, and answer with its length; of a GET it is not looked at."""
+    count, more = 0, scope["method"] != "GET"
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -149,6 +149,8 @@ class HotServer:
     tasks: Callable[[], int]
     """How many tasks there are beside the server's own."""
     open_connections: Callable[[], int]
+    held_bytes: Callable[[], int]
+    """What bodies take, by the count that all connections have in common."""
     unsent_bytes: Callable[[], int]
     """What was answered on all connections and could not be sent yet, for nobody reads it."""
 
@@ -234,5 +236,6 @@ def hot_server(
             end=end,
             open_connections=lambda: len(server.server_state.connections),
             tasks=lambda: ask(count_tasks()),
+            held_bytes=lambda: app.shared.body_bytes,
             unsent_bytes=lambda: ask(count_unsent()),
         )

@@ -77,7 +77,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._caller = ""
         """As whose this connection is counted; empty: it is not."""
         self._held_bytes = 0
-        """What bodies of requests that are not answered take."""
+        """What is kept for this connection: bodies of requests that are not answered, or what a WebSocket holds."""
+        self._bodies: list[int] = []
+        """What the body of each of these requests takes, the one that is being answered first."""
         self._current: Exchange | RequestResponseCycle | None = None
         """What is being answered, or was last; `cycle` is what is being read, or was last."""
         self._reading: Exchange | None = None
@@ -265,8 +267,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         exchange = self._reading
         if exchange is None:
-            self._hold(len(body))
-            super().on_body(body)
+            # uvicorn drops what comes after an answer.
+            if not self.cycle.response_complete:
+                self._hold(len(body))
+                super().on_body(body)
         elif not exchange.body.is_dropped:
             self._hold(len(body))
             exchange.body.feed(body)
@@ -285,10 +289,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._advance("between")
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for one; let go of bodies that were judged."""
+        """Go on with the next request, or wait for one; let go of the body that was judged."""
         self.server_state.total_requests += 1
-        if not self.pipeline:
-            self._release()
+        # None: all was let go of, for the connection is about to end.
+        if self._bodies:
+            self.hold(-self._bodies.pop(0))
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -338,6 +343,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
         self._reading = exchange
         self.cycle = cast(RequestResponseCycle, exchange)
+        self._bodies.append(0)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -351,6 +357,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.headers += headers
         note_connection(cast(dict[str, Any], self.scope), self.claim)
         super().on_headers_complete()
+        self._bodies.append(0)
         if self.pipeline:
             # uvicorn pauses where a request waits, and then would not see that the caller hangs up.
             self.flow.resume_reading()
@@ -365,6 +372,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _hold(self, count: int) -> None:
         limit = self.limits.memory_bytes
+        self._bodies[-1] += count
         if not self.hold(count):
             self._stop_parsing(503, f"the bodies of all requests would be over the limit of {limit} bytes together")
 
@@ -413,6 +421,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _release(self) -> None:
         self._shared.body_bytes -= self._held_bytes
         self._held_bytes = 0
+        self._bodies.clear()
 
     def _advance(self, stage: Stage) -> None:
         self._stage = stage
