@@ -1,5 +1,7 @@
 """What is allowed while a model is away, and looked at again once it is back, over HTTP."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,29 @@ def test_raw_media_are_reviewed_for_their_bytes_are_not_kept(
     answer = running.client.post("/v1/moderate", content=picture, headers={"Content-Type": "image/jpeg"}).json()
 
     assert (answer["decision"], answer["degraded"]) == ("Review", ["open-nsfw"])
+
+
+@pytest.mark.parametrize("do_not_store", [False, True], ids=["by default", "where the comment may not be stored"])
+@pytest.mark.parametrize(
+    ("attribute", "status"),
+    [pytest.param("INSULT", 200, id="another score is asked for"), pytest.param("TOXICITY", 503, id="that score is")],
+)
+def test_a_comment_is_reviewed_for_its_text_is_never_kept(
+    start_sidecar: StartSidecar, inference: FixedInference, attribute: str, status: int, do_not_store: bool
+) -> None:
+    signals = {"toxicity": TOXICITY, "insult": "toxicity.toxic"}
+    categories = [{"name": name, "signals": [{"name": each, "review": "50%"}]} for name, each in signals.items()]
+    content = policy(onModelFailure="AllowAndRescan", categories=categories)
+    running = start_sidecar(policies={"all.yaml": [content]}, inference=inference)
+    pay(running)
+    body = {"comment": {"text": "hello"}, "requestedAttributes": {attribute: {}}, "doNotStore": do_not_store}
+
+    answer = running.client.post("/v1alpha1/comments:analyze", json=body)
+
+    assert answer.status_code == status
+    with contextlib.closing(sqlite3.connect(running.database)) as database:
+        assert database.execute("SELECT content FROM rescan_debts").fetchall() == []
+        assert database.execute("SELECT decision FROM decisions").fetchall() == [("Review",)]
 
 
 def test_changes_are_for_their_tenant_and_need_the_role_review(

@@ -104,7 +104,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     `who` calls, by a name that the caller cannot choose. `allowances` is how the quotas stand that the content was
     counted in last, for the answer to say it. With a `key` it is answered once; see usecases/answer_once.py. It is a
-    second look if there is an `again`.
+    second look if there is an `again`. Content that `may_keep` forbids to keep is owed none.
     """
 
     request_id: str
@@ -115,6 +115,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     allowances: list[Allowance] = []
     key: RequestKey | None = None
     again: Again | None = None
+    may_keep: bool = True
 
     def work(self, context: Context, lane: Lane = Lane.INTERACTIVE) -> Work:
         """Return for whom models are asked."""
@@ -504,6 +505,8 @@ class Moderate:
             Superseded: it was not, for it is of no use any more.
             ModelUnavailable: this is a second look, and has to be put off again.
         """
+        if not caller.may_keep:
+            content = None
         record = self._decide(in_force, evidence, caller, spent, content=content)
         debt = _debt_of(record, content) if content is not None and RESCAN_DEBT in record.decision.degraded else None
         return await self.keep(record, caller, debt)

@@ -166,7 +166,8 @@ class AnalyzeRoute:
 
     async def answer(self, request: HotRequest) -> HotAnswer:
         """See HotRoute."""
-        caller = read_caller(request, self._deadline_seconds)
+        # A comment is never stored, with `doNotStore` or without.
+        caller = structs.replace(read_caller(request, self._deadline_seconds), may_keep=False)
         need_json(request.headers)
         context = context_of(request.key, read_place(request.query), "tenant")
         moderate = self._judge.moderate
