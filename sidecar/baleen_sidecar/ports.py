@@ -213,7 +213,7 @@ class Fetcher(Protocol):
 
         Raises:
             ContentError: the address is not one that may be read (scheme, private network, too large); the field is
-            `content.url`. FetchError: its server did not answer as it should.
+            `content.url`. FetchError: its server did not answer as it should. Overloaded: too much is being looked up.
         """
 
 

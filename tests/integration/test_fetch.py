@@ -2,13 +2,18 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
-from baleen_core.errors import ContentError, FetchError, TooLarge
-from baleen_sidecar.adapters.fetch import HttpFetcher, is_allowed
+from baleen_core.errors import ContentError, FetchError, Overloaded, TooLarge
+from baleen_sidecar.adapters.fetch import LOOKUPS_AT_ONCE, HttpFetcher, is_allowed
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 Script = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
@@ -242,6 +247,93 @@ async def test_a_host_that_does_not_exist_says_so():
     async with fetcher(resolve=nowhere) as fetch:
         with pytest.raises(FetchError, match="cannot be resolved"):
             await fetch.fetch("http://nowhere.example/")
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Have names in .example lead to loopback, and nobody answer for those in .silent until the event is set."""
+    ended = threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def look_up(host: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("flags") != socket.AI_NUMERICHOST and host.endswith((".example", ".silent")):
+            if host.endswith(".silent"):
+                # So that a test that fails ends.
+                ended.wait(30)
+            host = "127.0.0.1"
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield ended
+    ended.set()
+
+
+async def test_names_that_nobody_answers_for_stop_no_other_lookup_and_are_no_fault_of_other_addresses(silence):
+    async with server(answer(b"hello")) as port, fetcher() as fetch:
+        stuck = [fetch.fetch(f"http://{number}.silent:{port}/") for number in range(LOOKUPS_AT_ONCE)]
+        for each in await asyncio.gather(*stuck, return_exceptions=True):
+            assert isinstance(each, FetchError)
+            assert "within 2 s" in str(each)
+
+        # Who asked is gone, and the resolver still tries.
+        with pytest.raises(Overloaded, match="names of hosts are being looked up"):
+            await fetch.fetch(f"http://other.example:{port}/")
+        assert (await fetch.fetch(f"http://127.0.0.1:{port}/")).data == b"hello"
+        assert await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("localhost", port), 10)
+
+        silence.set()
+        for each in threading.enumerate():
+            if each.name == "host-lookup":
+                await asyncio.to_thread(each.join)
+        for _ in range(2 * LOOKUPS_AT_ONCE):
+            assert (await fetch.fetch(f"http://other.example:{port}/")).data == b"hello"
+
+
+async def test_more_names_than_are_looked_up_at_once_wait_for_one_another(silence):
+    async with server(answer(b"hello")) as port, fetcher(timeout_seconds=60) as fetch:
+        asked = (fetch.fetch(f"http://{number}.example:{port}/") for number in range(3 * LOOKUPS_AT_ONCE))
+
+        assert {page.data for page in await asyncio.gather(*asked)} == {b"hello"}
+
+
+async def test_without_a_thread_nothing_is_looked_up_and_no_place_is_lost(silence, monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with server(answer(b"hello")) as port, fetcher() as fetch:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(LOOKUPS_AT_ONCE):
+                with pytest.raises(Overloaded, match="no thread"):
+                    await fetch.fetch(f"http://one.example:{port}/")
+
+        assert (await fetch.fetch(f"http://one.example:{port}/")).data == b"hello"
+
+
+STUCK = """
+import asyncio, socket, threading
+from baleen_core.errors import FetchError
+from baleen_sidecar.adapters.fetch import HttpFetcher
+
+getaddrinfo = socket.getaddrinfo
+socket.getaddrinfo = lambda *args, flags=0, **kwargs: (
+    getaddrinfo(*args, flags=flags, **kwargs) if flags else threading.Event().wait()
+)
+
+async def main():
+    try:
+        await HttpFetcher(limit_bytes=1, timeout_seconds=0.1, limit_redirects=1).fetch("http://a.silent/")
+    except FetchError:
+        print("given up", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_ends_while_nobody_answers_for_a_name():
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=True)
+
+    assert (done.stdout, done.stderr) == ("given up\n", "")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from baleen_core.errors import (
     LogUnavailable,
     ModelUnavailable,
     NoPolicy,
+    Overloaded,
     SourceUnavailable,
     TooLarge,
     WrongType,
@@ -70,8 +71,15 @@ def test_after_five_in_a_row_it_is_refused_by_name_with_the_reason_and_a_time(se
 
 @pytest.mark.parametrize(
     "error",
-    [ModelUnavailable("x"), NoPolicy("x"), LogUnavailable("x"), DeadlineExceeded("x"), KeyboardInterrupt()],
-    ids=["model", "no policy", "log", "deadline", "given up"],
+    [
+        ModelUnavailable("x"),
+        NoPolicy("x"),
+        LogUnavailable("x"),
+        Overloaded("x"),
+        DeadlineExceeded("x"),
+        KeyboardInterrupt(),
+    ],
+    ids=["model", "no policy", "log", "overload", "deadline", "given up"],
 )
 def test_what_is_no_fault_of_the_source_counts_for_nothing(setting, error):
     setting.send(error, times=100)

@@ -1,17 +1,20 @@
 """Read content from an address that a caller gave, without becoming its way into our network (SSRF)."""
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from threading import Thread
+from typing import Any, Final
 from urllib.parse import urljoin
 
 import httpx
 
-from baleen_core.errors import ContentError, FetchError, Problem, TooLarge
+from baleen_core.errors import ContentError, FetchError, Overloaded, Problem, TooLarge
 from baleen_sidecar.ports import Page
 from baleen_sidecar.settings import Network
 
@@ -21,6 +24,8 @@ Resolver = Callable[[str, int], Awaitable[Sequence[Address]]]
 FIELD = "content.url"
 MAX_URL_LENGTH = 2048
 MAX_CONNECTIONS = 64
+LOOKUPS_AT_ONCE: Final = 16
+"""Threads that a fetcher has for names of hosts."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -49,7 +54,8 @@ class HttpFetcher:
         self._timeout_seconds = timeout_seconds
         self._limit_redirects = limit_redirects
         self._allowed = tuple(allowed_private_networks)
-        self._resolve = resolve or resolve_host
+        # Refused well before the time of a fetch is up: that would be the address's own fault.
+        self._resolve = resolve or HostLookups(wait_seconds=timeout_seconds / 4).resolve
         # No proxy and no netrc from the environment: either would carry the request past the vetting.
         self._client = httpx.AsyncClient(
             trust_env=False,
@@ -180,9 +186,67 @@ NOT_PUBLIC: tuple[Network, ...] = (
 """Special-purpose networks (IANA) that Python's `is_global` takes for public."""
 
 
-async def resolve_host(host: str, port: int) -> Sequence[Address]:
-    """Ask the system's resolver for every address of a host."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+class HostLookups:
+    """Ask the system's resolver for hosts that strangers name, in few threads, none of which anybody else needs.
+
+    A name that nobody answers for keeps its thread for as long as the resolver tries, though its caller has given up.
+    """
+
+    def __init__(self, *, wait_seconds: float) -> None:
+        """`wait_seconds` is how long a lookup may wait for one of the places."""
+        self._wait_seconds = wait_seconds
+        self._places = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+
+    async def resolve(self, host: str, port: int) -> Sequence[Address]:
+        """Return every address of a host.
+
+        Raises:
+            OSError, UnicodeError: it has none. Overloaded: it cannot be looked up now.
+        """
+        try:
+            # A number needs no lookup.
+            return _addresses(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        except socket.gaierror:
+            pass
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Overloaded(f"{LOOKUPS_AT_ONCE} names of hosts are being looked up, which is the limit") from None
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+        # No pool: a process waits for a pool's threads when it ends.
+        thread = Thread(target=self._look_up, args=(host, port, loop, answer), name="host-lookup", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            self._places.release()
+            raise Overloaded("there is no thread to look up a host's name in") from exc
+        return _addresses(await answer)
+
+    def _look_up(
+        self, host: str, port: int, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[list[Any]]
+    ) -> None:
+        found: list[Any] | Exception
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except Exception as exc:
+            found = exc
+        # Once the loop is closed nobody waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._end, answer, found)
+
+    def _end(self, answer: asyncio.Future[list[Any]], found: list[Any] | Exception) -> None:
+        self._places.release()
+        if answer.done():
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+
+def _addresses(found: list[Any]) -> Sequence[Address]:
     return tuple(
         ipaddress.ip_address(sockaddr[0].split("%")[0]) for *_, sockaddr in found if isinstance(sockaddr[0], str)
     )
