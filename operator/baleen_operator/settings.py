@@ -68,9 +68,12 @@ class Settings:
     policy_namespaces: frozenset[str] = frozenset()
     """The namespaces (comma-separated) in which policies count; empty: all of them."""
     floor_namespaces: frozenset[str] = frozenset()
-    """The namespaces (comma-separated) in which floors count; empty: all of them."""
+    """The namespaces (comma-separated) in which floors count, for any tenant; empty: all, each for its own tenants."""
     tenants: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The tenants that each namespace may speak for, as JSON: {"team-a": ["acme"], "safety": ["*"]}; empty: any."""
+    """The tenants that each namespace may speak for, as JSON: {"team-a": ["acme"], "safety": ["*"]}; empty: any.
+
+    Where namespaces are named for floors, those may bind any tenant by them.
+    """
     approval_by_another: bool = False
     """Whether only approvals by somebody else count than whoever applied the content, both known by the webhooks."""
     lease_namespace: str = "baleen-system"

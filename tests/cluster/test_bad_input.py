@@ -395,10 +395,14 @@ def test_a_namespace_that_claims_anothers_tenant_gets_nothing_by_it_and_nobody_e
         rival.apply_policy("Block", name="for-globex", scope={"tenant": "globex"})
         rival.apply_policy("Block", name="claim", scope={"tenant": "acme", "surface": "comments"})
         rival.apply_policy("Block", name="claim-all")
+        rival.apply_policy("Block", name="claim-floor", role="Floor", scope={"tenant": "acme"})
+        rival.apply_policy("Block", name="claim-floor-all", role="Floor")
         wait_for_decision(gateway, "Review", tenant="acme", surface="comments")
         wait_for_decision(gateway, "Block", tenant="globex")
         claim = wait_for_words(rival, "Accepted", "NotGranted", name="claim")
         claim_all = wait_for_words(rival, "Accepted", "NotGranted", name="claim-all")
+        floor = wait_for_words(rival, "Accepted", "NotGranted", name="claim-floor")
+        floor_all = wait_for_words(rival, "Accepted", "NotGranted", name="claim-floor-all")
         sidecars = []
         for namespace in (mine, theirs):
             metadata = {"name": "shop", "namespace": namespace}
@@ -416,8 +420,10 @@ def test_a_namespace_that_claims_anothers_tenant_gets_nothing_by_it_and_nobody_e
 
     said = f"spec.scope.tenant: NotGranted: namespace {theirs} may not bind"
     assert (claim["status"], claim["reason"]) == ("False", "NotGranted")
-    assert claim["message"] == f"{said} tenant 'acme'; it was granted globex"
-    assert claim_all["message"] == f"{said} all tenants; it was granted globex"
+    for one in (claim, floor):
+        assert one["message"] == f"{said} tenant 'acme'; it was granted globex"
+    for whole in (claim_all, floor_all):
+        assert whole["message"] == f"{said} all tenants; it was granted globex"
     assert plane.kubectl("get", "modroute", "-n", theirs, "-o", "name").stdout.split() == [
         "moderationroute.moderation.baleen.dev/for-globex"
     ]

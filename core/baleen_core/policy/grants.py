@@ -19,7 +19,8 @@ class Grants:
     Without `has_provider` there is no server to ask PromQL metrics of; with it, `query_namespaces` may ask it.
 
     `tenants` names, for each namespace, the tenants that it may speak for; where it is not empty, a namespace that it
-    does not name may speak for none, and only a namespace that has `*` may bind all tenants at once.
+    does not name may speak for none, and only a namespace that has `*` may bind all tenants at once. A namespace that
+    `floor_namespaces` names may bind any of them by floors.
     """
 
     policy_namespaces: frozenset[str] = frozenset()
@@ -43,9 +44,10 @@ def find_refusals(policy: Policy, grants: Grants) -> tuple[Problem, ...]:
     if namespaces and policy.namespace not in namespaces:
         problems.append(_refusal("metadata.namespace", f"policies count only in {_names(namespaces)}"))
     floors = grants.floor_namespaces
-    if policy.role is Role.FLOOR and floors and policy.namespace not in floors:
-        problems.append(_refusal("spec.role", f"floors count only in {_names(floors)}"))
-    if grants.tenants and policy.role is Role.POLICY:
+    if policy.role is Role.FLOOR and floors:
+        if policy.namespace not in floors:
+            problems.append(_refusal("spec.role", f"floors count only in {_names(floors)}"))
+    elif grants.tenants:
         granted = grants.tenants.get(policy.namespace, frozenset())
         if "*" not in granted and policy.scope.tenant not in granted:
             found = f"tenant {policy.scope.tenant!r}" if policy.scope.tenant else "all tenants"
