@@ -639,6 +639,15 @@ async def test_whoever_only_tries_is_told_of_gates_that_only_the_route_keeps(tmp
     assert with_list.endswith(" toxicity: lists are read once the policy is applied")
 
 
+async def test_whoever_only_tries_is_told_of_a_floor_that_the_route_keeps_as_one(tmp_path: Path) -> None:
+    site = Site()
+    await site.apply(policy("90%", version="v1", role="Floor", gates={"neverLoosen": ["toxicity"]}))
+    await site.apply(policy("90%", version="v2"))
+    said = await trying(site, tmp_path)(tried(site, policy("80%", version="v3")))
+
+    assert "this may be refused beside what is stable: spec.role: Unproven: it was Floor" in said
+
+
 async def test_a_backtest_that_only_the_route_asks_for_is_made_for_whoever_only_tries(tmp_path: Path) -> None:
     async with logged(tmp_path / "one", 30, above=12) as one:
         site = await keeping(backtest={"decisions": 20, "maxNewBlocks": "5%"})

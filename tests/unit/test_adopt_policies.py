@@ -313,6 +313,17 @@ async def test_what_may_not_be_softened_stays_as_it_is_also_by_an_edit_that_take
     assert (stricter.problems, back.problems, back.digest) == ((), (), before.digest)
 
 
+async def test_a_floor_of_what_may_not_be_softened_stays_a_floor(sidecar):
+    kept = {"gates": {"neverLoosen": ["toxicity"]}}
+    before = await sidecar.status(policy(role="Floor", **kept))
+    softer = await sidecar.status(policy(role="Policy", **kept))
+    together = await sidecar.status(policy(role="Policy"))
+
+    for status in (softer, together):
+        assert (status.digest, status.standing) == (before.digest, Standing.LAST_GOOD)
+        assert [problem.field for problem in status.problems] == ["spec.role"]
+
+
 async def test_an_override_acts_although_the_disk_is_full_and_is_recorded_later():
     with ThreadPoolExecutor(1) as executor:
         sidecar = Sidecar(FullDisk(), executor)

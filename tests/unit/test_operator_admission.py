@@ -237,6 +237,17 @@ def test_an_edit_that_may_loosen_what_is_protected_is_told_so_and_left_to_the_op
     assert warning.startswith("by gates.neverLoosen this may be refused: spec.policy.categories[0].signals[0].block")
 
 
+def test_a_floor_of_what_is_protected_that_is_to_be_a_policy_is_told_so():
+    asking = edited({"categories": [TOXIC]}, {"categories": [TOXIC]})
+    assert asking.old_object is not None
+    asking.old_object["spec"] |= {"role": "Floor", "gates": {"neverLoosen": ["toxicity"]}}
+    told = admit_policy(asking, MODELS, OPEN)
+
+    assert told.allowed
+    (warning,) = told.warnings
+    assert warning.startswith("by gates.neverLoosen this may be refused: spec.role: Unproven: it was Floor")
+
+
 @given(
     st.dictionaries(st.sampled_from(["metadata", "spec", "kind"]), anything, max_size=3),
     st.dictionaries(st.sampled_from(["metadata", "spec", "kind"]), anything, max_size=3),

@@ -466,6 +466,20 @@ async def test_what_may_not_be_softened_is_refused_also_by_an_edit_that_takes_it
     assert site.condition("Ready") == ("True", "InForce")
 
 
+async def test_a_floor_of_what_may_not_be_softened_stays_a_floor(site):
+    await site.apply(policy(version="v1", role="Floor", **KEPT))
+    before = site.find(ROUTE_KIND)
+    await site.apply(policy(version="v2", role="Policy", **KEPT))
+    refused, after = site.condition("Accepted"), site.find(ROUTE_KIND)
+    message = site.message("Accepted")
+    await site.apply(policy(version="v2", role="Policy"))
+    together = site.condition("Accepted"), site.find(ROUTE_KIND)
+
+    assert (refused, after) == (("False", "GateFailed"), before)
+    assert "spec.role: Unproven: it was Floor" in message
+    assert together == (refused, before)
+
+
 async def test_a_gate_is_taken_away_by_an_edit_of_its_own(site):
     await site.apply(policy("92%", version="v1", **KEPT))
     await site.apply(policy("92%", version="v1"))

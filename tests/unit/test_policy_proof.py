@@ -1,5 +1,6 @@
 """What can be proven of a change by its structure: nothing softer gets through, and what is refused names its field."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from baleen_core.decision.engine import judge
+from baleen_core.errors import Problem
 from baleen_core.policy.proof import find_unproven
 from baleen_core.policy.schema import (
     Category,
@@ -20,6 +22,9 @@ from baleen_core.policy.schema import (
     PolicyContent,
     Require,
     Requirement,
+    RevisionContent,
+    Role,
+    Scope,
     Threshold,
     Verdict,
     VideoSettings,
@@ -48,6 +53,17 @@ BASE = PolicyContent(
     parameters={"most": "3"},
     on_model_failure=OnModelFailure.BLOCK,
 )
+
+
+def unproven(
+    stable: PolicyContent, candidate: PolicyContent, names: Sequence[str], *roles: Role
+) -> tuple[Problem, ...]:
+    """Compare two contents of policies, or of these roles."""
+    before, after = (
+        RevisionContent(digest="", type="Moderation", role=role, scope=Scope(), policy=content)
+        for role, content in zip(roles or (Role.POLICY, Role.POLICY), (stable, candidate), strict=True)
+    )
+    return find_unproven(before, after, names)
 
 
 def sexual(**fields: Any) -> dict[str, Any]:
@@ -144,7 +160,7 @@ def toxicity(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_what_may_be_softer_is_named_with_what_it_was(change: dict[str, Any], field: str, words: str):
-    [problem] = find_unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"])
+    [problem] = unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"])
 
     assert problem.field == field
     assert problem.message.startswith("Unproven: ")
@@ -168,15 +184,29 @@ def test_what_may_be_softer_is_named_with_what_it_was(change: dict[str, Any], fi
     ],
 )
 def test_what_is_as_strict_or_stricter_is_proven(change: dict[str, Any]):
-    assert find_unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"]) == ()
+    assert unproven(BASE, replace(BASE, **change), ["sexual", "toxicity"]) == ()
 
 
 def test_only_the_named_categories_are_looked_at():
     softer = replace(BASE, **sexual(signals=(make_threshold(ONE), make_threshold(TWO))))
 
-    assert find_unproven(BASE, softer, ["toxicity"]) == ()
-    assert find_unproven(BASE, replace(softer, rules=()), ["unheard-of"]) == ()
-    assert find_unproven(BASE, softer, ["sexual"])
+    assert unproven(BASE, softer, ["toxicity"]) == ()
+    assert unproven(BASE, replace(softer, rules=()), ["unheard-of"]) == ()
+    assert unproven(BASE, softer, ["sexual"])
+
+
+@pytest.mark.parametrize("content", [BASE, replace(BASE, **sexual(languages=("en",)))], ids=["alone", "with more"])
+def test_a_floor_that_is_to_be_a_policy_no_longer_binds_narrower_scopes(content: PolicyContent):
+    first, *others = unproven(BASE, content, ["sexual"], Role.FLOOR, Role.POLICY)
+
+    assert str(first).startswith("spec.role: Unproven: it was Floor, ")
+    assert tuple(others) == unproven(BASE, content, ["sexual"])
+    assert unproven(BASE, content, ["unheard-of"], Role.FLOOR, Role.POLICY) == ()
+
+
+@pytest.mark.parametrize("roles", [(Role.FLOOR, Role.FLOOR), (Role.POLICY, Role.FLOOR)], ids=["a floor", "a policy"])
+def test_a_floor_is_no_softer_than_what_it_was(roles: tuple[Role, Role]):
+    assert unproven(BASE, BASE, ["sexual"], *roles) == ()
 
 
 # A threshold of 0 is reached by every score, and so is stricter than a failure: that is its author's wish.
@@ -261,7 +291,7 @@ def evidences(draw: st.DrawFn) -> Any:
 def test_what_is_proven_is_never_softer_whatever_comes(data: st.DataObject):
     before = data.draw(contents())
     after = data.draw(changed(before))
-    assume(not find_unproven(before, after, ["sexual"]))
+    assume(not unproven(before, after, ["sexual"]))
     evidence = data.draw(evidences())
 
     def severity(content: PolicyContent) -> int:
@@ -279,6 +309,6 @@ def test_to_have_all_agree_is_no_way_to_take_thresholds_away(required: Require, 
     stable = replace(BASE, categories=(replace(before, require=Requirement(block=required)),))
     after = replace(before, signals=signals, require=Requirement(block=Require.ALL))
 
-    problems = find_unproven(stable, replace(stable, categories=(after,)), ["sexual"])
+    problems = unproven(stable, replace(stable, categories=(after,)), ["sexual"])
 
     assert [each.field for each in problems if each.field.endswith(".block") and "it was" in each.message]

@@ -19,6 +19,8 @@ from baleen_core.policy.schema import (
     PolicyContent,
     PolicyList,
     Require,
+    RevisionContent,
+    Role,
     Rule,
     Threshold,
     Verdict,
@@ -29,17 +31,22 @@ UNPROVEN: Final = "Unproven"
 _ON_FAILURE: Final = {OnModelFailure.ALLOW_AND_RESCAN: 0, OnModelFailure.REVIEW: 1, OnModelFailure.BLOCK: 2}
 
 
-def find_unproven(stable: PolicyContent, candidate: PolicyContent, categories: Sequence[str]) -> tuple[Problem, ...]:
+def find_unproven(
+    stable: RevisionContent, candidate: RevisionContent, categories: Sequence[str]
+) -> tuple[Problem, ...]:
     """Return all that keeps a candidate from being proven no softer than what is stable, for these categories.
 
-    Lists, rules, parameters and what happens when a model fails can decide over content of any category, so they count
-    whenever a category is named. A category that the stable content does not have cannot become softer.
+    The role, lists, rules, parameters and what happens when a model fails can decide over content of any category, so
+    they count whenever a category is named. A category that the stable content does not have cannot become softer.
     """
-    named = [each for each in stable.categories if each.name in categories]
+    named = [each for each in stable.policy.categories if each.name in categories]
     if not named:
         return ()
-    found = list(_compare_whole(stable, candidate))
-    places = {each.name: (index, each) for index, each in enumerate(candidate.categories)}
+    found = []
+    if stable.role is Role.FLOOR and candidate.role is not Role.FLOOR:
+        found.append(_unproven("spec.role", "it was Floor, which binds narrower scopes too"))
+    found += _compare_whole(stable.policy, candidate.policy)
+    places = {each.name: (index, each) for index, each in enumerate(candidate.policy.categories)}
     for before in named:
         if before.name not in places:
             found.append(_unproven("spec.policy.categories", f"{before.name} is gone"))

@@ -31,7 +31,7 @@ from baleen_core.resources import POLICY_KIND, REVISION_KIND, ROUTE_KIND, read_r
 from baleen_operator.adapters.gateways import PolledGateways, read_bounded
 from baleen_operator.adapters.kube import KubeCluster
 from baleen_operator.plan import admission
-from baleen_operator.plan.admission import names_backtest, read_edit
+from baleen_operator.plan.admission import as_revision, names_backtest, read_edit
 from baleen_operator.plan.conditions import shorten
 from baleen_operator.plan.gate import Asked, Question
 from baleen_operator.reconcile.policy import TARGETS
@@ -263,8 +263,9 @@ class TriedBacktests:
         if protected:
             was = await self._off_loop(lambda: read_revision(said))
             # Without the route it was told what the edit makes softer than what was applied before.
-            known = find_unproven(before.content, after.content, _named(before, after))
-            unproven = [each for each in find_unproven(was.policy, after.content, protected) if each not in known]
+            now = as_revision(after)
+            known = find_unproven(as_revision(before), now, _named(before, after))
+            unproven = [each for each in find_unproven(was, now, protected) if each not in known]
             if unproven:
                 softer = "; ".join(map(str, unproven[: admission.MAX_CHANGES]))
                 told.append(

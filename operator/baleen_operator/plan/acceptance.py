@@ -21,8 +21,8 @@ from baleen_core.policy.schema import (
     OnSignalMissing,
     Plan,
     Policy,
-    PolicyContent,
     Revision,
+    RevisionContent,
 )
 from baleen_core.resources import split_list
 from baleen_core.validation import find_problems
@@ -159,7 +159,7 @@ def judge_text(manifest: Mapping[str, Any], models: Sequence[Model] | None, gran
     return TextVerdict(problems=(*refusals, *problems), warnings=tuple(warnings))
 
 
-def refuse_unproven(stable: PolicyContent, candidate: PolicyContent, categories: Sequence[str]) -> Refused | None:
+def refuse_unproven(stable: RevisionContent, candidate: RevisionContent, categories: Sequence[str]) -> Refused | None:
     """Refuse a change that may make one of these categories softer; None when it is proven that it does not."""
     problems = find_unproven(stable, candidate, categories)
     return Refused(reason=GATE_FAILED, message=say_problems(problems)) if problems else None

@@ -178,17 +178,18 @@ def _tell_of_edit(asked: Asked, manifest: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     before, after = edit
     protected = sorted({*before.gates.never_loosen, *after.gates.never_loosen})
-    unproven = find_unproven(before.content, after.content, protected)
+    unproven = find_unproven(as_revision(before), as_revision(after), protected)
     warnings = [f"by gates.neverLoosen this may be refused: {each}" for each in unproven[:MAX_CHANGES]]
     if asked.dry_run:
-        changes = diff(_as_content(before), _as_content(after))
+        changes = diff(as_revision(before), as_revision(after))
         warnings += [f"changes {each}" for each in changes[:MAX_CHANGES]]
         if len(changes) > MAX_CHANGES:
             warnings.append(f"and {len(changes) - MAX_CHANGES} more changes")
     return tuple(warnings)
 
 
-def _as_content(policy: Policy) -> RevisionContent:
+def as_revision(policy: Policy) -> RevisionContent:
+    """Return what a policy says as a revision without a name, its lists not read."""
     return RevisionContent(digest="", type=policy.type, role=policy.role, scope=policy.scope, policy=policy.content)
 
 

@@ -732,10 +732,10 @@ def _add_up(counted: Counted) -> Tally:
 def _compare(stable: Manifest, candidate: Revision, categories: Sequence[str]) -> Refused | bool:
     """Return why a change is refused, or True when it is proven; what is stable and was altered proves nothing."""
     try:
-        before = read_revision(stored_revision(stable)).policy
+        before = read_revision(stored_revision(stable))
     except BaleenError:
         return True
-    return refuse_unproven(before, read_revision(candidate).policy, categories) or True
+    return refuse_unproven(before, read_revision(candidate), categories) or True
 
 
 def _as_written(manifest: Manifest) -> Mapping[str, Any]:

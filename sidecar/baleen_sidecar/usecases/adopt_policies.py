@@ -205,7 +205,7 @@ class AdoptPolicies:
             # What was in force before was so then: going back is no change to be proven.
             if revision.digest not in {row.digest for row in history}:
                 protected = sorted({*policy.gates.never_loosen, *self._never_loosen.get(key, ())})
-                if unproven := find_unproven(was.policy, now.policy, protected):
+                if unproven := find_unproven(was, now, protected):
                     raise PolicyError(unproven)
         for content in checked.lists.values():
             await self._store.put_list(content.digest, canonical_list(content))
