@@ -269,6 +269,7 @@ def changed(draw: st.DrawFn, before: PolicyContent) -> PolicyContent:
 
 answers_of_models = st.one_of(st.integers(0, MILLION), st.sampled_from(Missing))
 types = st.sampled_from(["text", "image"])
+flags = st.booleans()
 spoken = st.sampled_from([None, "en", "de", "fr"])
 
 
@@ -280,10 +281,16 @@ def evidences(draw: st.DrawFn) -> Any:
         {signal: answer for signal, answer in answers.items() if isinstance(answer, int)},
         type=draw(types),
         missing={signal: answer for signal, answer in answers.items() if isinstance(answer, Missing)},
+        rescannable=draw(flags),
         links=draw(st.integers(0, 5)),
         language=draw(spoken),
         lists=tuple(make_hit(each.name, distance=20) for each in draw(lists)),
     )
+
+
+def severity(content: PolicyContent, evidence: Any) -> int:
+    fields = {name: getattr(content, name) for name in ("lists", "rules", "on_model_failure")}
+    return judge(make_policy(*content.categories, **fields), evidence).severity
 
 
 @settings(max_examples=300)
@@ -294,11 +301,88 @@ def test_what_is_proven_is_never_softer_whatever_comes(data: st.DataObject):
     assume(not unproven(before, after, ["sexual"]))
     evidence = data.draw(evidences())
 
-    def severity(content: PolicyContent) -> int:
-        fields = {name: getattr(content, name) for name in ("lists", "rules", "on_model_failure")}
-        return judge(make_policy(*content.categories, **fields), evidence).severity
+    assert severity(after, evidence) >= severity(before, evidence)
 
-    assert severity(after) >= severity(before)
+
+levels = st.sampled_from(["50%", "90%"])
+scores = st.sampled_from([400_000, 600_000, 950_000])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_what_is_proven_is_never_softer_where_a_signal_that_no_model_serves_begins_to_count_as_failed(
+    data: st.DataObject,
+):
+    signals = tuple(make_threshold(each, data.draw(levels), data.draw(levels)) for each in (ONE, TWO))
+    require = Requirement(review=data.draw(requires), block=data.draw(requires))
+    before, after = (
+        PolicyContent(
+            categories=(Category(name="sexual", signals=signals, require=require, on_signal_missing=each),),
+            on_model_failure=data.draw(on_model_failure),
+        )
+        for each in (OnSignalMissing.IGNORE, OnSignalMissing.MODEL_FAILURE)
+    )
+    assume(not unproven(before, after, ["sexual"]))
+    evidence = make_evidence({TWO: data.draw(scores)}, missing={ONE: Missing.NOT_SERVED}, rescannable=data.draw(flags))
+
+    assert severity(after, evidence) >= severity(before, evidence)
+
+
+BOTH, BY_BLOCK, BY_REVIEW = (
+    Requirement(review=Require.ALL, block=Require.ALL),
+    Requirement(block=Require.ALL),
+    Requirement(review=Require.ALL),
+)
+
+
+@pytest.mark.parametrize(
+    ("require", "on_failure", "kinds"),
+    [
+        pytest.param(BY_BLOCK, OnModelFailure.REVIEW, ["block"], id="it blocked, a failure is reviewed"),
+        pytest.param(BY_BLOCK, OnModelFailure.ALLOW_AND_RESCAN, ["block"], id="it blocked, a failure is allowed"),
+        pytest.param(BY_REVIEW, OnModelFailure.ALLOW_AND_RESCAN, ["review"], id="it reviewed, a failure is allowed"),
+        pytest.param(BOTH, OnModelFailure.ALLOW_AND_RESCAN, ["review", "block"], id="both, a failure is allowed"),
+        pytest.param(BOTH, OnModelFailure.BLOCK, [], id="a failure blocks"),
+        pytest.param(BY_REVIEW, OnModelFailure.REVIEW, [], id="a failure is as strict as what it takes away"),
+        pytest.param(Requirement(), OnModelFailure.ALLOW_AND_RESCAN, [], id="each is enough"),
+    ],
+)
+def test_a_signal_that_was_left_out_of_those_that_must_agree_may_not_begin_to_keep_them_from_it(
+    require: Requirement, on_failure: OnModelFailure, kinds: list[str]
+):
+    before = replace(BASE.categories[0], require=require, on_signal_missing=OnSignalMissing.IGNORE)
+    after = replace(before, on_signal_missing=OnSignalMissing.MODEL_FAILURE)
+    stable, candidate = (replace(BASE, categories=(each,), on_model_failure=on_failure) for each in (before, after))
+    problems = unproven(stable, candidate, ["sexual"])
+
+    assert [each.field for each in problems] == ["spec.policy.categories[0].onSignalMissing"] * len(kinds)
+    for kind, each in zip(kinds, problems, strict=True):
+        assert f"it was Ignore, by which those that are served could {kind}; " in each.message
+        assert f"a failure means {on_failure}" in each.message
+
+
+def test_what_is_not_proven_so_is_softer_where_one_signal_is_not_served():
+    evidence = make_evidence({TWO: 990_000}, missing={ONE: Missing.NOT_SERVED})
+    category = replace(BASE.categories[0], require=BY_BLOCK)
+    verdicts = [
+        judge(make_policy(replace(category, on_signal_missing=each), on_model_failure=OnModelFailure.REVIEW), evidence)
+        for each in (OnSignalMissing.IGNORE, OnSignalMissing.MODEL_FAILURE)
+    ]
+
+    assert [each.verdict for each in verdicts] == [Verdict.BLOCK, Verdict.REVIEW]
+
+
+@pytest.mark.parametrize("kind", ["review", "block"])
+@pytest.mark.parametrize("with_threshold", [ONE, TWO])
+def test_where_one_signal_alone_has_a_threshold_it_does_not_matter_to_it_what_others_mean(
+    with_threshold: str, kind: str
+):
+    signals = tuple(make_threshold(each, **{kind: "50%" if each == with_threshold else None}) for each in (ONE, TWO))
+    before = Category(name="sexual", signals=signals, require=BOTH, on_signal_missing=OnSignalMissing.IGNORE)
+    after = replace(before, on_signal_missing=OnSignalMissing.MODEL_FAILURE)
+    content = PolicyContent(categories=(before,), on_model_failure=OnModelFailure.ALLOW_AND_RESCAN)
+
+    assert unproven(content, replace(content, categories=(after,)), ["sexual"]) == ()
 
 
 @pytest.mark.parametrize("required", [Require.ANY, Require.ALL])

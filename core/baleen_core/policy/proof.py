@@ -29,6 +29,8 @@ from baleen_core.ratio import format_ratio
 
 UNPROVEN: Final = "Unproven"
 _ON_FAILURE: Final = {OnModelFailure.ALLOW_AND_RESCAN: 0, OnModelFailure.REVIEW: 1, OnModelFailure.BLOCK: 2}
+_AS_STRICT: Final = {"review": OnModelFailure.REVIEW, "block": OnModelFailure.BLOCK}
+"""What a failure must mean so that it is no softer than the verdict of thresholds."""
 
 
 def find_unproven(
@@ -52,7 +54,8 @@ def find_unproven(
             found.append(_unproven("spec.policy.categories", f"{before.name} is gone"))
             continue
         index, after = places[before.name]
-        found += _compare_categories(before, after, f"spec.policy.categories[{index}]")
+        on_failure = candidate.policy.on_model_failure
+        found += _compare_categories(before, after, on_failure, f"spec.policy.categories[{index}]")
     return tuple(found)
 
 
@@ -121,14 +124,13 @@ def _softens(before: Rule, after: Rule) -> bool:
     return after.when != before.when or after.action.severity < before.action.severity
 
 
-def _compare_categories(before: Category, after: Category, field: str) -> Iterator[Problem]:
+def _compare_categories(before: Category, after: Category, on_failure: OnModelFailure, field: str) -> Iterator[Problem]:
     if {each.signal for each in before.signals} != {each.signal for each in after.signals}:
         yield _unproven(f"{field}.signals", f"they were {', '.join(each.signal for each in before.signals)}")
         return
     for kind in ("review", "block"):
         yield from _compare_votes(before, after, kind, field)
-    if (before.on_signal_missing, after.on_signal_missing) == (OnSignalMissing.MODEL_FAILURE, OnSignalMissing.IGNORE):
-        yield _unproven(f"{field}.onSignalMissing", "it was ModelFailure")
+    yield from _compare_missing(before, after, on_failure, field)
     yield from _compare_languages(before, after, field)
 
 
@@ -153,6 +155,21 @@ def _compare_votes(before: Category, after: Category, kind: str, field: str) -> 
 
 def _thresholds(signals: Sequence[Threshold], kind: str) -> dict[str, int]:
     return {each.signal: value for each in signals if (value := getattr(each, kind)) is not None}
+
+
+def _compare_missing(before: Category, after: Category, on_failure: OnModelFailure, field: str) -> Iterator[Problem]:
+    """Compare what a signal means that no model serves."""
+    if after.on_signal_missing is before.on_signal_missing:
+        return
+    if after.on_signal_missing is OnSignalMissing.IGNORE:
+        yield _unproven(f"{field}.onSignalMissing", "it was ModelFailure")
+        return
+    for kind, as_strict in _AS_STRICT.items():
+        needs_all = getattr(after.require, kind) is Require.ALL and len(_thresholds(before.signals, kind)) > 1
+        # The others were enough. Now it counts as failed, so that never all agree and only the failure has a verdict.
+        if needs_all and _ON_FAILURE[on_failure] < _ON_FAILURE[as_strict]:
+            message = f"it was Ignore, by which those that are served could {kind}; a failure means {on_failure}"
+            yield _unproven(f"{field}.onSignalMissing", message)
 
 
 def _compare_languages(before: Category, after: Category, field: str) -> Iterator[Problem]:
