@@ -1,6 +1,7 @@
 """API keys over HTTP: who is let in, for whom a key speaks, and what strangers learn."""
 
 import logging
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,6 +150,30 @@ def test_a_role_opens_its_own_routes_and_no_others(keyed: RunningSidecar) -> Non
             hidden = name == "acme-people" and "decisions" in path
             assert response.status_code == (200 if (name, path) in opened else 404 if hidden else 403), (name, path)
             assert response.status_code != 403 or refusal(response) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "simulate"), ("GET", "performance?by=revision"), ("GET", "flips")],
+)
+def test_a_line_break_at_the_end_of_a_path_opens_nothing(keyed: RunningSidecar, method: str, path: str) -> None:
+    name, mark, query = path.partition("?")
+    body = {"policy": policy("all")} if method == "POST" else None
+
+    def ask(key: str, name: str) -> int:
+        url = f"/v1/policies/all/{name}{mark}{query}"
+        return keyed.client.request(method, url, json=body, headers=shown(key)).status_code
+
+    assert (ask("people", name), ask("people", f"{name}%0A"), ask("admin", f"{name}%0A")) == (403, 404, 404)
+
+
+def test_no_route_is_found_by_a_path_with_a_control_character(keyed: RunningSidecar) -> None:
+    for path, operations in keyed.answers.document["paths"].items():
+        for method in operations:
+            asked = re.sub(r"\{\w+\}", "x", path)
+            for control in ("%0A", "%0D%0A", "%00", "%7F"):
+                answer = keyed.client.request(method, asked + control, headers=shown("admin"))
+                assert (answer.status_code, answer.json()["type"]) == (404, "urn:baleen:problem:not-found"), asked
 
 
 @pytest.mark.parametrize("ask", [moderate, moderate_raw])

@@ -69,6 +69,16 @@ def test_an_erased_subject_leaves_decisions_that_say_so_and_cannot_be_replayed(
     assert found.erased == 3
 
 
+def test_a_subject_whose_id_is_anothers_with_a_line_break_is_not_taken_for_that_one(
+    start_sidecar: StartSidecar,
+) -> None:
+    running = start_sidecar()
+    decision = judge(running, "jane")
+
+    assert erase(running, "jane\n").status_code == 404
+    assert "erased" not in running.client.get(f"/v1/decisions/{decision}").json()
+
+
 def test_the_head_that_is_told_is_in_the_log_until_somebody_takes_it_out(start_sidecar: StartSidecar) -> None:
     running = start_sidecar()
     judge(running, "one")

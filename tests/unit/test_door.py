@@ -241,6 +241,24 @@ async def test_what_has_nothing_secret_needs_no_key(path: str) -> None:
     assert (await ask(path, at=0, host="gateway.baleen-system.svc", origin="http://shop.example"))[0] == 200
 
 
+CONTROLS = st.characters(max_codepoint=0x1F) | st.just("\x7f")
+
+
+@given(
+    path=st.sampled_from([MODERATE, "/v1/policies/x/simulate", "/v1/subjects/x", "/health", "/docs/assets/a.js", "/"]),
+    control=CONTROLS,
+    place=st.integers(0, 30),
+    key=st.sampled_from([KEY, OTHER, "a.b.c"]),
+)
+async def test_a_path_with_a_control_character_is_not_there_whoever_asks(
+    path: str, control: str, place: int, key: str
+) -> None:
+    keeper = keeping(good(), tokens=FixedTokens({"a.b.c": good()}))
+
+    for asked in (path + control, path[:place] + control + path[place:]):
+        assert (await ask(asked, at=0, keeper=keeper, authorization=f"Bearer {key}"))[0] == 404
+
+
 IN_URLS = [
     f"api_key={KEY}",
     f"tenant=acme&api-key={KEY}",

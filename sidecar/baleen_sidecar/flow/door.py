@@ -22,6 +22,7 @@ _KEY_IN_URL: Final = re.compile(
     re.IGNORECASE,
 )
 """By the usual names of such parameters, and by the form of a key, whatever it is called."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,11 @@ OF_A_SOURCE: Final = "/stats"
 """The end of the path at which a source, which sends content, tells how it does."""
 ANY_OTHER: Final = Right(role=KeyRole.ADMIN, is_of_all_tenants=True)
 """Of what is not named above: nothing is within reach of more callers because somebody forgot it."""
+
+
+def is_plain(path: str) -> bool:
+    """Say whether a path has no control characters: routing passes over a line break at the end, and rights do not."""
+    return _CONTROL.search(path) is None
 
 
 def is_open(path: str) -> bool:

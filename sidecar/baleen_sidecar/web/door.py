@@ -29,6 +29,7 @@ from baleen_sidecar.web.hot import (
     Receive,
     Scope,
     Send,
+    check_path,
     problem_answer,
     read_request_id,
     refuse_with,
@@ -122,6 +123,7 @@ class Door:
 
     def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> Identity | None:
         """See baleen_sidecar.web.hot.Door."""
+        check_path(path, request_id)
         if is_open(path):
             return None
         try:
@@ -140,7 +142,7 @@ class Door:
             raise _refusal(exc, request_id) from None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or is_open(scope["path"]):
+        if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         headers = dict(scope["headers"])
         request_id = read_request_id(headers, self._chance)

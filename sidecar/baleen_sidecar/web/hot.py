@@ -20,7 +20,7 @@ from baleen_core.callers import Identity
 from baleen_core.errors import BaleenError
 from baleen_core.priority import Priority
 from baleen_sidecar.flow.concurrency import Concurrency
-from baleen_sidecar.flow.door import PRIORITY_HEADER, read_priority
+from baleen_sidecar.flow.door import PRIORITY_HEADER, is_plain, read_priority
 from baleen_sidecar.flow.url_key import take_key
 from baleen_sidecar.web.callers import key_of
 from baleen_sidecar.web.errors import (
@@ -162,6 +162,16 @@ class NotAdmitted(Exception):
         self.problem = problem
         self.more = more
         super().__init__(problem.detail)
+
+
+def check_path(path: str, request_id: str) -> None:
+    """Let a path pass that may be one of ours.
+
+    Raises:
+        NotAdmitted: it has control characters, and so is not there.
+    """
+    if not is_plain(path):
+        raise NotAdmitted(describe_status(404, f"there is no {path!r} here", request_id))
 
 
 class MustAsk(Exception):

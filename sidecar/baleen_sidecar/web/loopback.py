@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from baleen_sidecar.web.errors import describe_status
-from baleen_sidecar.web.hot import ASGIApp, NotAdmitted, Receive, Scope, Send, read_request_id, refuse
+from baleen_sidecar.web.hot import ASGIApp, NotAdmitted, Receive, Scope, Send, check_path, read_request_id, refuse
 from baleen_sidecar.web.request_body import RequestBody
 
 NAMES: Final = frozenset({"localhost", ""})
@@ -26,6 +26,7 @@ class LoopbackOnly:
 
     def admit(self, path: str, query: bytes, headers: Mapping[bytes, bytes], request_id: str) -> None:
         """See baleen_sidecar.web.hot.Door."""
+        check_path(path, request_id)
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
         if is_loopback_host(host) and origin in ("", f"http://{host}", f"https://{host}"):
