@@ -571,6 +571,19 @@ def test_the_same_limit_holds_for_requests_that_are_asgi() -> None:
         assert read_answer(second)[0] == 429
 
 
+@pytest.mark.parametrize("shown", [b"x-api-key: app@b", b"x-api-key: app", b"authorization: app@a"])
+def test_callers_of_one_name_keep_no_connections_from_each_other(shown: bytes) -> None:
+    with hot_server(connections_per_key=1) as server:
+        first, second, third = server.connect(), server.connect(), server.connect()
+        first.sendall(POST + b"x-api-key: app@a\r\n\r\n")
+        assert read_answer(first)[0] == 200
+        second.sendall(POST + shown + b"\r\n\r\n")
+        assert read_answer(second)[0] == 200
+        third.sendall(POST + shown + b"\r\n\r\n")
+
+        assert read_answer(third)[0] == 429
+
+
 FLOOD: Final = int(os.environ.get("BALEEN_FLOOD", "1500"))
 """Connections that one caller opens; more take minutes on a busy machine."""
 

@@ -16,6 +16,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from baleen_core.api_keys import ApiKey, KeyRole
+from baleen_core.callers import Identity
 from baleen_sidecar.flow.concurrency import Concurrency
 from baleen_sidecar.main import Served, bind
 from baleen_sidecar.web import exchange, request_body
@@ -83,7 +84,7 @@ class EchoRoute:
 class NamedDoor:
     """Lets in whoever sends no `x-api-key`, or the name of a key in it; only when asked, whoever sends a token.
 
-    No key is called `stranger`.
+    A tenant follows behind `@`. No key is called `stranger`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -96,16 +97,17 @@ class NamedDoor:
         name = headers.get(b"x-api-key")
         return None if name is None else key_of_name(name, request_id)
 
-    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> ApiKey:
+    async def ask(self, path: str, headers: Mapping[bytes, bytes], request_id: str) -> Identity:
         """See baleen_sidecar.web.hot.Door: whose it is, is what the token says."""
         await asyncio.sleep(0)
-        return key_of_name(headers[b"authorization"], request_id)
+        key = key_of_name(headers[b"authorization"], request_id)
+        return Identity(name=key.name, roles=key.roles, tenant=key.tenant)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         try:
             try:
-                key = self.admit(scope["path"], b"", headers, "")
+                key: Identity | None = self.admit(scope["path"], b"", headers, "")
             except MustAsk:
                 key = await self.ask(scope["path"], headers, "")
         except NotAdmitted as exc:
@@ -123,7 +125,8 @@ def key_of_name(name: bytes, request_id: str) -> ApiKey:
     """
     if name == b"stranger":
         raise NotAdmitted(describe_status(401, "there is no such key", request_id))
-    return ApiKey(name=name.decode(), sha256="0" * 64, roles=frozenset(KeyRole))
+    said, _, tenant = name.decode().partition("@")
+    return ApiKey(name=said, sha256="0" * 64, roles=frozenset(KeyRole), tenant=tenant or None)
 
 
 async def rest(scope: Scope, receive: Receive, send: Send) -> None:

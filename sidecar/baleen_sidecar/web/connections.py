@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+Caller = str | tuple[str, str, str | None]
+"""An address; or, once somebody was shown to call, of what kind, by which name and for which tenant."""
+
 MIB: Final = 1024 * 1024
 
 
@@ -40,18 +43,17 @@ class Shared:
     """What all connections of one server have in common: who has how many, and how many bytes of bodies are held."""
 
     def __init__(self) -> None:
-        self.open: Counter[str] = Counter()
-        """Connections by caller: an address, or, once it was shown, the name of an API key."""
+        self.open: Counter[Caller] = Counter()
         self.body_bytes = 0
 
-    def enter(self, caller: str, limit: int) -> bool:
+    def enter(self, caller: Caller, limit: int) -> bool:
         """Count a connection of a caller, unless it has `limit` of them."""
         if self.open[caller] >= limit:
             return False
         self.open[caller] += 1
         return True
 
-    def leave(self, caller: str) -> None:
+    def leave(self, caller: Caller) -> None:
         """Count one off."""
         self.open[caller] -= 1
         if not self.open[caller]:

@@ -19,7 +19,7 @@ from baleen_core.callers import Identity
 from baleen_core.errors import LimitExceeded
 from baleen_sidecar.web.application import Application
 from baleen_sidecar.web.callers import note_connection
-from baleen_sidecar.web.connections import ConnectionLimits, Shared
+from baleen_sidecar.web.connections import Caller, ConnectionLimits, Shared
 from baleen_sidecar.web.errors import PROBLEM_TYPE, describe_status
 from baleen_sidecar.web.exchange import Exchange
 from baleen_sidecar.web.hot import HotRoute, Switch
@@ -74,7 +74,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._targets = {} if self._application is None else self._application.targets
         # Looked up for every header: an attribute of our own is the cheapest.
         self._limit_headers = self.limits.headers
-        self._caller = ""
+        self._caller: Caller = ""
         """As whose this connection is counted; empty: it is not."""
         self._held_bytes = 0
         """What is kept for this connection: bodies of requests that are not answered, or what a WebSocket holds."""
@@ -203,19 +203,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self._shared.body_bytes <= self.limits.memory_bytes
 
     def claim(self, key: Identity) -> None:
-        """Count this connection among those of the key that its newest request came with.
+        """Count this connection among those of the caller whose newest request came on it.
 
         Raises:
-            LimitExceeded: the key has too many; the connection is closed after its answer.
+            LimitExceeded: that one has too many; the connection is closed after its answer.
         """
-        caller = f"key {key.name}"
+        caller = (key.kind, key.name, key.tenant)
         if caller == self._caller or not self._caller:
             return
         limit = self.limits.connections_per_key
         if not self._shared.enter(caller, limit):
             if self._current is not None:
                 self._current.keep_alive = False
-            raise LimitExceeded(f"the API key {key.name!r} has {limit} connections open, which is the limit")
+            raise LimitExceeded(f"{key.said} has {limit} connections open, which is the limit")
         self._shared.leave(self._caller)
         self._caller = caller
 
