@@ -18,7 +18,7 @@ from baleen_core.decision.backtest import (
     looked_up_by,
     merge_backtests,
 )
-from baleen_core.decision.engine import judge
+from baleen_core.decision.engine import Sides, judge
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, summarize
 from baleen_core.decision.lists import compile_list
 from baleen_core.policy.lists import read_list
@@ -251,6 +251,23 @@ def test_a_list_that_was_not_looked_up_leaves_out_what_it_could_change(each, evi
 
     assert found.compared == compared
     assert found.lists == ({} if compared else {each.name: 1})
+
+
+@pytest.mark.parametrize("exposed", [True, False], ids=["the candidate counted", "a shadow"])
+def test_during_a_rollout_the_lists_of_both_sides_were_looked_up(exposed):
+    with_terms, without = make_policy(LOOSE, lists=(TERMS,)), make_policy(STRICT)
+    stable, tried = (with_terms, without) if exposed else (without, with_terms)
+    edited = make_policy(STRICT, lists=(TERMS,))
+    sides = Sides(stable=stable, candidate=tried, group=0, exposed=exposed)
+    (evidence,) = texts(0)
+    decision = decide_by(tried if exposed else stable, evidence=evidence, trials=(sides,))
+    record = DecisionRecord(id="d-0", time="", evidence=evidence, decision=decision)
+    looked_up = {with_terms.revision.digest: {"sha256:terms": 0}, without.revision.digest: {"sha256:other": 0}}
+
+    found = backtest(Comparison(stable=stable, candidate=edited, looked_up=looked_up), [record])
+
+    assert [ref.digest for ref in decision.policies] == [without.revision.digest]
+    assert (found.compared, found.lists) == (1, {})
 
 
 def test_a_list_of_digests_is_looked_up_now():

@@ -8,13 +8,14 @@ import pytest
 from msgspec import UNSET, UnsetType, structs
 
 from baleen_core.decision.backtest import Ended, GateReason
+from baleen_core.decision.engine import Sides, compile_policy
 from baleen_core.errors import ContentError, Overloaded
 from baleen_core.policy.lists import canonical_list, read_list
 from baleen_core.policy.parse import parse_policy
-from baleen_core.policy.revision import make_revision
-from baleen_core.policy.schema import BacktestGate, ListType
+from baleen_core.policy.revision import make_revision, read_revision
+from baleen_core.policy.schema import BacktestGate, ListType, Revision
 from baleen_core.policy_stream import BacktestQuestion, BacktestRevision
-from baleen_core.records import DecisionRecord
+from baleen_core.records import Decision, DecisionRecord, Evidence
 from baleen_sidecar.testing import MemoryDecisionLog, MemoryRevisionStore
 from baleen_sidecar.usecases.adopt_policies import AdoptPolicies
 from baleen_sidecar.usecases.policy_documents import Document, Documents
@@ -71,8 +72,23 @@ class Site:
                     structs.replace(ref, namespace=namespace, digest=digest or ref.digest) for ref in decision.policies
                 )
                 decision = structs.replace(decision, policies=refs)
-            name = f"{await self.log.count():06}"
-            await self.log.append(DecisionRecord(id=name, time="", evidence=evidence, decision=decision))
+            await self._put(evidence, decision)
+
+    async def try_out(self, stable: Revision, candidate: Revision, *scores: int, exposed: bool) -> None:
+        """Put decisions on texts on record that were made while one revision was rolled out beside the other."""
+        compiled = []
+        for each in (stable, candidate):
+            await self.store.put_revision("trust-safety/community", each)
+            content = read_revision(each)
+            compiled.append(compile_policy("community", "v1.0.0", content, (SCORE,), namespace="trust-safety"))
+        sides = Sides(stable=compiled[0], candidate=compiled[1], group=0, exposed=exposed)
+        for score in scores:
+            evidence = make_evidence({SCORE: score}, type="text")
+            await self._put(evidence, decide_by(compiled[exposed], evidence=evidence, trials=(sides,)))
+
+    async def _put(self, evidence: Evidence, decision: Decision) -> None:
+        name = f"{await self.log.count():06}"
+        await self.log.append(DecisionRecord(id=name, time="", evidence=evidence, decision=decision))
 
 
 @pytest.fixture
@@ -266,6 +282,26 @@ async def test_lists_of_digests_come_with_the_question_or_are_on_record(site):
     assert brought.flips.overall.new_blocks == on_record.flips.overall.new_blocks == 3
     with pytest.raises(ContentError, match=f"lists.{banned.digest}: is the list {other.digest}"):
         await site.simulate.compare(structs.replace(asked, lists={banned.digest: canonical_list(other)}))
+
+
+@pytest.mark.parametrize("exposed", [True, False], ids=["the candidate counted", "a shadow"])
+async def test_lists_that_either_side_of_a_rollout_looked_up_are_known(site, exposed):
+    source = {"type": "ConfigMap", "name": "slurs", "key": "terms"}
+    slurs = {"slurs": read_list(ListType.TERMS, "fool")}
+
+    def listing(review: str) -> Revision:
+        listed = manifest(review)
+        listed["spec"]["policy"]["lists"] = [{"name": "slurs", "type": "Terms", "action": "Block", "source": source}]
+        return make_revision(parse_policy(listed), slurs)
+
+    without = make_revision(parse_policy(manifest("50%")), {})
+    stable, candidate = (listing("45%"), without) if exposed else (without, listing("45%"))
+    await site.try_out(stable, candidate, *[400_000] * 3, exposed=exposed)
+    before, after = (BacktestRevision(digest=each.digest, content=each.content) for each in (stable, listing("35%")))
+
+    found, _ = await site.simulate.compare(structs.replace(question("50%", "50%"), stable=before, candidate=after))
+
+    assert (found.compared, found.unknown, found.lists) == (3, 0, {})
 
 
 async def test_one_question_is_answered_at_a_time(site):

@@ -25,6 +25,7 @@ from baleen_core.decision.columns import fits_columns, is_columnar, summarize_co
 from baleen_core.decision.engine import CompiledPolicy, Judgement, judge, max_distance_of, wanted_signals
 from baleen_core.decision.flips import FlipMatrix, FlipSummary, Rejudged, merge_flips, rejudged, summarize
 from baleen_core.decision.lists import CompiledList, find_hits
+from baleen_core.decision.replay import judging_revisions
 from baleen_core.decision.whose import PolicyOnRecord
 from baleen_core.policy.schema import BacktestGate, ListType, PolicyList, RevisionContent, Verdict
 from baleen_core.policy.scope import matches
@@ -440,7 +441,8 @@ def _look_up(
     }
     if not wanted:
         return evidence, ()
-    known = [comparison.looked_up.get(ref.digest, {}) for ref in record.decision.policies]
+    # Of a rollout also the side that did not count: content is looked up in the lists of both.
+    known = [comparison.looked_up.get(digest, {}) for digest in judging_revisions(record.decision)]
     unknown = [each for each in wanted if not _is_on_record(each, evidence, known)]
     compiled = {each.digest: each for each in comparison.lists}
     late = {each.digest: compiled[each.digest] for each in unknown if each.digest in compiled}

@@ -23,6 +23,7 @@ from baleen_core.decision.backtest import (
 )
 from baleen_core.decision.engine import compile_policy
 from baleen_core.decision.lists import CompiledList, DigestList, compile_list
+from baleen_core.decision.replay import judging_revisions
 from baleen_core.decision.snapshot import LoadedPolicy, PolicySnapshot
 from baleen_core.errors import (
     BaleenError,
@@ -252,7 +253,8 @@ class Simulate:
         if not scan.has_lists:
             return await self._off_loop(lambda: backtest(scan.comparison, _decode(page)))
         records = await self._off_loop(partial(_decode, page))
-        for digest in {ref.digest for record in records for ref in record.decision.policies} - scan.looked_up.keys():
+        judged = {digest for record in records for digest in judging_revisions(record.decision)}
+        for digest in judged - scan.looked_up.keys():
             scan.looked_up[digest] = await self._read_looked_up(digest)
         return await self._off_loop(partial(backtest, scan.comparison, records))
 
