@@ -1,6 +1,9 @@
 import json
+import struct
 import time
 import weakref
+from base64 import b64encode
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +55,16 @@ def me5_assets(*more: str, unk_id: int | None = 3) -> dict[str, bytes]:
 def word_level() -> bytes:
     """A tokenizer whose vocabulary lacks the token of what is unknown."""
     return Tokenizer(models.WordLevel({"bad": 0}, unk_token="[UNK]")).to_str().encode()
+
+
+def panicking(units: int, *added: str) -> bytes:
+    """A tokenizer that panics at each byte from `units` on, which its normalizer's map does not have."""
+    charsmap = struct.pack("<I", 4 * units) + bytes(4 * units)
+    tokenizer = json.loads(me5_assets()["tokenizer.json"])
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()}
+    kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    tokenizer["added_tokens"] = [{"id": len(PIECES) + i, "content": token} | kind for i, token in enumerate(added)]
+    return json.dumps(tokenizer).encode()
 
 
 ME5 = text_recipe("me5/1", me5_assets())
@@ -226,6 +239,18 @@ def test_padding_keeps_every_token(rows, left):
             r"tokenizer.json has no tokens for a text: .*Missing \[UNK\]",
             id="a tokenizer that cannot take the prefix",
         ),
+        pytest.param(
+            "me5/1",
+            {**me5_assets(), "tokenizer.json": panicking(128, "é")},
+            "tokenizer.json is not a tokenizer: .*out of",
+            id="a tokenizer that panics when it is read",
+        ),
+        pytest.param(
+            "me5/1",
+            {**me5_assets(), "tokenizer.json": panicking(0)},
+            "tokenizer.json has no tokens for a text: .*out of",
+            id="a tokenizer that panics at the prefix",
+        ),
         pytest.param("me5/1", {**me5_assets(), "norm.json": b"[1]"}, "norm.json is not", id="no map"),
         pytest.param("me5/1", {**me5_assets(), "norm.json": NESTED}, "norm.json is not", id="a map without end"),
         pytest.param("tox-block/1", {"vocab.json": b"{}"}, "vocab.json is not", id="no vocabulary"),
@@ -251,6 +276,27 @@ def test_a_text_that_the_tokenizer_has_no_tokens_for_is_an_error_of_the_model():
     assert recipe.windows("bad").rows == ((*QUERY, 7, END),)
     with pytest.raises(ModelError, match=r"tokenizer.json has no tokens for a text: .*`unk_id` is missing"):
         recipe.windows("zzz")
+
+
+def test_a_text_that_the_tokenizer_panics_at_is_an_error_of_the_model_and_the_next_is_read():
+    recipe = text_recipe("me5/1", {**me5_assets(), "tokenizer.json": panicking(128)})
+
+    for _ in range(2):
+        assert recipe.windows("bad").rows == ((*QUERY, 7, END),)
+        with pytest.raises(ModelError, match=r"tokenizer.json has no tokens for a text: .*out of"):
+            recipe.windows("été")
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_the_process_is_no_error_of_the_model(ending):
+    class Interrupted:
+        def encode(self, *args, **options):
+            raise ending
+
+    recipe = replace(ME5, tokenizer=Interrupted())
+
+    with pytest.raises(ending):
+        recipe.windows("bad")
 
 
 def test_a_tokenizer_with_settings_of_its_own_does_not_cut_or_pad():

@@ -8,6 +8,7 @@ only text.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -74,10 +75,8 @@ def read_recipe(assets: Mapping[str, bytes]) -> Me5Recipe:
     Raises:
         ModelError: an asset is not what it should be.
     """
-    try:
+    with _blaming("is not a tokenizer"):
         tokenizer = Tokenizer.from_buffer(assets["tokenizer.json"])
-    except Exception as exc:  # the Rust library raises bare Exception
-        raise ModelError(f"tokenizer.json is not a tokenizer: {exc}") from exc
     try:
         normalise = {int(point): str(replacement) for point, replacement in json.loads(assets["norm.json"]).items()}
     except (ValueError, AttributeError, RecursionError) as exc:
@@ -88,8 +87,17 @@ def read_recipe(assets: Mapping[str, bytes]) -> Me5Recipe:
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    try:
+    with _blaming("has no tokens for a text"):
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    except Exception as exc:  # the Rust library raises bare Exception
-        raise ModelError(f"tokenizer.json has no tokens for a text: {exc}") from exc
     return ids
+
+
+@contextmanager
+def _blaming(said: str) -> Iterator[None]:
+    """Make whatever the Rust library raises an error of `tokenizer.json`."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as exc:  # bare Exception, or PanicException, which is no Exception
+        raise ModelError(f"tokenizer.json {said}: {exc}") from exc
