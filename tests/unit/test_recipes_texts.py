@@ -67,6 +67,12 @@ def panicking(units: int, *added: str) -> bytes:
     return json.dumps(tokenizer).encode()
 
 
+def vocabulary(word_id: int, num_words: int | None = None) -> dict[str, bytes]:
+    """A vocabulary of one word."""
+    vocab = {"word_index": {"bad": word_id}, "num_words": num_words, "filters": "", "lower": True}
+    return {"vocab.json": json.dumps(vocab).encode()}
+
+
 ME5 = text_recipe("me5/1", me5_assets())
 TOX = text_recipe(
     "tox-block/1",
@@ -261,6 +267,9 @@ def test_padding_keeps_every_token(rows, left):
             "vocab.json is not",
             id="an infinite id",
         ),
+        pytest.param("tox-block/1", vocabulary(2**31), "ids of words are 1 to 2147483647", id="an id too large"),
+        pytest.param("tox-block/1", vocabulary(0), "ids of words are 1 to 2147483647", id="the id of padding"),
+        pytest.param("tox-block/1", vocabulary(-1, 4), "ids of words are 1 to 2147483647", id="an id below all"),
         pytest.param("owen-s/1", {}, "takes images, not text", id="an image recipe"),
         pytest.param("me5/2", {}, "did you mean me5/1", id="a version that is not there"),
     ],
@@ -268,6 +277,13 @@ def test_padding_keeps_every_token(rows, left):
 def test_a_text_recipe_that_cannot_be_built_says_why(name, assets, message):
     with pytest.raises(ModelError, match=message):
         text_recipe(name, assets)
+
+
+def test_tox_block_takes_the_largest_id_and_leaves_out_larger_ones_beyond_the_limit():
+    recipe = text_recipe("tox-block/1", vocabulary(2**31 - 1))
+
+    assert recipe.collate(recipe.windows("bad").rows)["input_ids"].max() == 2**31 - 1
+    assert text_recipe("tox-block/1", vocabulary(2**63, num_words=4)).windows("bad").rows == ((),)
 
 
 def test_a_text_that_the_tokenizer_has_no_tokens_for_is_an_error_of_the_model():

@@ -7,6 +7,7 @@ last 100 words, every window is judged here, and the last one is theirs.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from baleen_core.errors import ModelError
 from baleen_core.model.recipes.windows import WINDOW_LIMIT, Windows, cut, pad, pieces
 
 WINDOW_TOKENS, OVERLAP_TOKENS = 100, 20
+
+MAX_ID: Final = 2**31 - 1
+"""No vocabulary is as large; ids from 2**63 on are in no tensor."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
@@ -50,8 +54,11 @@ def read_recipe(assets: Mapping[str, bytes]) -> ToxBlockRecipe:
     try:
         vocab = json.loads(assets["vocab.json"])
         limit = vocab["num_words"]
+        word_ids = {str(word): int(i) for word, i in vocab["word_index"].items() if limit is None or int(i) < limit}
+        if not all(0 < word_id <= MAX_ID for word_id in word_ids.values()):
+            raise ValueError(f"ids of words are 1 to {MAX_ID}")
         return ToxBlockRecipe(
-            word_ids={str(word): int(i) for word, i in vocab["word_index"].items() if limit is None or int(i) < limit},
+            word_ids=word_ids,
             separators=str.maketrans(dict.fromkeys(vocab["filters"], " ")),
             lower=bool(vocab["lower"]),
         )
