@@ -76,13 +76,18 @@ class Connected:
 
 
 class Files:
-    """The port `files`: every model has one question."""
+    """The port `files`: every model has one question, but for those that `raises` names."""
 
     problem = ""
+
+    def __init__(self):
+        self.raises = {}
 
     async def questions(self, model):
         if self.problem:
             raise NotFound(self.problem)
+        if model.name in self.raises:
+            raise self.raises[model.name]
         return ROWS
 
 
@@ -277,6 +282,25 @@ async def test_what_cannot_be_asked_is_neither_right_nor_wrong():
 
     assert site.cluster.conditions(key)["GoldenVerified"] == ("Unknown", "GoldenUnavailable")
     assert "there is no file 'red.png'" in site.cluster.message(key, "Ready")
+
+
+@pytest.mark.parametrize("loaded", [("spoilt", "image-safety"), ()], ids=["served already", "to be loaded"])
+async def test_files_that_raise_anything_are_told_of_their_model_alone_and_logged_once(loaded, caplog):
+    site = Site(a_1=Server("spoilt", "image-safety", loaded=loaded))
+    site.files.raises["spoilt"] = OverflowError("too large")
+    models = [make_entry(name="spoilt", source=SOURCE), make_entry(source=SOURCE)]
+    key = site.cluster.create(external("a_1", models=models))
+    await site.rest(key)
+    await site.rest(key)
+
+    assert site.cluster.conditions(key)["GoldenVerified"] == ("Unknown", "GoldenUnavailable")
+    says = "model 'spoilt' cannot be asked: OverflowError('too large')"
+    assert site.cluster.message(key, "Ready") == says
+    states = {model["name"]: model["state"] for model in site.cluster.status(key)["models"]}
+    assert states == {"spoilt": "Unchecked", "image-safety": "Verified"}
+    (record,) = caplog.records
+    assert record.exc_info
+    assert (record.object_name, record.model) == (key[1], "spoilt")
 
 
 async def test_many_servers_of_one_deployment_are_asked_a_few_at_once():

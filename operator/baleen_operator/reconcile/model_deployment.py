@@ -1,6 +1,7 @@
 """Bring a ModelDeployment about: make its runtime or drive someone else's, and say how its models are."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,6 +11,7 @@ from baleen_core.model.golden import compare_golden, highest_scores
 from baleen_core.model.parse import parse_model_deployment
 from baleen_core.model.schema import Model, ModelDeployment
 from baleen_core.resources import DEPLOYMENT_KIND
+from baleen_operator.logs import about
 from baleen_operator.plan.actions import Action, Target
 from baleen_operator.plan.manifests import (
     CONFIG_MAPS,
@@ -57,6 +59,8 @@ from baleen_operator.plan.refusals import (
 from baleen_operator.reconcile.model_ports import ModelPorts, TritonServer
 from baleen_operator.reconcile.ports import Key, Manifest, Outcome
 from baleen_operator.resources.model_deployment import ModelState, Resource, Status, read_resource
+
+logger = logging.getLogger(__name__)
 
 _NAMED: Final = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, NETWORK_POLICIES)
 _SERVERS_AT_ONCE: Final = 8
@@ -296,18 +300,24 @@ async def _examine_one(
         before = resource.status.model(model.name)
         finding = judge(model, place, entries, before=before, may_load=may_load)
         if finding.state is ModelState.VERIFIED:
-            finding = await _ask(model, finding, server, ports)
+            finding = await _ask(model, finding, resource, server, ports)
         findings.append(finding)
     loads = tuple(model for model in deployment.models if may_load and is_to_load(model, entries))
     return tuple(findings), loads
 
 
-async def _ask(model: Model, finding: Finding, server: TritonServer, ports: ModelPorts) -> Finding:
+async def _ask(model: Model, finding: Finding, resource: Resource, server: TritonServer, ports: ModelPorts) -> Finding:
     """Ask a model its golden questions, and say what is wrong with the answers."""
     try:
         questions = await ports.files.questions(model)
-    except BaleenError as missing:
-        return replace(finding, state=ModelState.UNCHECKED, message=f"model {model.name!r} cannot be asked: {missing}")
+    except Exception as failed:  # of this model alone, whatever a file makes a library raise: the others are asked
+        is_foreseen = isinstance(failed, BaleenError)
+        message = f"model {model.name!r} cannot be asked: {failed if is_foreseen else repr(failed)}"
+        before = resource.status.model(model.name)
+        if not is_foreseen and (before is None or message not in before.message):
+            fields = about(DEPLOYMENT_KIND, resource.namespace, resource.name, model=model.name)
+            logger.exception("no golden questions", extra=fields)
+        return replace(finding, state=ModelState.UNCHECKED, message=message)
     differences: list[str] = []
     try:
         for index, batches in enumerate(questions):
@@ -352,7 +362,7 @@ async def _load(model: Model, server: TritonServer, ports: ModelPorts) -> str:
         for _ in range(model.warmup_iterations):
             for inputs in questions[0]:
                 await server.infer(model, inputs)
-    except BaleenError:
+    except Exception:
         # What it says when it is asked in earnest, in the next round, goes into the status.
         return ""
     return ""
