@@ -345,6 +345,24 @@ async def test_a_rollout_goes_on_being_looked_at_when_the_server_is_taken_away(s
     assert candidate(site)["weightBasisPoints"] == 500, "what is refused takes nothing back"
 
 
+@pytest.mark.parametrize(
+    "grants",
+    [
+        pytest.param(Grants(has_provider=False), id="nobody"),
+        pytest.param(Grants(query_namespaces=frozenset({"platform"})), id="others"),
+    ],
+)
+async def test_nothing_is_asked_for_a_candidate_whose_policy_may_not_ask_any_more(site, grants):
+    provider = await rolling(site)
+    await look(site, provider, GOOD)
+    before = list(provider.asked)
+    site.restart(provider=provider, grants=grants)
+    await pass_time(site, 31)
+
+    assert candidate(site)["weightBasisPoints"] == 500
+    assert provider.asked == before
+
+
 # The plan alone
 
 START = datetime(2026, 2, 1, tzinfo=UTC)

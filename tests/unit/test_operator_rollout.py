@@ -948,9 +948,20 @@ async def exposed(site: Site, **plan: Any) -> Gateway:
     return gateway
 
 
-@pytest.mark.parametrize("trouble", ["paused", "deadline", "a gateway that is behind", *TROUBLES])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "paused",
+        "deadline",
+        "a gateway that is behind",
+        "an edit that is not valid, and a restart",
+        "an edit by a version of other content, and a restart",
+        *TROUBLES,
+    ],
+)
 async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_the_rollout(site, trouble):
     gateway = await exposed(site, progressDeadlineSeconds=20_000)
+    plan = site.find(POLICY_KIND)["spec"]["rollout"]
     match trouble:
         case "paused":
             await site.apply(override_manifest(paused=True))
@@ -961,6 +972,12 @@ async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_th
             await pass_time(site, 10_001)
         case "an edit that is not valid":
             await site.apply(policy("920%", version="v3"))
+        case "an edit that is not valid, and a restart":
+            await site.apply(policy("920%", version="v3", rollout=plan))
+            site.restart(gateways=gateway)
+        case "an edit by a version of other content, and a restart":
+            await site.apply(policy("70%", version="v1", rollout=plan))
+            site.restart(gateways=gateway)
         case "an override":
             await site.apply(override_manifest(reject=["latest"]))
         case "a model":
@@ -973,6 +990,32 @@ async def test_what_the_analysis_is_sure_of_is_taken_back_whatever_else_keeps_th
     assert before["weightBasisPoints"] == 5000
     assert outcome.requeue_seconds is not None, "the next look does not wait for somebody else's change"
     assert outcome.requeue_seconds <= 30
+    assert candidate(site) == {}
+    assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"analysis": ANALYSIS | {"confidence": "90%"}, "steps": [SLOW]}, id="another"),
+        pytest.param({"analysis": ANALYSIS, "steps": [SLOW | {"weight": "500%"}]}, id="not valid"),
+    ],
+)
+async def test_an_operator_that_starts_again_beside_another_plan_compares_nothing_until_it_sees_the_one_before(
+    site, other
+):
+    gateway = await exposed(site)
+    plan = site.find(POLICY_KIND)["spec"]["rollout"]
+    await site.apply(policy("920%", version="v3", rollout=other))
+    site.restart(gateways=gateway)
+    gateway.judged(100, *BAD)
+    outcome = await site.reconcile()
+    before = candidate(site)
+    await site.apply(policy("920%", version="v3", rollout=plan))
+
+    assert before["weightBasisPoints"] == 5000
+    assert outcome.requeue_seconds is None
     assert candidate(site) == {}
     assert [each["reason"] for each in site.status["failed"]] == ["AnalysisFailed"]
 

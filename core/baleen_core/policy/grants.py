@@ -29,6 +29,10 @@ class Grants:
     has_provider: bool = True
     query_namespaces: frozenset[str] = frozenset()
 
+    def may_query(self, namespace: str) -> bool:
+        """Say whether policies of this namespace may ask PromQL metrics, and there is a server to ask."""
+        return self.has_provider and (not self.query_namespaces or namespace in self.query_namespaces)
+
     def may_read(self, namespace: str, scope: Scope) -> bool:
         """Say whether a sidecar of this namespace gets policies of this scope: its tenants', and those for all."""
         if not self.tenants or scope.tenant is None:

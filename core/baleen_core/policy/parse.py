@@ -176,6 +176,19 @@ def _read_manifest(manifest: Reader) -> Policy:
     )
 
 
+def parse_plan(manifest: Mapping[str, object]) -> Plan:
+    """Read how an edit goes live from a policy's manifest, whatever else that says.
+
+    Raises:
+        PolicyError: lists every problem of `spec.rollout`.
+    """
+    problems: list[Problem] = []
+    plan, _ = _read_rollout(Reader(manifest, "", problems).mapping("spec").mapping("rollout"))
+    if problems:
+        raise PolicyError(problems)
+    return plan
+
+
 def read_header(manifest: Reader, *, kind: str) -> None:
     """Check that a manifest is of the group, version and kind that it is taken for, and pass over its status."""
     for field, expected in (("apiVersion", API_VERSION), ("kind", kind)):

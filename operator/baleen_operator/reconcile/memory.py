@@ -54,9 +54,9 @@ class Judged:
 class Counted:
     """What gateways had counted of a rollout (`PublishedRoute.rollout`) when it began, and at the last look, its time.
 
-    `plan` is the one that it goes by, for as long as what the policy says cannot be read. `doubted` names gateways that
-    said at that look what cannot be true. `judged` are the decisions that were known of before this operator began;
-    once all gateways had answered, those of them that nobody says any more are `lost`.
+    `plan` is the one that it goes by, for as long as what the policy says cannot be read; empty where nobody can tell.
+    `doubted` names gateways that said at that look what cannot be true. `judged` are the decisions that were known of
+    before this operator began; once all gateways had answered, those of them that nobody says any more are `lost`.
     """
 
     rollout: str

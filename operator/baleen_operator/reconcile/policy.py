@@ -12,6 +12,7 @@ from baleen_core.checking import Place
 from baleen_core.errors import BaleenError, ClusterError, InvalidError, PolicyError, Problem, Stale
 from baleen_core.policy.in_force import Override, in_force, parse_override
 from baleen_core.policy.lists import canonical_list, read_list
+from baleen_core.policy.parse import parse_plan
 from baleen_core.policy.revision import read_revision
 from baleen_core.policy.schema import API_VERSION, ListSourceType, ListType, Plan, Revision, Role, Scope
 from baleen_core.policy.scope import SCOPE_CONFLICT
@@ -41,7 +42,7 @@ from baleen_operator.plan.conditions import say_problems
 from baleen_operator.plan.history import MAX_ACTIVATIONS
 from baleen_operator.plan.list_objects import Shard, is_owned, make_shards, owner_of, shard_count, write_shard
 from baleen_operator.plan.policy import Decision, Observed, SeenRoute, decide
-from baleen_operator.plan.rollout import look_seconds
+from baleen_operator.plan.rollout import look_seconds, name_plan
 from baleen_operator.plan.standing import Enforcers, Notice, find_notices, make_status
 from baleen_operator.plan.trial import Known, Tally, find_doubted, newest, tally
 from baleen_operator.reconcile.memory import Counted, Judged
@@ -133,8 +134,9 @@ class _Reconciling:
         await self._act(seen, decision, writes, status, notices)
         if content is not None and decision.gate is not None and decision.gate.question is not None:
             self.ports.backtests.ask(self.key, decision.gate.question, content)
-        if decision.look is not None and decision.look.queries is not None:
-            self.ports.provider.ask(self.key, decision.look.queries)
+        queries = decision.look.queries if decision.look is not None else None
+        if queries is not None and self.ports.grants.may_query(self.namespace):
+            self.ports.provider.ask(self.key, queries)
         return Outcome(
             requeue_seconds=self._requeue_seconds(seen, decision, now),
             affected=self._affected(seen, decision, rivals),
@@ -208,8 +210,7 @@ class _Reconciling:
         digest, status, now = candidate.digest, seen.status.candidate, self.ports.clock()
         known = self.ports.memory.counted.get(self.key)
         known = known if known and known.rollout == rollout else None
-        said = isinstance(seen.verdict, Valid) and seen.verdict.digest == digest
-        plan = seen.verdict.plan if isinstance(seen.verdict, Valid) and said else known.plan if known else Plan()
+        plan = self._plan_of(digest, seen, known)
         # The route may be ahead of the status.
         is_exposed = bool(status and status.step) and not candidate.exposure.is_shadow
         has_begun = status is not None and status.digest == digest and (bool(status.step_time) or is_exposed)
@@ -233,6 +234,16 @@ class _Reconciling:
         # Gateways that were not asked yet have lost nothing.
         self.counted = replace(found, lost=counted.lost) if seen.is_adopted and has_begun else found
         return replace(seen, known_plan=plan, counted=counted, news=news)
+
+    def _plan_of(self, digest: str, seen: Observed, known: Counted | None) -> Plan:
+        """Return the plan that a candidate goes by; an empty one where nobody can tell."""
+        verdict, status = seen.verdict, seen.status.candidate
+        if isinstance(verdict, Valid) and verdict.digest == digest:
+            return verdict.plan
+        if known is not None and known.plan.steps:
+            return known.plan
+        began_by = status.plan if status is not None and status.digest == digest else ""
+        return _read_plan(self.manifest or {}, began_by)
 
     async def _judge(self, sources: _Sources) -> Verdict:
         """Check the policy, unless all that a verdict is made of is as it was."""
@@ -713,6 +724,15 @@ class _Reconciling:
         if self.manifest is not None and any(kind is ListSourceType.SECRET for kind, _ in list_sources(self.manifest)):
             waits.append(SECRET_POLL_SECONDS)
         return min(waits, default=None)
+
+
+def _read_plan(manifest: Manifest, began_by: str) -> Plan:
+    """Return the plan that a manifest says, also one that is refused, if it is the one named; else an empty one."""
+    try:
+        plan = parse_plan(manifest)
+    except PolicyError:
+        return Plan()
+    return plan if name_plan(plan) == began_by else Plan()
 
 
 def _read_judged(candidate: Candidate | None, rollout: str) -> Known:
