@@ -118,7 +118,7 @@ class TakeRecords:
         return Refusal(field="context.tenant", message=message)
 
     async def _find(self, name: str, digest: str, revisions: Mapping[str, str], namespace: str) -> "_Known | None":
-        """Return what a revision says; None when it is neither here nor sent. One that was sent is kept.
+        """Return what a revision says; None when it is neither here nor sent. What may be decided by is kept.
 
         Raises:
             IntegrityError, PolicyError: what was sent is not that revision.
@@ -129,10 +129,10 @@ class TakeRecords:
         revision = kept or Revision(digest=digest, content=revisions[digest])
         content = await asyncio.to_thread(read_revision, revision)
         known = _Known(scope=content.scope, keep_days=content.policy.retention.decisions_days)
-        if kept is None:
-            if not self._may_read(namespace, known.scope):
-                return known
-            await self._store.put_revision(name, revision)
+        if not self._may_read(namespace, known.scope):
+            return known
+        # Also what is here: of several places it may be in one alone.
+        await self._store.put_revision(name, revision)
         if len(self._revisions) >= MAX_REVISIONS:
             self._revisions.clear()
         self._revisions[digest] = known
