@@ -95,6 +95,7 @@ class Store(MemoryRevisionStore):
 
     async def get_list(self, digest: str) -> str | None:
         self.reads.append(digest)
+        self._check(self.read_fault)
         return await super().get_list(digest)
 
     async def last_active(self) -> Any:

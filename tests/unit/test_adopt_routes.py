@@ -924,6 +924,22 @@ async def test_a_list_that_could_not_be_kept_is_kept_once_it_can_be_and_acts_aft
     assert replica.in_force == {"community": listed.route.route.stable}
 
 
+async def test_a_policy_and_its_new_list_act_although_the_database_does_not_answer(replica):
+    replica.store.fault = replica.store.read_fault = "away"
+    listed = with_lists("idiot")
+    replica.source.lists = texts_of(listed)
+    (digest,) = texts_of(listed)
+    await replica.adopt(listed.policy)
+    await replica.routes.fetch_lists()
+    await replica.adopt(listed.policy)
+
+    assert replica.adopted == Adopted(epoch=1, digest=listed.route.route.stable)
+
+    replica.store.fault = replica.store.read_fault = ""
+    await replica.adopt(listed.policy)
+    assert await replica.store.get_list(digest) == texts_of(listed)[digest]
+
+
 async def test_what_was_in_force_while_it_could_not_be_kept_is_kept_although_something_else_is_by_then(replica):
     replica.store.fault = "the disk is full"
     await replica.adopt(ONE.policy)

@@ -96,7 +96,8 @@ class PolicyLoader:
             if _place(each) not in self._compiled_lists:
                 try:
                     await self._compile_list(each)
-                except (IntegrityError, NotFound) as exc:
+                except (IntegrityError, NotFound, StateError) as exc:
+                    # Wherever it was published it may be had all the same.
                     missing[each] = f"list {each.name}: {exc}"
         if missing:
             raise ListsMissing(tuple(missing), missing.values())
