@@ -95,7 +95,7 @@ def find_go() -> Path:
     beside = Path(sys.executable).with_name("go")
     candidates = [found for found in (shutil.which("go"), shutil.which(beside)) if found]
     for candidate in candidates:
-        if _version(candidate) >= _MIN_GO:
+        if _is_new_enough(candidate):
             return Path(candidate)
     wanted = ".".join(map(str, _MIN_GO))
     seen = f"; {', '.join(candidates)} is older" if candidates else ""
@@ -105,7 +105,7 @@ def find_go() -> Path:
 def go_is_on_path() -> bool:
     """Return whether the PATH has a Go that is new enough, so that no environment is needed first."""
     found = shutil.which("go")
-    return found is not None and _version(found) >= _MIN_GO
+    return found is not None and _is_new_enough(found)
 
 
 def _build(names: Sequence[str]) -> None:
@@ -152,11 +152,11 @@ def _run_to_the_end(command: Sequence[str], environment: dict[str, str], log: IO
         process.wait()
 
 
-def _version(command: str) -> tuple[int, ...]:
+def _is_new_enough(command: str) -> bool:
     environment = os.environ | {"GOTOOLCHAIN": "local"}
     said = subprocess.run([command, "env", "GOVERSION"], env=environment, capture_output=True, text=True, timeout=60)
     parts = said.stdout.strip().removeprefix("go").split(".")
-    return tuple(int(part) for part in parts[:2] if part.isdigit())
+    return tuple(int(part) for part in parts[:2] if part.isdigit()) >= _MIN_GO
 
 
 def _unwind_on_signals() -> None:
