@@ -149,13 +149,13 @@ class VerifyModels:
         except ModelUnavailable as failed:
             if self._control.answered(model) > answered:
                 # Golden questions wait in one queue with all others: that it is long is no reason to restart a server.
-                return Verification(model=model, problems=(_problem(model, failed),), is_busy=True)
+                return Verification(model=model, problems=(_problem(model, str(failed)),), is_busy=True)
             stuck = await self._control.is_loaded(model)
-            return Verification(model=model, problems=(_problem(model, failed),), is_silent=True, is_stuck=stuck)
+            return Verification(model=model, problems=(_problem(model, str(failed)),), is_silent=True, is_stuck=stuck)
         except BaleenError as failed:
-            return Verification(model=model, problems=(_problem(model, failed),))
+            return Verification(model=model, problems=(_problem(model, str(failed)),))
         except Exception as failed:  # of this model alone: the others are asked all the same
-            problem = Problem(field=f"models[{model.name}]", message=repr(failed))
+            problem = _problem(model, repr(failed))
             if self._reported.get(model.name) != (problem,):
                 log.exception("golden questions failed", extra={"model": model.name})
             return Verification(model=model, problems=(problem,))
@@ -215,5 +215,5 @@ class VerifyModels:
         return data
 
 
-def _problem(model: Model, failed: BaleenError) -> Problem:
-    return Problem(field=f"models[{model.name}]", message=str(failed))
+def _problem(model: Model, message: str) -> Problem:
+    return Problem(field=f"models[{model.name}]", message=message)
